@@ -1,0 +1,143 @@
+//! One fio run: the job as data, the result as data.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde::Serialize;
+
+use crate::Failure;
+use crate::arms::Measured;
+
+/// Access pattern.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pattern {
+    /// Random reads.
+    RandRead,
+    /// Random writes of what is there.
+    RandWrite,
+    /// Sequential reads.
+    Read,
+    /// Sequential writes.
+    Write,
+}
+
+impl Pattern {
+    fn fio(self) -> &'static str {
+        match self {
+            Pattern::RandRead => "randread",
+            Pattern::RandWrite => "randwrite",
+            Pattern::Read => "read",
+            Pattern::Write => "write",
+        }
+    }
+
+    fn reads(self) -> bool {
+        matches!(self, Pattern::RandRead | Pattern::Read)
+    }
+}
+
+/// A job; always O_DIRECT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Job {
+    /// Pattern.
+    pub pattern: Pattern,
+    /// Bytes of one I/O.
+    pub block: u32,
+    /// I/Os in flight per job.
+    pub depth: u32,
+    /// Jobs.
+    pub jobs: u32,
+    /// fio's name of the engine: `libaio` or `io_uring`.
+    pub engine: &'static str,
+}
+
+impl Job {
+    /// As it stands in tables: `randread 4k qd32 x1 libaio`.
+    pub fn name(&self) -> String {
+        let block =
+            if self.block >= 1 << 20 { format!("{}m", self.block >> 20) } else { format!("{}k", self.block >> 10) };
+        format!("{} {block} qd{} x{} {}", self.pattern.fio(), self.depth, self.jobs, self.engine)
+    }
+}
+
+/// Runs a job on an existing file of `size` bytes for `seconds`.
+pub fn run(job: &Job, file: &Path, size: u64, seconds: f64) -> Result<Measured, Failure> {
+    let output = Command::new("fio")
+        .args([
+            "--name=b",
+            "--output-format=json",
+            "--direct=1",
+            "--group_reporting",
+            "--time_based",
+            "--norandommap",
+            "--randrepeat=0",
+        ])
+        .args(["--fallocate=none", "--thread", "--invalidate=0"])
+        .arg(format!("--filename={}", file.display()))
+        .arg(format!("--size={size}"))
+        .arg(format!("--rw={}", job.pattern.fio()))
+        .arg(format!("--bs={}", job.block))
+        .arg(format!("--iodepth={}", job.depth))
+        .arg(format!("--numjobs={}", job.jobs))
+        .arg(format!("--ioengine={}", job.engine))
+        .arg(format!("--runtime={seconds}"))
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| Failure::new(format!("fio could not be started ({e}); install Debian's package fio")))?;
+    if !output.status.success() {
+        return Err(Failure::new(format!(
+            "fio failed on {} ({}): {}",
+            file.display(),
+            job.name(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        )));
+    }
+    parse(&output.stdout, job.pattern.reads())
+}
+
+fn parse(json: &[u8], reads: bool) -> Result<Measured, Failure> {
+    // fio may print a note before its JSON.
+    let start = json.iter().position(|&b| b == b'{').unwrap_or(0);
+    let all: serde_json::Value =
+        serde_json::from_slice(&json[start..]).map_err(|e| Failure::new(format!("fio's answer is not JSON: {e}")))?;
+    let side = &all["jobs"][0][if reads { "read" } else { "write" }];
+    let per_second = side["iops"].as_f64().ok_or_else(|| Failure::new("fio's answer lacks iops"))?;
+    let ops = side["total_ios"].as_u64().ok_or_else(|| Failure::new("fio's answer lacks total_ios"))?;
+    Ok(Measured { per_second, ops })
+}
+
+/// Makes a file of `size` bytes whose every block was written, so that in-place jobs never allocate. With zeroes, if
+/// it is to be a disk that is taken for an empty one.
+pub fn fill(file: &Path, size: u64, zeroes: bool) -> Result<(), Failure> {
+    let status = Command::new("fio")
+        .args(["--name=fill", "--output-format=json", "--direct=1", "--fallocate=none", "--end_fsync=1", "--thread"])
+        .args(["--rw=write", "--bs=1M", "--iodepth=4", "--ioengine=libaio"])
+        .arg(format!("--filename={}", file.display()))
+        .arg(format!("--size={size}"))
+        .args(zeroes.then_some("--zero_buffers"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .map_err(|e| Failure::new(format!("fio could not be started ({e}); install Debian's package fio")))?;
+    if status.success() { Ok(()) } else { Err(Failure::new(format!("fio could not fill {}", file.display()))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fios_answer_is_read_after_a_note() {
+        let json = br#"note: something
+{"jobs":[{"read":{"iops":12.5,"total_ios":25},"write":{"iops":0,"total_ios":0}}]}"#;
+        let o = parse(json, true).unwrap();
+        assert_eq!((o.per_second, o.ops), (12.5, 25));
+    }
+
+    #[test]
+    fn an_answer_without_figures_is_an_error() {
+        assert!(parse(b"{}", true).is_err());
+        assert!(parse(b"not json", true).is_err());
+    }
+}

@@ -1,0 +1,139 @@
+//! `shorefast-bench`: the run behind `make bench`. Prepares everything in a folder of its own on a real disk, runs the
+//! sections that were asked for, prints tables and writes one JSON object.
+//!
+//! It ends with 0 if it could measure, whatever the figures; with 1 if not. Daemons, mounts and files are taken away
+//! in each case, also on Ctrl-C.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use benches::machine::Machine;
+use benches::report::Report;
+use benches::solo::Solo;
+use benches::{Effort, Failure, interrupt, place, takeover, trio};
+use clap::{Parser, ValueEnum};
+
+/// Shorefast beside its peers, interleaved.
+#[derive(Parser, Debug)]
+#[command(name = "shorefast-bench", max_term_width = 100)]
+struct Args {
+    /// Interleaved pairs per row
+    #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u16).range(1..))]
+    pairs: u16,
+    /// Seconds of each half of a pair
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Kills of the takeover section
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+    kills: u16,
+    /// MiB of each test file
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(64..))]
+    size: u64,
+    /// Only this section; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    only: Vec<Section>,
+    /// A folder on a disk file system [default: the temporary one, or beside the program]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Where the JSON goes [default: shorefast-bench.json beside the program]
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Section {
+    /// 4k random and 1 MiB sequential in place, beside the bare peer
+    Inplace,
+    /// The bare peer beside raw ext4
+    Peer,
+    /// Block-redirected beside direct
+    Redirect,
+    /// 1 MiB appends beside writes in place
+    Append,
+    /// Small files made durable, beside ext4
+    Create,
+    /// The coordinator is killed, again and again
+    Takeover,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(&args) {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(why)) => {
+            eprintln!("shorefast-bench: {why}");
+            ExitCode::FAILURE
+        }
+        Err(why) => {
+            eprintln!("shorefast-bench: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs and reports; why it ended early, if it did.
+fn run(args: &Args) -> Result<Option<String>, Failure> {
+    interrupt::listen()?;
+    let effort = Effort {
+        pairs: args.pairs.into(),
+        seconds: args.seconds,
+        kills: args.kills.into(),
+        file_bytes: args.size << 20,
+    };
+    let program = std::env::current_exe().map_err(|e| Failure::new(format!("where this program lies: {e}")))?;
+    let programs = program.parent().map(Path::to_owned).unwrap_or_default();
+    let needed = [Solo::needs(&effort), trio::needs(&effort), takeover::needs()].into_iter().max().unwrap_or_default();
+    let dir = place::make(args.dir.as_deref(), needed)?;
+    let mut report = Report::new(Machine::look(dir.path()), effort);
+    report.failure = sections(args, &programs, dir.path(), &mut report).err().map(|why| why.to_string());
+    println!("{}", report.text());
+    let json = args.json.clone().unwrap_or_else(|| programs.join("shorefast-bench.json"));
+    let text = serde_json::to_string_pretty(&report).map_err(|e| Failure::new(format!("the report as JSON: {e}")))?;
+    fs::write(&json, text + "\n").map_err(|e| Failure::at(&json, e))?;
+    println!("also in {}", json.display());
+    Ok(report.failure)
+}
+
+fn sections(args: &Args, programs: &Path, dir: &Path, report: &mut Report) -> Result<(), Failure> {
+    let wanted = |s: Section| args.only.is_empty() || args.only.contains(&s);
+    let effort = report.effort;
+    if [Section::Inplace, Section::Peer, Section::Append, Section::Create].into_iter().any(wanted) {
+        solo(&wanted, programs, dir, report)?;
+    }
+    if wanted(Section::Redirect) {
+        for tls in [true, false] {
+            eprintln!("redirect, TLS {}", if tls { "on" } else { "off" });
+            let (table, memory) = trio::redirect(programs, dir, &effort, tls)?;
+            report.tables.push(table);
+            report.memory.extend(memory);
+        }
+    }
+    if wanted(Section::Takeover) {
+        eprintln!("takeover");
+        let (takeover, memory) = takeover::run(programs, dir, &effort)?;
+        report.takeover = Some(takeover);
+        report.memory.extend(memory);
+    }
+    Ok(())
+}
+
+fn solo(wanted: &dyn Fn(Section) -> bool, programs: &Path, dir: &Path, report: &mut Report) -> Result<(), Failure> {
+    eprintln!("one node, the bare peer and a local file, on {}", dir.display());
+    let solo = Solo::start(programs, dir, &report.effort)?;
+    if wanted(Section::Inplace) {
+        report.tables.push(solo.in_place()?);
+    }
+    if wanted(Section::Peer) {
+        report.tables.extend(solo.peer()?);
+    }
+    if wanted(Section::Append) {
+        report.tables.push(solo.append()?);
+    }
+    if wanted(Section::Create) {
+        report.tables.extend(solo.create()?);
+    }
+    report.memory.extend(solo.memory()?);
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! What a block device is.
+//!
+//! The contract, which every device here keeps and every layer above relies on:
+//! 1. There is **no order** between requests in flight together. Who needs an order waits.
+//! 2. A **flush covers exactly the writes completed before it was submitted**. A write with FUA is on
+//!    stable storage when it completes.
+//! 3. **One logical block is atomic**: after a crash it holds its old or its new contents. A request
+//!    of several blocks may be there in part.
+//! 4. Every [`Io`] **completes exactly once**, also at shutdown; its buffer comes back with it.
+//!    A completion may run on any thread, also inside `submit` itself, so whoever submits holds no lock
+//!    that its completion takes.
+//! 5. A failed write's range has undefined contents (old, new, or a mix of blocks) until it is
+//!    written again. After a failed flush nothing is known about any write not yet covered.
+//! 6. What a device refuses by [`Geometry::check`] was not executed.
+
+mod ext;
+mod geometry;
+mod io;
+
+use std::sync::Arc;
+
+pub use ext::{DeviceExt, Waiting};
+pub use geometry::{Geometry, MAX_TRANSFER};
+pub use io::{Completion, Done, Io, Op};
+
+/// A block device. See the module for the contract.
+pub trait BlockDevice: Send + Sync + 'static {
+    /// Size, block sizes and abilities. Cheap; may change only by what the device learns about its
+    /// abilities.
+    fn geometry(&self) -> Geometry;
+
+    /// Takes the request; its completion runs exactly once, later or before this returns.
+    fn submit(&self, io: Io);
+
+    /// What it is, for people: kind and place.
+    fn describe(&self) -> String;
+}
+
+impl<D: BlockDevice + ?Sized> BlockDevice for Arc<D> {
+    fn geometry(&self) -> Geometry {
+        (**self).geometry()
+    }
+
+    fn submit(&self, io: Io) {
+        (**self).submit(io);
+    }
+
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+}

@@ -1,0 +1,289 @@
+//! The data path: reads and writes of files, to the disk or over the coordinator.
+//!
+//! - `hot`: one contiguous place under a layout held, direct: from the worker that read the request to its ring and
+//!   back, without a lock that anybody contends for, a message or a task.
+//! - `slow`: everything else, as a task: layouts asked for, blocks allocated, partial blocks filled or read first.
+//! - `disk`: one request to the disk by whichever route there is, moved to the other if the route changes under it.
+//! - `commit`: flush, then commit; times; giving layouts back.
+//!
+//! Lock order: route gate, layout guard, block-range lock, device. No lock is held across a coordinator call, except
+//! the range lock of a sub-block write under an exclusive layout (its read-modify-write may be redirected).
+//!
+//! What keeps invariant 6 (executed exactly as if nothing had happened): a direct write that fails in a way that says
+//! "path" closes the gate *before* it is issued again, so its second life is redirected, after the proof that the
+//! first cannot land any more.
+
+mod commit;
+mod disk;
+mod files;
+mod hot;
+mod slow;
+#[cfg(test)]
+pub(crate) mod tests;
+mod write;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use block::buf::AlignedBuf;
+use block::device::{BlockDevice, Done};
+use block::worker;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::core::client::Reason;
+use crate::types::*;
+
+use super::counters::Counters;
+use super::gate::{Entered, Gate};
+use super::inode::Inode;
+use super::layout::LayoutGuard;
+use super::outstanding::{Outstanding, SCAN, scans_in};
+use super::session::{Caller, EIO, Errno, Session};
+use super::space::Space;
+
+pub use files::OpenFile;
+
+/// Layouts of files that nobody has open are kept for so many files; beyond, the oldest go back.
+const IDLE_FILES: usize = 1024;
+
+/// The data path of one volume on one node.
+pub struct DataPath {
+    me: Weak<DataPath>,
+    pub(crate) session: Arc<Session>,
+    disk: Arc<dyn BlockDevice>,
+    /// The route's gate, one per worker so that workers do not meet at it, and one for other threads. Who is inside
+    /// is about to submit; it leaves when the request is with the device.
+    gates: Vec<Gate>,
+    outstanding: Outstanding<Pending>,
+    inodes: Mutex<HashMap<InodeNo, Arc<Inode>>>,
+    files: files::Handles,
+    space: Arc<Space>,
+    /// Inodes with something to commit, or times to send.
+    dirty: Mutex<Vec<Arc<Inode>>>,
+    /// As [`Inode::told`], of all inodes.
+    told: AtomicU64,
+    logical: u64,
+    path_scans: u32,
+}
+
+/// Who gets the bytes of a read.
+pub enum ReadTo {
+    /// The kernel.
+    Fuse(fuse::Reply),
+    /// Somebody who waits.
+    Wait(oneshot::Sender<Result<ReadData, Errno>>),
+}
+
+/// Who is told that a write was done.
+pub enum WriteTo {
+    /// The kernel.
+    Fuse(fuse::Reply),
+    /// Somebody who waits.
+    Wait(oneshot::Sender<Result<u32, Errno>>),
+}
+
+/// Bytes read: a part of a buffer.
+#[derive(Debug)]
+pub struct ReadData {
+    buf: AlignedBuf,
+    part: Range<usize>,
+}
+
+impl std::ops::Deref for ReadData {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.buf[self.part.clone()]
+    }
+}
+
+/// A request to the disk that has not come back.
+enum Pending {
+    Read { to: ReadTo, inode: Arc<Inode>, offset: u64, size: u32, part: Range<usize>, guard: LayoutGuard },
+    Write { to: WriteTo, inode: Arc<Inode>, offset: u64, guard: LayoutGuard },
+    Wait { read: bool, to: oneshot::Sender<Done> },
+}
+
+/// Proof of being between gate and device.
+struct InGate<'a>(&'a Gate);
+
+impl Drop for InGate<'_> {
+    fn drop(&mut self) {
+        // Whoever closed it looks at the counts, not at this.
+        let _ = self.0.leave();
+    }
+}
+
+impl DataPath {
+    /// A data path over this disk; `workers` is how many there are, `path_timeout` after how long a request says that
+    /// the path is gone.
+    pub fn new(
+        session: Arc<Session>,
+        disk: Arc<dyn BlockDevice>,
+        workers: usize,
+        path_timeout: Duration,
+    ) -> Arc<DataPath> {
+        let logical = disk.geometry().logical_block.bytes();
+        let path = Arc::new_cyclic(|me| DataPath {
+            me: Weak::clone(me),
+            space: Space::new(Arc::clone(&session)),
+            disk,
+            gates: (0..=workers).map(|_| Gate::default()).collect(),
+            outstanding: Outstanding::new(workers),
+            inodes: Mutex::default(),
+            files: files::Handles::default(),
+            dirty: Mutex::default(),
+            told: AtomicU64::new(0),
+            logical,
+            path_scans: scans_in(path_timeout),
+            session,
+        });
+        let files: Weak<dyn super::session::Files> = Arc::downgrade(&path) as Weak<dyn super::session::Files>;
+        path.session.attach(files);
+        path
+    }
+
+    /// Starts the scans, the ticks and the housekeeping. They end with the data path.
+    pub fn start(self: &Arc<Self>, workers: &worker::Handle) {
+        for table in 0..workers.count() {
+            let me = Weak::clone(&self.me);
+            // Scanned on the worker whose table it is: nobody else touches its lock then.
+            drop(workers.spawn(table, move || scan(me, table)));
+        }
+        let spawner = self.session.spawner.clone();
+        spawner.control(scan(Weak::clone(&self.me), self.outstanding.tables() - 1));
+        spawner.control(tick(Weak::clone(&self.me)));
+        spawner.control(commit::housekeeping(Weak::clone(&self.me)));
+    }
+
+    /// The session below.
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// What is counted.
+    pub fn counters(&self) -> &Counters {
+        self.session.counters()
+    }
+
+    /// The inode, made if this node does not know it yet.
+    pub(crate) fn inode(&self, ino: InodeNo) -> Arc<Inode> {
+        Arc::clone(self.inodes.lock().entry(ino).or_insert_with(|| Arc::new(Inode::new(ino))))
+    }
+
+    /// The inode, if this node knows it.
+    pub(crate) fn known(&self, ino: InodeNo) -> Option<Arc<Inode>> {
+        self.inodes.lock().get(&ino).cloned()
+    }
+
+    /// Reads and waits.
+    ///
+    /// # Cancel safety
+    /// Safe: a read that is abandoned changes nothing.
+    pub async fn read(&self, file: &Arc<OpenFile>, offset: u64, size: u32) -> Result<ReadData, Errno> {
+        let (to, answer) = oneshot::channel();
+        self.submit_read(file, offset, size, &Caller::patient(), ReadTo::Wait(to));
+        answer.await.unwrap_or(Err(Errno(EIO)))
+    }
+
+    /// Writes and waits. With O_APPEND the offset is not looked at.
+    ///
+    /// # Cancel safety
+    /// A dropped future does not withdraw the write.
+    pub async fn write(&self, file: &Arc<OpenFile>, offset: u64, data: AlignedBuf) -> Result<u32, Errno> {
+        let (to, answer) = oneshot::channel();
+        self.submit_write(file, offset, data, false, &Caller::patient(), WriteTo::Wait(to));
+        answer.await.unwrap_or(Err(Errno(EIO)))
+    }
+
+    /// Enters the route's gate, if it is open.
+    fn enter_direct(&self) -> Option<InGate<'_>> {
+        let gate = &self.gates[worker::current().unwrap_or(usize::MAX).min(self.gates.len() - 1)];
+        (gate.enter() == Entered::Inside).then(|| InGate(gate))
+    }
+
+    fn close_gates(&self) {
+        for gate in &self.gates {
+            // Whether somebody is inside is looked at before the proof is asked for.
+            let _ = gate.close();
+        }
+    }
+
+    /// A direct request says that the path is gone. The gate closes here and now: whatever is issued again after this
+    /// finds it closed, even if the core has not heard yet.
+    fn path_failed(&self, reason: Reason) {
+        self.close_gates();
+        self.session.suspect(reason);
+    }
+
+    fn me(&self) -> Option<Arc<DataPath>> {
+        self.me.upgrade()
+    }
+
+    /// On the list of those with something to commit or to tell.
+    fn list_dirty(&self, inode: &Arc<Inode>) {
+        if !inode.listed.load(Ordering::Relaxed) && !inode.listed.swap(true, Ordering::SeqCst) {
+            self.dirty.lock().push(Arc::clone(inode));
+        }
+    }
+}
+
+impl ReadTo {
+    fn answer(self, result: Result<ReadData, Errno>) {
+        match self {
+            // Whether the kernel still wanted it makes no difference to a read or write.
+            ReadTo::Fuse(reply) => {
+                let _ = match result {
+                    Ok(data) => reply.data(&data),
+                    Err(Errno(errno)) => reply.error(errno),
+                };
+            }
+            ReadTo::Wait(waiter) => drop(waiter.send(result)),
+        }
+    }
+}
+
+impl WriteTo {
+    fn answer(self, result: Result<u32, Errno>) {
+        match self {
+            WriteTo::Fuse(reply) => {
+                let _ = match result {
+                    Ok(n) => reply.written(n),
+                    Err(Errno(errno)) => reply.error(errno),
+                };
+            }
+            WriteTo::Wait(waiter) => drop(waiter.send(result)),
+        }
+    }
+}
+
+async fn scan(path: Weak<DataPath>, table: usize) {
+    loop {
+        tokio::time::sleep(SCAN).await;
+        let Some(path) = path.upgrade() else { return };
+        if path.outstanding.scan(table, path.path_scans) {
+            path.session.suspect(Reason::IoTimedOut);
+        }
+    }
+}
+
+/// The core's clock.
+async fn tick(path: Weak<DataPath>) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let Some(path) = path.upgrade() else { return };
+        path.session.tick();
+    }
+}
+
+impl std::fmt::Debug for DataPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataPath")
+            .field("disk", &self.disk.describe())
+            .field("session", &self.session)
+            .finish_non_exhaustive()
+    }
+}

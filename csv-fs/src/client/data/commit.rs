@@ -1,0 +1,172 @@
+//! From written to durable: flush, then commit; and times of writes in place.
+//!
+//! A commit's body is put together first, then everything answered so far is flushed, then the body is sent. Prevents:
+//! metadata that points at blocks whose data was never stable (after a crash they would show their former contents).
+//! One commit per inode is under way at a time, so an fsync that finds another at work waits for it and is then covered by
+//! its flush or makes its own.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::DataPath;
+use crate::client::inode::Inode;
+use crate::client::link::ClientEvent;
+use crate::client::session::{Caller, EIO, Errno};
+use crate::core::client::Event;
+use crate::proto::Request;
+use crate::types::*;
+
+/// Extents in one commit: a message well below a frame's bound, a transaction well below a recall's deadline.
+const BODY_MAX: usize = 2048;
+/// Something uncommitted is committed after so many seconds even if nobody asks; a crash loses no more than that.
+const COMMIT_AFTER: u32 = 5;
+/// Between two attempts to commit what a recall waits for.
+const RETRY: Duration = Duration::from_millis(200);
+
+impl DataPath {
+    /// Makes everything of this file that was acknowledged on this node durable.
+    ///
+    /// # Cancel safety
+    /// A dropped future may have flushed and committed a part.
+    pub(crate) async fn fsync(&self, inode: &Arc<Inode>, caller: &Caller) -> Result<(), Errno> {
+        self.commit(inode, true, caller).await?;
+        if inode.lost.swap(false, Ordering::SeqCst) {
+            return Err(Errno(EIO));
+        }
+        Ok(())
+    }
+
+    /// Tells the coordinator the time of writes in place, if it does not know it.
+    pub(crate) async fn send_times(&self, inode: &Arc<Inode>, caller: &Caller) -> Result<(), Errno> {
+        if inode.state.lock().map.is_dirty() {
+            // They go with the commit.
+            return Ok(());
+        }
+        let Some(at) = inode.touched() else { return Ok(()) };
+        self.session.call(caller, Request::Times { changes: vec![(inode.ino, at)] }).await?;
+        self.tell(inode);
+        inode.touch_sent(Some(at));
+        Ok(())
+    }
+
+    /// The same, or a commit where there is something to commit: after it, no time of an earlier write is sent any
+    /// more.
+    pub(crate) async fn settle_times(&self, inode: &Arc<Inode>, caller: &Caller) -> Result<(), Errno> {
+        if inode.state.lock().map.is_dirty() {
+            return self.commit(inode, false, caller).await;
+        }
+        self.send_times(inode, caller).await
+    }
+
+    /// Commits, and with `flush` flushes also what needs no commit.
+    pub(super) async fn commit(&self, inode: &Arc<Inode>, flush: bool, caller: &Caller) -> Result<(), Errno> {
+        let _one = inode.committing.lock().await;
+        loop {
+            let (mut body, sync) = {
+                let state = inode.state.lock();
+                (state.map.commit_body(BODY_MAX), (state.sync_asked > state.sync_named).then_some(state.sync_asked))
+            };
+            body.mtime = inode.touched();
+            body.sync = sync.unwrap_or(0);
+            if !body.extents.is_empty() || (flush && inode.unflushed.load(Ordering::SeqCst)) {
+                inode.unflushed.store(false, Ordering::SeqCst);
+                if let Err(errno) = self.flush().await {
+                    inode.unflushed.store(true, Ordering::SeqCst);
+                    return Err(errno);
+                }
+            }
+            if body == Default::default() {
+                return Ok(());
+            }
+            let request = Request::Commit { ino: inode.ino, commit: body.clone(), give_back: Vec::new() };
+            self.session.call(caller, request).await?;
+            self.tell(inode);
+            inode.touch_sent(body.mtime);
+            let more = {
+                let mut state = inode.state.lock();
+                state.map.committed(&body);
+                state.sync_named = state.sync_named.max(body.sync);
+                state.dirty_for = 0;
+                body.extents.len() == BODY_MAX
+            };
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// In the background.
+    pub(super) fn commit_soon(&self, inode: &Arc<Inode>) {
+        let (Some(me), inode) = (self.me(), Arc::clone(inode)) else { return };
+        self.session.spawner.control(async move {
+            if let Err(Errno(errno)) = me.commit(&inode, false, &Caller::patient()).await {
+                me.session.emit(ClientEvent::CommitFailed { ino: inode.ino, errno });
+                me.list_dirty(&inode);
+            }
+        });
+    }
+
+    /// Until what was made under this layout is committed, and what was redirected under it is flushed; or until it is
+    /// not held any more (an eviction).
+    pub(super) fn settle_soon(&self, layout: LayoutId, inode: Arc<Inode>) {
+        let Some(me) = self.me() else { return };
+        self.session.spawner.control(async move {
+            loop {
+                let kept = me.session.load().3 > 0;
+                let done = me.commit(&inode, kept, &Caller::patient()).await;
+                if !inode.state.lock().cells.iter().any(|c| c.id == layout) {
+                    return;
+                }
+                match done {
+                    Ok(()) => return me.session.post(Event::Settled { layout }),
+                    Err(Errno(errno)) => me.session.emit(ClientEvent::CommitFailed { ino: inode.ino, errno }),
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+        });
+    }
+
+    /// One round: times of what was written in place, one message for all; commits that are due.
+    async fn keep_house(&self) {
+        let listed = std::mem::take(&mut *self.dirty.lock());
+        let mut times = Vec::new();
+        for inode in listed {
+            inode.listed.store(false, Ordering::SeqCst);
+            let due = {
+                let mut state = inode.state.lock();
+                let dirty = state.map.is_dirty();
+                state.dirty_for = if dirty { state.dirty_for + 1 } else { 0 };
+                dirty.then_some(state.dirty_for >= COMMIT_AFTER)
+            };
+            match (due, inode.touched()) {
+                (Some(true), _) => self.commit_soon(&inode),
+                (Some(false), _) => self.list_dirty(&inode),
+                (None, Some(at)) => times.push((inode, at)),
+                (None, None) => {}
+            }
+        }
+        if times.is_empty() {
+            return;
+        }
+        let changes = times.iter().map(|(inode, at)| (inode.ino, *at)).collect();
+        let known = self.session.call(&Caller::patient(), Request::Times { changes }).await.is_ok();
+        for (inode, at) in times {
+            if known {
+                self.tell(&inode);
+                inode.touch_sent(Some(at));
+            } else {
+                self.list_dirty(&inode);
+            }
+        }
+    }
+}
+
+/// Every second until the data path is gone.
+pub(super) async fn housekeeping(path: Weak<DataPath>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let Some(path) = path.upgrade() else { return };
+        path.keep_house().await;
+    }
+}

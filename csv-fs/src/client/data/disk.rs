@@ -1,0 +1,206 @@
+//! One request to the disk, by whichever route there is.
+//!
+//! Direct while the gate is open; else it is handed to the session, which sends it when the route machine lets it, or
+//! says that the route is direct again. A request moves from one route to the other only in two cases: the direct one
+//! came back failed (and closed the gate), or the redirected one was never sent.
+
+use std::time::Instant;
+
+use block::buf::AlignedBuf;
+use block::device::{Completion, Done, Io, Op};
+use block::error::IoError;
+use block::units::{ByteLen, ByteOffset};
+use tokio::sync::oneshot;
+
+use super::hot::path_reason;
+use super::{DataPath, Pending};
+use crate::client::counters::add;
+use crate::client::session::{EIO, Errno};
+use crate::core::client::RedirectResult;
+use crate::proto::RedirectOp;
+use crate::types::LayoutId;
+
+/// A redirected request carries at most this much, as much as the kernel asks for at once.
+const REDIRECT_MAX: usize = 1 << 20;
+
+/// Why a request to the disk did not succeed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fault {
+    /// It failed.
+    Errno(Errno),
+    /// The layout is gone: the whole operation starts over.
+    Restart,
+}
+
+impl DataPath {
+    /// Reads `len` bytes (both aligned) at byte `at` of the disk, under a layout the caller has a guard on.
+    pub(super) async fn disk_read(&self, layout: LayoutId, at: u64, len: usize) -> Result<AlignedBuf, Fault> {
+        let began = Instant::now();
+        loop {
+            if let Ok(done) = self.direct(Op::Read, at, len, Some(AlignedBuf::with_capacity(len))) {
+                match done.await.map(|d| (d.result, d.buf)) {
+                    Ok((Ok(()), Some(buf))) => {
+                        add(&self.counters().direct_read, len as u64);
+                        return Ok(buf);
+                    }
+                    Ok((Ok(()), None)) => return Err(Fault::Errno(Errno(EIO))),
+                    Ok((Err(error), _)) => self.failed(error)?,
+                    // Taken out of the disk's hands because it was stuck.
+                    Err(_) => {}
+                }
+                continue;
+            }
+            if let Some(buf) = self.redirected_read(layout, at, len).await? {
+                self.counters().waited(began.elapsed());
+                return Ok(buf);
+            }
+        }
+    }
+
+    /// `None`: the route is direct again.
+    async fn redirected_read(&self, layout: LayoutId, at: u64, len: usize) -> Result<Option<AlignedBuf>, Fault> {
+        let mut whole: Option<AlignedBuf> = None;
+        let mut got = 0;
+        while got < len {
+            let n = (len - got).min(REDIRECT_MAX);
+            let (result, buf) = self.session.redirect(layout, RedirectOp::Read, at + got as u64, n as u32, None).await;
+            match (result, buf) {
+                (RedirectResult::Done, Some(buf)) if buf.len() == len => whole = Some(buf),
+                (RedirectResult::Done, Some(buf)) if buf.len() == n => {
+                    whole.get_or_insert_with(|| AlignedBuf::zeroed(len))[got..got + n].copy_from_slice(&buf);
+                }
+                (RedirectResult::Done, _) => return Err(Fault::Errno(Errno(EIO))),
+                (result, _) => return redirect_fault(result).map(|()| None),
+            }
+            got += n;
+        }
+        add(&self.counters().redirected_read, len as u64);
+        Ok(whole)
+    }
+
+    /// Writes a buffer (aligned) at byte `at` of the disk, under a layout the caller has a guard on. After a failure
+    /// the buffer comes back.
+    pub(super) async fn disk_write(
+        &self,
+        layout: LayoutId,
+        at: u64,
+        mut buf: AlignedBuf,
+    ) -> Result<(), (Fault, AlignedBuf)> {
+        let began = Instant::now();
+        let len = buf.len();
+        loop {
+            let data = match self.direct(Op::Write { fua: false }, at, len, Some(buf)) {
+                Ok(done) => match self.direct_written(done.await.ok(), len) {
+                    Ok(()) => return Ok(()),
+                    Err((None, back)) => {
+                        buf = back;
+                        continue;
+                    }
+                    Err((Some(fault), back)) => return Err((fault, back)),
+                },
+                Err(back) => back.map(AlignedBuf::freeze).unwrap_or_default(),
+            };
+            match self.redirected_write(layout, at, &data).await {
+                Ok(true) => {
+                    self.counters().waited(began.elapsed());
+                    return Ok(());
+                }
+                Ok(false) => buf = AlignedBuf::from_slice(&data),
+                Err(fault) => return Err((fault, AlignedBuf::from_slice(&data))),
+            }
+        }
+    }
+
+    /// What became of a direct write: done, failed, or (`None`) to be tried the other way.
+    fn direct_written(&self, done: Option<Done>, len: usize) -> Result<(), (Option<Fault>, AlignedBuf)> {
+        let lost = || (Some(Fault::Errno(Errno(EIO))), AlignedBuf::with_capacity(0));
+        let done = done.ok_or_else(lost)?;
+        let buf = done.buf.ok_or_else(lost)?;
+        match done.result {
+            Ok(()) => {
+                add(&self.counters().direct_written, len as u64);
+                Ok(())
+            }
+            Err(error) => Err((self.failed(error).err(), buf)),
+        }
+    }
+
+    /// `false`: the route is direct again, and nothing, or a part that will be written once more, was written.
+    async fn redirected_write(&self, layout: LayoutId, at: u64, data: &bytes::Bytes) -> Result<bool, Fault> {
+        let mut put = 0;
+        while put < data.len() {
+            let n = (data.len() - put).min(REDIRECT_MAX);
+            let part = data.slice(put..put + n);
+            let (result, _) =
+                self.session.redirect(layout, RedirectOp::Write, at + put as u64, n as u32, Some(part)).await;
+            if result != RedirectResult::Done {
+                return redirect_fault(result).map(|()| false);
+            }
+            put += n;
+        }
+        add(&self.counters().redirected_written, data.len() as u64);
+        Ok(true)
+    }
+
+    /// Everything answered before now becomes stable.
+    pub(super) async fn flush(&self) -> Result<(), Errno> {
+        loop {
+            if let Ok(done) = self.direct(Op::Flush, 0, 0, None) {
+                match done.await.map(|d| d.result) {
+                    Ok(Ok(())) => return Ok(()),
+                    Ok(Err(error)) => match self.failed(error) {
+                        Err(Fault::Errno(errno)) => return Err(errno),
+                        Ok(()) | Err(Fault::Restart) => continue,
+                    },
+                    Err(_) => return Err(Errno(EIO)),
+                }
+            }
+            match self.session.redirect(LayoutId(0), RedirectOp::Flush, 0, 0, None).await.0 {
+                RedirectResult::Done => return Ok(()),
+                RedirectResult::Direct | RedirectResult::NoLayout => {}
+                RedirectResult::Errno(errno) => return Err(Errno(errno)),
+                RedirectResult::Evicted => return Err(Errno(EIO)),
+            }
+        }
+    }
+
+    /// Submits to the disk if the gate is open, else gives the buffer back. What comes back is for the caller to
+    /// judge; nothing comes back for a read that was taken out of the disk's hands.
+    fn direct(
+        &self,
+        op: Op,
+        at: u64,
+        len: usize,
+        buf: Option<AlignedBuf>,
+    ) -> Result<oneshot::Receiver<Done>, Option<AlignedBuf>> {
+        let (Some(in_gate), Some(me)) = (self.enter_direct(), self.me()) else { return Err(buf) };
+        let (to, answer) = oneshot::channel();
+        let key = self.outstanding.insert(Pending::Wait { read: op == Op::Read, to });
+        add(&self.counters().in_flight, 1);
+        let done = Completion::new(move |done| me.direct_done(key, done));
+        self.disk.submit(Io { op, at: ByteOffset(at), len: ByteLen::from_usize(len), buf, done });
+        drop(in_gate);
+        Ok(answer)
+    }
+
+    /// A direct request has failed: `Ok` if the other route is to be tried.
+    fn failed(&self, error: IoError) -> Result<(), Fault> {
+        match path_reason(error.kind) {
+            Some(reason) => {
+                self.path_failed(reason);
+                Ok(())
+            }
+            None => Err(Fault::Errno(Errno(error.errno()))),
+        }
+    }
+}
+
+/// `Ok`: go direct.
+fn redirect_fault(result: RedirectResult) -> Result<(), Fault> {
+    match result {
+        RedirectResult::Direct => Ok(()),
+        RedirectResult::NoLayout => Err(Fault::Restart),
+        RedirectResult::Errno(errno) => Err(Fault::Errno(Errno(errno))),
+        RedirectResult::Evicted | RedirectResult::Done => Err(Fault::Errno(Errno(EIO))),
+    }
+}

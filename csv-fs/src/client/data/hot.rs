@@ -1,0 +1,207 @@
+//! The hot path. What must be true for it: one layout held covers the range, one written extent holds it, it is
+//! aligned (a write), the route is direct. Everything is looked up in one published snapshot; three counts are raised
+//! (layout, gate, sub-block gate) and lowered again; the answer is given from the completion.
+//!
+//! Prevents: a message per I/O, and a stall of in-place I/O while there is no coordinator. Nothing here waits for
+//! anybody.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use block::buf::AlignedBuf;
+use block::device::{Completion, Done, Io};
+use block::error::IoErrorKind;
+use block::units::ByteOffset;
+
+use super::files::OpenFile;
+use super::{DataPath, Pending, ReadData, ReadTo, WriteTo};
+use crate::client::counters::add;
+use crate::client::gate::Entered;
+use crate::client::inode::{Inode, wall_nanos};
+use crate::client::session::{Caller, EIO, Errno};
+use crate::core::client::Reason;
+use crate::types::BlockRange;
+
+impl DataPath {
+    /// Reads `size` bytes at `offset`, fewer only at the end of the file.
+    pub fn submit_read(&self, file: &Arc<OpenFile>, offset: u64, size: u32, caller: &Caller, to: ReadTo) {
+        if file.is_poisoned() {
+            return to.answer(Err(Errno(EIO)));
+        }
+        match self.hot_read(&file.inode, offset, size, to) {
+            Ok(()) => add(&self.counters().hot, 1),
+            Err(to) => self.slow_read(Arc::clone(&file.inode), offset, size, caller.clone(), to),
+        }
+    }
+
+    /// Writes; with O_APPEND at the end, wherever that is.
+    pub fn submit_write(
+        &self,
+        file: &Arc<OpenFile>,
+        offset: u64,
+        data: AlignedBuf,
+        kill: bool,
+        caller: &Caller,
+        to: WriteTo,
+    ) {
+        if file.is_poisoned() {
+            return to.answer(Err(Errno(EIO)));
+        }
+        if file.appends() {
+            return self.slow_write(Arc::clone(&file.inode), None, data, kill, caller.clone(), to);
+        }
+        match self.hot_write(&file.inode, offset, data, kill, to) {
+            Ok(()) => add(&self.counters().hot, 1),
+            Err((data, to)) => self.slow_write(Arc::clone(&file.inode), Some(offset), data, kill, caller.clone(), to),
+        }
+    }
+
+    fn hot_read(&self, inode: &Arc<Inode>, offset: u64, size: u32, to: ReadTo) -> Result<(), ReadTo> {
+        let asked = BlockRange::of_bytes(offset, u64::from(size));
+        let snapshot = inode.snapshot.load();
+        let end = snapshot.size().min(offset.saturating_add(u64::from(size)));
+        if end <= offset {
+            // Past the end; the layout over these blocks makes the length known here the truth.
+            let Some(_guard) = snapshot.cover(asked) else { return Err(to) };
+            to.answer(Ok(ReadData { buf: AlignedBuf::with_capacity(0), part: 0..0 }));
+            return Ok(());
+        }
+        let start = offset - offset % self.logical;
+        let (Ok(len), Ok(head), Ok(n)) = (
+            usize::try_from(end.next_multiple_of(self.logical) - start),
+            usize::try_from(offset - start),
+            usize::try_from(end - offset),
+        ) else {
+            return Err(to);
+        };
+        let Some(place) = snapshot.place(asked, start, len) else { return Err(to) };
+        let Some(_in_gate) = self.enter_direct() else { return Err(to) };
+        let Some(me) = self.me() else { return Err(to) };
+        let pending =
+            Pending::Read { to, inode: Arc::clone(inode), offset, size, part: head..head + n, guard: place.guard };
+        let key = self.outstanding.insert(pending);
+        add(&self.counters().in_flight, 1);
+        let done = Completion::new(move |done| me.direct_done(key, done));
+        self.disk.submit(Io::read_into(ByteOffset(place.disk), AlignedBuf::with_capacity(len), done));
+        Ok(())
+    }
+
+    fn hot_write(
+        &self,
+        inode: &Arc<Inode>,
+        offset: u64,
+        data: AlignedBuf,
+        kill: bool,
+        to: WriteTo,
+    ) -> Result<(), (AlignedBuf, WriteTo)> {
+        let len = data.len() as u64;
+        let aligned = len > 0 && offset.is_multiple_of(self.logical) && len.is_multiple_of(self.logical);
+        // A window may lie anywhere in its buffer; devices want logical-block alignment of memory too.
+        if !aligned || !data.is_aligned_to(self.logical as usize) {
+            return Err((data, to));
+        }
+        let snapshot = inode.snapshot.load();
+        if offset.saturating_add(len) > snapshot.size() || (kill && snapshot.kills_privilege()) {
+            return Err((data, to));
+        }
+        let Some(place) = snapshot.place(BlockRange::of_bytes(offset, len), offset, data.len()) else {
+            return Err((data, to));
+        };
+        let Some(in_gate) = self.enter_direct() else { return Err((data, to)) };
+        let Some(me) = self.me() else { return Err((data, to)) };
+        match inode.hot_writes.enter() {
+            Entered::Inside => {}
+            Entered::Closed => return Err((data, to)),
+            Entered::ClosedAndEmpty => {
+                inode.hot_left.notify_waiters();
+                return Err((data, to));
+            }
+        }
+        let key = self.outstanding.insert(Pending::Write { to, inode: Arc::clone(inode), offset, guard: place.guard });
+        add(&self.counters().in_flight, 1);
+        let done = Completion::new(move |done| me.direct_done(key, done));
+        self.disk.submit(Io::write(ByteOffset(place.disk), data, false, done));
+        drop(in_gate);
+        Ok(())
+    }
+
+    /// A direct request has come back, on whatever thread.
+    pub(super) fn direct_done(&self, key: crate::client::outstanding::Key, done: Done) {
+        self.counters().in_flight.fetch_sub(1, Ordering::Relaxed);
+        match self.outstanding.take(key) {
+            // A read that was issued again elsewhere; its buffer is dropped here.
+            None => {}
+            Some(Pending::Wait { to, .. }) => drop(to.send(done)),
+            Some(Pending::Read { to, inode, offset, size, part, guard }) => {
+                self.read_done(to, inode, offset, size, part, done);
+                drop(guard);
+            }
+            Some(Pending::Write { to, inode, offset, guard }) => {
+                self.write_done(to, &inode, offset, done);
+                leave_hot(&inode);
+                drop(guard);
+            }
+        }
+    }
+
+    fn read_done(
+        &self,
+        to: ReadTo,
+        inode: Arc<Inode>,
+        offset: u64,
+        size: u32,
+        part: std::ops::Range<usize>,
+        done: Done,
+    ) {
+        match (done.result, done.buf) {
+            (Ok(()), Some(buf)) => {
+                add(&self.counters().direct_read, part.len() as u64);
+                to.answer(Ok(ReadData { buf, part }));
+            }
+            (Err(error), _) if path_reason(error.kind).is_some() => {
+                self.path_failed(path_reason(error.kind).unwrap_or(Reason::IoFailed));
+                self.slow_read(inode, offset, size, Caller::patient(), to);
+            }
+            (result, _) => to.answer(Err(Errno(result.map_or_else(|e| e.errno(), |()| EIO)))),
+        }
+    }
+
+    fn write_done(&self, to: WriteTo, inode: &Arc<Inode>, offset: u64, done: Done) {
+        match (done.result, done.buf) {
+            (Ok(()), buf) => {
+                let n = buf.map_or(0, |b| b.len());
+                add(&self.counters().direct_written, n as u64);
+                self.written_in_place(inode);
+                to.answer(Ok(n as u32));
+            }
+            (Err(error), Some(buf)) if path_reason(error.kind).is_some() => {
+                self.path_failed(path_reason(error.kind).unwrap_or(Reason::IoFailed));
+                self.slow_write(Arc::clone(inode), Some(offset), buf, false, Caller::patient(), to);
+            }
+            (result, _) => to.answer(Err(Errno(result.map_or_else(|e| e.errno(), |()| EIO)))),
+        }
+    }
+
+    /// Before the answer: whoever is told of the write and asks for the time or a flush must find it.
+    pub(super) fn written_in_place(&self, inode: &Arc<Inode>) {
+        inode.touch(wall_nanos());
+        self.list_dirty(inode);
+    }
+}
+
+/// A hot write has ended; if sub-block writes wait for the last one, they are told.
+pub(super) fn leave_hot(inode: &Inode) {
+    if inode.hot_writes.leave() {
+        inode.hot_left.notify_waiters();
+    }
+}
+
+/// Whether a failure is about the way to the disk, not about the disk; then why.
+pub(super) fn path_reason(kind: IoErrorKind) -> Option<Reason> {
+    match kind {
+        IoErrorKind::NoPath | IoErrorKind::Aborted => Some(Reason::IoFailed),
+        IoErrorKind::TimedOut => Some(Reason::IoTimedOut),
+        IoErrorKind::Fenced => Some(Reason::Fenced),
+        _ => None,
+    }
+}

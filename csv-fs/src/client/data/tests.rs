@@ -1,0 +1,8 @@
+//! The data path over a real coordinator and a real store, on a device in memory; under each client a fault device.
+
+mod failover;
+mod model;
+pub(crate) mod rig;
+mod routes;
+mod sharing;
+mod single;

@@ -1,0 +1,80 @@
+//! The coordinator dies, another takes over.
+
+use std::sync::Arc;
+
+use super::rig::*;
+use crate::client::link::ClientEvent;
+use crate::core::client::Route;
+use crate::proto::Request;
+use crate::types::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d30_in_place_io_goes_on_without_a_coordinator() {
+    let mut cluster = Cluster::new().await;
+    let node = cluster.node(1);
+    let file = node.create("f").await;
+    node.write(&file, 0, &[1; 65_536]).await;
+    node.fsync(&file).await;
+    cluster.kill_coordinator().await;
+    for i in 0..100u64 {
+        node.write(&file, (i % 16) * 4096, &[i as u8; 4096]).await;
+        assert_eq!(node.read(&file, (i % 16) * 4096, 4096).await, [i as u8; 4096]);
+    }
+    assert_eq!(node.session.route().borrow().route, Route::Direct);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d31_calls_wait_through_a_takeover_and_what_was_acknowledged_is_there() {
+    let mut cluster = Cluster::new().await;
+    let node = Arc::new(cluster.node(1));
+    let file = node.create("f").await;
+    let data = pattern(100_000, 9);
+    node.write(&file, 0, &data).await;
+    cluster.kill_coordinator().await;
+    let (waits, name) = (Arc::clone(&node), "made while there was nobody");
+    let created = tokio::spawn(async move { waits.create(name).await.ino() });
+    cluster.take_office(4).await;
+    let ino = tokio::time::timeout(SOON, created).await.expect("in time").unwrap();
+    assert!(ino > InodeNo::ROOT);
+    // Uncommitted until now, re-asserted with its layout.
+    let other = cluster.node(2);
+    let seen = other.open(file.ino()).await;
+    assert_eq!(other.read(&seen, 0, 1 << 20).await, data);
+    assert!(node.events.lock().iter().any(|e| matches!(e, ClientEvent::Unbound)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d32_redirected_writes_survive_a_takeover() {
+    let mut cluster = Cluster::new().await;
+    let node = Arc::new(cluster.node(1));
+    let file = node.create("f").await;
+    node.write(&file, 0, &[1; 65_536]).await;
+    node.fsync(&file).await;
+    node.fault.hang();
+    node.write(&file, 0, &[2; 4096]).await;
+    cluster.kill_coordinator().await;
+    node.routed(Route::Paused).await;
+    let (waits, handle) = (Arc::clone(&node), Arc::clone(&file));
+    let write = tokio::spawn(async move { waits.write(&handle, 4096, &[3; 4096]).await });
+    cluster.take_office(4).await;
+    tokio::time::timeout(SOON, write).await.expect("in time").unwrap();
+    node.fsync(&file).await;
+    node.fault.heal();
+    node.routed(Route::Direct).await;
+    assert_eq!(node.read(&file, 0, 8192).await, [[2; 4096], [3; 4096]].concat());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d33_a_caller_without_a_coordinator_can_be_interrupted() {
+    let mut cluster = Cluster::new().await;
+    let node = Arc::new(cluster.node(1));
+    node.create("f").await;
+    cluster.kill_coordinator().await;
+    let caller = crate::client::session::Caller::interruptible();
+    let (waits, his) = (Arc::clone(&node), caller.clone());
+    let call = tokio::spawn(async move { waits.session.call(&his, Request::Statfs).await });
+    until(|| node.session.load().0 > 0).await;
+    caller.interrupt(&node.session);
+    let result = tokio::time::timeout(SOON, call).await.expect("in time").unwrap();
+    assert_eq!(result, Err(crate::client::session::Errno(crate::client::session::EINTR)));
+}

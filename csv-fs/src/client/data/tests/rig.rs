@@ -1,0 +1,408 @@
+//! A volume, its coordinator, and clients with a fault device each.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use block::AlignedBuf;
+use block::device::{BlockDevice, DeviceExt};
+use block::fault::FaultDevice;
+use block::mem::MemDevice;
+use block::shared::{AbortOwn, BoxFuture, Epoch, FenceGen, Incarnation, NodeId};
+use block::units::{BlockSize, ByteLen};
+use block::worker::Workers;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::client::data::{DataPath, OpenFile};
+use crate::client::link::*;
+use crate::client::session::{Caller, Errno, Session, SessionParts};
+use crate::coordinator::{ClientLink, Coordinator, Fencer, Reign};
+use crate::core::client::{ClientConfig, Reason, Route};
+use crate::core::coord::FencePurpose;
+use crate::core::office::{FenceProof, FencedEpoch, HowFenced, LeaseView, Timing};
+use crate::core::rules::Rules;
+use crate::format::{CELL, Slot, Superblock, TimingMs, VolumeName, slot_at};
+use crate::meta::{FormatOptions, Latch, Root, Store};
+use crate::proto::*;
+use crate::types::*;
+
+/// How long a test waits for what must happen.
+pub(crate) const SOON: Duration = Duration::from_secs(25);
+/// Short, so that tests of lost paths are.
+pub(crate) const PATH_TIMEOUT: Duration = Duration::from_millis(300);
+const VOLUME: VolumeId = VolumeId(0xc11e);
+const GEN: FenceGen = FenceGen(3);
+
+pub(crate) fn client_id(node: u8) -> ClientId {
+    ClientId { node: NodeId::new(node).unwrap(), incarnation: Incarnation(7) }
+}
+
+/// An office whose fences succeed: each raises the generation in the victim's slot.
+pub(crate) struct Office {
+    device: Arc<MemDevice>,
+    pub(crate) done: Mutex<Vec<(ClientId, FencePurpose)>>,
+    gens: Mutex<BTreeMap<NodeId, FenceGen>>,
+}
+
+impl Office {
+    /// Writes a node's slot.
+    async fn slot(&self, id: ClientId, fence_gen: FenceGen) {
+        let slot = Slot { incarnation: id.incarnation, fence_gen, ..Slot::empty(id.node) };
+        let mut cell = AlignedBuf::zeroed(CELL as usize);
+        let bytes = slot.encode(VOLUME);
+        cell[..bytes.len()].copy_from_slice(&bytes);
+        self.device.write(slot_at(id.node), cell).await.0.unwrap();
+        self.gens.lock().insert(id.node, fence_gen);
+    }
+
+    fn fence_gen(&self, node: NodeId) -> FenceGen {
+        self.gens.lock()[&node]
+    }
+}
+
+impl Fencer for Office {
+    fn fence(&self, client: ClientId, purpose: FencePurpose) -> BoxFuture<'_, Result<FenceProof, String>> {
+        Box::pin(async move {
+            self.done.lock().push((client, purpose));
+            let raised = FenceGen(self.fence_gen(client.node).0 + 1);
+            self.slot(client, raised).await;
+            Ok(FenceProof::assumed(client, raised, HowFenced::Answered))
+        })
+    }
+}
+
+/// One reign.
+struct Serving {
+    coordinator: Arc<Coordinator>,
+    hint: CoordinatorHint,
+    ended: watch::Sender<bool>,
+    latch: Arc<Latch>,
+}
+
+/// The whole of it.
+pub(crate) struct Cluster {
+    pub(crate) device: Arc<MemDevice>,
+    superblock: Superblock,
+    pub(crate) office: Arc<Office>,
+    lease: LeaseView,
+    serving: Arc<Mutex<Option<Arc<Serving>>>>,
+    workers: Workers,
+}
+
+/// One node's client.
+pub(crate) struct Node {
+    pub(crate) fault: Arc<FaultDevice>,
+    pub(crate) session: Arc<Session>,
+    pub(crate) path: Arc<DataPath>,
+    pub(crate) events: Arc<Mutex<Vec<ClientEvent>>>,
+}
+
+impl Cluster {
+    pub(crate) async fn new() -> Cluster {
+        Cluster::on(MemDevice::new(ByteLen(1 << 30), BlockSize::B512)).await
+    }
+
+    pub(crate) async fn on(device: MemDevice) -> Cluster {
+        let device = Arc::new(device);
+        let options = FormatOptions {
+            volume: VOLUME,
+            name: VolumeName::new("test").unwrap(),
+            nodes: 4,
+            timing: TimingMs::FAST,
+            root: Root { uid: 0, gid: 0, mode: 0o755, now: Timestamp::default() },
+            wipe: None,
+        };
+        let dev = Arc::clone(&device) as Arc<dyn BlockDevice>;
+        let superblock = tokio::task::spawn_blocking(move || Store::format(&dev, &options).unwrap()).await.unwrap();
+        let office = Arc::new(Office { device: Arc::clone(&device), done: Mutex::default(), gens: Mutex::default() });
+        for node in 1..=4 {
+            office.slot(client_id(node), GEN).await;
+        }
+        let workers = Workers::start_without_rings(1, "t").unwrap();
+        let mut cluster =
+            Cluster { device, superblock, office, lease: LeaseView::new_volume(), serving: Arc::default(), workers };
+        cluster.take_office(4).await;
+        cluster
+    }
+
+    /// Node `node` takes office after the one before was ended as a kill would, and found dead.
+    pub(crate) async fn take_office(&mut self, node: u8) {
+        self.kill_coordinator().await;
+        let before = self.lease.clone();
+        let taken = before.taken_by(client_id(node), "nowhere", 1);
+        let epoch = match before.holder {
+            None => FencedEpoch::by_resignation(&before, &taken).unwrap(),
+            Some(holder) => {
+                let proof = FenceProof::assumed(holder, self.office.fence_gen(holder.node), HowFenced::Answered);
+                FencedEpoch::by_fence(&before, &taken, proof).unwrap()
+            }
+        };
+        self.lease = taken;
+        let latch = Arc::new(Latch::new());
+        let hint = CoordinatorHint { epoch: epoch.epoch(), node: epoch.client().node };
+        let reign = Reign {
+            epoch,
+            device: Arc::clone(&self.device) as Arc<dyn BlockDevice>,
+            superblock: self.superblock.clone(),
+            latch: Arc::clone(&latch),
+            fencer: Arc::clone(&self.office) as Arc<dyn Fencer>,
+            timing: Timing::FAST,
+            boot: u64::from(node),
+        };
+        let (coordinator, _reports) = Coordinator::start(reign).await.unwrap();
+        let serving = Serving { coordinator: Arc::new(coordinator), hint, ended: watch::Sender::new(false), latch };
+        *self.serving.lock() = Some(Arc::new(serving));
+    }
+
+    /// Nothing is answered any more.
+    pub(crate) async fn kill_coordinator(&mut self) {
+        let serving = self.serving.lock().take();
+        if let Some(serving) = serving {
+            serving.latch.trip();
+            serving.ended.send_replace(true);
+            serving.coordinator.stop(None).await;
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> Arc<crate::coordinator::Metrics> {
+        self.serving.lock().as_ref().unwrap().coordinator.metrics()
+    }
+
+    pub(crate) fn node(&self, node: u8) -> Node {
+        self.node_on(node, &self.workers)
+    }
+
+    /// The same with other workers under its data path.
+    pub(crate) fn node_on(&self, node: u8, workers: &Workers) -> Node {
+        let fault = FaultDevice::new(Arc::clone(&self.device) as Arc<dyn BlockDevice>);
+        let events: Arc<Mutex<Vec<ClientEvent>>> = Arc::default();
+        let sink = Arc::clone(&events);
+        let links =
+            Arc::new(Links { serving: Arc::clone(&self.serving), session: Mutex::default(), id: u64::from(node) });
+        let parts = SessionParts {
+            config: ClientConfig {
+                volume: VOLUME,
+                client: client_id(node),
+                fence_gen: GEN,
+                probe_every: Duration::from_millis(50),
+                kept_limit: 1 << 20,
+            },
+            coordinators: Arc::clone(&links) as Arc<dyn Coordinators>,
+            abort: Arc::clone(&fault) as Arc<dyn AbortOwn>,
+            slot: Arc::new(SlotReader {
+                device: Arc::clone(&fault),
+                office: Arc::clone(&self.office),
+                node: client_id(node).node,
+            }),
+            events: Arc::new(move |e| sink.lock().push(e)),
+            path_timeout: PATH_TIMEOUT,
+            control: tokio::runtime::Handle::current(),
+        };
+        let session = Session::new(parts, Rules::all());
+        *links.session.lock() = Some(Arc::clone(&session));
+        let path = DataPath::new(
+            Arc::clone(&session),
+            Arc::clone(&fault) as Arc<dyn BlockDevice>,
+            workers.count(),
+            PATH_TIMEOUT,
+        );
+        path.start(&workers.handle());
+        Node { fault, session, path, events }
+    }
+}
+
+impl Node {
+    pub(crate) async fn call(&self, request: Request) -> Reply {
+        let patient = Caller::patient();
+        let call = self.session.call(&patient, request);
+        tokio::time::timeout(SOON, call).await.expect("answered").expect("succeeds")
+    }
+
+    /// Creates and opens.
+    pub(crate) async fn create(&self, name: &str) -> Arc<OpenFile> {
+        let handle = self.path.new_handle();
+        let request = Request::Create {
+            parent: InodeNo::ROOT,
+            name: name.into(),
+            mode: 0o100644,
+            rdev: 0,
+            uid: 0,
+            gid: 0,
+            exclusive: true,
+            open: Some(OpenRequest { handle, flags: 2 }),
+        };
+        let Reply::Created { attr, opened: true } = self.call(request).await else { panic!() };
+        self.path.opened(attr.ino, handle, 2, Some(attr.size))
+    }
+
+    pub(crate) async fn open(&self, ino: InodeNo) -> Arc<OpenFile> {
+        self.open_with(ino, 2).await
+    }
+
+    pub(crate) async fn open_to_append(&self, ino: InodeNo) -> Arc<OpenFile> {
+        self.open_with(ino, 2 | rustix::fs::OFlags::APPEND.bits().cast_signed()).await
+    }
+
+    async fn open_with(&self, ino: InodeNo, flags: i32) -> Arc<OpenFile> {
+        let handle = self.path.new_handle();
+        self.call(Request::Open { ino, open: OpenRequest { handle, flags: flags.cast_unsigned() } }).await;
+        self.path.opened(ino, handle, flags, None)
+    }
+
+    pub(crate) async fn try_write(&self, file: &Arc<OpenFile>, offset: u64, data: &[u8]) -> Result<u32, Errno> {
+        let write = self.path.write(file, offset, AlignedBuf::from_slice(data));
+        tokio::time::timeout(SOON, write).await.expect("answered")
+    }
+
+    pub(crate) async fn write(&self, file: &Arc<OpenFile>, offset: u64, data: &[u8]) {
+        assert_eq!(self.try_write(file, offset, data).await, Ok(data.len() as u32));
+    }
+
+    pub(crate) async fn read(&self, file: &Arc<OpenFile>, offset: u64, size: u32) -> Vec<u8> {
+        let read = self.path.read(file, offset, size);
+        tokio::time::timeout(SOON, read).await.expect("answered").expect("read").to_vec()
+    }
+
+    pub(crate) async fn fsync(&self, file: &Arc<OpenFile>) {
+        let patient = Caller::patient();
+        let sync = self.path.fsync(&file.inode, &patient);
+        tokio::time::timeout(SOON, sync).await.expect("answered").expect("fsync");
+    }
+
+    pub(crate) async fn attr(&self, ino: InodeNo) -> Attr {
+        let patient = Caller::patient();
+        tokio::time::timeout(SOON, self.path.attr(ino, &patient)).await.expect("answered").expect("attributes")
+    }
+
+    pub(crate) async fn truncate(&self, ino: InodeNo, size: u64) {
+        let set = SetAttr { size: Some(size), ..SetAttr::default() };
+        let patient = Caller::patient();
+        let call = self.path.set_attr(ino, set, &patient);
+        tokio::time::timeout(SOON, call).await.expect("answered").expect("truncated");
+    }
+
+    pub(crate) async fn fallocate(&self, ino: InodeNo, offset: u64, len: u64) {
+        let patient = Caller::patient();
+        let call = self.path.fallocate(ino, offset, len, false, &patient);
+        tokio::time::timeout(SOON, call).await.expect("answered").expect("allocated");
+    }
+
+    pub(crate) async fn routed(&self, route: Route) -> Reason {
+        let mut watch = self.session.route();
+        let info =
+            tokio::time::timeout(SOON, watch.wait_for(|r| r.route == route)).await.expect("in time").expect("alive");
+        info.reason
+    }
+}
+
+/// The way to whoever is in office.
+struct Links {
+    serving: Arc<Mutex<Option<Arc<Serving>>>>,
+    session: Mutex<Option<Arc<Session>>>,
+    id: u64,
+}
+
+impl Coordinators for Links {
+    fn link(&self, to: &CoordinatorHint) -> Option<Arc<dyn CoordinatorLink>> {
+        let serving = self.serving.lock().clone().filter(|s| s.hint == *to)?;
+        let session = self.session.lock().clone()?;
+        Some(Arc::new(TestLink { serving, session, id: self.id }))
+    }
+
+    fn ask_who(&self) -> BoxFuture<'_, Vec<CoordinatorHint>> {
+        let hint = self.serving.lock().as_ref().map(|s| s.hint.clone());
+        Box::pin(async move { hint.into_iter().collect() })
+    }
+}
+
+struct TestLink {
+    serving: Arc<Serving>,
+    session: Arc<Session>,
+    id: u64,
+}
+
+impl TestLink {
+    /// An answer given after the end does not arrive.
+    async fn unless_ended<T>(&self, answer: impl Future<Output = T>) -> Result<T, LinkLost> {
+        tokio::select! {
+            biased;
+            () = self.closed() => Err(LinkLost),
+            answer = answer => Ok(answer),
+        }
+    }
+}
+
+impl CoordinatorLink for TestLink {
+    fn bind(&self, _epoch: Epoch, request: BindRequest) -> BoxFuture<'_, Result<BindAnswer, LinkLost>> {
+        let link = Arc::new(ToClient { session: Arc::clone(&self.session), id: self.id });
+        Box::pin(async move { self.unless_ended(self.serving.coordinator.bind(link, request)).await })
+    }
+
+    fn call(&self, _epoch: Epoch, call: Call) -> BoxFuture<'_, Result<Answer, LinkLost>> {
+        Box::pin(async move { self.unless_ended(self.serving.coordinator.call(call)).await })
+    }
+
+    fn redirect(
+        &self,
+        _epoch: Epoch,
+        redirect: Redirect,
+        data: Option<Bytes>,
+    ) -> BoxFuture<'_, Result<(RedirectAnswer, Option<AlignedBuf>), LinkLost>> {
+        let data = data.map(|d| AlignedBuf::from_slice(&d));
+        Box::pin(async move { self.unless_ended(self.serving.coordinator.redirect(redirect, data)).await })
+    }
+
+    fn closed(&self) -> BoxFuture<'_, ()> {
+        let mut ended = self.serving.ended.subscribe();
+        Box::pin(async move {
+            let _ = ended.wait_for(|e| *e).await;
+        })
+    }
+}
+
+struct ToClient {
+    session: Arc<Session>,
+    id: u64,
+}
+
+impl ClientLink for ToClient {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn callback(&self, callback: Callback) -> BoxFuture<'_, Option<CallbackAnswer>> {
+        Box::pin(async move { Some(self.session.callback(callback.client, callback.ask).await) })
+    }
+}
+
+/// Reads the slot through the fault device; what it holds the office of this test knows.
+struct SlotReader {
+    device: Arc<FaultDevice>,
+    office: Arc<Office>,
+    node: NodeId,
+}
+
+impl OwnSlot for SlotReader {
+    fn fence_gen(&self) -> BoxFuture<'_, Option<FenceGen>> {
+        Box::pin(async move {
+            self.device.read(slot_at(self.node), CELL as usize).await.ok()?;
+            Some(self.office.fence_gen(self.node))
+        })
+    }
+}
+
+/// A recognisable pattern.
+pub(crate) fn pattern(len: usize, seed: u8) -> Vec<u8> {
+    (0..len).map(|i| (i as u8).wrapping_mul(31).wrapping_add((i >> 8) as u8).wrapping_add(seed)).collect()
+}
+
+/// Waits until something is so.
+pub(crate) async fn until(mut so: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + SOON;
+    while !so() {
+        assert!(tokio::time::Instant::now() < deadline, "it did not come to that");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

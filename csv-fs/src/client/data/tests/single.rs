@@ -1,0 +1,149 @@
+//! One client: what files hold.
+
+use super::rig::*;
+use crate::types::*;
+use block::mem::MemDevice;
+use block::units::{BlockSize, ByteLen};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d01_what_was_written_is_read_back_whatever_its_alignment() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node(1);
+    let file = node.create("a").await;
+    for (offset, len) in [
+        (0, 4096),
+        (4096, 100),
+        (4196, 9000),
+        (20_000, 1),
+        (20_001, 511),
+        (65_536, 1 << 20),
+        (65_000, 1000),
+        (1_200_001, 77_777),
+    ] {
+        let data = pattern(len, offset as u8);
+        node.write(&file, offset, &data).await;
+        assert_eq!(node.read(&file, offset, len as u32).await, data, "{len} bytes at {offset}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d02_holes_and_the_rest_of_new_blocks_read_as_zeroes() {
+    // Every block of the device holds something before the file gets it.
+    let device = MemDevice::new(ByteLen(1 << 30), BlockSize::B512);
+    let cluster = Cluster::on(device).await;
+    let node = cluster.node(1);
+    let old = node.create("old").await;
+    node.write(&old, 0, &vec![0xaa; 1 << 20]).await;
+    node.fsync(&old).await;
+    node.truncate(old.ino(), 0).await;
+    let file = node.create("a").await;
+    node.write(&file, 10_000, b"x").await;
+    let mut expected = vec![0; 10_001];
+    expected[10_000] = b'x';
+    assert_eq!(node.read(&file, 0, 20_000).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d03_reads_are_short_only_at_the_end_of_the_file() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node(1);
+    let file = node.create("a").await;
+    assert_eq!(node.read(&file, 0, 4096).await, b"");
+    node.write(&file, 0, &pattern(5000, 1)).await;
+    assert_eq!(node.read(&file, 4096, 4096).await.len(), 904);
+    assert_eq!(node.read(&file, 5000, 4096).await, b"");
+    assert_eq!(node.read(&file, 1 << 40, 4096).await, b"");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d04_preallocated_space_reads_as_zeroes_and_takes_writes() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node(1);
+    let file = node.create("a").await;
+    node.fallocate(file.ino(), 0, 1 << 20).await;
+    assert_eq!(node.attr(file.ino()).await.size, 1 << 20);
+    assert_eq!(node.read(&file, 0, 8192).await, vec![0; 8192]);
+    node.write(&file, 5000, b"hello").await;
+    let got = node.read(&file, 4096, 8192).await;
+    let mut expected = vec![0; 8192];
+    expected[904..909].copy_from_slice(b"hello");
+    assert_eq!(got, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d05_what_lay_behind_a_cut_does_not_come_back_when_the_file_grows() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node(1);
+    let file = node.create("a").await;
+    node.write(&file, 0, &[0xaa; 12_288]).await;
+    node.truncate(file.ino(), 100).await;
+    node.truncate(file.ino(), 8192).await;
+    let mut expected = vec![0xaa; 100];
+    expected.resize(8192, 0);
+    assert_eq!(node.read(&file, 0, 20_000).await, expected, "grown by truncate");
+    node.write(&file, 0, &[0xaa; 8192]).await;
+    node.truncate(file.ino(), 100).await;
+    node.write(&file, 2000, b"x").await;
+    let mut expected = vec![0xaa; 100];
+    expected.resize(2000, 0);
+    expected.push(b'x');
+    assert_eq!(node.read(&file, 0, 20_000).await, expected, "grown by a write");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d06_fsync_survives_a_crash_of_node_coordinator_and_disk_cache() {
+    let cluster = Cluster::on(MemDevice::with_volatile_cache(ByteLen(1 << 30), BlockSize::B512)).await;
+    let mut cluster = cluster;
+    let data = pattern(300_000, 3);
+    let ino = {
+        let node = cluster.node(1);
+        let file = node.create("a").await;
+        node.write(&file, 0, &data).await;
+        node.fsync(&file).await;
+        file.ino()
+    };
+    cluster.kill_coordinator().await;
+    cluster.device.crash();
+    cluster.take_office(4).await;
+    let other = cluster.node(2);
+    let file = other.open(ino).await;
+    assert_eq!(other.read(&file, 0, 1 << 20).await, data);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d07_steady_writes_and_reads_in_place_send_no_message() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node(1);
+    let file = node.create("a").await;
+    node.write(&file, 0, &vec![1; 1 << 20]).await;
+    node.fsync(&file).await;
+    let metrics = cluster.metrics();
+    node.write(&file, 0, &[2; 4096]).await;
+    // Times of writes in place may go once a second; they are what is left out here.
+    let before = (metrics.calls.get(), metrics.redirects.get(), node.path.counters().snapshot());
+    for i in 0..10_000u64 {
+        let at = (i * 37 % 256) * 4096;
+        if i % 2 == 0 {
+            node.write(&file, at, &[3; 4096]).await;
+        } else {
+            node.read(&file, at, 4096).await;
+        }
+    }
+    let after = node.path.counters().snapshot();
+    assert_eq!(after.hot - before.2.hot, 10_000, "all of them on the hot path");
+    assert_eq!(metrics.redirects.get(), before.1);
+    let times = metrics.calls.get() - before.0;
+    assert!(times <= 60, "only times, once a second: {times}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d08_blocks_uncommitted_count_in_stat() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node(1);
+    let file = node.create("a").await;
+    node.write(&file, 0, &[1; 8192]).await;
+    let attr = node.attr(file.ino()).await;
+    assert_eq!((attr.size, attr.blocks), (8192, BlockCount(2)));
+    node.fsync(&file).await;
+    assert_eq!(node.attr(file.ino()).await.blocks, BlockCount(2));
+}

@@ -1,0 +1,449 @@
+//! Writes off the hot path: under an exclusive layout where they allocate, grow or touch part of a block, in place
+//! over several extents, or over the coordinator.
+//!
+//! 1. space is reserved, 2. the layout's guard taken, 3. an append fixes its offset, 4. the block range is locked, 5. for
+//!    a sub-block write hot writes of this file are kept out, 6. the mapping is looked at, 7. data is written, blocks new
+//!    to the file filled up with zeroes, 8. mapping and length change, and the caller is told.
+//!
+//! What is new to the file is mapped here only after its data was written, and committed only after a flush: nobody
+//! ever reads a block's former contents (invariant 5). A write that finds at 6 that 1 was too little starts over.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use block::buf::AlignedBuf;
+
+use super::disk::Fault;
+use super::{DataPath, WriteTo};
+use crate::client::counters::add;
+use crate::client::inode::{Inode, wall_nanos};
+use crate::client::layout::{LayoutCell, LayoutGuard};
+use crate::client::session::{Caller, EIO, Errno};
+use crate::client::space::Reserved;
+use crate::core::client::map::Kind;
+use crate::proto::{Request, SetAttr, Want};
+use crate::types::*;
+
+/// A file takes this much more than a write needs, at most, so that its next blocks lie behind: 4 MiB.
+const AHEAD_MAX: u64 = 1024;
+/// With more uncommitted extents than this a commit is begun in the background; bounds what a recall has to send.
+const UNCOMMITTED_MAX: usize = 1024;
+/// Byte offsets end here, as in the kernel.
+const OFFSET_MAX: u64 = i64::MAX as u64;
+/// `EFBIG`.
+const EFBIG: i32 = rustix::io::Errno::FBIG.raw_os_error();
+/// `EOPNOTSUPP`.
+const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
+
+/// How one attempt ended.
+enum Attempt {
+    Done(u32),
+    /// So many blocks more are needed.
+    Space(u64),
+    Restart,
+}
+
+/// What one attempt works with.
+struct Job<'a> {
+    inode: &'a Arc<Inode>,
+    guard: &'a LayoutGuard,
+    offset: u64,
+    end: u64,
+}
+
+/// A run of the image on consecutive disk blocks.
+struct Segment {
+    disk: u64,
+    len: usize,
+}
+
+/// What a write looks like on the disk.
+struct Plan {
+    /// First byte of the image, at or before the write's.
+    start: u64,
+    /// First byte after the image.
+    stop: u64,
+    segments: Vec<Segment>,
+    /// Blocks that are new to the file, or unwritten so far.
+    fresh: Vec<Extent>,
+    /// The first and last blocks hold data that must be kept around what is written.
+    keep_head: Option<u64>,
+    keep_tail: Option<u64>,
+}
+
+impl DataPath {
+    pub(super) fn slow_write(
+        &self,
+        inode: Arc<Inode>,
+        offset: Option<u64>,
+        data: AlignedBuf,
+        kill: bool,
+        caller: Caller,
+        to: WriteTo,
+    ) {
+        add(&self.counters().slow, 1);
+        let Some(me) = self.me() else { return to.answer(Err(Errno(EIO))) };
+        self.session
+            .spawner
+            .here(async move { to.answer(me.write_anywhere(&inode, offset, data, kill, &caller).await) });
+    }
+
+    async fn write_anywhere(
+        &self,
+        inode: &Arc<Inode>,
+        offset: Option<u64>,
+        mut data: AlignedBuf,
+        mut kill: bool,
+        caller: &Caller,
+    ) -> Result<u32, Errno> {
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let mut missing = 0;
+        loop {
+            let mut reserved = None;
+            if missing > 0 {
+                let near = self.behind(inode, offset);
+                reserved = Some(self.space.reserve(caller, missing, near).await?);
+            }
+            let guard = self.guard_for_write(inode, offset, data.len() as u64, caller).await?;
+            if std::mem::take(&mut kill) && guard.kill_privilege {
+                drop(guard);
+                self.kill_privilege(inode, caller).await?;
+                continue;
+            }
+            let attempt = match offset {
+                Some(offset) => self.attempt(inode, &guard, offset, &mut data, reserved).await?,
+                None => {
+                    let _one = inode.appending.lock().await;
+                    let size = inode.state.lock().map.size();
+                    self.attempt(inode, &guard, size, &mut data, reserved).await?
+                }
+            };
+            match attempt {
+                Attempt::Done(n) => return Ok(n),
+                Attempt::Space(blocks) => missing = blocks,
+                Attempt::Restart => {}
+            }
+        }
+    }
+
+    async fn kill_privilege(&self, inode: &Inode, caller: &Caller) -> Result<(), Errno> {
+        let set = SetAttr { kill_suid_sgid: true, ..SetAttr::default() };
+        self.session.call(caller, Request::Setattr { ino: inode.ino, set }).await.map(drop)
+    }
+
+    /// The disk block behind the last one before the write, where it would like to go on.
+    fn behind(&self, inode: &Inode, offset: Option<u64>) -> Option<DiskBlock> {
+        let state = inode.state.lock();
+        let block = offset.unwrap_or(state.map.size()).div_ceil(FS_BLOCK).checked_sub(1)?;
+        let piece = *state.map.pieces(BlockRange::new(block, block + 1)).first()?;
+        match piece.kind {
+            Kind::Written { disk, .. } | Kind::Unwritten { disk, .. } => Some(DiskBlock(disk.0 + 1)),
+            Kind::Hole => None,
+        }
+    }
+
+    /// A layout that allows this write, with a guard. An append gets one that rules the length.
+    async fn guard_for_write(
+        &self,
+        inode: &Arc<Inode>,
+        offset: Option<u64>,
+        len: u64,
+        caller: &Caller,
+    ) -> Result<LayoutGuard, Errno> {
+        let mut held: Option<LayoutGuard> = None;
+        loop {
+            // Looked at under the guard of the layout that came last: it cannot go back in between.
+            let (cell, range, want) = self.wanted(inode, offset, len, held.as_ref().map(|g| g.id))?;
+            match cell {
+                Some(cell) if held.as_ref().is_some_and(|g| g.id == cell.id) => {
+                    if let Some(guard) = held {
+                        return Ok(guard);
+                    }
+                }
+                Some(cell) => {
+                    if let Some(guard) = cell.guard() {
+                        return Ok(guard);
+                    }
+                }
+                None => {
+                    drop(held.take());
+                    held = Some(self.get_layout(inode, range, want, caller).await?);
+                }
+            }
+        }
+    }
+
+    /// The layout held that allows the write; else which to ask for.
+    fn wanted(
+        &self,
+        inode: &Inode,
+        offset: Option<u64>,
+        len: u64,
+        held: Option<LayoutId>,
+    ) -> Result<(Option<Arc<LayoutCell>>, BlockRange, Want), Errno> {
+        let state = inode.state.lock();
+        let append = offset.is_none();
+        let size = if state.cells.is_empty() { state.size_hint } else { state.map.size() };
+        let at = offset.unwrap_or(size);
+        let end = at.checked_add(len).filter(|e| *e <= OFFSET_MAX).ok_or(Errno(EFBIG))?;
+        let range = BlockRange::of_bytes(at, len);
+        // From the block of the present end on: what lies between it and the write must read as zeroes.
+        let to_end = BlockRange { start: FileBlock(range.start.0.min(size / FS_BLOCK)), end: BlockRange::ALL.end };
+        if append || end > size {
+            let ruling = state.covering(to_end, true, held).filter(|c| c.rules_size());
+            return Ok((ruling.cloned(), to_end, Want::Exclusive));
+        }
+        let Some(cell) = state.covering(range, false, held) else {
+            let want = if self.is_whole(at, end) { Want::Write } else { Want::Exclusive };
+            return Ok((None, range, want));
+        };
+        let written = |k: Kind| matches!(k, Kind::Written { shared: false, .. });
+        let in_place = || self.is_whole(at, end) && state.map.pieces(range).iter().all(|p| written(p.kind));
+        let enough = cell.mode == LayoutMode::Exclusive || in_place();
+        Ok((enough.then(|| Arc::clone(cell)), range, Want::Exclusive))
+    }
+
+    /// Whether it touches no logical block in part.
+    fn is_whole(&self, start: u64, end: u64) -> bool {
+        start.is_multiple_of(self.logical) && end.is_multiple_of(self.logical)
+    }
+
+    async fn attempt(
+        &self,
+        inode: &Arc<Inode>,
+        guard: &LayoutGuard,
+        offset: u64,
+        data: &mut AlignedBuf,
+        mut reserved: Option<Reserved>,
+    ) -> Result<Attempt, Errno> {
+        let end = offset + data.len() as u64;
+        let size = inode.state.lock().map.size();
+        // Growing past the end touches the block of the old end too.
+        let lock_from = if offset > size { size } else { offset };
+        let _range = inode.ranges.lock(BlockRange::of_bytes(lock_from, end - lock_from)).await;
+        let job = Job { inode, guard, offset, end };
+        let sub_block = !self.is_whole(offset, end) || offset > size;
+        let _alone = if sub_block { Some(self.keep_hot_writes_out(inode).await) } else { None };
+        if offset > size && size > 0 {
+            match self.zero_behind_end(&job, size).await {
+                Ok(()) => {}
+                Err(Fault::Restart) => return Ok(Attempt::Restart),
+                Err(Fault::Errno(errno)) => return Err(errno),
+            }
+        }
+        let plan = match self.plan(&job, &mut reserved)? {
+            Ok(plan) => plan,
+            Err(blocks) => return Ok(Attempt::Space(blocks)),
+        };
+        let result = self.put_image(&job, &plan, data).await;
+        match result {
+            Ok(()) => {
+                self.mapped(&job, &plan);
+                Ok(Attempt::Done((end - offset) as u32))
+            }
+            Err(Fault::Restart) => Ok(Attempt::Restart),
+            Err(Fault::Errno(errno)) => Err(errno),
+        }
+    }
+
+    /// Step 5. Hot writes look at nothing but their gate.
+    async fn keep_hot_writes_out<'a>(&self, inode: &'a Inode) -> Alone<'a> {
+        {
+            let mut state = inode.state.lock();
+            state.sub_block += 1;
+            // Whether some are inside is looked at below.
+            let _ = inode.hot_writes.close();
+        }
+        let alone = Alone(inode);
+        loop {
+            let left = inode.hot_left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            if inode.hot_writes.inside() == 0 {
+                return alone;
+            }
+            left.await;
+        }
+    }
+
+    /// The file grows past its end from behind: what its last block holds beyond the old end (a longer file's data,
+    /// cut off by a truncation) must read as zeroes from now on.
+    async fn zero_behind_end(&self, job: &Job<'_>, size: u64) -> Result<(), Fault> {
+        let block_end = size.next_multiple_of(FS_BLOCK);
+        let upto = job.offset.min(block_end);
+        if upto <= size {
+            return Ok(());
+        }
+        let block = size / FS_BLOCK;
+        let piece = job.inode.state.lock().map.pieces(BlockRange::new(block, block + 1));
+        let Some(Kind::Written { disk, .. }) = piece.first().map(|p| p.kind) else { return Ok(()) };
+        let base = disk.0 * FS_BLOCK;
+        let mut buf = self.disk_read(job.guard.id, base, FS_BLOCK as usize).await?;
+        buf[(size - block * FS_BLOCK) as usize..(upto - block * FS_BLOCK) as usize].fill(0);
+        self.disk_write(job.guard.id, base, buf).await.map_err(|(fault, _)| fault)
+    }
+
+    /// Step 6. `Err(blocks)`: so much more space has to be reserved first.
+    fn plan(&self, job: &Job<'_>, reserved: &mut Option<Reserved>) -> Result<Result<Plan, u64>, Errno> {
+        let range = BlockRange::of_bytes(job.offset, job.end - job.offset);
+        let mut state = job.inode.state.lock();
+        let pieces = state.map.pieces(range);
+        let holes: u64 = pieces.iter().filter(|p| p.kind == Kind::Hole).map(|p| p.range.end.0 - p.range.start.0).sum();
+        let have: u64 = state.reserve.iter().map(|r| r.len.0).sum();
+        if holes > have {
+            let Some(more) = reserved.as_mut().filter(|r| r.left() + have >= holes) else {
+                let ahead = (state.map.size() / FS_BLOCK).min(AHEAD_MAX);
+                return Ok(Err(holes - have + ahead));
+            };
+            let all = more.left();
+            state.reserve.extend(more.take(all));
+        }
+        let mut plan =
+            Plan { start: 0, stop: 0, segments: Vec::new(), fresh: Vec::new(), keep_head: None, keep_tail: None };
+        let last = pieces.len() - 1;
+        for (i, piece) in pieces.iter().enumerate() {
+            let len = piece.range.end.0 - piece.range.start.0;
+            let runs = match piece.kind {
+                Kind::Written { shared: true, .. } | Kind::Unwritten { shared: true, .. } => {
+                    return Err(Errno(EOPNOTSUPP));
+                }
+                Kind::Written { disk, .. } | Kind::Unwritten { disk, .. } => {
+                    vec![DiskRange { start: disk, len: BlockCount(len) }]
+                }
+                Kind::Hole => take_front(&mut state.reserve, len),
+            };
+            let written = matches!(piece.kind, Kind::Written { .. });
+            if !written {
+                plan.fresh.extend(mapping(piece.range.start, &runs));
+            }
+            let unit = if written { self.logical } else { FS_BLOCK };
+            let from = if i == 0 { job.offset - job.offset % unit } else { piece.range.start.0 * FS_BLOCK };
+            let to = if i == last { job.end.next_multiple_of(unit) } else { piece.range.end.0 * FS_BLOCK };
+            if i == 0 {
+                plan.start = from;
+                plan.keep_head = (written && from < job.offset)
+                    .then(|| runs[0].start.0 * FS_BLOCK + (from - piece.range.start.0 * FS_BLOCK));
+            }
+            if i == last {
+                plan.stop = to;
+                let block = to - self.logical;
+                plan.keep_tail = (written && to > job.end)
+                    .then(|| runs[0].start.0 * FS_BLOCK + (block - piece.range.start.0 * FS_BLOCK));
+            }
+            segments(&mut plan.segments, piece.range.start.0 * FS_BLOCK, &runs, from, to);
+        }
+        Ok(Ok(plan))
+    }
+
+    /// Step 7. `data` is whole again whatever happens.
+    async fn put_image(&self, job: &Job<'_>, plan: &Plan, data: &mut AlignedBuf) -> Result<(), Fault> {
+        let whole = plan.start == job.offset && plan.stop == job.end && data.is_aligned_to(self.logical as usize);
+        if whole && let [segment] = &plan.segments[..] {
+            let buf = std::mem::replace(data, AlignedBuf::with_capacity(0));
+            return self.disk_write(job.guard.id, segment.disk, buf).await.map_err(|(fault, back)| {
+                *data = back;
+                fault
+            });
+        }
+        let mut image = AlignedBuf::zeroed((plan.stop - plan.start) as usize);
+        let logical = self.logical as usize;
+        if let Some(at) = plan.keep_head {
+            image[..logical].copy_from_slice(&self.disk_read(job.guard.id, at, logical).await?);
+        }
+        if let Some(at) = plan.keep_tail {
+            let from = image.len() - logical;
+            image[from..].copy_from_slice(&self.disk_read(job.guard.id, at, logical).await?);
+        }
+        let head = (job.offset - plan.start) as usize;
+        image[head..head + data.len()].copy_from_slice(data);
+        for segment in &plan.segments {
+            let part = image.split_to(segment.len);
+            self.disk_write(job.guard.id, segment.disk, part).await.map_err(|(fault, _)| fault)?;
+        }
+        Ok(())
+    }
+
+    /// Step 8.
+    fn mapped(&self, job: &Job<'_>, plan: &Plan) {
+        let inode = job.inode;
+        let many = {
+            let mut state = inode.state.lock();
+            let grew = state.map.grew(job.end);
+            state.size_hint = state.size_hint.max(job.end);
+            if !plan.fresh.is_empty() {
+                state.map.wrote(&plan.fresh);
+            }
+            if grew || !plan.fresh.is_empty() {
+                inode.publish(&mut state, false);
+            } else {
+                inode.missed(&mut state);
+            }
+            state.map.uncommitted_extents() >= UNCOMMITTED_MAX
+        };
+        inode.touch(wall_nanos());
+        inode.unflushed.store(true, Ordering::SeqCst);
+        self.list_dirty(inode);
+        if many {
+            self.commit_soon(inode);
+        }
+    }
+}
+
+/// Hot writes of an inode are kept out until dropped.
+struct Alone<'a>(&'a Inode);
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.sub_block -= 1;
+        if state.sub_block == 0 {
+            self.0.hot_writes.open();
+        }
+    }
+}
+
+/// Takes blocks off the front of a file's reserve; there are enough.
+fn take_front(reserve: &mut Vec<DiskRange>, mut blocks: u64) -> Vec<DiskRange> {
+    let mut out = Vec::new();
+    while blocks > 0 {
+        let Some(first) = reserve.first_mut() else { break };
+        let n = first.len.0.min(blocks);
+        out.push(DiskRange { start: first.start, len: BlockCount(n) });
+        first.start.0 += n;
+        first.len.0 -= n;
+        blocks -= n;
+        if first.len.0 == 0 {
+            reserve.remove(0);
+        }
+    }
+    out
+}
+
+fn mapping(start: FileBlock, runs: &[DiskRange]) -> Vec<Extent> {
+    let mut file = start.0;
+    let extent = |r: &DiskRange| {
+        let e = Extent { file: FileBlock(file), disk: r.start, len: r.len, state: ExtentState::Written, shared: false };
+        file += r.len.0;
+        e
+    };
+    runs.iter().map(extent).collect()
+}
+
+/// Adds the part of `runs`, which begin at byte `base` of the file, that lies in `[from, to)`.
+fn segments(out: &mut Vec<Segment>, base: u64, runs: &[DiskRange], from: u64, to: u64) {
+    let mut at = base;
+    for run in runs {
+        let (start, stop) = (at.max(from), (at + run.len.0 * FS_BLOCK).min(to));
+        if start < stop {
+            let disk = run.start.0 * FS_BLOCK + (start - at);
+            let len = (stop - start) as usize;
+            match out.last_mut() {
+                Some(last) if last.disk + last.len as u64 == disk => last.len += len,
+                _ => out.push(Segment { disk, len }),
+            }
+        }
+        at += run.len.0 * FS_BLOCK;
+    }
+}

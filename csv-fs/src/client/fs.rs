@@ -1,0 +1,245 @@
+//! The kernel's requests, mapped to the session and the data path.
+//!
+//! READ and WRITE go to the data path from the thread that read them; everything else is a task on that worker, since
+//! it waits for the coordinator. Names and attributes are never cached (all timeouts are 0) and every file is opened
+//! for direct I/O, so what one node has been told is what the next one sees.
+//!
+//! What it refuses: locks (ENOLCK, with one event per mount: granting them on this host alone would let two hosts start one virtual
+//! machine) and what is not there yet (EOPNOTSUPP, never ENOSYS, which the kernel would remember).
+//!
+//! The kernel's node id is the inode's number; the root is 1. A FORGET needs no answer and changes nothing, because
+//! node ids are stable.
+
+mod attr;
+mod dir;
+mod names;
+mod open;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fuse::op::{FileHandle, Operation, Read, Write};
+use fuse::{Interrupts, Reply, Request};
+
+use super::data::{DataPath, OpenFile, ReadTo, WriteTo};
+use super::link::ClientEvent;
+use super::session::{Caller, EIO, Errno};
+use crate::types::{HandleId, InodeNo};
+
+/// Open files that a channel finds without asking the table that all share. More are looked up there.
+const NEAR: usize = 64;
+
+/// One mount of one volume.
+pub struct FileSystem {
+    path: Arc<DataPath>,
+    interrupts: Interrupts,
+    /// The refusal of locks was said.
+    locks_said: AtomicBool,
+}
+
+/// The handler of one channel: lives on one worker.
+pub struct ChannelHandler {
+    fs: Arc<FileSystem>,
+    near: RefCell<[Option<Arc<OpenFile>>; NEAR]>,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+struct Who {
+    uid: u32,
+    gid: u32,
+}
+
+impl FileSystem {
+    /// A file system over this data path.
+    pub fn new(path: Arc<DataPath>) -> Arc<FileSystem> {
+        Arc::new(FileSystem { path, interrupts: Interrupts::new(), locks_said: AtomicBool::new(false) })
+    }
+
+    /// The data path below.
+    pub fn data(&self) -> &Arc<DataPath> {
+        &self.path
+    }
+
+    /// A handler for one channel; call it on the worker that serves the channel:
+    /// `channel.serve(move |request| handler.handle(request))`.
+    pub fn handler(self: &Arc<Self>) -> ChannelHandler {
+        ChannelHandler { fs: Arc::clone(self), near: RefCell::new([const { None }; NEAR]) }
+    }
+
+    /// Runs what waits, as a task of this worker. An INTERRUPT of the request reaches the caller it is given.
+    fn spawn<F, Fut>(self: &Arc<Self>, unique: u64, work: F)
+    where
+        F: FnOnce(Arc<FileSystem>, Caller) -> Fut,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let caller = Caller::interruptible();
+        let fs = Arc::clone(self);
+        let work = work(Arc::clone(self), caller.clone());
+        self.path.session.spawner.here(async move {
+            let mut watch = fs.interrupts.watch(unique);
+            tokio::pin!(work);
+            let mut heard = false;
+            loop {
+                tokio::select! {
+                    biased;
+                    () = &mut work => return,
+                    () = watch.interrupted(), if !heard => {
+                        heard = true;
+                        caller.interrupt(&fs.path.session);
+                    }
+                }
+            }
+        });
+    }
+
+    fn refuse_lock(&self, reply: Reply) {
+        if !self.locks_said.swap(true, Ordering::SeqCst) {
+            self.path.session.emit(ClientEvent::LocksRefused);
+        }
+        reply.error(ENOLCK);
+    }
+}
+
+impl ChannelHandler {
+    /// Takes one request of the kernel.
+    pub fn handle(&self, request: Request) {
+        let Request { unique, nodeid, uid, gid, op, reply, .. } = request;
+        let (fs, ino, who) = (&self.fs, InodeNo(nodeid), Who { uid, gid });
+        match op {
+            Operation::Read(read) => self.read(read, reply),
+            Operation::Write(write) => self.write(write, reply),
+            Operation::Interrupt { unique } => {
+                // One that nobody watches yet is remembered.
+                let _ = fs.interrupts.interrupt(unique);
+            }
+            Operation::Forget { .. } | Operation::BatchForget { .. } => {}
+            Operation::Opendir { .. }
+            | Operation::Releasedir(_)
+            | Operation::Fsyncdir { .. }
+            | Operation::Access { .. } => {
+                without_asking(&op, reply);
+            }
+            Operation::Getlk(_) | Operation::Setlk(_) | Operation::Setlkw(_) => fs.refuse_lock(reply),
+            Operation::Destroy | Operation::Syncfs => sent(reply.empty()),
+            Operation::Unknown { .. } => sent(reply.unsupported()),
+            op => fs.spawn(unique, |fs, caller| async move { fs.waiting(ino, who, op, reply, &caller).await }),
+        }
+    }
+
+    fn read(&self, read: Read, reply: Reply) {
+        match self.file(read.fh) {
+            Some(file) => {
+                self.fs.path.submit_read(&file, read.offset.0, read.size, &Caller::patient(), ReadTo::Fuse(reply))
+            }
+            None => sent(reply.error(EBADF)),
+        }
+    }
+
+    fn write(&self, write: Write, reply: Reply) {
+        let Some(file) = self.file(write.fh) else { return sent(reply.error(EBADF)) };
+        let kill = write.write_flags.kill_suidgid;
+        self.fs.path.submit_write(&file, write.offset.0, write.data, kill, &Caller::patient(), WriteTo::Fuse(reply));
+    }
+
+    fn file(&self, fh: FileHandle) -> Option<Arc<OpenFile>> {
+        let at = fh.0 as usize % NEAR;
+        let mut near = self.near.borrow_mut();
+        // Handles are never reused, so what is here under this number is this handle.
+        if let Some(file) = near[at].as_ref().filter(|f| f.handle.0 == fh.0) {
+            return Some(Arc::clone(file));
+        }
+        let file = self.fs.path.file(HandleId(fh.0))?;
+        near[at] = Some(Arc::clone(&file));
+        Some(file)
+    }
+}
+
+impl FileSystem {
+    /// Everything that waits for the coordinator.
+    async fn waiting(&self, ino: InodeNo, who: Who, op: Operation, reply: Reply, caller: &Caller) {
+        match op {
+            Operation::Lookup { name } => self.lookup(ino, name, reply, caller).await,
+            Operation::Getattr { fh } => self.getattr(ino, fh, reply, caller).await,
+            Operation::Statx(statx) => self.statx(ino, statx.fh, reply, caller).await,
+            Operation::Setattr(set) => self.setattr(ino, set, reply, caller).await,
+            Operation::Readlink => self.readlink(ino, reply, caller).await,
+            Operation::Mknod(mknod) => self.mknod(ino, who, mknod, reply, caller).await,
+            Operation::Mkdir(mkdir) => self.mkdir(ino, who, mkdir, reply, caller).await,
+            Operation::Unlink { name } => self.unlink(ino, name, reply, caller).await,
+            Operation::Rmdir { name } => self.rmdir(ino, name, reply, caller).await,
+            Operation::Symlink { name, target } => self.symlink(ino, who, name, target, reply, caller).await,
+            Operation::Rename(rename) => self.rename(ino, rename, reply, caller).await,
+            Operation::Link { inode, name } => self.link(InodeNo(inode), ino, name, reply, caller).await,
+            Operation::Open { flags, kill_suidgid } => self.open(ino, flags, kill_suidgid, reply, caller).await,
+            Operation::Create(create) => self.create(ino, who, create, reply, caller).await,
+            Operation::Flush { fh, .. } => self.flush(fh, reply, caller).await,
+            Operation::Release(release) => self.release(release.fh, reply).await,
+            Operation::Fsync { fh, .. } => self.fsync(fh, reply, caller).await,
+            Operation::Fallocate(fallocate) => self.fallocate(fallocate, reply, caller).await,
+            Operation::Readdir(read) => self.readdir(ino, read, false, reply, caller).await,
+            Operation::Readdirplus(read) => self.readdir(ino, read, true, reply, caller).await,
+            Operation::Statfs => self.statfs(reply, caller).await,
+            // Extended attributes, SEEK_DATA, copies, ioctls, O_TMPFILE: not there yet.
+            _ => sent(reply.unsupported()),
+        }
+    }
+
+    fn open_file(&self, fh: FileHandle) -> Result<Arc<OpenFile>, Errno> {
+        self.path.file(HandleId(fh.0)).ok_or(Errno(EBADF))
+    }
+}
+
+/// Needs nobody: directories have no state of their own (cookies are stable), their changes are durable before the
+/// answer, and the kernel checks permissions.
+fn without_asking(op: &Operation, reply: Reply) {
+    match op {
+        Operation::Opendir { .. } => {
+            sent(reply.opened(fuse::Opened { fh: FileHandle(0), flags: fuse::OpenFlags::NONE }));
+        }
+        _ => sent(reply.empty()),
+    }
+}
+
+/// Answers `empty`, or the error.
+fn done(reply: Reply, result: Result<(), Errno>) {
+    match result {
+        Ok(()) => sent(reply.empty()),
+        Err(Errno(errno)) => sent(reply.error(errno)),
+    }
+}
+
+/// Whether anybody still waited for it makes no difference to most answers.
+fn sent(_: fuse::Delivery) {}
+
+/// Answers the error that there is.
+fn fail(reply: Reply, result: Result<std::convert::Infallible, Errno>) {
+    let Err(Errno(errno)) = result;
+    sent(reply.error(errno));
+}
+
+/// A reply of another kind than was asked for: a defect of the coordinator.
+fn odd<T>(reply: crate::proto::Reply) -> Result<T, Errno> {
+    tracing::error!(?reply, "the coordinator's reply does not fit its request");
+    Err(Errno(EIO))
+}
+
+/// `EBADF`.
+const EBADF: i32 = rustix::io::Errno::BADF.raw_os_error();
+/// `ENOLCK`.
+const ENOLCK: i32 = rustix::io::Errno::NOLCK.raw_os_error();
+
+impl std::fmt::Debug for FileSystem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.path.fmt(f)
+    }
+}
+
+impl std::fmt::Debug for ChannelHandler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.fs.fmt(f)
+    }
+}

@@ -1,0 +1,116 @@
+//! Attributes: asked for anew each time, and overlaid with what this node has written and not yet committed.
+
+use std::time::Duration;
+
+use block::units::ByteLen;
+use fuse::op::{FileHandle, SetTime, SetattrIn};
+use fuse::{Entry, FileKind, Reply, Statfs, Time};
+
+use super::{FileSystem, fail, odd, sent};
+use crate::client::inode::{timestamp, wall_nanos};
+use crate::client::session::{Caller, Errno};
+use crate::proto::{Reply as Answer, Request, SetAttr};
+use crate::types::{Attr, FS_BLOCK, InodeNo, NAME_MAX, Timestamp};
+
+/// Preferred I/O size: a page, since there is no cache that larger ones would help.
+const BLOCK_SIZE: u32 = FS_BLOCK as u32;
+
+impl FileSystem {
+    pub(super) async fn getattr(&self, ino: InodeNo, _fh: Option<FileHandle>, reply: Reply, caller: &Caller) {
+        match self.path.attr(ino, caller).await {
+            Ok(attr) => sent(reply.attr(&kernel_attr(&attr), Duration::ZERO)),
+            Err(Errno(errno)) => sent(reply.error(errno)),
+        }
+    }
+
+    pub(super) async fn statx(&self, ino: InodeNo, _fh: Option<FileHandle>, reply: Reply, caller: &Caller) {
+        match self.path.attr(ino, caller).await {
+            Ok(attr) => sent(reply.statx(&kernel_attr(&attr), Some(time(attr.btime)), Duration::ZERO)),
+            Err(Errno(errno)) => sent(reply.error(errno)),
+        }
+    }
+
+    pub(super) async fn setattr(&self, ino: InodeNo, set: SetattrIn, reply: Reply, caller: &Caller) {
+        let now = timestamp(wall_nanos());
+        let when = |t: Option<SetTime>| {
+            t.map(|t| match t {
+                SetTime::Now => now,
+                SetTime::At(at) => Timestamp { secs: at.seconds, nanos: at.nanos },
+            })
+        };
+        let wanted = SetAttr {
+            mode: set.mode.map(|m| m & 0o7777),
+            uid: set.uid,
+            gid: set.gid,
+            size: set.size.map(|s| s.0),
+            atime: when(set.atime),
+            mtime: when(set.mtime),
+            kill_suid_sgid: set.kill_suidgid,
+        };
+        match self.change(ino, wanted, caller).await {
+            Ok(attr) => sent(reply.attr(&kernel_attr(&attr), Duration::ZERO)),
+            Err(Errno(errno)) => sent(reply.error(errno)),
+        }
+    }
+
+    /// A time that is set must not be undone by the time of an earlier write that is sent later.
+    async fn change(&self, ino: InodeNo, set: SetAttr, caller: &Caller) -> Result<Attr, Errno> {
+        if set.mtime.is_some()
+            && let Some(inode) = self.path.known(ino)
+        {
+            self.path.settle_times(&inode, caller).await?;
+        }
+        self.path.set_attr(ino, set, caller).await
+    }
+
+    pub(super) async fn statfs(&self, reply: Reply, caller: &Caller) {
+        match self.path.session.call(caller, Request::Statfs).await {
+            Ok(Answer::Space(space)) => sent(reply.statfs(&Statfs {
+                blocks: space.blocks,
+                bfree: space.free,
+                bavail: space.free,
+                files: space.files + space.files_free,
+                ffree: space.files_free,
+                bsize: BLOCK_SIZE,
+                namelen: NAME_MAX as u32,
+                frsize: BLOCK_SIZE,
+            })),
+            Ok(other) => fail(reply, odd(other)),
+            Err(Errno(errno)) => sent(reply.error(errno)),
+        }
+    }
+}
+
+/// Attributes as the kernel has them.
+pub(super) fn kernel_attr(attr: &Attr) -> fuse::Attr {
+    fuse::Attr {
+        ino: attr.ino.0,
+        size: ByteLen(attr.size),
+        blocks: attr.blocks.0 * (FS_BLOCK / 512),
+        atime: time(attr.atime),
+        mtime: time(attr.mtime),
+        ctime: time(attr.ctime),
+        kind: FileKind::from_mode(attr.mode).unwrap_or(FileKind::Regular),
+        perm: (attr.mode & 0o7777) as u16,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: attr.rdev,
+        blksize: BLOCK_SIZE,
+    }
+}
+
+/// An answer to a look-up; nothing in it may be cached.
+pub(super) fn entry(attr: &Attr) -> Entry {
+    Entry {
+        nodeid: attr.ino.0,
+        generation: 0,
+        attr: kernel_attr(attr),
+        entry_ttl: Duration::ZERO,
+        attr_ttl: Duration::ZERO,
+    }
+}
+
+fn time(t: Timestamp) -> Time {
+    Time { seconds: t.secs, nanos: t.nanos }
+}

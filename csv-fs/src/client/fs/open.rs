@@ -1,0 +1,155 @@
+//! Opening, making durable, closing.
+//!
+//! If the kernel does not take the answer to an OPEN or CREATE (the caller was killed while it waited), no RELEASE
+//! will come, and the handle is released here.
+
+use fuse::op::{Create, Fallocate, FileHandle};
+use fuse::{Delivery, OpenFlags, Opened, Reply};
+
+use super::attr::entry;
+use super::names::bytes;
+use super::{FileSystem, Who, done, odd, sent};
+use crate::client::session::{Caller, Errno};
+use crate::proto::{OpenRequest, Reply as Answer, Request, SetAttr};
+use crate::types::{Attr, HandleId, InodeNo};
+
+const O_EXCL: i32 = rustix::fs::OFlags::EXCL.bits().cast_signed();
+const O_TRUNC: i32 = rustix::fs::OFlags::TRUNC.bits().cast_signed();
+/// `EOPNOTSUPP`.
+const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
+/// `FALLOC_FL_KEEP_SIZE`.
+const KEEP_SIZE: i32 = 1;
+
+/// No page cache, and writes to one file side by side.
+const FLAGS: OpenFlags = OpenFlags::DIRECT_IO.and(OpenFlags::PARALLEL_DIRECT_WRITES);
+
+impl FileSystem {
+    pub(super) async fn open(&self, ino: InodeNo, flags: i32, kill: bool, reply: Reply, caller: &Caller) {
+        let handle = self.path.new_handle();
+        match self.open_inode(ino, handle, flags, kill, caller).await {
+            Ok(()) => self.opened(handle, reply.opened(opened(handle))).await,
+            Err(Errno(errno)) => sent(reply.error(errno)),
+        }
+    }
+
+    async fn open_inode(
+        &self,
+        ino: InodeNo,
+        handle: HandleId,
+        flags: i32,
+        kill: bool,
+        caller: &Caller,
+    ) -> Result<(), Errno> {
+        let open = OpenRequest { handle, flags: flags.cast_unsigned() };
+        let size = match self.path.session.call(caller, Request::Open { ino, open }).await? {
+            Answer::Attr(attr) => Some(attr.size),
+            _ => None,
+        };
+        self.path.opened(ino, handle, flags, size);
+        if flags & O_TRUNC != 0
+            && let Err(errno) = self.truncate(ino, kill, caller).await
+        {
+            self.close(handle).await;
+            return Err(errno);
+        }
+        Ok(())
+    }
+
+    async fn truncate(&self, ino: InodeNo, kill: bool, caller: &Caller) -> Result<(), Errno> {
+        let set = SetAttr { size: Some(0), kill_suid_sgid: kill, ..SetAttr::default() };
+        self.path.set_attr(ino, set, caller).await.map(drop)
+    }
+
+    pub(super) async fn create(&self, parent: InodeNo, who: Who, c: Create, reply: Reply, caller: &Caller) {
+        let handle = self.path.new_handle();
+        match self.create_open(parent, who, c, handle, caller).await {
+            Ok(attr) => self.opened(handle, reply.created(&entry(&attr), opened(handle))).await,
+            Err(Errno(errno)) => sent(reply.error(errno)),
+        }
+    }
+
+    async fn create_open(
+        &self,
+        parent: InodeNo,
+        who: Who,
+        c: Create,
+        handle: HandleId,
+        caller: &Caller,
+    ) -> Result<Attr, Errno> {
+        let open = OpenRequest { handle, flags: c.flags.cast_unsigned() };
+        let request = Request::Create {
+            parent,
+            name: bytes(c.name),
+            mode: c.mode,
+            rdev: 0,
+            uid: who.uid,
+            gid: who.gid,
+            exclusive: c.flags & O_EXCL != 0,
+            open: Some(open),
+        };
+        let told = self.path.told();
+        let attr = match self.path.session.call(caller, request).await? {
+            Answer::Created { attr, opened: true } => attr,
+            other => return odd(other),
+        };
+        self.path.opened(attr.ino, handle, c.flags, Some(attr.size));
+        // A file that was there already is cut, one that is new has nothing to cut.
+        if c.flags & O_TRUNC != 0 && attr.size > 0 {
+            if let Err(errno) = self.truncate(attr.ino, c.kill_suidgid, caller).await {
+                self.close(handle).await;
+                return Err(errno);
+            }
+            return Ok(Attr { size: 0, ..attr });
+        }
+        self.path.exact(attr, told, caller).await
+    }
+
+    async fn opened(&self, handle: HandleId, delivery: Delivery) {
+        if delivery != Delivery::Delivered {
+            self.close(handle).await;
+        }
+    }
+
+    async fn close(&self, handle: HandleId) {
+        if let Err(Errno(errno)) = self.path.close(handle).await {
+            tracing::warn!(?handle, errno, "a file could not be closed in order");
+        }
+    }
+
+    /// close(2), once per descriptor: what others see of times is up to date afterwards.
+    pub(super) async fn flush(&self, fh: FileHandle, reply: Reply, caller: &Caller) {
+        let result = match self.open_file(fh) {
+            Ok(file) => self.path.send_times(&file.inode, caller).await,
+            Err(errno) => Err(errno),
+        };
+        done(reply, result);
+    }
+
+    pub(super) async fn release(&self, fh: FileHandle, reply: Reply) {
+        self.close(HandleId(fh.0)).await;
+        sent(reply.empty());
+    }
+
+    pub(super) async fn fsync(&self, fh: FileHandle, reply: Reply, caller: &Caller) {
+        let result = match self.open_file(fh) {
+            Ok(file) if file.is_poisoned() => Err(Errno(crate::client::session::EIO)),
+            Ok(file) => self.path.fsync(&file.inode, caller).await,
+            Err(errno) => Err(errno),
+        };
+        done(reply, result);
+    }
+
+    /// Mode 0, and the same without growing the file.
+    pub(super) async fn fallocate(&self, f: Fallocate, reply: Reply, caller: &Caller) {
+        let result = match self.open_file(f.fh) {
+            Ok(_) if f.mode & !KEEP_SIZE != 0 => Err(Errno(EOPNOTSUPP)),
+            Ok(file) => self.path.fallocate(file.ino(), f.offset.0, f.length.0, f.mode == KEEP_SIZE, caller).await,
+            Err(errno) => Err(errno),
+        };
+        done(reply, result);
+    }
+}
+
+fn opened(handle: HandleId) -> Opened {
+    Opened { fh: FileHandle(handle.0), flags: FLAGS }
+}

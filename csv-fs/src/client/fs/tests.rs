@@ -1,0 +1,276 @@
+//! The kernel's view: real mounts of two clients of one volume in this process, over a device in memory.
+//!
+//! Every access to a mount runs on a thread of its own and is waited for with a bound, so that a file system that does
+//! not answer fails the test instead of hanging it.
+
+use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use block::worker::Workers;
+use fuse::{Mount, MountOptions, Unmount};
+
+use super::FileSystem;
+use crate::client::data::tests::rig::{Cluster, Node, SOON, pattern};
+use crate::client::link::ClientEvent;
+
+/// Two mounts and what is under them.
+struct Mounted {
+    cluster: Cluster,
+    nodes: Vec<Node>,
+    mounts: Vec<Mount>,
+    dirs: Vec<tempfile::TempDir>,
+    _workers: Workers,
+}
+
+impl Mounted {
+    /// `None`, with the reason printed, where FUSE cannot be used.
+    async fn new() -> Option<Mounted> {
+        if let Err(error) = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") {
+            assert!(std::env::var_os("REQUIRE_ALL").is_none(), "may not be skipped: /dev/fuse: {error}");
+            println!("skipped: /dev/fuse: {error}");
+            return None;
+        }
+        let cluster = Cluster::new().await;
+        let workers = Workers::start(2, "m").unwrap();
+        let (mut nodes, mut mounts, mut dirs) = (Vec::new(), Vec::new(), Vec::new());
+        for n in 1..=2u8 {
+            let node = cluster.node_on(n, &workers);
+            let dir = tempfile::tempdir().unwrap();
+            let options = MountOptions { channels: 2, ..MountOptions::new(dir.path(), "shorefast:test") };
+            let (mount, channels) =
+                tokio::task::spawn_blocking(move || Mount::open(&options).expect("mounts")).await.unwrap();
+            let system = FileSystem::new(Arc::clone(&node.path));
+            for (i, channel) in channels.into_iter().enumerate() {
+                let system = Arc::clone(&system);
+                drop(workers.spawn(i, move || async move {
+                    let handler = system.handler();
+                    let _ = channel.serve(move |request| handler.handle(request)).await;
+                }));
+            }
+            nodes.push(node);
+            mounts.push(mount);
+            dirs.push(dir);
+        }
+        Some(Mounted { cluster, nodes, mounts, dirs, _workers: workers })
+    }
+
+    fn path(&self, node: usize, name: &str) -> PathBuf {
+        self.dirs[node].path().join(name)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        for mount in &self.mounts {
+            let _ = mount.unmount(Unmount::Lazy);
+        }
+    }
+}
+
+/// Runs what touches a mount on a thread of its own.
+async fn on_mount<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, result) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || drop(done.send(work())));
+    tokio::time::timeout(SOON, result).await.expect("the mount answers").expect("succeeds")
+}
+
+async fn read(path: PathBuf) -> Vec<u8> {
+    on_mount(move || fs::read(path).unwrap()).await
+}
+
+async fn write(path: PathBuf, data: Vec<u8>) {
+    on_mount(move || fs::write(path, data).unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d50_files_names_and_attributes_are_one_on_both_mounts() {
+    let Some(m) = Mounted::new().await else { return };
+    let data = pattern(300_000, 1);
+    write(m.path(0, "a"), data.clone()).await;
+    assert_eq!(read(m.path(1, "a")).await, data);
+    let (a, b) = (m.dirs[0].path().to_owned(), m.dirs[1].path().to_owned());
+    on_mount(move || {
+        fs::create_dir(a.join("d")).unwrap();
+        fs::rename(a.join("a"), a.join("d/b")).unwrap();
+        assert_eq!(fs::metadata(b.join("d/b")).unwrap().len(), 300_000);
+        symlink("d/b", b.join("link")).unwrap();
+        assert_eq!(fs::read_link(a.join("link")).unwrap(), Path::new("d/b"));
+        assert_eq!(fs::read(a.join("link")).unwrap().len(), 300_000);
+        fs::hard_link(a.join("d/b"), a.join("d/c")).unwrap();
+        assert_eq!(fs::metadata(b.join("d/b")).unwrap().nlink(), 2);
+        fs::set_permissions(b.join("d/b"), fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(fs::metadata(a.join("d/c")).unwrap().mode() & 0o7777, 0o600);
+        let mut names: Vec<_> = fs::read_dir(b.join("d")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["b", "c"]);
+        assert_eq!(
+            fs::remove_dir(a.join("d")).unwrap_err().raw_os_error(),
+            Some(rustix::io::Errno::NOTEMPTY.raw_os_error())
+        );
+        fs::remove_file(a.join("d/b")).unwrap();
+        fs::remove_file(a.join("d/c")).unwrap();
+        fs::remove_dir(b.join("d")).unwrap();
+        assert!(!a.join("d").exists());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d51_open_flags_mean_what_they_say() {
+    let Some(m) = Mounted::new().await else { return };
+    let (a, b) = (m.path(0, "f"), m.path(1, "f"));
+    on_mount(move || {
+        fs::write(&a, b"0123456789").unwrap();
+        let taken = fs::OpenOptions::new().write(true).create_new(true).open(&b).unwrap_err();
+        assert_eq!(taken.kind(), std::io::ErrorKind::AlreadyExists);
+        let mut append = fs::OpenOptions::new().append(true).open(&b).unwrap();
+        append.write_all(b"ab").unwrap();
+        fs::OpenOptions::new().append(true).open(&a).unwrap().write_all(b"cd").unwrap();
+        assert_eq!(fs::read(&b).unwrap(), b"0123456789abcd");
+        let mut cut = fs::OpenOptions::new().write(true).truncate(true).open(&b).unwrap();
+        assert_eq!(fs::metadata(&a).unwrap().len(), 0);
+        cut.write_all(b"new").unwrap();
+        assert_eq!(fs::read(&a).unwrap(), b"new");
+        cut.set_len(100).unwrap();
+        assert_eq!(fs::metadata(&a).unwrap().len(), 100);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d52_a_file_that_is_removed_while_open_lives_until_it_is_closed() {
+    let Some(m) = Mounted::new().await else { return };
+    let (a, b) = (m.path(0, "f"), m.path(1, "f"));
+    on_mount(move || {
+        let mut open = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&a).unwrap();
+        open.write_all(b"still here").unwrap();
+        fs::remove_file(&b).unwrap();
+        assert!(!a.exists());
+        open.seek(SeekFrom::Start(0)).unwrap();
+        let mut text = String::new();
+        open.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "still here");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d53_o_direct_and_ordinary_writers_side_by_side_see_one_file() {
+    let Some(m) = Mounted::new().await else { return };
+    let (a, b) = (m.path(0, "f"), m.path(1, "f"));
+    on_mount(move || {
+        let plain = fs::File::create(&a).unwrap();
+        plain.write_all_at(&vec![0; 1 << 20], 0).unwrap();
+        let direct = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(rustix::fs::OFlags::DIRECT.bits() as i32)
+            .open(&b)
+            .unwrap();
+        let aligned = block::AlignedBuf::from_slice(&pattern(65_536, 4));
+        for i in 0..8 {
+            assert_eq!(direct.write_at(&aligned, i * 131_072).unwrap(), aligned.len());
+            plain.write_all_at(&pattern(65_536, 5), i * 131_072 + 65_536).unwrap();
+        }
+        let got = fs::read(&a).unwrap();
+        let expected: Vec<u8> = (0..8).flat_map(|_| [pattern(65_536, 4), pattern(65_536, 5)].concat()).collect();
+        assert!(got == expected);
+        plain.sync_all().unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d54_locks_are_refused_once_aloud() {
+    let Some(m) = Mounted::new().await else { return };
+    let a = m.path(0, "f");
+    on_mount(move || {
+        let file = fs::File::create(&a).unwrap();
+        for _ in 0..3 {
+            let refused =
+                rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap_err();
+            assert_eq!(refused, rustix::io::Errno::NOLCK);
+        }
+        let refused = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap_err();
+        assert_eq!(refused, rustix::io::Errno::NOLCK);
+    })
+    .await;
+    let said = m.nodes[0].events.lock().iter().filter(|e| **e == ClientEvent::LocksRefused).count();
+    assert_eq!(said, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d55_a_listing_that_goes_on_while_names_come_and_go_shows_each_lasting_name_once() {
+    let Some(m) = Mounted::new().await else { return };
+    let (a, b) = (m.dirs[0].path().to_owned(), m.dirs[1].path().to_owned());
+    on_mount(move || {
+        for i in 0..300 {
+            fs::write(a.join(format!("stays-{i:03}")), b"x").unwrap();
+            fs::write(a.join(format!("goes-{i:03}")), b"x").unwrap();
+        }
+        let mut seen = Vec::new();
+        for (i, entry) in fs::read_dir(&b).unwrap().enumerate() {
+            seen.push(entry.unwrap().file_name().into_string().unwrap());
+            if i % 2 == 0 {
+                let _ = fs::remove_file(a.join(format!("goes-{:03}", 299 - (i / 2).min(299))));
+                fs::write(a.join(format!("new-{i:03}")), b"x").unwrap();
+            }
+            if i > 600 {
+                break;
+            }
+        }
+        let mut lasting: Vec<_> = seen.into_iter().filter(|n| n.starts_with("stays-")).collect();
+        lasting.sort();
+        assert_eq!(lasting, (0..300).map(|i| format!("stays-{i:03}")).collect::<Vec<_>>());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d56_a_hung_path_and_a_dead_coordinator_fail_no_system_call() {
+    let Some(mut m) = Mounted::new().await else { return };
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let writers: Vec<_> = (0..2)
+        .map(|n| {
+            let (path, stop) = (m.path(n, &format!("w{n}")), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                let mut file =
+                    fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).unwrap();
+                let mut rounds = 0u64;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let data = pattern(10_000, rounds as u8);
+                    file.write_all_at(&data, (rounds % 20) * 10_000).unwrap();
+                    let mut back = vec![0; data.len()];
+                    file.read_exact_at(&mut back, (rounds % 20) * 10_000).unwrap();
+                    assert!(back == data, "round {rounds}");
+                    if rounds.is_multiple_of(16) {
+                        file.sync_data().unwrap();
+                    }
+                    rounds += 1;
+                }
+                file.flush().unwrap();
+                rounds
+            })
+        })
+        .collect();
+    let pause = || tokio::time::sleep(Duration::from_millis(300));
+    pause().await;
+    m.nodes[1].fault.hang();
+    m.nodes[1].routed(crate::core::client::Route::BlockRedirected).await;
+    pause().await;
+    m.cluster.take_office(4).await;
+    pause().await;
+    m.nodes[1].fault.heal();
+    m.nodes[1].routed(crate::core::client::Route::Direct).await;
+    m.cluster.take_office(3).await;
+    pause().await;
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    for writer in writers {
+        let rounds = on_mount(move || writer.join().expect("no call failed")).await;
+        assert!(rounds > 20, "{rounds} rounds");
+    }
+}

@@ -1,0 +1,94 @@
+//! A layout as operations hold it: a cell with a gate, and guards on it.
+//!
+//! Prevents: a layout goes back while an operation that took it is still on its way to the disk. `Withdraw` closes the
+//! gate; the last guard to go reports `Drained`, and only then the core lets the return begin.
+
+use std::sync::{Arc, Weak};
+
+use crate::core::client::Event;
+use crate::proto::LayoutGrant;
+use crate::types::{BlockRange, LayoutId, LayoutMode};
+
+use super::gate::{Entered, Gate};
+use super::session::Session;
+
+/// A layout that is held, or was.
+#[derive(Debug)]
+pub(crate) struct LayoutCell {
+    pub(crate) id: LayoutId,
+    pub(crate) range: BlockRange,
+    pub(crate) mode: LayoutMode,
+    /// Suid, sgid or capabilities are to be cleared before a write by an unprivileged caller.
+    pub(crate) kill_privilege: bool,
+    gate: Gate,
+    session: Weak<Session>,
+}
+
+/// The right to use a layout until dropped.
+#[derive(Debug)]
+pub(crate) struct LayoutGuard {
+    cell: Arc<LayoutCell>,
+}
+
+impl LayoutCell {
+    pub(crate) fn new(grant: &LayoutGrant, session: Weak<Session>) -> Arc<LayoutCell> {
+        let LayoutGrant { id, range, mode, kill_privilege, .. } = *grant;
+        Arc::new(LayoutCell { id, range, mode, kill_privilege, gate: Gate::default(), session })
+    }
+
+    /// A guard, unless it was withdrawn.
+    pub(crate) fn guard(self: &Arc<Self>) -> Option<LayoutGuard> {
+        match self.gate.enter() {
+            Entered::Inside => Some(LayoutGuard { cell: Arc::clone(self) }),
+            Entered::Closed => None,
+            Entered::ClosedAndEmpty => {
+                self.drained();
+                None
+            }
+        }
+    }
+
+    /// The guard that comes with the grant: nobody else knows the cell yet.
+    pub(crate) fn first_guard(self: &Arc<Self>) -> LayoutGuard {
+        let entered = self.gate.enter();
+        debug_assert_eq!(entered, Entered::Inside, "a cell is withdrawn only after its grant was published");
+        LayoutGuard { cell: Arc::clone(self) }
+    }
+
+    /// No new guards; reports at once if there are none.
+    pub(crate) fn withdraw(&self) {
+        if self.gate.close() {
+            self.drained();
+        }
+    }
+
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.gate.is_closed()
+    }
+
+    /// Whether it gives authority over the file's length.
+    pub(crate) fn rules_size(&self) -> bool {
+        self.mode == LayoutMode::Exclusive && self.range.end == BlockRange::ALL.end
+    }
+
+    fn drained(&self) {
+        if let Some(session) = self.session.upgrade() {
+            session.post(Event::Drained { layout: self.id });
+        }
+    }
+}
+
+impl std::ops::Deref for LayoutGuard {
+    type Target = Arc<LayoutCell>;
+    fn deref(&self) -> &Arc<LayoutCell> {
+        &self.cell
+    }
+}
+
+impl Drop for LayoutGuard {
+    fn drop(&mut self) {
+        if self.cell.gate.leave() {
+            self.cell.drained();
+        }
+    }
+}

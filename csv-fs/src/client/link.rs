@@ -1,0 +1,128 @@
+//! What the client's shell needs from outside: coordinators to talk to, the disk's own slot, a place for events.
+//!
+//! A link is one connection. When it ends its calls fail with [`LinkLost`], and the client binds again over another
+//! one: a link is never repaired in place, because the bind number stands for exactly one connection.
+
+use std::sync::Arc;
+
+use block::buf::AlignedBuf;
+use block::shared::{BoxFuture, Epoch, FenceGen};
+use bytes::Bytes;
+
+use crate::core::client::RouteInfo;
+use crate::proto::{Answer, BindAnswer, BindRequest, Call, CoordinatorHint, Redirect, RedirectAnswer};
+use crate::types::{HandleId, InodeNo};
+
+/// The connection has ended; whether the request was executed is not known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the connection to the coordinator has ended")]
+pub struct LinkLost;
+
+/// One connection to a node that may be the coordinator: over the network, or within this process.
+pub trait CoordinatorLink: Send + Sync + 'static {
+    /// Binds the client to the coordinator over this connection.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves the bind as it is; the next one has a higher number.
+    fn bind(&self, epoch: Epoch, request: BindRequest) -> BoxFuture<'_, Result<BindAnswer, LinkLost>>;
+
+    /// A session call.
+    ///
+    /// # Cancel safety
+    /// A dropped future does not withdraw the call.
+    fn call(&self, epoch: Epoch, call: Call) -> BoxFuture<'_, Result<Answer, LinkLost>>;
+
+    /// Redirected I/O; `data` is a write's, the buffer returned a read's.
+    ///
+    /// # Cancel safety
+    /// A dropped future does not withdraw the request.
+    fn redirect(
+        &self,
+        epoch: Epoch,
+        redirect: Redirect,
+        data: Option<Bytes>,
+    ) -> BoxFuture<'_, Result<(RedirectAnswer, Option<AlignedBuf>), LinkLost>>;
+
+    /// Returns when the connection has ended.
+    ///
+    /// # Cancel safety
+    /// Safe: may be dropped and called again.
+    fn closed(&self) -> BoxFuture<'_, ()>;
+}
+
+/// How coordinators are found and reached.
+pub trait Coordinators: Send + Sync + 'static {
+    /// The present connection to that node, if there is one.
+    fn link(&self, to: &CoordinatorHint) -> Option<Arc<dyn CoordinatorLink>>;
+
+    /// Asks every peer that can be reached, and looks at the lease: what each knows, in any order. Bounded in time.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed by asking.
+    fn ask_who(&self) -> BoxFuture<'_, Vec<CoordinatorHint>>;
+}
+
+/// The node's own slot on the disk.
+pub trait OwnSlot: Send + Sync + 'static {
+    /// Reads it now and tells the fence generation in it; `None` if it could not be read. May hang as the disk does.
+    ///
+    /// # Cancel safety
+    /// Safe: a read that is abandoned changes nothing.
+    fn fence_gen(&self) -> BoxFuture<'_, Option<FenceGen>>;
+}
+
+/// What happened that a user may want to know.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ClientEvent {
+    /// The route changed.
+    Route {
+        /// Before.
+        from: RouteInfo,
+        /// Now.
+        to: RouteInfo,
+    },
+    /// Bound to a coordinator.
+    Bound {
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// No coordinator; what needs one waits.
+    Unbound,
+    /// This incarnation was evicted.
+    Evicted {
+        /// Why, as the coordinator says.
+        reason: String,
+    },
+    /// Open handles that fail from now on until they are closed: they held something that was lost.
+    Poisoned {
+        /// Which.
+        handles: Vec<HandleId>,
+    },
+    /// Acknowledged writes of a file, not yet flushed, were lost; its next fsync fails.
+    WritesLost {
+        /// Which file.
+        ino: InodeNo,
+    },
+    /// A lock was asked for and refused: this version has none. Said once per mount.
+    LocksRefused,
+    /// A commit failed with this errno and is tried again.
+    CommitFailed {
+        /// Of which file.
+        ino: InodeNo,
+        /// Why.
+        errno: i32,
+    },
+}
+
+/// Where events go. Must not block and must not call back into the client.
+pub trait EventSink: Send + Sync + 'static {
+    /// Takes one.
+    fn event(&self, event: ClientEvent);
+}
+
+impl<F: Fn(ClientEvent) + Send + Sync + 'static> EventSink for F {
+    fn event(&self, event: ClientEvent) {
+        self(event);
+    }
+}

@@ -1,0 +1,391 @@
+//! The client's session with whoever coordinates: a call made here waits through failovers and comes back with its
+//! reply.
+//!
+//! One lock holds the core. Events go into an inbox first; whoever finds the lock free takes them all, one by one, and
+//! applies the effects of each, in order, before the next. So an effect may cause an event (a link that fails at once, the last
+//! guard of a layout) without a second entry into the core. Prevents: two threads apply the effects of two events the
+//! other way round, and a layout that was withdrawn is published again.
+//!
+//! Lock order: the core's lock, then an inode's. Nothing that holds an inode's lock posts an event while holding it.
+//!
+//! States, binding, slots and routes are the core's ([`crate::core::client`]); here is only what waits and what is
+//! sent.
+
+mod apply;
+mod caller;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use block::buf::AlignedBuf;
+use block::shared::{AbortOwn, Epoch, FenceGen};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+
+use crate::core::client::{
+    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, Reason, RedirectResult, RouteInfo, Ticket,
+};
+use crate::core::rules::Rules;
+use crate::core::time::Now;
+use crate::proto::{
+    CallbackAnswer, CallbackAsk, CoordinatorHint, LayoutGrant, RedirectAnswer, RedirectOp, Reply, Request,
+};
+use crate::types::*;
+
+pub use caller::Caller;
+
+use super::counters::{Counters, add};
+use super::layout::LayoutGuard;
+use super::link::{CoordinatorLink, Coordinators, EventSink, OwnSlot};
+use super::spawn::Spawner;
+
+/// An error number of Linux, positive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("errno {0}")]
+pub struct Errno(pub i32);
+
+/// What became of a redirected request.
+pub(crate) type Redirected = (RedirectResult, Option<AlignedBuf>);
+
+/// A reply, and for a layout the first guard on it: taken before a recall of the same layout could have withdrawn it,
+/// so that two nodes that want the same range both get on.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) reply: Reply,
+    pub(crate) guard: Option<LayoutGuard>,
+}
+
+/// What the session asks of the files. All of it is quick; what takes time is spawned by the callee.
+pub(crate) trait Files: Send + Sync + 'static {
+    /// Publishes a layout; the first guard on it.
+    fn granted(&self, grant: &LayoutGrant) -> LayoutGuard;
+    /// Lets nothing new take it; [`Event::Drained`] follows when the last guard is gone.
+    fn withdraw(&self, layout: LayoutId, ino: InodeNo);
+    /// It is not held any more.
+    fn dropped(&self, layout: LayoutId, ino: InodeNo, lost: bool);
+    /// Flushes and commits what was made under it; then [`Event::Settled`].
+    fn settle(&self, layout: LayoutId, ino: InodeNo);
+    /// Commits what is uncommitted of that file, naming the number.
+    fn sync(&self, ino: InodeNo, number: u64);
+    /// Whether anything of that file is uncommitted.
+    fn is_dirty(&self, ino: InodeNo) -> bool;
+    /// Uncommitted mappings inside the range, and, for whoever may change it, length and time.
+    fn uncommitted(&self, ino: InodeNo, range: BlockRange) -> (Vec<Extent>, Option<u64>, Option<Timestamp>);
+    /// Bound; `grants` is what the coordinator has on record.
+    fn bound(&self, first: bool, grants: Vec<DiskRange>);
+    /// Gives granted space back that is not needed.
+    fn return_grant(&self);
+    /// Closes the gate of direct I/O.
+    fn close_direct(&self);
+    /// Opens it.
+    fn open_direct(&self);
+    /// Whether somebody is still between gate and device.
+    fn direct_entered(&self) -> bool;
+    /// Takes the outstanding direct reads and issues them again.
+    fn reissue_reads(&self);
+    /// Acknowledged writes under this layout are lost.
+    fn writes_lost(&self, layout: LayoutId);
+    /// The incarnation is over; the handles that must fail from now on.
+    fn evicted(&self) -> Vec<HandleId>;
+    /// A handle could not be opened again.
+    fn handle_lost(&self, handle: HandleId, ino: InodeNo);
+}
+
+/// What a session is made of.
+pub struct SessionParts {
+    /// Volume, client, generation.
+    pub config: ClientConfig,
+    /// How coordinators are reached.
+    pub coordinators: Arc<dyn Coordinators>,
+    /// Withdraws the node's own requests.
+    pub abort: Arc<dyn AbortOwn>,
+    /// The node's own slot.
+    pub slot: Arc<dyn OwnSlot>,
+    /// Where events go.
+    pub events: Arc<dyn EventSink>,
+    /// A probe of the path that takes longer than this has failed.
+    pub path_timeout: Duration,
+    /// Where background tasks run that belong to no worker.
+    pub control: tokio::runtime::Handle,
+}
+
+/// The session.
+pub struct Session {
+    core: Mutex<Inner>,
+    inbox: Mutex<VecDeque<Input>>,
+    me: Weak<Session>,
+    files: OnceLock<Weak<dyn Files>>,
+    coordinators: Arc<dyn Coordinators>,
+    abort: Arc<dyn AbortOwn>,
+    slot: Arc<dyn OwnSlot>,
+    events: Arc<dyn EventSink>,
+    path_timeout: Duration,
+    pub(crate) spawner: Spawner,
+    pub(crate) counters: Arc<Counters>,
+    tickets: AtomicU64,
+    ios: AtomicU64,
+    route: watch::Sender<RouteInfo>,
+    binding: watch::Sender<Binding>,
+    /// When the core wants a tick; `u64::MAX` for never.
+    deadline: AtomicU64,
+    /// Why the last incarnation ended, and which handles must not be opened again.
+    ended: watch::Sender<Option<Ended>>,
+}
+
+/// The end of an incarnation, for whoever starts the next one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// Which.
+    pub client: ClientId,
+    /// Why.
+    pub reason: String,
+    /// Handles that fail until they are closed.
+    pub poisoned: Vec<HandleId>,
+}
+
+struct Inner {
+    core: Client,
+    waiters: HashMap<Ticket, oneshot::Sender<Result<Answered, CallFailure>>>,
+    granted: HashMap<Ticket, LayoutGuard>,
+    links: HashMap<Bind, (Epoch, Arc<dyn CoordinatorLink>)>,
+    io: HashMap<IoId, Io>,
+    callbacks: VecDeque<oneshot::Sender<CallbackAnswer>>,
+    effects: Vec<Effect>,
+}
+
+/// A redirected request's data.
+struct Io {
+    data: Option<Bytes>,
+    read: Option<AlignedBuf>,
+    waiter: Option<oneshot::Sender<Redirected>>,
+}
+
+enum Input {
+    Event(Event),
+    Call { ticket: Ticket, request: Request, waiter: oneshot::Sender<Result<Answered, CallFailure>> },
+    Redirect { io: IoId, event: Event, data: Option<Bytes>, waiter: oneshot::Sender<Redirected> },
+    IoAnswered { io: IoId, bind: Bind, answer: RedirectAnswer, read: Option<AlignedBuf> },
+    Asked { client: ClientId, ask: CallbackAsk, waiter: oneshot::Sender<CallbackAnswer> },
+}
+
+impl Session {
+    /// A session that looks for its coordinator at once.
+    pub fn new(parts: SessionParts, rules: Rules) -> Arc<Session> {
+        let now = Session::now();
+        let core = Client::new(parts.config, rules, now);
+        let (route, binding) = (watch::Sender::new(core.route()), watch::Sender::new(core.binding().clone()));
+        let inner = Inner {
+            core,
+            waiters: HashMap::new(),
+            granted: HashMap::new(),
+            links: HashMap::new(),
+            io: HashMap::new(),
+            callbacks: VecDeque::new(),
+            effects: Vec::new(),
+        };
+        Arc::new_cyclic(|me| Session {
+            core: Mutex::new(inner),
+            inbox: Mutex::default(),
+            me: Weak::clone(me),
+            files: OnceLock::new(),
+            coordinators: parts.coordinators,
+            abort: parts.abort,
+            slot: parts.slot,
+            events: parts.events,
+            path_timeout: parts.path_timeout,
+            spawner: Spawner::new(parts.control),
+            counters: Arc::default(),
+            tickets: AtomicU64::new(1),
+            ios: AtomicU64::new(1),
+            route,
+            binding,
+            deadline: AtomicU64::new(0),
+            ended: watch::Sender::new(None),
+        })
+    }
+
+    /// Connects the files, once, before the first event.
+    pub(crate) fn attach(&self, files: Weak<dyn Files>) {
+        assert!(self.files.set(files).is_ok(), "a session serves one set of files");
+    }
+
+    /// The present moment on this node's clock, which does not stop while the machine sleeps.
+    pub fn now() -> Now {
+        let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let ms = t.tv_sec.saturating_mul(1000).saturating_add(t.tv_nsec / 1_000_000);
+        Now(u64::try_from(ms).unwrap_or(0))
+    }
+
+    /// Makes a call and waits for its reply, however many coordinators that takes.
+    ///
+    /// # Cancel safety
+    /// A dropped future does not withdraw the call; what it leaves behind is cleaned up when it is answered.
+    pub async fn call(&self, caller: &Caller, request: Request) -> Result<Reply, Errno> {
+        self.ask(caller, request).await.map(|a| a.reply)
+    }
+
+    /// The same; with a layout comes its first guard.
+    pub(crate) async fn ask(&self, caller: &Caller, request: Request) -> Result<Answered, Errno> {
+        add(&self.counters.calls, 1);
+        let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
+        let (waiter, answer) = oneshot::channel();
+        self.put(Input::Call { ticket, request, waiter });
+        let waiting = caller.waits(self, ticket);
+        let result = answer.await.unwrap_or(Err(CallFailure::Evicted));
+        drop(waiting);
+        result.map_err(|failure| match failure {
+            CallFailure::Errno(errno) => Errno(errno),
+            CallFailure::Interrupted => Errno(EINTR),
+            CallFailure::Evicted => Errno(EIO),
+        })
+    }
+
+    /// Executes a read, write or flush over the coordinator; `data` is a write's.
+    ///
+    /// # Cancel safety
+    /// A dropped future does not withdraw the request.
+    pub(crate) async fn redirect(
+        &self,
+        layout: LayoutId,
+        op: RedirectOp,
+        at: u64,
+        len: u32,
+        data: Option<Bytes>,
+    ) -> Redirected {
+        let io = IoId(self.ios.fetch_add(1, Ordering::Relaxed));
+        let (waiter, done) = oneshot::channel();
+        self.put(Input::Redirect { io, event: Event::Redirect { io, layout, op, at, len }, data, waiter });
+        done.await.unwrap_or((RedirectResult::Evicted, None))
+    }
+
+    /// What the coordinator asks of this client; answered without waiting for anything.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves the callback in effect.
+    pub async fn callback(&self, client: ClientId, ask: CallbackAsk) -> CallbackAnswer {
+        let (waiter, answer) = oneshot::channel();
+        self.put(Input::Asked { client, ask, waiter });
+        answer.await.unwrap_or(CallbackAnswer::WrongIncarnation)
+    }
+
+    /// Somebody said who coordinates.
+    pub fn hint(&self, hint: CoordinatorHint) {
+        self.post(Event::Hint(hint));
+    }
+
+    /// This node's I/O is being fenced under this generation. When it returns, no direct request will be submitted any
+    /// more until the coordinator has granted that generation; those before it end by themselves or by an abort.
+    pub fn fence_asked(&self, fence_gen: FenceGen) {
+        self.post(Event::FenceAsked { fence_gen });
+    }
+
+    /// The administrator's wish: redirected, or as the path allows.
+    pub fn force_redirect(&self, redirect: bool) {
+        self.post(Event::Forced { redirect });
+    }
+
+    /// A new life after an eviction.
+    pub fn reborn(&self, client: ClientId, fence_gen: FenceGen) {
+        let poisoned = self.ended.borrow().as_ref().map(|e| e.poisoned.clone()).unwrap_or_default();
+        self.post(Event::Reborn { client, fence_gen, poisoned });
+    }
+
+    /// The route, and each change of it.
+    pub fn route(&self) -> watch::Receiver<RouteInfo> {
+        self.route.subscribe()
+    }
+
+    /// The binding, and each change of it.
+    pub fn binding(&self) -> watch::Receiver<Binding> {
+        self.binding.subscribe()
+    }
+
+    /// The end of an incarnation, when one ends.
+    pub fn ended(&self) -> watch::Receiver<Option<Ended>> {
+        self.ended.subscribe()
+    }
+
+    /// Who this is, in which life.
+    pub fn client(&self) -> ClientId {
+        self.core.lock().core.client()
+    }
+
+    /// The generation under which this client may do direct I/O, as the coordinator granted it last.
+    pub fn fence_gen(&self) -> FenceGen {
+        self.core.lock().core.fence_gen()
+    }
+
+    /// What the data path counts.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Requests in slots, requests waiting for one, redirected requests, bytes of redirected writes kept.
+    pub fn load(&self) -> (usize, usize, usize, u64) {
+        self.core.lock().core.load()
+    }
+
+    /// The path may be gone.
+    pub(crate) fn suspect(&self, reason: Reason) {
+        self.post(Event::PathSuspect { reason });
+    }
+
+    /// Feeds an event.
+    pub(crate) fn post(&self, event: Event) {
+        self.put(Input::Event(event));
+    }
+
+    pub(crate) fn emit(&self, event: super::link::ClientEvent) {
+        self.events.event(event);
+    }
+
+    /// To be called every few milliseconds; does nothing until a deadline has come.
+    pub(crate) fn tick(&self) {
+        if Session::now().0 >= self.deadline.load(Ordering::Relaxed) {
+            self.post(Event::Tick);
+        }
+    }
+
+    fn put(&self, input: Input) {
+        self.inbox.lock().push_back(input);
+        self.run();
+    }
+
+    /// Takes what is in the inbox, unless somebody is at it, who will then take it all.
+    fn run(&self) {
+        loop {
+            let Some(mut inner) = self.core.try_lock() else { return };
+            while let Some(input) = self.next() {
+                self.take(&mut inner, input);
+            }
+            drop(inner);
+            // Something may have been put in between the last look and the unlocking.
+            if self.inbox.lock().is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Input> {
+        self.inbox.lock().pop_front()
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("route", &*self.route.borrow())
+            .field("binding", &*self.binding.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+/// `EINTR`.
+pub(crate) const EINTR: i32 = rustix::io::Errno::INTR.raw_os_error();
+/// `EIO`.
+pub(crate) const EIO: i32 = rustix::io::Errno::IO.raw_os_error();

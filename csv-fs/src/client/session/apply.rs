@@ -1,0 +1,252 @@
+//! Inputs into the core, and its effects out of it, one after the other under the core's lock.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use block::shared::Epoch;
+
+use crate::client::link::{ClientEvent, LinkLost};
+use crate::core::client::{Effect, Event, IoId, Ticket};
+use crate::core::time::Now;
+use crate::proto::{BindRequest, Call, CallbackAsk, CoordinatorHint, Reassert, Redirect, RedirectAnswer};
+
+use super::{Answered, Ended, Files, Inner, Input, Io, Session};
+
+impl Session {
+    pub(super) fn take(&self, inner: &mut Inner, input: Input) {
+        let event = match input {
+            Input::Event(event) => event,
+            Input::Call { ticket, request, waiter } => {
+                inner.waiters.insert(ticket, waiter);
+                Event::Submit { ticket, request }
+            }
+            Input::Redirect { io, event, data, waiter } => {
+                inner.io.insert(io, Io { data, read: None, waiter: Some(waiter) });
+                event
+            }
+            Input::IoAnswered { io, bind, answer, read } => {
+                if let (Some(entry), RedirectAnswer::Done { .. }) = (inner.io.get_mut(&io), &answer) {
+                    entry.read = read;
+                }
+                Event::RedirectAnswered { io, bind, answer }
+            }
+            Input::Asked { client, ask, waiter } => {
+                inner.callbacks.push_back(waiter);
+                let dirty = match &ask {
+                    CallbackAsk::Sync { ino, .. } => self.files().is_some_and(|f| f.is_dirty(*ino)),
+                    _ => false,
+                };
+                Event::Asked { client, ask, dirty }
+            }
+        };
+        let mut effects = std::mem::take(&mut inner.effects);
+        inner.core.handle(Session::now(), event, &mut effects);
+        let deadline = inner.core.next_deadline().unwrap_or(Now(u64::MAX));
+        self.deadline.store(deadline.0, Ordering::Relaxed);
+        for effect in effects.drain(..) {
+            self.apply(inner, effect);
+        }
+        inner.effects = effects;
+        let binding = inner.core.binding();
+        self.binding.send_if_modified(|b| {
+            let changed = b != binding;
+            if changed {
+                *b = binding.clone();
+            }
+            changed
+        });
+    }
+
+    fn files(&self) -> Option<Arc<dyn Files>> {
+        self.files.get()?.upgrade()
+    }
+
+    fn apply(&self, inner: &mut Inner, effect: Effect) {
+        match effect {
+            Effect::AskWho => self.ask_who(),
+            Effect::SendBind { to, request } => self.send_bind(inner, to, *request),
+            Effect::SendCall { call } => self.send_call(inner, *call),
+            Effect::SendRedirect { io, redirect } => self.send_redirect(inner, io, redirect),
+            Effect::Reply { ticket, result } => {
+                let guard = inner.granted.remove(&ticket);
+                if let Some(waiter) = inner.waiters.remove(&ticket) {
+                    // A caller that has gone drops its guard with the message.
+                    drop(waiter.send(result.map(|reply| Answered { reply, guard })));
+                }
+            }
+            Effect::AnswerCallback(answer) => {
+                if let Some(waiter) = inner.callbacks.pop_front() {
+                    // The connection it came over may be gone.
+                    let _ = waiter.send(answer);
+                }
+            }
+            Effect::RedirectDone { io, result } => {
+                if let Some(entry) = inner.io.get_mut(&io) {
+                    let read = entry.read.take();
+                    if let Some(waiter) = entry.waiter.take() {
+                        drop(waiter.send((result, read)));
+                    }
+                    // A write's data stays until it is forgotten.
+                    if result != crate::core::client::RedirectResult::Done || entry.data.is_none() {
+                        inner.io.remove(&io);
+                    }
+                }
+            }
+            Effect::Forget { io } => drop(inner.io.remove(&io)),
+            Effect::Abort => self.abort(),
+            Effect::Probe => self.probe(),
+            Effect::Route { from, to } => {
+                self.route.send_replace(to);
+                self.emit(ClientEvent::Route { from, to });
+            }
+            other => self.apply_to_files(inner, other),
+        }
+    }
+
+    fn apply_to_files(&self, inner: &mut Inner, effect: Effect) {
+        let Some(files) = self.files() else { return };
+        match effect {
+            Effect::Bound { epoch, first, grants } => {
+                files.bound(first, grants);
+                self.emit(ClientEvent::Bound { epoch });
+            }
+            Effect::Unbound => {
+                inner.links.clear();
+                self.emit(ClientEvent::Unbound);
+            }
+            Effect::Granted { ticket, grant } => {
+                let guard = files.granted(&grant);
+                if ticket < Ticket(Ticket::OWN) && inner.waiters.contains_key(&ticket) {
+                    inner.granted.insert(ticket, guard);
+                }
+            }
+            Effect::Withdraw { layout, ino } => files.withdraw(layout, ino),
+            Effect::Settle { layout, ino } => files.settle(layout, ino),
+            Effect::Dropped { layout, ino, lost } => files.dropped(layout, ino, lost),
+            Effect::Sync { ino, number } => files.sync(ino, number),
+            Effect::ReturnGrant => files.return_grant(),
+            Effect::CloseDirect => files.close_direct(),
+            Effect::OpenDirect => files.open_direct(),
+            Effect::ReissueReads => files.reissue_reads(),
+            Effect::WritesLost { layout } => files.writes_lost(layout),
+            Effect::HandleLost { handle, ino } => {
+                files.handle_lost(handle, ino);
+                self.emit(ClientEvent::Poisoned { handles: vec![handle] });
+            }
+            Effect::Evicted { reason } => {
+                let poisoned = files.evicted();
+                if !poisoned.is_empty() {
+                    self.emit(ClientEvent::Poisoned { handles: poisoned.clone() });
+                }
+                self.emit(ClientEvent::Evicted { reason: reason.clone() });
+                self.ended.send_replace(Some(Ended { client: inner.core.client(), reason, poisoned }));
+            }
+            _ => unreachable!("every other effect is applied above"),
+        }
+    }
+
+    fn me(&self) -> Option<Arc<Session>> {
+        self.me.upgrade()
+    }
+
+    fn ask_who(&self) {
+        let Some(me) = self.me() else { return };
+        self.spawner.control(async move {
+            for hint in me.coordinators.ask_who().await {
+                me.hint(hint);
+            }
+        });
+    }
+
+    fn send_bind(&self, inner: &mut Inner, to: CoordinatorHint, mut request: BindRequest) {
+        let bind = request.bind;
+        let (Some(me), Some(link)) = (self.me(), self.coordinators.link(&to)) else {
+            return self.inbox.lock().push_back(Input::Event(Event::BindFailed { bind }));
+        };
+        if let Some(files) = self.files() {
+            request.reassert.iter_mut().for_each(|r| fill(&*files, r));
+        }
+        inner.links.clear();
+        inner.links.insert(bind, (to.epoch, Arc::clone(&link)));
+        self.spawner.control(async move {
+            let event = match link.bind(to.epoch, request).await {
+                Ok(answer) => Event::BindAnswered { bind, answer },
+                Err(LinkLost) => Event::BindFailed { bind },
+            };
+            me.post(event);
+            let weak = Arc::downgrade(&me);
+            drop(me);
+            link.closed().await;
+            if let Some(me) = weak.upgrade() {
+                me.post(Event::LinkLost { bind });
+            }
+        });
+    }
+
+    fn link(&self, inner: &Inner, bind: crate::types::Bind) -> Option<(Epoch, Arc<dyn super::CoordinatorLink>)> {
+        inner.links.get(&bind).map(|(epoch, link)| ((*epoch).max(inner.core.epoch()), Arc::clone(link)))
+    }
+
+    fn send_call(&self, inner: &Inner, call: Call) {
+        let (bind, slot, seq) = (call.bind, call.slot, call.seq);
+        let (Some(me), Some((epoch, link))) = (self.me(), self.link(inner, bind)) else {
+            return self.inbox.lock().push_back(Input::Event(Event::LinkLost { bind }));
+        };
+        self.spawner.here(async move {
+            me.post(match link.call(epoch, call).await {
+                Ok(answer) => Event::Answered { bind, slot, seq, answer },
+                Err(LinkLost) => Event::LinkLost { bind },
+            });
+        });
+    }
+
+    fn send_redirect(&self, inner: &Inner, io: IoId, redirect: Redirect) {
+        let bind = redirect.bind;
+        let (Some(me), Some((epoch, link))) = (self.me(), self.link(inner, bind)) else {
+            return self.inbox.lock().push_back(Input::Event(Event::LinkLost { bind }));
+        };
+        let data = inner.io.get(&io).and_then(|e| e.data.clone());
+        self.spawner.here(async move {
+            match link.redirect(epoch, redirect, data).await {
+                Ok((answer, read)) => me.put(Input::IoAnswered { io, bind, answer, read }),
+                Err(LinkLost) => me.post(Event::LinkLost { bind }),
+            }
+        });
+    }
+
+    /// Nothing is submitted any more (the gate is closed); who is between gate and device is waited for, then the
+    /// proof is asked for.
+    fn abort(&self) {
+        let (Some(me), Some(files)) = (self.me(), self.files()) else { return };
+        self.spawner.control(async move {
+            while files.direct_entered() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            let event = match me.abort.abort_outstanding().await {
+                Ok(_proof) => Event::NothingInFlight,
+                Err(error) => {
+                    tracing::warn!("it cannot be proved that nothing is in flight: {error}");
+                    Event::AbortFailed
+                }
+            };
+            me.post(event);
+        });
+    }
+
+    fn probe(&self) {
+        let Some(me) = self.me() else { return };
+        self.spawner.control(async move {
+            let read = tokio::time::timeout(me.path_timeout, me.slot.fence_gen()).await;
+            me.post(Event::Probed { fence_gen: read.ok().flatten() });
+        });
+    }
+}
+
+fn fill(files: &dyn Files, reassert: &mut Reassert) {
+    if let Reassert::Layout {
+        ino, range, mode: crate::types::LayoutMode::Exclusive, uncommitted, size, mtime, ..
+    } = reassert
+    {
+        (*uncommitted, *size, *mtime) = files.uncommitted(*ino, *range);
+    }
+}

@@ -1,0 +1,205 @@
+//! Space granted to this node, from which it maps new blocks without asking.
+//!
+//! The coordinator has the grant on record, so a crash leaks nothing: what was mapped and committed belongs to files,
+//! the rest goes back when the session ends. Taken in one piece where possible, at a wish where possible, so that a
+//! file that grows lies together.
+//!
+//! Prevents: an allocating write asks for space while it holds a layout that a recall waits for. Space is reserved
+//! *before* the layout's guard is taken ([`Space::reserve`]), never under it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::proto::{Reply, Request};
+use crate::types::{BlockCount, DiskBlock, DiskRange};
+
+use super::session::{Caller, Errno, Session};
+
+/// Asked for at once: 64 MiB, so that a stream of appends asks once a second at a GiB/s and a node that is idle again
+/// holds little.
+const ASK: u64 = 16 * 1024;
+/// Below this more is asked for in the background: 32 MiB.
+const LOW: u64 = 8 * 1024;
+
+/// `ENOSPC`.
+pub(crate) const ENOSPC: i32 = rustix::io::Errno::NOSPC.raw_os_error();
+
+/// The pool.
+#[derive(Debug)]
+pub(crate) struct Space {
+    free: Mutex<Vec<DiskRange>>,
+    asking: tokio::sync::Mutex<()>,
+    prefetching: AtomicBool,
+    session: Arc<Session>,
+}
+
+/// Blocks taken out of the pool; what is not used goes back.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    ranges: Vec<DiskRange>,
+    pool: Arc<Space>,
+}
+
+impl Space {
+    pub(crate) fn new(session: Arc<Session>) -> Arc<Space> {
+        Arc::new(Space {
+            free: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+            prefetching: AtomicBool::new(false),
+            session,
+        })
+    }
+
+    /// Replaces everything: a new incarnation has exactly what the coordinator has on record for it.
+    pub(crate) fn reset(&self, ranges: Vec<DiskRange>) {
+        *self.free.lock() = ranges;
+    }
+
+    /// Free blocks in the pool.
+    pub(crate) fn free(&self) -> u64 {
+        self.free.lock().iter().map(|r| r.len.0).sum()
+    }
+
+    /// Puts space into the pool.
+    pub(crate) fn put(&self, ranges: impl IntoIterator<Item = DiskRange>) {
+        let mut free = self.free.lock();
+        free.extend(ranges.into_iter().filter(|r| r.len.0 > 0));
+        free.sort_by_key(|r| r.start);
+        free.dedup_by(|b, a| {
+            let joins = a.start.0 + a.len.0 == b.start.0;
+            if joins {
+                a.len.0 += b.len.0;
+            }
+            joins
+        });
+    }
+
+    /// Takes everything out, to give it back.
+    pub(crate) fn drain(&self) -> Vec<DiskRange> {
+        std::mem::take(&mut *self.free.lock())
+    }
+
+    /// So many blocks, asking the coordinator if there are not enough; ENOSPC if it has none.
+    ///
+    /// # Cancel safety
+    /// Safe: what was asked for is in the pool.
+    pub(crate) async fn reserve(
+        self: &Arc<Self>,
+        caller: &Caller,
+        blocks: u64,
+        near: Option<DiskBlock>,
+    ) -> Result<Reserved, Errno> {
+        loop {
+            if let Some(reserved) = self.try_reserve(blocks, near) {
+                return Ok(reserved);
+            }
+            let _one = self.asking.lock().await;
+            if self.free() < blocks {
+                self.ask(caller, blocks.max(ASK)).await?;
+            }
+        }
+    }
+
+    /// The same without asking.
+    pub(crate) fn try_reserve(self: &Arc<Self>, blocks: u64, near: Option<DiskBlock>) -> Option<Reserved> {
+        let ranges = take(&mut self.free.lock(), blocks, near)?;
+        let reserved = Reserved { ranges, pool: Arc::clone(self) };
+        if self.free() < LOW && !self.prefetching.swap(true, Ordering::SeqCst) {
+            let pool = Arc::clone(self);
+            self.session.spawner.control(async move {
+                let _one = pool.asking.lock().await;
+                if pool.free() < LOW {
+                    // Without success the next writer that finds nothing asks, and is told.
+                    let _ = pool.ask(&Caller::patient(), ASK).await;
+                }
+                pool.prefetching.store(false, Ordering::SeqCst);
+            });
+        }
+        Some(reserved)
+    }
+
+    async fn ask(&self, caller: &Caller, blocks: u64) -> Result<(), Errno> {
+        match self.session.call(caller, Request::Grant { blocks: BlockCount(blocks) }).await? {
+            Reply::Granted(ranges) if ranges.iter().any(|r| r.len.0 > 0) => {
+                self.put(ranges);
+                Ok(())
+            }
+            _ => Err(Errno(ENOSPC)),
+        }
+    }
+}
+
+impl Reserved {
+    /// Takes `blocks` in as few pieces as they are there; fewer only if fewer were reserved.
+    pub(crate) fn take(&mut self, mut blocks: u64) -> Vec<DiskRange> {
+        let mut out = Vec::new();
+        while blocks > 0 {
+            let Some(first) = self.ranges.first_mut() else { break };
+            let n = first.len.0.min(blocks);
+            out.push(DiskRange { start: first.start, len: BlockCount(n) });
+            first.start.0 += n;
+            first.len.0 -= n;
+            blocks -= n;
+            if first.len.0 == 0 {
+                self.ranges.remove(0);
+            }
+        }
+        out
+    }
+
+    /// Blocks left.
+    pub(crate) fn left(&self) -> u64 {
+        self.ranges.iter().map(|r| r.len.0).sum()
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.pool.put(std::mem::take(&mut self.ranges));
+    }
+}
+
+/// Cuts `blocks` out: at `near` if that is free, else from the first range that is long enough, else from many.
+fn take(free: &mut Vec<DiskRange>, blocks: u64, near: Option<DiskBlock>) -> Option<Vec<DiskRange>> {
+    if free.iter().map(|r| r.len.0).sum::<u64>() < blocks {
+        return None;
+    }
+    let mut out = Vec::new();
+    let mut missing = blocks;
+    let at = near.and_then(|n| free.iter().position(|r| r.start == n));
+    let at = at.or_else(|| free.iter().position(|r| r.len.0 >= missing));
+    let mut next = at.unwrap_or(0);
+    while missing > 0 {
+        let range = &mut free[next];
+        let n = range.len.0.min(missing);
+        out.push(DiskRange { start: range.start, len: BlockCount(n) });
+        *range = DiskRange { start: DiskBlock(range.start.0 + n), len: BlockCount(range.len.0 - n) };
+        missing -= n;
+        if range.len.0 == 0 {
+            free.remove(next);
+        }
+        next = free.iter().position(|r| r.len.0 >= missing).unwrap_or(0);
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(start: u64, len: u64) -> DiskRange {
+        DiskRange { start: DiskBlock(start), len: BlockCount(len) }
+    }
+
+    #[test]
+    fn space_is_taken_where_the_file_ends_then_in_one_piece_then_in_many() {
+        let mut free = vec![range(10, 4), range(100, 50), range(200, 8)];
+        assert_eq!(take(&mut free, 2, Some(DiskBlock(200))), Some(vec![range(200, 2)]));
+        assert_eq!(take(&mut free, 6, None), Some(vec![range(100, 6)]));
+        assert_eq!(take(&mut free, 52, None).map(|v| v.iter().map(|r| r.len.0).sum::<u64>()), Some(52));
+        assert_eq!(take(&mut free, 3, None), None);
+        assert_eq!(free.iter().map(|r| r.len.0).sum::<u64>(), 2);
+    }
+}

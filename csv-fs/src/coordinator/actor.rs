@@ -1,0 +1,283 @@
+//! The core behind one short lock, and its effects applied in order.
+//!
+//! Whoever brings an event (a call's task, a store thread, a completion of the device, the ticker) takes the lock, has
+//! the core decide, and applies the effects before it lets go: sending an answer, filling a queue, spawning a task.
+//! None of that waits. So there is no hop to an actor's task: a look-up costs one hop, to a reader thread.
+//!
+//! Before every event the latch is looked at: once it is tripped the core stops, and nothing is acknowledged any more
+//! whoever tripped it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use block::device::BlockDevice;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use super::link::{ClientLink, Fencer};
+use super::metrics::Metrics;
+use super::queue::Queue;
+use crate::core::coord::{
+    CallbackId, ConnId, Coord, Effect, Event, FencePurpose, OpId, ReadAsk, Report, StoreAsk, Tag,
+};
+use crate::core::time::Now;
+use crate::meta::Latch;
+use crate::proto::{Answer, BindAnswer, Callback, CallbackAsk, Verifier};
+use crate::types::{ClientId, VolumeId};
+
+/// A question for the reader threads.
+#[derive(Debug)]
+pub(super) struct ReadItem {
+    pub(super) op: OpId,
+    pub(super) ask: ReadAsk,
+}
+
+/// A change for the metadata thread.
+#[derive(Debug)]
+pub(super) struct StoreItem {
+    pub(super) op: OpId,
+    pub(super) ask: StoreAsk,
+}
+
+/// What the lock protects.
+pub(super) struct Locked {
+    pub(super) core: Coord,
+    out: Vec<Effect>,
+    answers: BTreeMap<Tag, oneshot::Sender<Answer>>,
+    bind_answers: BTreeMap<Tag, oneshot::Sender<BindAnswer>>,
+    pub(super) links: BTreeMap<ConnId, Arc<dyn ClientLink>>,
+    last_tag: u64,
+    last_conn: u64,
+    /// The deadline that the ticker knows of.
+    armed: Option<Now>,
+}
+
+/// How far the end of a reign has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Ending {
+    /// The core says that nothing is on its way.
+    pub(super) drained: bool,
+    /// The metadata thread has ended.
+    pub(super) store_closed: bool,
+}
+
+/// Everything that the parts of a coordinator share.
+pub(super) struct Inner {
+    pub(super) volume: VolumeId,
+    pub(super) verifier: Verifier,
+    pub(super) device: Arc<dyn BlockDevice>,
+    pub(super) latch: Arc<Latch>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) reads: Queue<ReadItem>,
+    pub(super) writes: Queue<StoreItem>,
+    pub(super) ending: watch::Sender<Ending>,
+    pub(super) rearm: Notify,
+    locked: Mutex<Locked>,
+    fencer: Arc<dyn Fencer>,
+    reports: mpsc::Sender<Report>,
+    runtime: tokio::runtime::Handle,
+    callback_timeout: std::time::Duration,
+    started: Instant,
+}
+
+/// What an [`Inner`] is made of.
+pub(super) struct Parts {
+    pub(super) volume: VolumeId,
+    pub(super) verifier: Verifier,
+    pub(super) device: Arc<dyn BlockDevice>,
+    pub(super) latch: Arc<Latch>,
+    pub(super) fencer: Arc<dyn Fencer>,
+    pub(super) reports: mpsc::Sender<Report>,
+    pub(super) callback_timeout: std::time::Duration,
+}
+
+impl Inner {
+    pub(super) fn new(core: Coord, parts: Parts) -> Inner {
+        let locked = Locked {
+            core,
+            out: Vec::new(),
+            answers: BTreeMap::new(),
+            bind_answers: BTreeMap::new(),
+            links: BTreeMap::new(),
+            last_tag: 0,
+            last_conn: 0,
+            armed: None,
+        };
+        Inner {
+            volume: parts.volume,
+            verifier: parts.verifier,
+            device: parts.device,
+            latch: parts.latch,
+            metrics: Arc::new(Metrics::default()),
+            reads: Queue::new(),
+            writes: Queue::new(),
+            ending: watch::Sender::new(Ending::default()),
+            rearm: Notify::new(),
+            locked: Mutex::new(locked),
+            fencer: parts.fencer,
+            reports: parts.reports,
+            runtime: tokio::runtime::Handle::current(),
+            callback_timeout: parts.callback_timeout,
+            started: Instant::now(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Now {
+        Now::default() + self.started.elapsed()
+    }
+
+    /// One event.
+    pub(super) fn event(self: &Arc<Self>, event: Event) {
+        self.events([event]);
+    }
+
+    /// Several events under one lock: the results of one commit.
+    pub(super) fn events(self: &Arc<Self>, events: impl IntoIterator<Item = Event>) {
+        let mut locked = self.lock();
+        for event in events {
+            self.handle(&mut locked, event);
+        }
+        self.arm(&mut locked);
+    }
+
+    /// The core, stopped first if the latch is tripped.
+    pub(super) fn lock(self: &Arc<Self>) -> parking_lot::MutexGuard<'_, Locked> {
+        let mut locked = self.locked.lock();
+        if self.latch.is_tripped() && locked.core.is_serving() {
+            self.handle(&mut locked, Event::StoreFailed);
+        }
+        locked
+    }
+
+    pub(super) fn handle(self: &Arc<Self>, locked: &mut Locked, event: Event) {
+        let mut out = std::mem::take(&mut locked.out);
+        locked.core.handle(self.now(), event, &mut out);
+        for effect in out.drain(..) {
+            self.apply(locked, effect);
+        }
+        locked.out = out;
+    }
+
+    /// Wakes the ticker if something is due sooner than it knows.
+    fn arm(&self, locked: &mut Locked) {
+        let next = locked.core.next_deadline();
+        let sooner = match (next, locked.armed) {
+            (Some(next), Some(armed)) => next < armed,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if sooner {
+            locked.armed = next;
+            self.rearm.notify_one();
+        }
+    }
+
+    /// What the ticker waits for next.
+    pub(super) fn next_deadline(self: &Arc<Self>) -> Option<Now> {
+        let mut locked = self.lock();
+        locked.armed = locked.core.next_deadline();
+        locked.armed
+    }
+
+    /// Brings a call; its answer comes over the channel.
+    pub(super) fn ask(self: &Arc<Self>, event: impl FnOnce(Tag) -> Event) -> oneshot::Receiver<Answer> {
+        let (sender, receiver) = oneshot::channel();
+        let mut locked = self.lock();
+        let tag = locked.next_tag();
+        locked.answers.insert(tag, sender);
+        self.handle(&mut locked, event(tag));
+        self.arm(&mut locked);
+        receiver
+    }
+
+    /// Brings a bind over a connection.
+    pub(super) fn ask_bind(
+        self: &Arc<Self>,
+        link: Arc<dyn ClientLink>,
+        event: impl FnOnce(Tag, ConnId) -> Event,
+    ) -> oneshot::Receiver<BindAnswer> {
+        let (sender, receiver) = oneshot::channel();
+        let mut locked = self.lock();
+        let tag = locked.next_tag();
+        locked.last_conn += 1;
+        let conn = ConnId(locked.last_conn);
+        let core = &locked.core;
+        let idle: Vec<ConnId> = locked.links.keys().filter(|c| !core.talks_over(**c)).copied().collect();
+        for old in idle {
+            locked.links.remove(&old);
+        }
+        locked.links.insert(conn, link);
+        locked.bind_answers.insert(tag, sender);
+        self.handle(&mut locked, event(tag, conn));
+        self.arm(&mut locked);
+        receiver
+    }
+
+    fn apply(self: &Arc<Self>, locked: &mut Locked, effect: Effect) {
+        match effect {
+            Effect::Answer { tag, answer } => {
+                // Whoever asked may be gone; the answer is stored, or the request may run again.
+                locked.answers.remove(&tag).map(|to| to.send(answer));
+            }
+            Effect::AnswerBind { tag, answer } => {
+                locked.bind_answers.remove(&tag).map(|to| to.send(answer));
+            }
+            Effect::Read { op, ask } => {
+                self.reads.push(ReadItem { op, ask });
+            }
+            Effect::Store { op, ask } => {
+                self.writes.push(StoreItem { op, ask });
+            }
+            Effect::Callback { id, conn, client, ask } => match locked.links.get(&conn) {
+                Some(link) => self.call_back(id, Arc::clone(link), client, ask),
+                None => tracing::debug!(%client, "no connection for a callback"),
+            },
+            Effect::Fence { client, purpose } => self.fence(client, purpose),
+            Effect::Drained => self.ending.send_modify(|e| e.drained = true),
+            Effect::Report(report) => self.report(report),
+        }
+    }
+
+    fn report(&self, report: Report) {
+        tracing::info!(volume = %self.volume, ?report, "coordinator");
+        if self.reports.try_send(report).is_err() {
+            tracing::debug!("nobody listens to the coordinator's reports");
+        }
+    }
+
+    fn call_back(self: &Arc<Self>, id: CallbackId, link: Arc<dyn ClientLink>, client: ClientId, ask: CallbackAsk) {
+        self.metrics.callbacks.add(1);
+        let inner = Arc::clone(self);
+        let callback = Callback { volume: self.volume, client, ask };
+        self.runtime.spawn(async move {
+            let answer = tokio::time::timeout(inner.callback_timeout, link.callback(callback)).await.unwrap_or(None);
+            inner.event(Event::CallbackDone { id, answer });
+        });
+    }
+
+    fn fence(self: &Arc<Self>, client: ClientId, purpose: FencePurpose) {
+        let inner = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let result = match inner.fencer.fence(client, purpose).await {
+                Ok(proof) if proof.client() == client => Ok(proof.fence_gen()),
+                Ok(proof) => Err(format!("the fence was of {} instead", proof.client())),
+                Err(why) => Err(why),
+            };
+            inner.event(Event::FenceDone { client, purpose, result });
+        });
+    }
+
+    /// No more work for the threads; they end when they have done what is queued.
+    pub(super) fn close_queues(&self) {
+        self.reads.close();
+        self.writes.close();
+    }
+}
+
+impl Locked {
+    fn next_tag(&mut self) -> Tag {
+        self.last_tag += 1;
+        Tag(self.last_tag)
+    }
+}

@@ -1,0 +1,111 @@
+//! Redirected I/O: from the calling task straight to the device.
+//!
+//! The core's check and guard are one step under its lock; the payload moves into the request as it came, a read's
+//! memory moves into the answer. The guard goes back from the completion, whatever became of the task that asked:
+//! only then can nothing of the request reach the disk any more.
+
+use std::sync::Arc;
+
+use block::buf::AlignedBuf;
+use block::device::{Completion, Done, Io};
+use block::error::{IoError, IoErrorKind};
+use block::units::ByteOffset;
+use rustix::io::Errno;
+use tokio::sync::oneshot;
+
+use super::actor::Inner;
+use crate::core::coord::{Event, GuardId};
+use crate::proto::{Redirect, RedirectAnswer, RedirectOp};
+
+/// The longest redirected request: what a FUSE request may carry.
+const MAX_LEN: u32 = 1 << 20;
+
+/// A guard on its way through the device.
+struct Guarded {
+    inner: Arc<Inner>,
+    guard: GuardId,
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.inner.event(Event::RedirectEnded { guard: self.guard });
+    }
+}
+
+/// Executes one request.
+pub(super) async fn redirect(
+    inner: &Arc<Inner>,
+    request: Redirect,
+    payload: Option<AlignedBuf>,
+) -> (RedirectAnswer, Option<AlignedBuf>) {
+    inner.metrics.redirects.add(1);
+    let done = match begin(inner, &request, payload) {
+        Ok(done) => done,
+        Err(answer) => return (answer, None),
+    };
+    let Done { result, buf } = done.await.unwrap_or(Done { result: Err(IoError::dropped()), buf: None });
+    match result {
+        Ok(()) => {
+            count(inner, &request);
+            let data = if request.op == RedirectOp::Read { buf } else { None };
+            (RedirectAnswer::Done { verifier: inner.verifier }, data)
+        }
+        Err(e) => (refusal(&e), None),
+    }
+}
+
+fn begin(
+    inner: &Arc<Inner>,
+    request: &Redirect,
+    payload: Option<AlignedBuf>,
+) -> Result<oneshot::Receiver<Done>, RedirectAnswer> {
+    let invalid = RedirectAnswer::Errno(Errno::INVAL.raw_os_error());
+    let len = usize::try_from(request.len).unwrap_or(usize::MAX);
+    let fits = match (request.op, &payload) {
+        (RedirectOp::Write, Some(data)) => data.len() == len && request.len <= MAX_LEN,
+        (RedirectOp::Write, None) => false,
+        (RedirectOp::Read, _) => request.len > 0 && request.len <= MAX_LEN,
+        (RedirectOp::Flush, _) => true,
+    };
+    if !fits || request.volume != inner.volume {
+        return Err(invalid);
+    }
+    let guard = inner.lock().core.redirect_begin(request)?;
+    let guarded = Guarded { inner: Arc::clone(inner), guard };
+    let (sender, receiver) = oneshot::channel();
+    let completion = Completion::new(move |done| {
+        drop(guarded);
+        // Nobody waits any more: its connection is gone, and the client asks again.
+        let _ = sender.send(done);
+    });
+    let at = ByteOffset(request.at);
+    let io = match (request.op, payload) {
+        (RedirectOp::Write, Some(data)) => Io::write(at, data, false, completion),
+        (RedirectOp::Read, _) => Io::read(at, len, completion),
+        (RedirectOp::Flush | RedirectOp::Write, _) => Io::flush(completion),
+    };
+    inner.device.submit(io);
+    Ok(receiver)
+}
+
+fn count(inner: &Inner, request: &Redirect) {
+    match request.op {
+        RedirectOp::Read => inner.metrics.redirected_read.add(u64::from(request.len)),
+        RedirectOp::Write => inner.metrics.redirected_written.add(u64::from(request.len)),
+        RedirectOp::Flush => {}
+    }
+}
+
+/// What is wrong with the way to the disk is this node's trouble, not the request's: the client keeps it and asks the
+/// next coordinator. Only what the disk itself says of these blocks is the application's.
+fn refusal(e: &IoError) -> RedirectAnswer {
+    match e.kind {
+        IoErrorKind::NoPath
+        | IoErrorKind::TimedOut
+        | IoErrorKind::Aborted
+        | IoErrorKind::Fenced
+        | IoErrorKind::ShuttingDown
+        | IoErrorKind::Dropped => RedirectAnswer::StaleEpoch { hint: None },
+        _ => RedirectAnswer::Errno(e.errno()),
+    }
+}

@@ -1,0 +1,181 @@
+//! Session calls: into slots, out to the coordinator, and what their answers change here.
+
+use crate::core::time::Now;
+use crate::proto::{Answer, Call, OpenRequest, Reply, Request};
+use crate::types::*;
+
+use super::binding::Binding;
+use super::event::{CallFailure, Effect, Ticket};
+use super::held::{Recalled, Standing};
+use super::slots::InSlot;
+use super::{Client, OpenFile, Own};
+
+impl Client {
+    pub(super) fn submit(&mut self, ticket: Ticket, request: Request, out: &mut Vec<Effect>) {
+        if matches!(self.binder.state, Binding::Evicted { .. }) {
+            return out.push(Effect::Reply { ticket, result: Err(CallFailure::Evicted) });
+        }
+        self.place(ticket, request, out);
+    }
+
+    pub(super) fn submit_own(&mut self, own: Own, request: Request, out: &mut Vec<Effect>) {
+        let ticket = Ticket(self.next_own);
+        self.next_own += 1;
+        self.own.insert(ticket, own);
+        self.place(ticket, request, out);
+    }
+
+    fn place(&mut self, ticket: Ticket, request: Request, out: &mut Vec<Effect>) {
+        match &request {
+            // What a release was sent for is never re-asserted.
+            Request::Release { handle, .. } => {
+                self.opens.remove(handle);
+            }
+            Request::Commit { give_back, .. } => give_back.iter().for_each(|id| self.layouts.returning(*id)),
+            _ => {}
+        }
+        let slot = self.slots.submit(ticket, request);
+        if let (Some(slot), Some(bind)) = (slot, self.binder.bound()) {
+            self.send(slot, bind, out);
+        }
+    }
+
+    fn send(&mut self, slot: SlotRef, bind: Bind, out: &mut Vec<Effect>) {
+        if let Some((seq, request)) = self.slots.send(slot) {
+            let call = Call { volume: self.config.volume, client: self.config.client, bind, slot, seq, request };
+            out.push(Effect::SendCall { call: Box::new(call) });
+        }
+    }
+
+    /// Everything unanswered again, each in its slot under its number.
+    pub(super) fn resend(&mut self, bind: Bind, out: &mut Vec<Effect>) {
+        for (slot, _) in self.slots.occupied() {
+            self.send(slot, bind, out);
+        }
+    }
+
+    pub(super) fn cancel(&mut self, ticket: Ticket, out: &mut Vec<Effect>) {
+        if self.slots.cancel(ticket, self.binder.bound().is_some()) {
+            out.push(Effect::Reply { ticket, result: Err(CallFailure::Interrupted) });
+        }
+    }
+
+    pub(super) fn let_interrupted_go(&mut self, out: &mut Vec<Effect>) {
+        for ticket in self.slots.abandon_interrupted() {
+            out.push(Effect::Reply { ticket, result: Err(CallFailure::Interrupted) });
+        }
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        now: Now,
+        bind: Bind,
+        slot: SlotRef,
+        seq: u64,
+        answer: Answer,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.binder.bound() != Some(bind) || self.slots.get(slot, seq).is_none() {
+            return;
+        }
+        let result = match answer {
+            Answer::Ok(reply) => Ok(reply),
+            Answer::Errno(errno) => Err(errno),
+            Answer::StaleEpoch { hint } => {
+                let newer = hint.is_some_and(|h| self.binder.heard(h));
+                return self.unbind(now, newer, out);
+            }
+            Answer::StaleBind => return self.unbind(now, false, out),
+            Answer::Evicted { reason } => return self.evict(reason, out),
+            Answer::BadSequence { expected } => {
+                return self.evict(format!("slot {slot:?}: sent {seq}, the coordinator expected {expected}"), out);
+            }
+        };
+        let Some((done, next)) = self.slots.finish(slot, seq) else { return };
+        if let Some(next) = next {
+            self.send(next, bind, out);
+        }
+        self.finished(now, done, result, out);
+    }
+
+    fn finished(&mut self, now: Now, done: InSlot, result: Result<Reply, i32>, out: &mut Vec<Effect>) {
+        let InSlot { ticket, request, abandoned, .. } = done;
+        let recall_at_once = self.take_effect(ticket, &request, abandoned, &result, out);
+        match self.own.remove(&ticket) {
+            Some(own) => self.own_answered(now, own, result, out),
+            None if abandoned => {}
+            None => out.push(Effect::Reply { ticket, result: result.map_err(CallFailure::Errno) }),
+        }
+        if let Some((layout, ino)) = recall_at_once {
+            let recalled = self.recall(layout, ino, out);
+            debug_assert_eq!(recalled, Recalled::Start);
+        }
+        if let Request::LayoutGet { ino, .. } = request
+            && !self
+                .slots
+                .requests()
+                .any(|(_, _, r)| matches!(r.request, Request::LayoutGet { ino: i, .. } if i == ino))
+        {
+            self.layouts.forget_early(ino);
+        }
+    }
+
+    /// What an answer changes here, whether or not its caller is still there. The layout returned has been recalled
+    /// already.
+    fn take_effect(
+        &mut self,
+        ticket: Ticket,
+        request: &Request,
+        abandoned: bool,
+        result: &Result<Reply, i32>,
+        out: &mut Vec<Effect>,
+    ) -> Option<(LayoutId, InodeNo)> {
+        match (request, result) {
+            (Request::LayoutGet { .. }, Ok(Reply::Layout(grant))) => {
+                let recalled = self.layouts.grant(grant);
+                out.push(Effect::Granted { ticket, grant: grant.clone() });
+                return recalled.then_some((grant.id, grant.ino));
+            }
+            (Request::Open { ino, open }, Ok(_)) => self.opened(*ino, *open, abandoned, out),
+            (Request::Create { open: Some(open), .. }, Ok(Reply::Created { attr, opened: true })) => {
+                self.opened(attr.ino, *open, abandoned, out)
+            }
+            (Request::Commit { give_back, .. }, Ok(_)) => {
+                give_back.iter().for_each(|id| self.drop_layout(*id, false, out))
+            }
+            // A return that failed is tried again when the shell says once more that it is settled.
+            (Request::Commit { give_back, .. }, Err(_)) => {
+                for id in give_back {
+                    if let Some(l) = self.layouts.advance(*id, Standing::Returning, Standing::Settling) {
+                        out.push(Effect::Settle { layout: *id, ino: l.ino });
+                    }
+                }
+            }
+            (Request::Goodbye, Ok(_)) => self.evict("unmounted".to_owned(), out),
+            _ => {}
+        }
+        None
+    }
+
+    fn opened(&mut self, ino: InodeNo, open: OpenRequest, abandoned: bool, out: &mut Vec<Effect>) {
+        self.opens.insert(open.handle, OpenFile { ino, flags: open.flags });
+        if abandoned {
+            self.submit_own(Own::Release, Request::Release { ino, handle: open.handle }, out);
+        }
+    }
+
+    fn own_answered(&mut self, now: Now, own: Own, result: Result<Reply, i32>, out: &mut Vec<Effect>) {
+        match own {
+            Own::PathLost => self.path_lost_answered(now, result),
+            Own::PathBack => self.path_back_answered(now, result, out),
+            Own::Return | Own::Release => {}
+            Own::Reopen { handle, ino, .. } if result.is_err() => {
+                self.opens.remove(&handle);
+                out.push(Effect::HandleLost { handle, ino });
+            }
+            Own::Reopen { handle, ino, flags } => {
+                self.opens.insert(handle, OpenFile { ino, flags });
+            }
+        }
+    }
+}

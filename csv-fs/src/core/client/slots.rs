@@ -1,0 +1,217 @@
+//! Request slots, the client's side.
+//!
+//! A request takes a free slot of its table (or waits in that table's queue), goes out with the slot's next sequence
+//! number, and holds slot and number until its answer has come, however many coordinators that takes. A resend
+//! carries the same pair, so a request whose answer was stored is replayed, not executed again.
+//!
+//! Interleaving prevented: 64 ordinary requests of all nodes wait for recalls of one another; the commits that would
+//! answer those recalls find no slot, and nothing moves again. Commits, returns and releases have a table of their own
+//! (rule `ReturnsHaveOwnSlots`), and nothing in it waits for a recall.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::core::rules::{Rule, Rules};
+use crate::proto::Request;
+use crate::types::{ORDINARY_SLOTS, RETURN_SLOTS, SlotRef, SlotTable};
+
+use super::event::Ticket;
+
+/// A request that has its slot.
+#[derive(Debug)]
+pub(super) struct InSlot {
+    pub(super) ticket: Ticket,
+    pub(super) request: Request,
+    /// It went out at least once: the coordinator may have executed it.
+    pub(super) sent: bool,
+    /// The caller has gone; the answer is only looked at for what it leaves behind.
+    pub(super) abandoned: bool,
+    /// The caller was interrupted, and is let go as soon as there is no coordinator.
+    pub(super) interrupted: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    /// Sequence number of the last request.
+    seq: u64,
+    busy: Option<InSlot>,
+}
+
+#[derive(Debug)]
+struct Table {
+    slots: Vec<Slot>,
+    waiting: VecDeque<(Ticket, Request)>,
+}
+
+impl Table {
+    fn new(n: u8) -> Table {
+        Table { slots: (0..n).map(|_| Slot { seq: 0, busy: None }).collect(), waiting: VecDeque::new() }
+    }
+
+    /// Lowest free slot first: the coordinator's stored answers stay few.
+    fn place(&mut self, table: SlotTable, ticket: Ticket, request: Request) -> Option<SlotRef> {
+        let Some(index) = self.slots.iter().position(|s| s.busy.is_none()) else {
+            self.waiting.push_back((ticket, request));
+            return None;
+        };
+        let slot = &mut self.slots[index];
+        slot.seq += 1;
+        slot.busy = Some(InSlot { ticket, request, sent: false, abandoned: false, interrupted: false });
+        Some(SlotRef { table, index: index as u8 })
+    }
+}
+
+/// Both tables of one session.
+#[derive(Debug)]
+pub(super) struct Slots {
+    ordinary: Table,
+    returns: Table,
+    by_ticket: BTreeMap<Ticket, SlotRef>,
+    rules: Rules,
+}
+
+impl Slots {
+    pub(super) fn new(rules: Rules) -> Slots {
+        Slots {
+            ordinary: Table::new(ORDINARY_SLOTS),
+            returns: Table::new(RETURN_SLOTS),
+            by_ticket: BTreeMap::new(),
+            rules,
+        }
+    }
+
+    /// Puts a request into a slot; `None` if it has to wait for one.
+    pub(super) fn submit(&mut self, ticket: Ticket, request: Request) -> Option<SlotRef> {
+        let table = match request.table() {
+            SlotTable::Return if self.rules.has(Rule::ReturnsHaveOwnSlots) => SlotTable::Return,
+            _ => SlotTable::Ordinary,
+        };
+        let slot = self.table(table).place(table, ticket, request)?;
+        self.by_ticket.insert(ticket, slot);
+        Some(slot)
+    }
+
+    /// The request in a slot if `seq` is its number.
+    pub(super) fn get(&self, slot: SlotRef, seq: u64) -> Option<&InSlot> {
+        let place = self.table_ref(slot.table).slots.get(usize::from(slot.index))?;
+        (place.seq == seq).then_some(place.busy.as_ref()).flatten()
+    }
+
+    /// Marks a slot's request as sent and returns what to send.
+    pub(super) fn send(&mut self, slot: SlotRef) -> Option<(u64, Request)> {
+        let place = self.table(slot.table).slots.get_mut(usize::from(slot.index))?;
+        let busy = place.busy.as_mut()?;
+        busy.sent = true;
+        Some((place.seq, busy.request.clone()))
+    }
+
+    /// Ends a slot's request. The second value is the slot of a request that waited for one.
+    pub(super) fn finish(&mut self, slot: SlotRef, seq: u64) -> Option<(InSlot, Option<SlotRef>)> {
+        self.get(slot, seq)?;
+        let table = self.table(slot.table);
+        let done = table.slots[usize::from(slot.index)].busy.take()?;
+        let next = table.waiting.pop_front().and_then(|(ticket, request)| {
+            let placed = table.place(slot.table, ticket, request);
+            placed.map(|s| (ticket, s))
+        });
+        self.by_ticket.remove(&done.ticket);
+        if let Some((ticket, placed)) = next {
+            self.by_ticket.insert(ticket, placed);
+        }
+        Some((done, next.map(|(_, s)| s)))
+    }
+
+    /// Every occupied slot, return table first.
+    pub(super) fn occupied(&self) -> Vec<(SlotRef, u64)> {
+        let of = |table: SlotTable, t: &Table| -> Vec<(SlotRef, u64)> {
+            let slots = t.slots.iter().enumerate().filter(|(_, s)| s.busy.is_some());
+            slots.map(|(i, s)| (SlotRef { table, index: i as u8 }, s.seq)).collect()
+        };
+        let mut all = of(SlotTable::Return, &self.returns);
+        all.extend(of(SlotTable::Ordinary, &self.ordinary));
+        all
+    }
+
+    /// Requests in slots, with their place.
+    pub(super) fn requests(&self) -> impl Iterator<Item = (SlotRef, u64, &InSlot)> {
+        self.occupied().into_iter().filter_map(|(slot, seq)| Some((slot, seq, self.get(slot, seq)?)))
+    }
+
+    /// The caller was interrupted. `true` if it is let go now: it never got a slot, its request was never sent, or no
+    /// coordinator is bound. Else it is let go when the binding is lost.
+    pub(super) fn cancel(&mut self, ticket: Ticket, bound: bool) -> bool {
+        for table in [&mut self.ordinary, &mut self.returns] {
+            if let Some(at) = table.waiting.iter().position(|(t, _)| *t == ticket) {
+                table.waiting.remove(at);
+                return true;
+            }
+        }
+        let Some(slot) = self.by_ticket.get(&ticket).copied() else { return false };
+        let Some(busy) = &mut self.table(slot.table).slots[usize::from(slot.index)].busy else { return false };
+        if !busy.sent {
+            self.withdraw(slot);
+            return true;
+        }
+        busy.interrupted = true;
+        let go = !busy.abandoned && !bound;
+        busy.abandoned |= go;
+        go
+    }
+
+    /// Empties a slot whose request was never sent: its number was not used.
+    fn withdraw(&mut self, slot: SlotRef) {
+        let table = self.table(slot.table);
+        let place = &mut table.slots[usize::from(slot.index)];
+        place.seq -= 1;
+        let gone = place.busy.take();
+        let next = table.waiting.pop_front().and_then(|(t, r)| Some((t, table.place(slot.table, t, r)?)));
+        if let Some(gone) = gone {
+            self.by_ticket.remove(&gone.ticket);
+        }
+        self.by_ticket.extend(next);
+    }
+
+    /// The binding was lost: interrupted callers do not wait for the next one.
+    pub(super) fn abandon_interrupted(&mut self) -> Vec<Ticket> {
+        let mut gone = Vec::new();
+        for table in [&mut self.ordinary, &mut self.returns] {
+            let waiting =
+                table.slots.iter_mut().filter_map(|s| s.busy.as_mut()).filter(|b| b.interrupted && !b.abandoned);
+            gone.extend(waiting.map(|b| {
+                b.abandoned = true;
+                b.ticket
+            }));
+        }
+        gone
+    }
+
+    /// Ends everything: an eviction. The callers that are still there.
+    pub(super) fn clear(&mut self) -> Vec<Ticket> {
+        let mut callers = Vec::new();
+        for table in [&mut self.ordinary, &mut self.returns] {
+            let in_slots = table.slots.iter_mut().filter_map(|s| s.busy.take());
+            callers.extend(in_slots.filter(|b| !b.abandoned).map(|b| b.ticket));
+            callers.extend(table.waiting.drain(..).map(|(t, _)| t));
+        }
+        *self = Slots::new(self.rules);
+        callers
+    }
+
+    fn table(&mut self, table: SlotTable) -> &mut Table {
+        match table {
+            SlotTable::Ordinary => &mut self.ordinary,
+            SlotTable::Return => &mut self.returns,
+        }
+    }
+
+    fn table_ref(&self, table: SlotTable) -> &Table {
+        match table {
+            SlotTable::Ordinary => &self.ordinary,
+            SlotTable::Return => &self.returns,
+        }
+    }
+
+    /// Requests that wait for a slot.
+    pub(super) fn waiting(&self) -> usize {
+        self.ordinary.waiting.len() + self.returns.waiting.len()
+    }
+}

@@ -1,0 +1,181 @@
+use super::*;
+use crate::proto::CommitBody;
+
+fn getattr() -> Request {
+    Request::Getattr { ino: INO }
+}
+
+#[test]
+fn asks_who_then_binds_to_the_best_hint_and_sends_what_waited() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.event(Event::Tick), vec![Effect::AskWho]);
+    assert_eq!(rig.submit(1, getattr()), vec![]);
+    let out = rig.event(Event::Hint(hint(5, 1)));
+    let request = BindRequest {
+        volume: VolumeId(1),
+        client: me(),
+        bind: Bind(1),
+        fence_gen: FenceGen(3),
+        has_path: true,
+        reassert: Vec::new(),
+    };
+    assert_eq!(out, vec![Effect::SendBind { to: hint(5, 1), request: Box::new(request) }]);
+    let out = rig.event(Event::BindAnswered { bind: Bind(1), answer: bound_answer(5, Vec::new()) });
+    assert_eq!(out[0], Effect::Bound { epoch: Epoch(5), first: true, grants: Vec::new() });
+    let call = sent_call(&out);
+    assert_eq!((call.bind, call.seq, call.slot.index), (Bind(1), 1, 0));
+    assert_eq!(out.len(), 2);
+}
+
+#[test]
+fn nothing_is_resent_before_bind_is_answered_and_then_with_slot_and_number_unchanged() {
+    let mut rig = Rig::bound();
+    let first = sent_call(&rig.submit(1, getattr()));
+    assert_eq!(rig.event(Event::LinkLost { bind: Bind(1) }), vec![Effect::Unbound]);
+    let out = rig.event(Event::Hint(hint(6, 3)));
+    assert!(matches!(out[..], [Effect::SendBind { .. }]), "only the bind: {out:?}");
+    assert_eq!(rig.submit(2, getattr()), vec![], "a new request waits too");
+    let out = rig.event(Event::BindAnswered { bind: Bind(2), answer: bound_answer(6, Vec::new()) });
+    let calls: Vec<_> = out
+        .iter()
+        .filter_map(|e| if let Effect::SendCall { call } = e { Some((call.slot, call.seq, call.bind)) } else { None })
+        .collect();
+    let slot = |index| SlotRef { table: SlotTable::Ordinary, index };
+    assert_eq!(calls, vec![(slot(0), first.seq, Bind(2)), (slot(1), 1, Bind(2))]);
+}
+
+#[test]
+fn an_answer_over_the_old_connection_is_not_looked_at() {
+    let mut rig = Rig::bound();
+    let call = sent_call(&rig.submit(1, getattr()));
+    rig.event(Event::LinkLost { bind: Bind(1) });
+    assert_eq!(rig.answer(&call, Answer::Errno(2)), vec![]);
+    assert_eq!(rig.core.load().0, 1, "still in its slot");
+}
+
+#[test]
+fn a_newer_epoch_ends_the_binding_and_an_older_one_is_not_heard() {
+    let mut rig = Rig::bound();
+    assert_eq!(rig.event(Event::Hint(hint(4, 3))), vec![]);
+    let out = rig.event(Event::Hint(hint(6, 3)));
+    assert!(matches!(&out[..], [Effect::Unbound, Effect::SendBind { to, .. }] if *to == hint(6, 3)), "{out:?}");
+    let out = rig.event(Event::BindAnswered { bind: Bind(2), answer: bound_answer(4, Vec::new()) });
+    assert!(!out.iter().any(|e| matches!(e, Effect::Bound { .. })), "a lower epoch is refused: {out:?}");
+}
+
+#[test]
+fn a_failed_bind_is_tried_again_under_a_higher_number_after_a_growing_pause_and_others_are_asked() {
+    let mut rig = Rig::new();
+    rig.event(Event::Hint(hint(5, 1)));
+    assert_eq!(rig.event(Event::BindFailed { bind: Bind(1) }), vec![]);
+    assert_eq!(rig.core.next_deadline(), Some(Now(50)));
+    let out = rig.after(50);
+    assert!(
+        matches!(&out[..], [Effect::AskWho, Effect::SendBind { request, .. }] if request.bind == Bind(2)),
+        "{out:?}"
+    );
+    rig.event(Event::BindFailed { bind: Bind(2) });
+    assert_eq!(rig.core.next_deadline(), Some(Now(150)));
+}
+
+#[test]
+fn stale_epoch_leads_to_the_coordinator_it_names_and_the_call_goes_there() {
+    let mut rig = Rig::bound();
+    let call = sent_call(&rig.submit(1, getattr()));
+    let out = rig.answer(&call, Answer::StaleEpoch { hint: Some(hint(6, 3)) });
+    assert!(matches!(&out[..], [Effect::Unbound, Effect::SendBind { to, .. }] if *to == hint(6, 3)), "{out:?}");
+    let out = rig.event(Event::BindAnswered { bind: Bind(2), answer: bound_answer(6, Vec::new()) });
+    assert_eq!((sent_call(&out).slot, sent_call(&out).seq), (call.slot, call.seq));
+}
+
+#[test]
+fn opens_are_reasserted_until_their_release_was_sent() {
+    let mut rig = Rig::bound();
+    for handle in [1, 2] {
+        let call = sent_call(&rig.submit(handle, open(handle)));
+        rig.answer(&call, Answer::Ok(Reply::Done));
+    }
+    rig.submit(3, Request::Release { ino: INO, handle: HandleId(1) });
+    let out = rig.event(Event::Hint(hint(6, 3)));
+    let Effect::SendBind { request, .. } = &out[1] else { panic!("{out:?}") };
+    assert_eq!(request.reassert, vec![Reassert::Open { ino: INO, handle: HandleId(2), flags: 2 }]);
+}
+
+#[test]
+fn an_interrupt_takes_effect_without_a_coordinator_and_not_with_one() {
+    let mut rig = Rig::bound();
+    rig.submit(1, getattr());
+    assert_eq!(rig.event(Event::Cancel { ticket: Ticket(1) }), vec![]);
+    let out = rig.event(Event::LinkLost { bind: Bind(1) });
+    assert_eq!(out, vec![Effect::Unbound, Effect::Reply { ticket: Ticket(1), result: Err(CallFailure::Interrupted) }]);
+    rig.submit(2, getattr());
+    let out = rig.event(Event::Cancel { ticket: Ticket(2) });
+    assert_eq!(out, vec![Effect::Reply { ticket: Ticket(2), result: Err(CallFailure::Interrupted) }]);
+    rig.bind_to(6, 3);
+    assert_eq!(rig.core.load().0, 1, "what was sent keeps its slot, what was not is gone");
+}
+
+#[test]
+fn what_an_interrupted_open_leaves_behind_is_released() {
+    let mut rig = Rig::bound();
+    rig.submit(1, open(4));
+    rig.event(Event::LinkLost { bind: Bind(1) });
+    rig.event(Event::Cancel { ticket: Ticket(1) });
+    rig.event(Event::Hint(hint(6, 3)));
+    let out = rig.event(Event::BindAnswered { bind: Bind(2), answer: bound_answer(6, Vec::new()) });
+    let out = rig.answer(&sent_call(&out), Answer::Ok(Reply::Done));
+    assert_eq!(sent_call(&out).request, Request::Release { ino: INO, handle: HandleId(4) });
+}
+
+#[test]
+fn requests_beyond_the_slots_wait_and_returns_do_not_wait_with_them() {
+    let mut rig = Rig::bound();
+    for ticket in 1..=65 {
+        let out = rig.submit(ticket, getattr());
+        assert_eq!(out.len(), usize::from(ticket <= 64));
+    }
+    let commit = Request::Commit { ino: INO, commit: CommitBody::default(), give_back: Vec::new() };
+    assert_eq!(sent_call(&rig.submit(100, commit)).slot, SlotRef { table: SlotTable::Return, index: 0 });
+}
+
+#[test]
+fn eviction_fails_every_caller_drops_every_layout_and_a_new_life_opens_the_sound_handles_again() {
+    let mut rig = Rig::bound();
+    for handle in [1, 2] {
+        let call = sent_call(&rig.submit(handle, open(handle)));
+        rig.answer(&call, Answer::Ok(Reply::Done));
+    }
+    rig.hold(grant(70, BlockRange::ALL, LayoutMode::Exclusive));
+    let call = sent_call(&rig.submit(5, getattr()));
+    let out = rig.answer(&call, Answer::Evicted { reason: "no answer to a recall".into() });
+    assert_eq!(
+        out,
+        vec![
+            Effect::Unbound,
+            Effect::CloseDirect,
+            Effect::Dropped { layout: LayoutId(70), ino: INO, lost: true },
+            Effect::Reply { ticket: Ticket(5), result: Err(CallFailure::Evicted) },
+            Effect::Evicted { reason: "no answer to a recall".into() },
+        ]
+    );
+    assert_eq!(rig.submit(6, getattr()), vec![Effect::Reply { ticket: Ticket(6), result: Err(CallFailure::Evicted) }]);
+    let next = ClientId { incarnation: Incarnation(10), ..me() };
+    let out = rig.event(Event::Reborn { client: next, fence_gen: FenceGen(8), poisoned: vec![HandleId(1)] });
+    assert_eq!(out[0], Effect::OpenDirect);
+    let Effect::SendBind { request, .. } = &out[1] else { panic!("{out:?}") };
+    assert_eq!(
+        (request.client, request.bind, request.fence_gen, request.reassert.len()),
+        (next, Bind(1), FenceGen(8), 0)
+    );
+    let answer = BindAnswer::Bound {
+        epoch: Epoch(5),
+        grace: false,
+        grants: Vec::new(),
+        refused: Vec::new(),
+        fence_gen: FenceGen(8),
+        verifier: verifier(5),
+    };
+    let out = rig.event(Event::BindAnswered { bind: Bind(1), answer });
+    assert_eq!(sent_call(&out).request, open(2));
+    assert_eq!(sent_call(&out).seq, 1, "a new session counts from 1");
+}

@@ -1,0 +1,133 @@
+use super::*;
+use crate::proto::CommitBody;
+
+#[test]
+fn a_recalled_layout_is_returned_only_after_guards_are_gone_and_it_is_committed() {
+    let mut rig = Rig::bound();
+    rig.hold(grant(70, BlockRange::ALL, LayoutMode::Exclusive));
+    let withdraw = Effect::Withdraw { layout: LayoutId(70), ino: INO };
+    assert_eq!(rig.recall(70), vec![withdraw, Effect::AnswerCallback(CallbackAnswer::Accepted)]);
+    assert_eq!(rig.recall(70), vec![Effect::AnswerCallback(CallbackAnswer::Accepted)], "asked twice, begun once");
+    assert_eq!(rig.event(Event::Settled { layout: LayoutId(70) }), vec![], "not before it is drained");
+    assert_eq!(
+        rig.event(Event::Drained { layout: LayoutId(70) }),
+        vec![Effect::Settle { layout: LayoutId(70), ino: INO }]
+    );
+    let call = sent_call(&rig.event(Event::Settled { layout: LayoutId(70) }));
+    assert_eq!(call.slot.table, SlotTable::Return);
+    assert_eq!(
+        call.request,
+        Request::Commit { ino: INO, commit: CommitBody::default(), give_back: vec![LayoutId(70)] }
+    );
+    let out = rig.answer(&call, Answer::Ok(Reply::Done));
+    assert_eq!(out, vec![Effect::Dropped { layout: LayoutId(70), ino: INO, lost: false }]);
+    assert_eq!(rig.recall(70), vec![Effect::AnswerCallback(CallbackAnswer::NotHeld)]);
+}
+
+/// The recall travels in its own task and overtakes the answer that grants the layout.
+#[test]
+fn a_recall_that_overtakes_its_grant_is_not_answered_with_not_held() {
+    let mut rig = Rig::bound();
+    let call = sent_call(&rig.submit(1, Request::LayoutGet { ino: INO, range: BlockRange::ALL, want: Want::Read }));
+    assert_eq!(rig.recall(70), vec![Effect::AnswerCallback(CallbackAnswer::Accepted)]);
+    let given = grant(70, BlockRange::ALL, LayoutMode::Shared);
+    let out = rig.answer(&call, Answer::Ok(Reply::Layout(given.clone())));
+    assert_eq!(
+        out,
+        vec![
+            Effect::Granted { ticket: Ticket(1), grant: given.clone() },
+            Effect::Reply { ticket: Ticket(1), result: Ok(Reply::Layout(given)) },
+            Effect::Withdraw { layout: LayoutId(70), ino: INO },
+        ]
+    );
+}
+
+#[test]
+fn a_recall_while_the_route_is_draining_says_so() {
+    let mut rig = Rig::bound();
+    rig.hold(grant(70, BlockRange::ALL, LayoutMode::Shared));
+    rig.event(Event::PathSuspect { reason: Reason::IoTimedOut });
+    let out = rig.recall(70);
+    assert_eq!(
+        out,
+        vec![Effect::Withdraw { layout: LayoutId(70), ino: INO }, Effect::AnswerCallback(CallbackAnswer::Draining)]
+    );
+    let progress = Event::Asked { client: me(), ask: CallbackAsk::Progress, dirty: false };
+    assert_eq!(rig.event(progress), vec![Effect::AnswerCallback(CallbackAnswer::Draining)]);
+}
+
+#[test]
+fn a_sync_of_a_clean_file_is_answered_not_held() {
+    let mut rig = Rig::bound();
+    let ask = CallbackAsk::Sync { ino: INO, number: 4 };
+    let clean = Event::Asked { client: me(), ask: ask.clone(), dirty: false };
+    assert_eq!(rig.event(clean), vec![Effect::AnswerCallback(CallbackAnswer::NotHeld)]);
+    let dirty = Event::Asked { client: me(), ask, dirty: true };
+    assert_eq!(
+        rig.event(dirty),
+        vec![Effect::Sync { ino: INO, number: 4 }, Effect::AnswerCallback(CallbackAnswer::Accepted)]
+    );
+}
+
+#[test]
+fn a_callback_to_another_incarnation_changes_nothing() {
+    let mut rig = Rig::bound();
+    rig.hold(grant(70, BlockRange::ALL, LayoutMode::Shared));
+    let old = ClientId { incarnation: Incarnation(8), ..me() };
+    let out = rig.event(Event::Asked {
+        client: old,
+        ask: CallbackAsk::Recall { layout: LayoutId(70), ino: INO },
+        dirty: false,
+    });
+    assert_eq!(out, vec![Effect::AnswerCallback(CallbackAnswer::WrongIncarnation)]);
+    assert_eq!(rig.core.layout(LayoutId(70)).map(|l| l.standing), Some(Standing::Held));
+}
+
+#[test]
+fn layouts_are_reasserted_and_those_refused_are_dropped_as_lost() {
+    let mut rig = Rig::bound();
+    rig.hold(grant(70, BlockRange::new(0, 8), LayoutMode::Exclusive));
+    rig.hold(grant(71, BlockRange::new(8, 16), LayoutMode::Shared));
+    let out = rig.event(Event::Hint(hint(6, 3)));
+    let Effect::SendBind { request, .. } = &out[1] else { panic!("{out:?}") };
+    assert_eq!(request.reassert.len(), 2);
+    assert!(rig.core.gate_open(), "in-place direct I/O goes on while there is no coordinator");
+    let out = rig.event(Event::BindAnswered { bind: Bind(2), answer: bound_answer(6, vec![LayoutId(70)]) });
+    assert_eq!(out[1], Effect::Dropped { layout: LayoutId(70), ino: INO, lost: true });
+    assert!(rig.core.layout(LayoutId(70)).is_none());
+    assert!(rig.core.layout(LayoutId(71)).is_some());
+}
+
+/// A layout whose return was sent may belong to somebody else by now.
+#[test]
+fn a_layout_being_returned_is_not_claimed_again() {
+    let mut rig = Rig::bound();
+    rig.hold(grant(70, BlockRange::ALL, LayoutMode::Exclusive));
+    rig.hold(grant(71, BlockRange::ALL, LayoutMode::Exclusive));
+    rig.recall(70);
+    rig.event(Event::Drained { layout: LayoutId(70) });
+    rig.event(Event::Settled { layout: LayoutId(70) });
+    let commit = CommitBody { size: Some(9), ..CommitBody::default() };
+    let call = sent_call(&rig.submit(9, Request::Commit { ino: INO, commit, give_back: vec![LayoutId(71)] }));
+    let out = rig.event(Event::Hint(hint(6, 3)));
+    let Effect::SendBind { request, .. } = &out[1] else { panic!("{out:?}") };
+    let releasing = Reassert::Releasing {
+        id: LayoutId(71),
+        ino: INO,
+        range: BlockRange::ALL,
+        mode: LayoutMode::Exclusive,
+        slot: call.slot,
+        seq: call.seq,
+    };
+    assert_eq!(request.reassert, vec![releasing]);
+}
+
+#[test]
+fn a_return_that_fails_is_settled_again() {
+    let mut rig = Rig::bound();
+    rig.hold(grant(70, BlockRange::ALL, LayoutMode::Exclusive));
+    rig.event(Event::GiveBack { layout: LayoutId(70) });
+    rig.event(Event::Drained { layout: LayoutId(70) });
+    let call = sent_call(&rig.event(Event::Settled { layout: LayoutId(70) }));
+    assert_eq!(rig.answer(&call, Answer::Errno(5)), vec![Effect::Settle { layout: LayoutId(70), ino: INO }]);
+}

@@ -1,0 +1,149 @@
+//! The client's part of the route machine: what each stage of [`super::route`] asks of the shell and the coordinator.
+
+use block::shared::FenceGen;
+
+use crate::core::rules::Rule;
+use crate::core::time::Now;
+use crate::proto::{Reply, Request};
+
+use super::binding::Binding;
+use super::event::Effect;
+use super::route::{self, Reason, Stage};
+use super::{Client, Own};
+
+impl Client {
+    /// Off the direct route. The gate closes first: nothing is submitted after the proof was asked for.
+    pub(super) fn leave_direct(&mut self, why: Reason, out: &mut Vec<Effect>) {
+        if self.router.stage != Stage::Open || matches!(self.binder.state, Binding::Evicted { .. }) {
+            return;
+        }
+        self.router.why = why;
+        self.router.early_reads = true;
+        self.gate_open = false;
+        out.push(Effect::CloseDirect);
+        if self.rules.has(Rule::AbortBeforeRedirect) {
+            self.router.stage = Stage::Aborting { retry: None };
+            out.push(Effect::Abort);
+            out.push(Effect::ReissueReads);
+        } else {
+            out.push(Effect::ReissueReads);
+            self.ask_fence(out);
+        }
+    }
+
+    pub(super) fn nothing_in_flight(&mut self, out: &mut Vec<Effect>) {
+        if matches!(self.router.stage, Stage::Aborting { .. }) {
+            self.ask_fence(out);
+        }
+    }
+
+    fn ask_fence(&mut self, out: &mut Vec<Effect>) {
+        self.router.stage = Stage::Asking { retry: None };
+        self.submit_own(Own::PathLost, Request::PathLost { nothing_in_flight: true }, out);
+    }
+
+    /// This reign has not fenced the path: it is asked to. What was proved before still holds, as the gate of direct
+    /// I/O has been closed ever since. A read that came too early waits like everything else.
+    pub(super) fn fence_again(&mut self, out: &mut Vec<Effect>) {
+        self.router.early_reads = false;
+        if matches!(self.router.stage, Stage::Redirected { .. } | Stage::Returning { asked: false }) {
+            self.ask_fence(out);
+        }
+    }
+
+    pub(super) fn path_lost_answered(&mut self, now: Now, result: Result<Reply, i32>) {
+        if !matches!(self.router.stage, Stage::Asking { .. }) {
+            return;
+        }
+        match result {
+            Ok(Reply::PathFenced { fence_gen }) => {
+                self.router.fence_gen = self.router.fence_gen.max(fence_gen);
+                self.router.redirect(now);
+            }
+            _ => self.router.stage = Stage::Asking { retry: Some(now + route::RETRY) },
+        }
+    }
+
+    pub(super) fn path_back_answered(&mut self, now: Now, result: Result<Reply, i32>, out: &mut Vec<Effect>) {
+        if !matches!(self.router.stage, Stage::Returning { .. }) {
+            return;
+        }
+        if result.is_err() {
+            return self.router.redirect(now);
+        }
+        self.router.stage = Stage::Open;
+        self.router.why = Reason::Healthy;
+        self.gate_open = true;
+        out.push(Effect::OpenDirect);
+        self.redirects.go_direct(out);
+        if self.router.forced {
+            self.leave_direct(Reason::Administrator, out);
+        }
+    }
+
+    /// The generation that the coordinator has on record for this session.
+    pub(super) fn generation_told(&mut self, fence_gen: FenceGen, out: &mut Vec<Effect>) {
+        if fence_gen <= self.router.fence_gen {
+            return;
+        }
+        match self.router.stage {
+            Stage::Open => self.leave_direct(Reason::Fenced, out),
+            _ => self.router.fence_gen = fence_gen,
+        }
+    }
+
+    pub(super) fn probed(&mut self, now: Now, seen: Option<FenceGen>) {
+        let own = self.router.fence_gen;
+        let ok = seen.is_some_and(|g| g == own || !self.rules.has(Rule::RegisterThenReadSlot));
+        if self.router.probed(now, ok) {
+            self.router.stage = Stage::Returning { asked: false };
+        }
+    }
+
+    pub(super) fn forced(&mut self, now: Now, redirect: bool, out: &mut Vec<Effect>) {
+        self.router.forced = redirect;
+        match (redirect, self.router.stage) {
+            (true, Stage::Open) => self.leave_direct(Reason::Administrator, out),
+            (true, Stage::Returning { asked: false }) => self.router.redirect(now),
+            (false, Stage::Redirected { .. }) => self.router.redirect(now),
+            _ => {}
+        }
+        if redirect {
+            self.router.why = Reason::Administrator;
+        }
+    }
+
+    /// On the way back: redirected I/O drained and flushed, then the question.
+    pub(super) fn way_back(&mut self, out: &mut Vec<Effect>) {
+        if self.router.stage != (Stage::Returning { asked: false }) {
+            return;
+        }
+        if self.rules.has(Rule::DrainBeforePathBack) {
+            if !self.redirects.nothing_began() {
+                return;
+            }
+            if !self.redirects.is_drained() {
+                return self.redirects.flush_kept();
+            }
+        }
+        self.router.stage = Stage::Returning { asked: true };
+        let fence_gen = self.router.fence_gen;
+        self.submit_own(Own::PathBack, Request::PathBack { fence_gen }, out);
+    }
+
+    pub(super) fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let due = |at: Option<Now>| at.is_some_and(|at| now >= at);
+        match self.router.stage {
+            Stage::Aborting { retry } if due(retry) => {
+                self.router.stage = Stage::Aborting { retry: None };
+                out.push(Effect::Abort);
+            }
+            Stage::Asking { retry } if due(retry) => self.ask_fence(out),
+            Stage::Redirected { good, probe } if due(probe) && !self.router.forced => {
+                self.router.stage = Stage::Redirected { good, probe: None };
+                out.push(Effect::Probe);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Callbacks: recalls and what is answered to them, and what is due when time passes.
+
+use super::Coord;
+use super::event::{CallbackId, ConnId, Effect, EvictReason};
+use super::patience::Patience;
+use super::session::Life;
+use crate::core::rules::Rule;
+use crate::proto::{CallbackAnswer, CallbackAsk};
+use crate::types::*;
+
+/// What a callback was about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum CallbackFor {
+    /// A layout.
+    Recall { layout: LayoutId, client: ClientId },
+    /// A file's size, times and mappings.
+    Sync { ino: InodeNo, client: ClientId, number: u64 },
+    /// Granted space.
+    Grant { client: ClientId },
+}
+
+impl Coord {
+    /// Sends a callback over the connection of a bound client; `None` if there is none.
+    pub(super) fn send_callback(
+        &mut self,
+        client: ClientId,
+        about: CallbackFor,
+        ask: CallbackAsk,
+    ) -> Option<CallbackId> {
+        let session = self.sessions.get(&client).filter(|s| s.bound && s.life == Life::Live)?;
+        let conn = session.conn?;
+        self.last_callback += 1;
+        let id = CallbackId(self.last_callback);
+        self.callbacks.insert(id, about);
+        self.out.push(Effect::Callback { id, conn, client, ask });
+        Some(id)
+    }
+
+    /// Asks a layout back, unless it is being asked back already.
+    pub(super) fn recall(&mut self, layout: LayoutId) {
+        let live = |c: ClientId| self.sessions.get(&c).is_some_and(|s| s.life == Life::Live);
+        let of_living = self.files.layout(layout).is_some_and(|(_, l)| live(l.client));
+        if of_living && !self.recalls.contains_key(&layout) {
+            self.recalls.insert(layout, Patience::new(self.now, &self.config.limits));
+            self.ask_recall(layout);
+        }
+    }
+
+    pub(super) fn ask_recall(&mut self, layout: LayoutId) {
+        let Some((ino, l)) = self.files.layout(layout) else {
+            self.recalls.remove(&layout);
+            return;
+        };
+        let about = CallbackFor::Recall { layout, client: l.client };
+        let id = self.send_callback(l.client, about, CallbackAsk::Recall { layout, ino });
+        if let Some(patience) = self.recalls.get_mut(&layout) {
+            patience.ask(self.now, id);
+        }
+    }
+
+    pub(super) fn callback_done(&mut self, id: CallbackId, answer: Option<CallbackAnswer>) {
+        let Some(about) = self.callbacks.remove(&id) else { return };
+        if answer == Some(CallbackAnswer::WrongIncarnation) {
+            let (CallbackFor::Recall { client, .. } | CallbackFor::Sync { client, .. } | CallbackFor::Grant { client }) =
+                about;
+            self.evict(client, EvictReason::Replaced);
+        }
+        match about {
+            CallbackFor::Recall { layout, client } => self.recall_answered(id, layout, client, answer),
+            CallbackFor::Sync { ino, client, number } => self.sync_answered(id, (ino, client), number, answer),
+            CallbackFor::Grant { client } => {
+                if answer != Some(CallbackAnswer::Accepted) && answer != Some(CallbackAnswer::Draining) {
+                    self.space_answered(client);
+                }
+            }
+        }
+    }
+
+    fn recall_answered(&mut self, id: CallbackId, layout: LayoutId, client: ClientId, answer: Option<CallbackAnswer>) {
+        if let Some(patience) = self.recalls.get_mut(&layout) {
+            if patience.asked == Some(id) {
+                patience.asked = None;
+            }
+            self.note_draining(answer, |coord| coord.recalls.get_mut(&layout));
+        }
+        if answer == Some(CallbackAnswer::NotHeld) && self.is_truly_not_held(layout, client) {
+            self.drop_layouts(client, &[layout]);
+        }
+    }
+
+    fn sync_answered(&mut self, id: CallbackId, of: (InodeNo, ClientId), number: u64, answer: Option<CallbackAnswer>) {
+        if let Some(sync) = self.syncs.get_mut(&of) {
+            if sync.patience.asked == Some(id) {
+                sync.patience.asked = None;
+            }
+            self.note_draining(answer, |coord| coord.syncs.get_mut(&of).map(|s| &mut s.patience));
+        }
+        if answer == Some(CallbackAnswer::NotHeld) {
+            self.synced(of.0, of.1, number);
+        }
+    }
+
+    fn note_draining(
+        &mut self,
+        answer: Option<CallbackAnswer>,
+        patience: impl FnOnce(&mut Coord) -> Option<&mut Patience>,
+    ) {
+        let (now, limits) = (self.now, self.config.limits);
+        if answer == Some(CallbackAnswer::Draining)
+            && self.rules.has(Rule::DrainingCountsAsProgress)
+            && let Some(patience) = patience(self)
+        {
+            patience.draining(now, &limits);
+        }
+    }
+
+    /// "Not held" is believed once the client has had the answer that gave the layout out, and nothing of its
+    /// redirected I/O under it is in progress; until then it is asked again.
+    fn is_truly_not_held(&self, layout: LayoutId, client: ClientId) -> bool {
+        let (Some(session), Some((_, l))) = (self.sessions.get(&client), self.files.layout(layout)) else {
+            return false;
+        };
+        let had_it = l.told_in.is_none_or(|(slot, seq)| session.moved_on(slot, seq));
+        had_it && !session.has_guards_on(&[layout])
+    }
+
+    /// The client moved: recalls and the sync of this file have longer.
+    pub(super) fn progressed(&mut self, ino: InodeNo, client: ClientId) {
+        let (now, limits) = (self.now, self.config.limits);
+        for layout in self.files.layouts_on(ino, client) {
+            if let Some(patience) = self.recalls.get_mut(&layout.id) {
+                patience.progress(now, &limits);
+            }
+        }
+        if let Some(sync) = self.syncs.get_mut(&(ino, client)) {
+            sync.patience.progress(now, &limits);
+        }
+    }
+
+    /// A new connection: what is asked of this client is asked over it.
+    pub(super) fn ask_everything_again(&mut self, client: ClientId) {
+        let of_client = |l: &LayoutId| self.files.layout(*l).is_some_and(|(_, l)| l.client == client);
+        let recalls: Vec<LayoutId> = self.recalls.keys().filter(|l| of_client(l)).copied().collect();
+        for layout in recalls {
+            self.ask_recall(layout);
+        }
+        let syncs: Vec<InodeNo> = self.syncs.keys().filter(|(_, c)| *c == client).map(|(ino, _)| *ino).collect();
+        for ino in syncs {
+            self.resend_sync(ino, client);
+        }
+    }
+
+    pub(super) fn conn_lost(&mut self, conn: ConnId) {
+        for session in self.sessions.values_mut().filter(|s| s.conn == Some(conn)) {
+            session.conn = None;
+        }
+    }
+
+    /// What is due: overdue clients go, others are asked again.
+    pub(super) fn tick(&mut self) {
+        if !self.is_serving() {
+            return;
+        }
+        let (now, limits) = (self.now, self.config.limits);
+        let overdue = self.recalls.iter().filter(|(_, p)| p.is_over(now)).filter_map(|(l, _)| self.files.layout(*l));
+        let mut late: Vec<ClientId> = overdue.map(|(_, l)| l.client).collect();
+        late.extend(self.syncs.iter().filter(|(_, s)| s.patience.is_over(now)).map(|((_, c), _)| *c));
+        for client in late {
+            self.evict(client, EvictReason::RecallOverdue);
+        }
+        let recalls: Vec<LayoutId> =
+            self.recalls.iter().filter(|(_, p)| p.asks_again(now, &limits)).map(|(l, _)| *l).collect();
+        for layout in recalls {
+            self.ask_recall(layout);
+        }
+        let syncs: Vec<_> =
+            self.syncs.iter().filter(|(_, s)| s.patience.asks_again(now, &limits)).map(|(of, _)| *of).collect();
+        for (ino, client) in syncs {
+            self.resend_sync(ino, client);
+        }
+        self.space_overdue();
+        self.fence_again();
+        self.grace_overdue();
+    }
+}

@@ -1,0 +1,148 @@
+//! Start of a reign: what the last one left, and the time in which only those named there may say what they hold.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::event::{DurableSession, DurableState, Effect, EvictReason, Fate, Inherited, Report, StoreAsk};
+use super::session::{Life, Path, Session};
+use super::work::{Stage, Work};
+use super::{Coord, Phase};
+use crate::core::rules::Rule;
+use crate::core::time::Now;
+use crate::types::*;
+
+/// Grace.
+#[derive(Debug)]
+pub(super) struct Grace {
+    /// The end for those who have not come; `None` once they are being evicted.
+    limit: Option<Now>,
+    /// Sessions that have neither re-asserted nor been evicted.
+    awaited: BTreeSet<ClientId>,
+}
+
+impl Grace {
+    /// When to look.
+    pub(super) fn next(&self) -> Option<Now> {
+        self.limit
+    }
+}
+
+/// What is to be done about an inherited session.
+enum Verdict {
+    /// It may come back.
+    Await,
+    /// It may come back; its path was fenced with the old epoch.
+    AwaitRedirected(block::shared::FenceGen),
+    /// Nothing, it is out.
+    Out,
+    /// An earlier coordinator began to evict it.
+    Finish,
+    /// It is dead and fenced.
+    EvictFenced(block::shared::FenceGen),
+    /// It was fenced, or replaced, behind the table's back.
+    Evict,
+}
+
+impl Coord {
+    pub(super) fn start(&mut self, inherited: Inherited) {
+        if self.phase != Phase::Waiting {
+            return;
+        }
+        self.phase = Phase::Serving;
+        let verdicts: Vec<(ClientId, Verdict)> = inherited.sessions.iter().map(|s| (s.client, self.judge(s))).collect();
+        for durable in inherited.sessions {
+            let mut session = Session::new(durable.fence_gen, durable.answers);
+            session.reason = durable.reason;
+            self.sessions.insert(durable.client, session);
+        }
+        let inside = |(client, v): &(ClientId, Verdict)| (!matches!(v, Verdict::Out)).then_some(*client);
+        let awaited: BTreeSet<ClientId> = verdicts.iter().filter_map(inside).collect();
+        let limit = Some(self.now + self.config.limits.grace);
+        self.out.push(Effect::Report(Report::GraceBegan { waiting_for: awaited.len() }));
+        self.grace = Some(Grace { limit, awaited });
+        for ino in inherited.orphans {
+            self.orphaned(ino);
+        }
+        for ino in inherited.truncated {
+            self.tail_left(ino);
+        }
+        for (client, verdict) in verdicts {
+            self.carry_out(client, &verdict);
+        }
+        self.grace_may_end();
+    }
+
+    /// By the durable table and the slot alone, whatever epoch the client last spoke to.
+    fn judge(&self, session: &DurableSession) -> Verdict {
+        let slot_agrees = session
+            .slot
+            .is_some_and(|slot| slot.incarnation == session.client.incarnation && slot.fence_gen == session.fence_gen);
+        match (session.state, session.fate) {
+            (DurableState::Evicted, _) => Verdict::Out,
+            (DurableState::Evicting, _) if !self.rules.has(Rule::FinishEvicting) => Verdict::Out,
+            (_, Fate::Dead { fence_gen }) => Verdict::EvictFenced(fence_gen),
+            (DurableState::Evicting, _) => Verdict::Finish,
+            (DurableState::Live, Fate::PathFenced { fence_gen }) => Verdict::AwaitRedirected(fence_gen),
+            (DurableState::Live, Fate::Unknown) if slot_agrees => Verdict::Await,
+            (DurableState::Live, Fate::Unknown) => Verdict::Evict,
+        }
+    }
+
+    fn carry_out(&mut self, client: ClientId, verdict: &Verdict) {
+        match *verdict {
+            Verdict::Await => {}
+            Verdict::AwaitRedirected(fence_gen) => {
+                if let Some(session) = self.sessions.get_mut(&client) {
+                    session.fence_gen = fence_gen;
+                    session.path = Path::Redirected;
+                }
+                let op = self.new_op(Work::Evict(client));
+                self.store(op, StoreAsk::PathFenced { client, fence_gen });
+            }
+            Verdict::Out => {
+                if let Some(session) = self.sessions.get_mut(&client) {
+                    session.life = Life::Evicted;
+                }
+            }
+            Verdict::Finish => self.evict_again(client),
+            Verdict::EvictFenced(fence_gen) => self.evict_fenced(client, EvictReason::DeadAtTakeover, fence_gen),
+            Verdict::Evict => self.evict(client, EvictReason::FencedBefore),
+        }
+    }
+
+    /// A session re-asserted, or is gone for good.
+    pub(super) fn came_back(&mut self, client: ClientId) {
+        if let Some(grace) = &mut self.grace {
+            grace.awaited.remove(&client);
+        }
+        self.grace_may_end();
+    }
+
+    fn grace_may_end(&mut self) {
+        if !self.is_serving() || self.grace.as_ref().is_none_or(|g| !g.awaited.is_empty()) {
+            return;
+        }
+        self.grace = None;
+        self.out.push(Effect::Report(Report::GraceEnded));
+        let parked: VecDeque<_> = std::mem::take(&mut self.parked);
+        for op in parked {
+            if let Some(Work::Call(call)) = self.work.get_mut(&op) {
+                call.stage = Stage::New;
+                self.enter(op);
+            }
+        }
+        self.reap_what_can_be();
+    }
+
+    /// The limit passed: whoever has not come, and is not just coming, is evicted.
+    pub(super) fn grace_overdue(&mut self) {
+        let now = self.now;
+        let Some(grace) = self.grace.as_mut().filter(|g| g.limit.is_some_and(|l| l <= now)) else { return };
+        grace.limit = None;
+        let late: Vec<ClientId> = grace.awaited.iter().copied().collect();
+        for client in late {
+            if self.sessions.get(&client).is_some_and(|s| s.binding.is_none()) {
+                self.evict(client, EvictReason::NotReasserted);
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Opens, and files without a name.
+
+use super::util::*;
+use crate::core::coord::*;
+use crate::core::rules::Rules;
+use crate::proto::*;
+
+fn open(handle: u64) -> Request {
+    Request::Open { ino: INO, open: OpenRequest { handle: HandleId(handle), flags: 0 } }
+}
+
+fn opened(w: &mut World, c: ClientId, handle: u64) {
+    let (tag, effects) = w.call(c, open(handle));
+    let found = ReadDone::Answer(Answer::Ok(Reply::Attr(attr(INO, 0))));
+    assert_eq!(w.event(Event::ReadDone { op: read_op(&effects), done: found }), [done(tag)]);
+}
+
+fn unlinked(w: &mut World, c: ClientId) -> Vec<Effect> {
+    let (_, effects) = w.call(c, Request::Unlink { parent: InodeNo::ROOT, name: b"f".to_vec() });
+    let answer = Answer::Ok(Reply::Done);
+    let done = StoreDone::Request { answer, orphaned: vec![INO], truncated: None };
+    w.event(Event::StoreDone { op: store_op(&effects), done })
+}
+
+fn reaps(effects: &[Effect]) -> bool {
+    effects.iter().any(|e| matches!(e, Effect::Store { ask: StoreAsk::Reap { ino: INO }, .. }))
+}
+
+fn release(handle: u64) -> Request {
+    Request::Release { ino: INO, handle: HandleId(handle) }
+}
+
+#[test]
+fn g70_an_orphan_is_freed_at_the_last_release_of_all_clients() {
+    let mut w = World::new();
+    let (a, b) = (client(1), client(2));
+    w.bind(a);
+    w.bind(b);
+    opened(&mut w, a, 1);
+    opened(&mut w, b, 1);
+    assert!(!reaps(&unlinked(&mut w, a)));
+    assert!(!reaps(&w.call(a, release(1)).1));
+    let (_, effects) = w.call(b, release(1));
+    assert!(reaps(&effects));
+    let more = StoreDone::Reaped { more: true };
+    let effects = w.event(Event::StoreDone { op: store_op(&effects), done: more });
+    assert!(reaps(&effects), "in steps");
+    assert_eq!(w.event(Event::StoreDone { op: store_op(&effects), done: StoreDone::Reaped { more: false } }), []);
+}
+
+#[test]
+fn g71_an_orphan_is_freed_only_after_every_layout_on_it_came_back() {
+    let mut w = World::new();
+    let (a, b) = (client(1), client(2));
+    w.bind(a);
+    w.bind(b);
+    let held = w.layout(a, BlockRange::new(0, 1), Want::Read, 4096);
+    let effects = unlinked(&mut w, b);
+    assert!(!reaps(&effects));
+    callback(&effects);
+    assert!(reaps(&w.give_back(a, &[held.id]).1));
+}
+
+#[test]
+fn g72_no_orphan_is_freed_in_grace() {
+    let a = client(1);
+    let inherited = Inherited { sessions: vec![live(a)], orphans: vec![INO], truncated: vec![InodeNo(7)] };
+    let (mut w, effects) = World::inherit(inherited, Rules::all());
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Store { .. })));
+    let open = Reassert::Open { ino: INO, handle: HandleId(1), flags: 0 };
+    let effects = w.bind_with(a, vec![open]);
+    assert!(!reaps(&effects), "a has it open");
+    let tail = StoreAsk::ReapTail { ino: InodeNo(7) };
+    assert!(effects.iter().any(|e| matches!(e, Effect::Store { ask, .. } if *ask == tail)));
+    assert!(reaps(&w.call(a, release(1)).1));
+}
+
+#[test]
+fn a_file_that_is_being_freed_is_not_opened_any_more() {
+    let mut w = World::new();
+    let a = client(1);
+    w.bind(a);
+    assert!(reaps(&unlinked(&mut w, a)));
+    let (tag, effects) = w.call(a, open(1));
+    assert_eq!(effects, [failed(tag, rustix::io::Errno::NOENT)]);
+}
+
+#[test]
+fn an_open_that_fails_leaves_nothing_open() {
+    let mut w = World::new();
+    let a = client(1);
+    w.bind(a);
+    let (tag, effects) = w.call(a, open(1));
+    let missing = ReadDone::Answer(Answer::Errno(2));
+    let effects = w.event(Event::ReadDone { op: read_op(&effects), done: missing });
+    assert_eq!(effects, [failed(tag, rustix::io::Errno::NOENT)]);
+    assert!(reaps(&unlinked(&mut w, a)));
+}
+
+#[test]
+fn a_goodbye_closes_what_was_open() {
+    let mut w = World::new();
+    let (a, b) = (client(1), client(2));
+    w.bind(a);
+    w.bind(b);
+    opened(&mut w, a, 1);
+    unlinked(&mut w, b);
+    let (tag, effects) = w.call(a, Request::Goodbye);
+    let op = store_op(&effects);
+    assert_eq!(effects, [Effect::Store { op, ask: StoreAsk::EndSession { client: a } }]);
+    let effects = w.event(Event::StoreDone { op, done: StoreDone::Done });
+    assert_eq!(effects[0], done(tag));
+    assert!(reaps(&effects));
+    assert_eq!(w.coord.sessions().collect::<Vec<_>>(), [b]);
+}

@@ -1,0 +1,408 @@
+//! This node's own slot: registering, renewing, and stopping when it is fenced.
+//!
+//! ```text
+//! Unborn ─ own LIVE lock ─► Locked ─ slot read ─► Registering ─ CAW done ─► Registered ─ another incarnation ─► Over
+//! ```
+//! - The own LIVE lock first (file kind): an earlier process of this node may still have writes in the kernel; its
+//!   lock is free exactly when the last has landed. So a later incarnation in a slot proves that all earlier ended.
+//! - A higher `fence_gen` than was granted, seen in the slot by whatever means, stops direct I/O *before* anything
+//!   else happens, and trips the latch of an office held here. "Nothing in flight" is said only after both have ended.
+//! - The owner never lowers `fence_gen`: it carries on what it found. A fencer's raise makes the owner's next renewal
+//!   miscompare, so the owner cannot miss it.
+
+use block::shared::{FenceGen, Incarnation};
+
+use super::caw::{Caw, Settled};
+use super::effect::{Effect, FenceStep, LostWhy, Report, Via};
+use super::event::{AskId, ReadSeq, Tag};
+use super::view::{Key, NodeSet, Sight, SlotView};
+use super::{CawResult, DiskKind, Office};
+use crate::core::rules::Rule;
+use crate::core::time::Now;
+use crate::proto::PeerAnswer;
+use crate::types::ClientId;
+
+/// How often the own LIVE lock is tried while an earlier process of this node drains, in milliseconds.
+const OWN_LOCK_RETRY: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// The life of this node's own slot.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per volume, never in a collection")]
+pub(super) enum Own {
+    /// Nothing done yet, or the own LIVE lock is being tried again at this time.
+    Unborn { retry: Now },
+    /// The attempt is out.
+    Locking,
+    /// No earlier process of this node can write; waiting for a look at the slot.
+    Locked,
+    /// The first change is out.
+    Registering(Caw<SlotView>),
+    /// Registered.
+    Registered(Life),
+    /// Another incarnation took this node's slot.
+    Over,
+}
+
+/// A registered incarnation.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) client: ClientId,
+    /// The slot as last known.
+    pub(super) slot: SlotView,
+    pub(super) caw: Option<Caw<SlotView>>,
+    due: Now,
+    /// The highest generation granted to this client.
+    pub(super) granted: FenceGen,
+    /// The highest generation for which direct I/O was told to stop.
+    stopping: FenceGen,
+    /// The highest generation for which nothing is in flight.
+    pub(super) answered: FenceGen,
+    /// The generation that this node is to raise in its own slot, for its own coordinator.
+    raise: bool,
+    pub(super) self_raised: FenceGen,
+    asks: Vec<(AskId, FenceGen)>,
+}
+
+impl Life {
+    /// Whether this node may write what an office writes: it is not fenced, or everything from before the fence has
+    /// ended.
+    pub(super) fn may_write(&self) -> bool {
+        self.slot.fence_gen <= self.granted.max(self.answered)
+    }
+
+    /// Whether the own generation is still to be raised.
+    pub(super) fn raising(&self) -> bool {
+        self.raise
+    }
+
+    fn wants_change(&self, now: Now, heard: NodeSet) -> bool {
+        now >= self.due || self.raise || self.slot.heard != heard || self.slot.answer < self.answer()
+    }
+
+    /// The answer to be shown: never of a generation that is not in the slot yet.
+    fn answer(&self) -> FenceGen {
+        self.answered.min(self.slot.fence_gen)
+    }
+}
+
+impl Office {
+    pub(super) fn life(&self) -> Option<&Life> {
+        match &self.own {
+            Own::Registered(life) => Some(life),
+            _ => None,
+        }
+    }
+
+    pub(super) fn life_mut(&mut self) -> Option<&mut Life> {
+        match &mut self.own {
+            Own::Registered(life) => Some(life),
+            _ => None,
+        }
+    }
+
+    pub(super) fn own_deadline(&self) -> Option<Now> {
+        match &self.own {
+            Own::Unborn { retry } => Some(*retry),
+            Own::Registered(life) if life.caw.is_none() => Some(life.due),
+            _ => None,
+        }
+    }
+
+    /// Since when the own slot's change is out.
+    pub(super) fn own_caw_since(&self) -> Option<Now> {
+        match &self.own {
+            Own::Registering(caw) => caw.outstanding_since(),
+            Own::Registered(life) => life.caw.as_ref().and_then(|c| c.outstanding_since()),
+            _ => None,
+        }
+    }
+
+    /// Does what is due for the own slot.
+    pub(super) fn advance_own(&mut self, now: Now, out: &mut Vec<Effect>) {
+        match &self.own {
+            Own::Unborn { retry } if now >= *retry => match self.config.kind {
+                DiskKind::File => {
+                    self.own = Own::Locking;
+                    out.push(Effect::TryLiveLock { node: self.config.node });
+                }
+                DiskKind::Scsi { .. } => self.own = Own::Locked,
+            },
+            Own::Registered(life) if life.caw.is_none() && life.wants_change(now, self.heard) => self.renew(now, out),
+            _ => {}
+        }
+    }
+
+    pub(super) fn own_live_lock(&mut self, now: Now, acquired: bool) {
+        if matches!(self.own, Own::Locking) {
+            self.own = if acquired { Own::Locked } else { Own::Unborn { retry: now + OWN_LOCK_RETRY } };
+            self.look.want();
+        }
+    }
+
+    fn renew(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let (nonce, tag, heard) = (self.ids.nonce(), self.ids.tag(), self.heard);
+        let Some(life) = self.life_mut() else { return };
+        let mut new = SlotView { heard, answer: life.answer(), ..life.slot.next(nonce) };
+        if life.raise {
+            new.fence_gen = FenceGen(new.fence_gen.0 + 1);
+            life.self_raised = new.fence_gen;
+        }
+        let expect = life.slot;
+        life.caw = Some(Caw::new(expect, new, tag, now));
+        out.push(Effect::CawSlot { tag, node: life.client.node, expect, new, via: Via::First });
+    }
+
+    fn register(&mut self, now: Now, found: SlotView, out: &mut Vec<Effect>) {
+        let (nonce, tag, heard) = (self.ids.nonce(), self.ids.tag(), self.heard);
+        let c = &self.config;
+        let new = SlotView {
+            incarnation: Incarnation(found.incarnation.0 + 1),
+            boot: c.boot,
+            pid: c.pid,
+            pid_start: c.pid_start,
+            heard,
+            mark: None,
+            answer: FenceGen(0),
+            ..found.next(nonce)
+        };
+        self.own = Own::Registering(Caw::new(found, new, tag, now));
+        out.push(Effect::CawSlot { tag, node: self.config.node, expect: found, new, via: Via::First });
+    }
+
+    /// What a round of reading shows of the own slot.
+    pub(super) fn own_seen(&mut self, now: Now, seq: ReadSeq, sight: &Sight, out: &mut Vec<Effect>) {
+        let found = sight.slots.get(&self.config.node).copied();
+        let settled = match (&mut self.own, found) {
+            (Own::Locked, found) => return self.register(now, found.unwrap_or_default(), out),
+            (Own::Registering(caw), Some(found)) => caw.seen(seq, &found),
+            (Own::Registered(Life { caw: Some(caw), .. }), Some(found)) => caw.seen(seq, &found),
+            (Own::Registered(life), Some(found)) if found.counter > life.slot.counter => Settled::Lost(found),
+            _ => return,
+        };
+        self.own_settled(now, settled, out);
+    }
+
+    /// The answer to a change of the own slot.
+    pub(super) fn own_caw(&mut self, now: Now, tag: Tag, result: CawResult<SlotView>, out: &mut Vec<Effect>) -> bool {
+        let (rules, next) = (self.rules, self.look.next_seq());
+        let caw = match &mut self.own {
+            Own::Registering(caw) => caw,
+            Own::Registered(Life { caw: Some(caw), .. }) => caw,
+            _ => return false,
+        };
+        if !caw.owns(tag) {
+            return false;
+        }
+        let settled = caw.answered(rules, tag, result, next);
+        if caw.needs_read_now() {
+            self.look.want();
+        }
+        self.own_settled(now, settled, out);
+        true
+    }
+
+    fn own_settled(&mut self, now: Now, settled: Settled<SlotView>, out: &mut Vec<Effect>) {
+        match settled {
+            Settled::Open => {}
+            Settled::Resend => self.own_resend(now, out),
+            Settled::Done => self.own_done(now, out),
+            Settled::Lost(found) => self.own_lost(now, found, out),
+        }
+    }
+
+    fn own_resend(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let tag = self.ids.tag();
+        let caw = match &mut self.own {
+            Own::Registering(caw) => caw,
+            Own::Registered(Life { caw: Some(caw), .. }) => caw,
+            _ => return,
+        };
+        caw.attempt(tag, now);
+        out.push(Effect::CawSlot { tag, node: self.config.node, expect: caw.expect, new: caw.new, via: Via::First });
+    }
+
+    fn own_done(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let renew = self.config.timing.renew;
+        match &mut self.own {
+            Own::Registering(caw) => {
+                let (slot, due) = (caw.new, caw.started + renew);
+                let client = ClientId { node: self.config.node, incarnation: slot.incarnation };
+                self.own = Own::Registered(Life {
+                    client,
+                    slot,
+                    caw: None,
+                    due,
+                    granted: slot.fence_gen,
+                    stopping: slot.fence_gen,
+                    answered: FenceGen(0),
+                    raise: false,
+                    self_raised: FenceGen(0),
+                    asks: Vec::new(),
+                });
+                out.push(Effect::Registered { client, fence_gen: slot.fence_gen });
+                self.register_nexuses(out);
+            }
+            Own::Registered(life) => {
+                let Some(caw) = life.caw.take() else { return };
+                life.raise &= caw.new.fence_gen != life.self_raised;
+                life.slot = caw.new;
+                life.due = caw.started + renew;
+                self.look.learn_slot(self.config.node, caw.new);
+                self.own_path_moved(now, out);
+                self.own_fence_seen(out);
+            }
+            _ => {}
+        }
+    }
+
+    fn own_lost(&mut self, now: Now, found: SlotView, out: &mut Vec<Effect>) {
+        match &mut self.own {
+            Own::Registering(_) => self.register(now, found, out),
+            Own::Registered(life) => {
+                life.caw = None;
+                if found.incarnation != life.client.incarnation {
+                    self.own_over(out);
+                    return;
+                }
+                life.slot = found;
+                self.own_fence_seen(out);
+            }
+            _ => {}
+        }
+    }
+
+    fn own_over(&mut self, out: &mut Vec<Effect>) {
+        self.leave(LostWhy::Superseded, out);
+        self.own = Own::Over;
+        out.push(Effect::SelfEvicted);
+    }
+
+    /// Stops what an older generation allowed, if the slot carries a higher one.
+    fn own_fence_seen(&mut self, out: &mut Vec<Effect>) {
+        let Some(life) = self.life() else { return };
+        let fence_gen = life.slot.fence_gen;
+        if fence_gen > life.granted && fence_gen > life.answered {
+            let by_self = fence_gen == life.self_raised;
+            self.stop_direct(fence_gen, by_self, out);
+        }
+    }
+
+    /// The latch first, then direct I/O, then the abort.
+    fn stop_direct(&mut self, fence_gen: FenceGen, by_self: bool, out: &mut Vec<Effect>) {
+        if !by_self {
+            self.leave(LostWhy::Fenced, out);
+        }
+        let Some(life) = self.life_mut() else { return };
+        if life.stopping < fence_gen {
+            life.stopping = fence_gen;
+            out.push(Effect::StopDirect { fence_gen });
+        }
+    }
+
+    /// A fencer asks over the network.
+    pub(super) fn asked_fence(&mut self, id: AskId, client: ClientId, fence_gen: FenceGen, out: &mut Vec<Effect>) {
+        let answer = |answer| Effect::Answer { id, answer };
+        let not = |why: &str| answer(PeerAnswer::NotFenced { why: why.to_owned() });
+        let Some(life) = self.life() else { return out.push(not("this node has not begun yet")) };
+        if client.node != life.client.node || client.incarnation > life.client.incarnation {
+            return out.push(not("no such incarnation here"));
+        }
+        if client.incarnation < life.client.incarnation || fence_gen <= life.answered {
+            return out.push(answer(PeerAnswer::Fenced));
+        }
+        if fence_gen <= life.granted {
+            return out.push(not("that generation was granted since"));
+        }
+        self.stop_direct(fence_gen, false, out);
+        if !self.rules.has(Rule::AnswerNeedsNothingInFlight) {
+            return out.push(answer(PeerAnswer::Fenced));
+        }
+        if let Some(life) = self.life_mut() {
+            life.asks.push((id, fence_gen));
+        }
+        self.look.want();
+    }
+
+    /// Nothing of the generations below is in flight. Remembered until the office has drained too.
+    pub(super) fn on_nothing_in_flight(&mut self, fence_gen: FenceGen, out: &mut Vec<Effect>) {
+        self.stopped = self.stopped.max(fence_gen);
+        self.answer_if_ended(out);
+    }
+
+    /// Says "fenced" once direct I/O *and* whatever an office of this node wrote have ended.
+    pub(super) fn answer_if_ended(&mut self, out: &mut Vec<Effect>) {
+        if self.undrained.is_some() {
+            return;
+        }
+        let stopped = self.stopped;
+        let Some(life) = self.life_mut() else { return };
+        life.answered = life.answered.max(stopped.min(life.stopping));
+        let answered = life.answered;
+        life.asks.retain(|(id, fence_gen)| {
+            let ended = *fence_gen <= answered;
+            if ended {
+                out.push(Effect::Answer { id: *id, answer: PeerAnswer::Fenced });
+            }
+            !ended
+        });
+    }
+
+    pub(super) fn on_granted(&mut self, fence_gen: FenceGen) {
+        if let Some(life) = self.life_mut() {
+            life.granted = life.granted.max(fence_gen);
+        }
+    }
+
+    /// Asks for a higher generation in the own slot, on behalf of this node's own coordinator.
+    pub(super) fn raise_own(&mut self) {
+        if let Some(life) = self.life_mut() {
+            life.raise = true;
+        }
+    }
+
+    pub(super) fn on_nexus_up(&mut self, nexus: u16, out: &mut Vec<Effect>) {
+        self.nexuses.insert(nexus, None);
+        self.register_nexuses(out);
+    }
+
+    /// REGISTER for each nexus that has none, once there is an incarnation to register.
+    fn register_nexuses(&mut self, out: &mut Vec<Effect>) {
+        let (DiskKind::Scsi { volume_tag }, Some(client)) = (self.config.kind, self.client()) else { return };
+        for (nexus, tag) in self.nexuses.iter_mut().filter(|(_, tag)| tag.is_none()) {
+            let new = self.ids.tag();
+            *tag = Some(new);
+            let key = Key::new(volume_tag, client, *nexus);
+            out.push(Effect::Scsi { tag: new, step: FenceStep::Register { nexus: *nexus, key } });
+        }
+    }
+
+    /// Registered: the slot is read over that very nexus before it carries anything.
+    pub(super) fn nexus_registered(&mut self, nexus: u16, done: bool, out: &mut Vec<Effect>) {
+        let Some(life) = self.life() else { return };
+        out.push(match done {
+            false => Effect::NexusRefused { nexus },
+            true if self.rules.has(Rule::RegisterThenReadSlot) => Effect::ReadOwnSlotVia { nexus },
+            true => Effect::NexusGood { nexus, fence_gen: life.granted },
+        });
+    }
+
+    pub(super) fn on_own_slot_via(&mut self, nexus: u16, slot: Option<SlotView>, out: &mut Vec<Effect>) {
+        let Some(life) = self.life() else { return };
+        let mine = |s: SlotView| s.incarnation == life.client.incarnation && s.fence_gen <= life.granted;
+        out.push(match slot {
+            Some(slot) if mine(slot) => Effect::NexusGood { nexus, fence_gen: slot.fence_gen },
+            _ => Effect::NexusRefused { nexus },
+        });
+        self.look.want();
+    }
+
+    /// A good renewal of the own slot: the path is there.
+    fn own_path_moved(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.path.io_lost && !self.requests_overdue(now) {
+            self.path.io_lost = false;
+            if self.path.client_ok {
+                out.push(Effect::Report(Report::OwnPathBack));
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The rules that can be taken out, one at a time, to prove that the simulation notices.
+//!
+//! A daemon always runs with [`Rules::all`]. `Rules::without` exists only where the simulation is compiled, so a
+//! running system cannot lose a rule. Each variant quotes its rule; docs/semantics/fencing.md says which
+//! interleaving it prevents.
+
+/// One rule of the safety core.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[non_exhaustive]
+pub enum Rule {
+    /// A nexus registers, *then* reads its slot, and does I/O only if `fence_gen` is the one it was granted.
+    RegisterThenReadSlot,
+    /// The latch is tripped and every metadata write has ended before `resigned` is written.
+    DrainBeforeResign,
+    /// NothingInFlight is proved before the coordinator accepts the node's redirected I/O.
+    AbortBeforeRedirect,
+    /// A higher bind number cancels or completes every redirected request of lower binds before BIND is answered.
+    BindCancelsOlder,
+    /// A new coordinator finishes every `evicting` it finds before it gives anything away.
+    FinishEvicting,
+    /// Who may re-assert is decided by the durable session table alone.
+    ReassertBySessionTable,
+    /// A CAW whose reply was lost is settled only by reading back one's own nonce or a newer value.
+    LostCawIsUnsettled,
+    /// A fencer compares the incarnation in the slot it raises with the one it means to fence.
+    FenceNamesIncarnation,
+    /// A return request never waits for an ordinary request's slot.
+    ReturnsHaveOwnSlots,
+    /// A recall of a node on a draining route waits for that route, within its bound.
+    DrainingCountsAsProgress,
+    /// Freed space is reused only when every layout on it was returned or its holder fenced.
+    FreeAfterReturn,
+    /// The stored answer of a request is replayed; it is not executed again.
+    StoredAnswers,
+    /// A client sends nothing of what is unanswered before its new BIND is answered.
+    ResendAfterBind,
+    /// A path is taken back only after every redirected request has been answered and flushed.
+    DrainBeforePathBack,
+    /// A layout is given back only after the last request that took a guard on it has ended.
+    DrainBeforeReturn,
+    /// The old epoch is fenced, or has resigned, before the lease is taken.
+    FenceBeforeLease,
+    /// The proof that a coordinator was fenced is of one reign; it says nothing of a later one of the same client.
+    ProofOfOneReign,
+    /// A victim says "fenced" only once every request of its own has ended.
+    AnswerNeedsNothingInFlight,
+}
+
+/// The rules in force.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rules {
+    missing: Option<Rule>,
+}
+
+impl Rules {
+    /// Every rule: what a daemon runs with.
+    pub const fn all() -> Rules {
+        Rules { missing: None }
+    }
+
+    /// All but one; only the simulation can construct it.
+    #[cfg(any(test, feature = "simulation"))]
+    pub const fn without(rule: Rule) -> Rules {
+        Rules { missing: Some(rule) }
+    }
+
+    /// Whether a rule is in force.
+    pub fn has(self, rule: Rule) -> bool {
+        self.missing != Some(rule)
+    }
+}

@@ -1,0 +1,144 @@
+//! The operations of one transaction. Each checks everything first and changes rows only after, so that one that fails
+//! leaves the transaction as it was for the others.
+
+mod attr;
+mod grants;
+mod init;
+mod mapping;
+mod names;
+mod orphans;
+mod rename;
+mod sessions;
+
+use redb::{ReadableTable, ReadableTableMetadata};
+use rustix::io::Errno;
+
+use super::error::{Result, damaged};
+use super::inode::Inode;
+use super::reads::{Limits, Reads, Totals};
+use super::tables::{Access, TREE, Tables, inode_key};
+use crate::types::{InodeNo, Timestamp};
+
+pub use init::Root;
+pub use names::{Created, Gone, NewNode};
+pub use orphans::Reaped;
+pub use rename::Rename;
+
+/// Inode numbers are taken from the store this many at a time; a crash skips the rest.
+const INO_BATCH: u64 = 1024;
+
+/// Inode numbers have 48 bits.
+const MAX_INO: u64 = (1 << 48) - 1;
+
+/// The longest file: what `off_t` can say.
+pub(super) const MAX_SIZE: u64 = i64::MAX as u64;
+
+/// Counters of the volume; copied into each transaction and back when it is committed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) free: u64,
+    pub(super) granted: u64,
+    pub(super) inodes: u64,
+    /// Bytes of all names: an estimate of what the name tables need.
+    pub(super) name_bytes: u64,
+    next_ino: u64,
+    /// Numbers below this are the store's to hand out without writing.
+    ino_limit: u64,
+}
+
+/// Operations inside a transaction; see the module.
+pub struct Ops<'t> {
+    pub(super) t: Tables<'t>,
+    pub(super) s: &'t mut State,
+    pub(super) limits: Limits,
+    pub(super) now: Timestamp,
+}
+
+impl State {
+    pub(super) fn load(counters: &impl ReadableTable<&'static str, u64>) -> Result<State> {
+        let get = |name| Ok::<u64, super::MetaError>(counters.get(name)?.map_or(0, |v| v.value()));
+        let ino_limit = get("inodes_reserved")?;
+        if ino_limit == 0 {
+            return Err(damaged("the counters are missing"));
+        }
+        Ok(State {
+            free: get("free")?,
+            granted: get("granted")?,
+            inodes: get("inodes")?,
+            name_bytes: get("name_bytes")?,
+            next_ino: ino_limit,
+            ino_limit,
+        })
+    }
+
+    pub(super) fn totals(&self, blocks: u64) -> Totals {
+        Totals { blocks, free: self.free, granted: self.granted, inodes: self.inodes }
+    }
+}
+
+impl Ops<'_> {
+    /// The time of the operations.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    pub(super) fn save_state(&mut self) -> Result<()> {
+        let s = &self.s;
+        let rows = [
+            ("free", s.free),
+            ("granted", s.granted),
+            ("inodes", s.inodes),
+            ("name_bytes", s.name_bytes),
+            ("inodes_reserved", s.ino_limit),
+        ];
+        for (name, value) in rows {
+            self.t.counter.insert(name, value)?;
+        }
+        Ok(())
+    }
+
+    fn put_inode(&mut self, ino: InodeNo, inode: &Inode) -> Result<()> {
+        self.t.inode.insert(inode_key(ino), inode.encode().as_slice())?;
+        Ok(())
+    }
+
+    /// A number that was never used.
+    fn new_ino(&mut self) -> Result<InodeNo> {
+        if self.s.next_ino >= MAX_INO {
+            return Err(Errno::NOSPC.into());
+        }
+        if self.s.next_ino == self.s.ino_limit {
+            self.s.ino_limit += INO_BATCH;
+        }
+        let ino = InodeNo(self.s.next_ino);
+        self.s.next_ino += 1;
+        Ok(ino)
+    }
+
+    /// ENOSPC when the store itself could not grow and is nearly full: a failed growth would end the reign.
+    fn check_room(&self) -> Result<()> {
+        if self.limits.room >= self.limits.capacity {
+            return Ok(());
+        }
+        // Rows with their keys, twice over for the B-tree's slack.
+        let inodes = self.t.inode.len()? * 170;
+        let names = 2 * (self.s.name_bytes + 60 * self.t.dirent.len()?);
+        let extents = 60 * (self.t.extent.len()? + self.t.free.len()?);
+        let full = 2 * (inodes + names + extents) > self.limits.capacity / 4 * 3;
+        if full { Err(Errno::NOSPC.into()) } else { Ok(()) }
+    }
+
+    fn has_orphan(&self, ino: InodeNo, kind: super::OrphanKind) -> Result<bool> {
+        Ok(self.t.orphan.get((TREE, ino.0, kind.byte()))?.is_some())
+    }
+}
+
+impl Reads for Ops<'_> {
+    fn access(&self) -> &impl Access {
+        &self.t
+    }
+
+    fn totals(&self) -> Result<Totals> {
+        Ok(self.s.totals(self.limits.data_blocks))
+    }
+}

@@ -1,0 +1,198 @@
+//! What only reads: the same code for a committed [`View`] and for a transaction under way.
+
+use redb::{ReadableTable, ReadableTableMetadata};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::error::Result;
+use super::inode::{FIRST_COOKIE, type_bits};
+use super::ops::State;
+use super::store::View;
+use super::tables::{Access, TREE};
+use super::{OrphanKind, map, rows, space};
+use crate::format::Superblock;
+use crate::proto::{DirEntry, Space};
+use crate::types::*;
+
+/// What the superblock says about space.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Blocks that can hold data: all but those of the format and of the metadata store.
+    pub(super) data_blocks: u64,
+    /// Nodes that share the volume.
+    pub(super) nodes: u64,
+    /// Bytes the store may grow by without new ranges.
+    pub(super) room: u64,
+    /// Bytes the store has.
+    pub(super) capacity: u64,
+}
+
+impl Limits {
+    pub(super) fn of(superblock: &Superblock) -> Limits {
+        let fixed: u64 = space::fixed_spans(superblock).iter().map(|s| s.len).sum();
+        Limits {
+            data_blocks: superblock.blocks().saturating_sub(fixed),
+            nodes: u64::from(superblock.nodes),
+            room: superblock.capacity() + superblock.reserved_ahead() - superblock.meta_len.min(superblock.capacity()),
+            capacity: superblock.capacity(),
+        }
+    }
+}
+
+/// Counts of the whole volume.
+#[derive(Clone, Copy, Debug)]
+pub struct Totals {
+    pub(super) blocks: u64,
+    pub(super) free: u64,
+    pub(super) granted: u64,
+    pub(super) inodes: u64,
+}
+
+/// An answer to readdir.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// Entries in cookie order.
+    pub entries: Vec<DirEntry>,
+    /// Whether none follow.
+    pub end: bool,
+}
+
+/// A part of the last block of a file that lies beyond its end and must be zeroed on the disk, and flushed, before the
+/// file grows: else old bytes would show. Zeroing it at any time does no harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// The block on the disk.
+    pub disk: DiskBlock,
+    /// From this byte of it to its end.
+    pub from: u32,
+}
+
+/// Operations that change nothing.
+pub trait Reads {
+    /// The tables.
+    #[doc(hidden)]
+    fn access(&self) -> &impl Access;
+
+    /// All, free and granted blocks that can hold data, and inodes.
+    #[doc(hidden)]
+    fn totals(&self) -> Result<Totals>;
+
+    /// The inode of a name. `.` and `..` are names too.
+    fn lookup(&self, parent: InodeNo, name: &[u8]) -> Result<Attr> {
+        let dir = rows::directory(self.access(), parent)?;
+        let ino = match name {
+            b"." => parent,
+            b".." => dir.parent,
+            _ => rows::entry(self.access(), parent, name)?.ok_or(Errno::NOENT)?.ino,
+        };
+        self.getattr(ino)
+    }
+
+    /// Attributes; ENOENT for an inode that is not there (any more).
+    fn getattr(&self, ino: InodeNo) -> Result<Attr> {
+        Ok(rows::inode(self.access(), ino)?.attr(ino))
+    }
+
+    /// Target of a symbolic link.
+    fn readlink(&self, ino: InodeNo) -> Result<Vec<u8>> {
+        let inode = rows::inode(self.access(), ino)?;
+        if inode.kind() == FileType::Symlink { Ok(inode.target) } else { Err(Errno::INVAL.into()) }
+    }
+
+    /// Entries with cookies above `after`, about `max_bytes` of them as the kernel counts, but at least one. Entries
+    /// that are there all the time appear exactly once in a walk from 0, whatever changes meanwhile.
+    fn readdir(&self, dir: InodeNo, after: u64, max_bytes: u32, plus: bool) -> Result<Listing> {
+        let inode = rows::directory(self.access(), dir)?;
+        let mut room = i64::from(max_bytes);
+        let mut entries = Vec::new();
+        let dots = [(1, &b"."[..], dir), (2, b"..", inode.parent)];
+        for (cookie, name, ino) in dots.into_iter().filter(|(cookie, ..)| *cookie > after) {
+            if !take(&mut room, name, plus, entries.is_empty()) {
+                return Ok(Listing { entries, end: false });
+            }
+            let attr = if plus { Some(self.getattr(ino)?) } else { None };
+            entries.push(DirEntry { ino, kind: type_bits(FileType::Directory), cookie, name: name.to_vec(), attr });
+        }
+        let first = after.saturating_add(1).max(FIRST_COOKIE);
+        for row in self.access().cookie().range((TREE, dir.0, first)..=(TREE, dir.0, u64::MAX))? {
+            let (key, value) = row?;
+            let (cookie, (ino, kind, name)) = (key.value().2, value.value());
+            if !take(&mut room, name, plus, entries.is_empty()) {
+                return Ok(Listing { entries, end: false });
+            }
+            let attr = if plus { Some(self.getattr(InodeNo(ino))?) } else { None };
+            entries.push(DirEntry { ino: InodeNo(ino), kind, cookie, name: name.to_vec(), attr });
+        }
+        Ok(Listing { entries, end: true })
+    }
+
+    /// Space and numbers of files. Granted space counts as free: it can still be had.
+    fn statfs(&self) -> Result<Space> {
+        let t = self.totals()?;
+        let free = t.free + t.granted;
+        Ok(Space { blocks: t.blocks, free, files: t.inodes, files_free: free })
+    }
+
+    /// The mapping of a range of a file, clipped to it; what no extent covers is a hole.
+    fn extents(&self, ino: InodeNo, range: BlockRange) -> Result<Vec<Extent>> {
+        if !rows::inode(self.access(), ino)?.is_regular() {
+            return Ok(Vec::new());
+        }
+        let end = rows::truncating(self.access(), ino)?.map_or(range.end, |from| range.end.min(from));
+        let range = BlockRange { start: range.start, end };
+        let mut extents = map::mapped(self.access().extent(), ino, range)?;
+        let shared = self.access().refcount();
+        if !shared.is_empty()? {
+            for extent in &mut extents {
+                extent.shared = map::is_shared(shared, extent)?;
+            }
+        }
+        Ok(extents)
+    }
+
+    /// What must be zeroed on the disk before a file grows beyond its present end.
+    fn tail(&self, ino: InodeNo) -> Result<Option<Tail>> {
+        let inode = rows::inode(self.access(), ino)?;
+        let from = u32::try_from(inode.size % FS_BLOCK).unwrap_or(0);
+        if from == 0 {
+            return Ok(None);
+        }
+        let block = inode.size / FS_BLOCK;
+        let last = map::mapped(self.access().extent(), ino, BlockRange::new(block, block + 1))?;
+        Ok(last.first().filter(|e| e.state == ExtentState::Written).map(|e| Tail { disk: e.disk, from }))
+    }
+
+    /// Whether a truncation of this file left something to free, see [`Ops::reap_tail`](super::Ops::reap_tail).
+    fn is_truncating(&self, ino: InodeNo) -> Result<bool> {
+        Ok(rows::truncating(self.access(), ino)?.is_some())
+    }
+
+    /// Orphans: inodes without a name that may still be open, and files whose cut-off tail is not yet freed.
+    fn orphans(&self) -> Result<Vec<(InodeNo, OrphanKind)>> {
+        let mut orphans = Vec::new();
+        for row in self.access().orphan().iter()? {
+            let (_, ino, kind) = row?.0.value();
+            orphans.push((InodeNo(ino), OrphanKind::from_byte(kind)?));
+        }
+        Ok(orphans)
+    }
+}
+
+impl Reads for View {
+    fn access(&self) -> &impl Access {
+        &self.tables
+    }
+
+    fn totals(&self) -> Result<Totals> {
+        let state = State::load(&self.tables.counter)?;
+        Ok(state.totals(self.limits.data_blocks))
+    }
+}
+
+/// Whether an entry still fits; the first always does. The kernel's `fuse_dirent` is 24 bytes and the name, rounded up
+/// to 8; with attributes 128 more.
+fn take(room: &mut i64, name: &[u8], plus: bool, first: bool) -> bool {
+    let bytes = 24 + name.len().next_multiple_of(8) + if plus { 128 } else { 0 };
+    *room -= i64::try_from(bytes).unwrap_or(i64::MAX);
+    first || *room >= 0
+}

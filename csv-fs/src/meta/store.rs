@@ -1,0 +1,277 @@
+//! The store: opened by a new coordinator after the epoch before is over, used by one metadata thread and some
+//! readers, left behind when the latch trips.
+//!
+//! ```text
+//!            open(FencedEpoch)            close()  → the database is closed cleanly
+//!   (disk) ───────────────────► open ──┤
+//!                                         drop, or the latch tripped → the database is leaked: its Drop writes
+//! ```
+//! - One [`Txn`] at a time; a second [`Store::write`] waits for the first. Every commit is durable when it returns
+//!   and keeps the next open quick (`quick_repair`), without exception.
+//! - A [`Reader`] may live on any thread; each [`View`] is one committed state, shared by all who ask between two
+//!   commits. No view is given once the latch is tripped: the database would go on serving what it has cached.
+//! - After a commit that used up the reserved range, the next one is taken from free space in a transaction of its
+//!   own, zeroed, and entered in the superblock; a crash in between is finished by the next open, which finds the
+//!   range in table `metarange` but not in the superblock.
+
+use std::mem::ManuallyDrop;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use block::device::BlockDevice;
+use parking_lot::Mutex;
+use redb::{Database, ReadTransaction, ReadableTable, WriteTransaction};
+
+use super::backend::{FencedBackend, Shared};
+use super::error::{Fatal, MetaError, Result};
+use super::latch::Latch;
+use super::ops::{Ops, Root, State};
+use super::reads::Limits;
+use super::tables::{ReadTables, Tables};
+use crate::core::office::FencedEpoch;
+use crate::format::{BlockSpan, Superblock};
+use crate::types::{FS_BLOCK, Timestamp};
+
+/// Memory of the database's cache: what the coordinator of a volume with some 100 000 files touches (reference
+/// figures in docs/benchmarks.md).
+const CACHE_BYTES: usize = 64 << 20;
+
+/// The metadata store of a volume, in the hands of its coordinator.
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Leaked unless `close` takes it: its Drop writes.
+    db: ManuallyDrop<Database>,
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+    /// The view of the last commit, if somebody asked for one since. Emptied after a commit and before it is
+    /// acknowledged, so whoever saw an acknowledgement sees its change.
+    current: Mutex<Option<Arc<View>>>,
+    repaired: bool,
+}
+
+/// One write transaction: any number of operations, then a commit. Dropped, it changes nothing.
+pub struct Txn<'s> {
+    store: &'s Store,
+    txn: WriteTransaction,
+    state: State,
+}
+
+/// Makes views; may be cloned and sent to reader threads.
+#[derive(Clone)]
+pub struct Reader {
+    inner: Arc<Inner>,
+}
+
+/// One committed state of the volume.
+pub struct View {
+    pub(super) tables: ReadTables,
+    pub(super) limits: Limits,
+    // Keeps the pages of this state from being reused.
+    _txn: ReadTransaction,
+}
+
+impl Store {
+    /// Opens the store of the volume that `superblock` describes, for the reign of `epoch`. The latch is that reign's.
+    pub fn open(
+        dev: Arc<dyn BlockDevice>,
+        superblock: &Superblock,
+        epoch: &FencedEpoch,
+        latch: Arc<Latch>,
+    ) -> Result<Store> {
+        tracing::info!(epoch = epoch.epoch().0, volume = %superblock.volume, "opening the metadata store");
+        Store::open_unfenced(dev, superblock, latch)
+    }
+
+    /// Without a proof: for formatting and for tests, where nobody else can have the volume open.
+    pub(super) fn open_unfenced(
+        dev: Arc<dyn BlockDevice>,
+        superblock: &Superblock,
+        latch: Arc<Latch>,
+    ) -> Result<Store> {
+        superblock.fits(&dev.geometry())?;
+        if superblock.meta_len == 0 {
+            return Err(Fatal::Damaged("the superblock names no metadata store").into());
+        }
+        let mut store = Store::on(Shared::new(dev, superblock.clone(), latch, true))?;
+        store.load()?;
+        Ok(store)
+    }
+
+    /// Makes an empty store; used once, when the volume is formatted.
+    pub(super) fn initialise(dev: Arc<dyn BlockDevice>, superblock: &Superblock, root: Root) -> Result<Superblock> {
+        let store = Store::on(Shared::new(dev, superblock.clone(), Arc::new(Latch::new()), false))?;
+        let mut txn = store.write()?;
+        txn.run(root.now, |ops| ops.initialise(superblock, root))??;
+        txn.commit()?;
+        let superblock = store.superblock();
+        store.close()?;
+        Ok(superblock)
+    }
+
+    fn on(shared: Arc<Shared>) -> Result<Store> {
+        let repaired = Arc::new(AtomicBool::new(false));
+        let noted = Arc::clone(&repaired);
+        let db = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .set_repair_callback(move |_| noted.store(true, Ordering::Relaxed))
+            .create_with_backend(FencedBackend(Arc::clone(&shared)))?;
+        let repaired = repaired.load(Ordering::Relaxed);
+        if repaired {
+            tracing::warn!("the metadata store was not left by this program: all of it was read to open it");
+        }
+        let (state, current) = (Mutex::new(State::default()), Mutex::new(None));
+        Ok(Store { inner: Arc::new(Inner { db: ManuallyDrop::new(db), shared, state, current, repaired }) })
+    }
+
+    /// Whether opening had to read the whole store. Every commit prevents that, so it means that something else than
+    /// a crash of this program befell it.
+    pub fn was_repaired(&self) -> bool {
+        self.inner.repaired
+    }
+
+    fn load(&mut self) -> Result<()> {
+        let view = self.reader().view()?;
+        *self.inner.state.lock() = State::load(&view.tables.counter)?;
+        let known = self.superblock();
+        let mut lost = Vec::new();
+        for row in view.tables.metarange.iter()? {
+            let (start, len) = row?;
+            let span = BlockSpan { start: start.value(), len: len.value() };
+            if !known.ranges.contains(&span) && !known.next.contains(&span) {
+                lost.push(span);
+            }
+        }
+        drop(view);
+        if !lost.is_empty() {
+            self.reserve(&lost)?;
+        }
+        self.reserve_ahead()
+    }
+
+    /// Begins a write transaction; waits for the one before.
+    pub fn write(&self) -> Result<Txn<'_>> {
+        if self.inner.shared.is_failed() {
+            return Err(MetaError::Fatal(Fatal::Latched));
+        }
+        let mut txn = self.inner.db.begin_write()?;
+        txn.set_quick_repair(true);
+        let state = self.inner.state.lock().clone();
+        Ok(Txn { store: self, txn, state })
+    }
+
+    /// For the reader threads.
+    pub fn reader(&self) -> Reader {
+        Reader { inner: Arc::clone(&self.inner) }
+    }
+
+    /// A view of what is committed now.
+    pub fn view(&self) -> Result<Arc<View>> {
+        self.inner.view()
+    }
+
+    /// The superblock as it is on the disk now: it changes when the store grows.
+    pub fn superblock(&self) -> Superblock {
+        self.inner.shared.superblock()
+    }
+
+    /// The reign's latch.
+    pub fn latch(&self) -> Arc<Latch> {
+        Arc::clone(self.inner.shared.latch())
+    }
+
+    /// Closes the database cleanly, so that the next open has nothing to look at. Everything is committed already:
+    /// this is a courtesy. If the latch was tripped, or a reader is left, the database is leaked instead.
+    pub fn close(self) -> Result<()> {
+        if self.inner.shared.is_failed() {
+            return Err(MetaError::Fatal(Fatal::Latched));
+        }
+        let Some(inner) = Arc::into_inner(self.inner) else {
+            return Ok(());
+        };
+        *inner.current.lock() = None;
+        let result = ManuallyDrop::into_inner(inner.db).close();
+        inner.shared.latch().trip();
+        Ok(result?)
+    }
+
+    /// Reserves the next range if the last one was used up or never could be. Less than wanted is taken if the volume
+    /// has no more; nothing at all is no error until the store must grow.
+    fn reserve_ahead(&self) -> Result<()> {
+        let want = self.inner.shared.wanted_ahead() / FS_BLOCK;
+        if want == 0 {
+            return Ok(());
+        }
+        let mut txn = self.write()?;
+        let spans = txn.run(Timestamp::default(), |ops| ops.take_metadata_ranges(want))??;
+        if spans.is_empty() {
+            return Ok(());
+        }
+        txn.commit_only()?;
+        self.reserve(&spans)
+    }
+
+    /// Zeroes and records spans that table `metarange` already has. The view of now counts them as data.
+    fn reserve(&self, spans: &[BlockSpan]) -> Result<()> {
+        self.inner.shared.reserve(spans)?;
+        *self.inner.current.lock() = None;
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn view(&self) -> Result<Arc<View>> {
+        if self.shared.is_failed() {
+            return Err(MetaError::Fatal(Fatal::Latched));
+        }
+        // Made under the lock: a view begun before a commit is never kept after it.
+        let mut current = self.current.lock();
+        if let Some(view) = &*current {
+            return Ok(Arc::clone(view));
+        }
+        let txn = redb::ReadableDatabase::begin_read(&*self.db)?;
+        let limits = Limits::of(&self.shared.superblock());
+        let view = Arc::new(View { tables: ReadTables::open(&txn)?, limits, _txn: txn });
+        *current = Some(Arc::clone(&view));
+        Ok(view)
+    }
+}
+
+impl Reader {
+    /// A view of what is committed now.
+    pub fn view(&self) -> Result<Arc<View>> {
+        self.inner.view()
+    }
+}
+
+impl Txn<'_> {
+    /// Runs operations at the time `now`. May be called several times.
+    ///
+    /// An operation that fails with [`MetaError::Errno`] or [`MetaError::Contradiction`] changed nothing, so the
+    /// others may go on and be committed; after a fatal one the transaction must be dropped.
+    pub fn run<T>(&mut self, now: Timestamp, work: impl FnOnce(&mut Ops<'_>) -> T) -> Result<T> {
+        let limits = Limits::of(&self.store.superblock());
+        let mut ops = Ops { t: Tables::open(&self.txn)?, s: &mut self.state, limits, now };
+        let out = work(&mut ops);
+        ops.save_state()?;
+        Ok(out)
+    }
+
+    /// Makes everything durable.
+    pub fn commit(self) -> Result<()> {
+        let store = self.store;
+        self.commit_only()?;
+        store.reserve_ahead()
+    }
+
+    fn commit_only(self) -> Result<()> {
+        let inner = &self.store.inner;
+        let committed = self.txn.commit();
+        *inner.current.lock() = None;
+        committed?;
+        *inner.state.lock() = self.state;
+        Ok(())
+    }
+}

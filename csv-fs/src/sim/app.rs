@@ -1,0 +1,355 @@
+//! Applications: what they do, and what they tell the oracles.
+
+use block::shared::NodeId;
+use rustix::io::Errno;
+
+use super::disk::Block;
+use super::files::{Ctx, Fail};
+use super::world::{MS, World};
+use crate::core::client::Event;
+use crate::proto::{OpenRequest, Reply, Request, SetAttr, Want};
+use crate::types::*;
+
+/// Files that are there from the start: two that are written in place, one that grows and is cut.
+pub(super) const FILES: [(&str, u64, u64); 3] = [("a", 4, 2), ("b", 3, 3), ("g", 1, 0)];
+/// Blocks of the files that are written in place.
+pub(super) const IN_PLACE: u64 = 6;
+
+/// The inode of the n-th of [`FILES`].
+pub(super) fn file(n: u64) -> InodeNo {
+    InodeNo(10 + n)
+}
+
+/// Something an application does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Op {
+    Read(InodeNo, u64),
+    Write(InodeNo, u64),
+    WriteHalf(InodeNo, u64, u8),
+    Append(InodeNo),
+    Truncate(InodeNo, u64),
+    Stat(InodeNo),
+    Fsync(InodeNo),
+    /// A new name that nobody else uses: create, write, read back; perhaps unlink while it is open.
+    Private {
+        unlink: bool,
+    },
+    /// A name that all use: create or open, append, perhaps unlink.
+    Common {
+        unlink: bool,
+    },
+    Lookup,
+}
+
+impl Ctx {
+    pub(super) async fn run(&self, op: Op) -> Result<(), Fail> {
+        match op {
+            Op::Read(ino, block) => self.checked_read(ino, block).await.map(drop),
+            Op::Write(ino, block) => self.checked_write(ino, block, [true, true]).await,
+            Op::WriteHalf(ino, block, half) => self.checked_write(ino, block, [half == 0, half == 1]).await,
+            Op::Append(ino) => self.append(ino).await,
+            Op::Truncate(ino, blocks) => self.truncate(ino, blocks).await,
+            Op::Stat(ino) => self.stat(ino).await,
+            Op::Fsync(ino) => self.fsync(ino).await,
+            Op::Private { unlink } => self.private(unlink).await,
+            Op::Common { unlink } => self.common(unlink).await,
+            Op::Lookup => self.lookup().await,
+        }
+    }
+
+    async fn checked_read(&self, ino: InodeNo, block: u64) -> Result<Block, Fail> {
+        let began = self.now()?;
+        let data = self.read(ino, block).await?;
+        self.with(|w| {
+            for (half, value) in (0..).zip(data) {
+                let now = w.now;
+                w.oracle.read_shows(self.who, (ino, block, half), value, began, now);
+            }
+        })?;
+        Ok(data)
+    }
+
+    async fn checked_write(&self, ino: InodeNo, block: u64, halves: [bool; 2]) -> Result<(), Fail> {
+        let new = self.with(|w| {
+            let began = w.now;
+            let mut new = [None, None];
+            for half in 0..2u8 {
+                if halves[usize::from(half)] {
+                    new[usize::from(half)] = Some(w.oracle.write_begins(self.who, (ino, block, half), began));
+                }
+            }
+            new
+        })?;
+        self.write(ino, block, new).await?;
+        self.with(|w| {
+            let now = w.now;
+            new.into_iter().flatten().for_each(|id| w.oracle.write_acked(id, now));
+        })
+    }
+
+    async fn append(&self, ino: InodeNo) -> Result<(), Fail> {
+        let began = self.now()?;
+        while !self.with(|w| {
+            w.shell(self.n).is_some_and(|s| !std::mem::replace(&mut s.files.entry(ino).or_default().appending, true))
+        })? {
+            self.sleep(150).await?;
+        }
+        let done = loop {
+            let layout = match self.acquire(ino, BlockRange::ALL, Want::Exclusive).await {
+                Ok(layout) => layout,
+                Err(e) => break Err(e),
+            };
+            let appended = self.append_under(layout, ino, began).await;
+            self.let_go(layout);
+            match appended {
+                Ok(true) => break Ok(()),
+                Ok(false) => {}
+                Err(e) => break Err(e),
+            }
+        };
+        self.with(|w| w.shell(self.n).map(|s| s.files.entry(ino).or_default().appending = false))?;
+        done
+    }
+
+    async fn append_under(&self, layout: LayoutId, ino: InodeNo, began: u64) -> Result<bool, Fail> {
+        let (block, new, grown) = self.with(|w| {
+            let size = w.shell(self.n).map_or(0, |s| s.files.entry(ino).or_default().map.size());
+            let block = size / FS_BLOCK;
+            let new = [0, 1].map(|half| Some(w.oracle.write_begins(self.who, (ino, block, half), began)));
+            let grown = w.oracle.size_begins(self.who, ino, (block + 1) * FS_BLOCK, true, began);
+            (block, new, grown)
+        })?;
+        if !self.put(layout, ino, block, new).await? {
+            return Ok(false);
+        }
+        self.with(|w| {
+            let now = w.now;
+            if let Some(shell) = w.shell(self.n) {
+                let file = shell.files.entry(ino).or_default();
+                file.map.grew((block + 1) * FS_BLOCK);
+                file.unflushed = true;
+            }
+            new.into_iter().flatten().for_each(|id| w.oracle.write_acked(id, now));
+            w.oracle.size_acked(grown, now);
+        })?;
+        Ok(true)
+    }
+
+    async fn truncate(&self, ino: InodeNo, blocks: u64) -> Result<(), Fail> {
+        let (cut, sized) = self.with(|w| {
+            let now = w.now;
+            let own: Vec<LayoutId> = w
+                .shell(self.n)
+                .map(|s| s.layouts.iter().filter(|(_, h)| h.ino == ino).map(|(id, _)| *id).collect())
+                .unwrap_or_default();
+            for layout in own {
+                w.client(self.n, Event::GiveBack { layout });
+            }
+            let cut = w.oracle.cut_begins(self.who, ino, blocks, now);
+            (cut, w.oracle.size_begins(self.who, ino, blocks * FS_BLOCK, false, now))
+        })?;
+        let set = SetAttr { size: Some(blocks * FS_BLOCK), ..SetAttr::default() };
+        self.call(Request::Setattr { ino, set }).await?;
+        self.with(|w| {
+            let now = w.now;
+            w.oracle.cut_acked(cut, now);
+            w.oracle.size_acked(sized, now);
+        })
+    }
+
+    async fn stat(&self, ino: InodeNo) -> Result<(), Fail> {
+        let began = self.now()?;
+        let ruled = self.with(|w| {
+            let shell = w.shell(self.n)?;
+            let rules = shell.layouts.values().any(|h| {
+                h.ino == ino && !h.withdrawn && h.mode == LayoutMode::Exclusive && h.range.end == BlockRange::ALL.end
+            });
+            rules.then(|| shell.files.entry(ino).or_default().map.size())
+        })?;
+        let size = match ruled {
+            Some(size) => size,
+            None => match self.call(Request::Getattr { ino }).await? {
+                (Reply::Attr(attr), _) => attr.size,
+                _ => return Err(Fail::Errno(0)),
+            },
+        };
+        self.with(|w| {
+            let now = w.now;
+            w.oracle.size_shows(self.who, ino, size, began, now);
+        })
+    }
+
+    async fn fsync(&self, ino: InodeNo) -> Result<(), Fail> {
+        let began = self.now()?;
+        self.commit(ino, false).await?;
+        let lost =
+            self.with(|w| w.shell(self.n).is_some_and(|s| std::mem::take(&mut s.files.entry(ino).or_default().lost)))?;
+        if lost {
+            return Err(Fail::Lost);
+        }
+        self.with(|w| w.oracle.synced(self.who, ino, began))
+    }
+
+    async fn open_new(&self, name: &[u8], exclusive: bool) -> Result<(InodeNo, HandleId), Fail> {
+        let handle = self.with(|w| {
+            w.last_name += 1;
+            HandleId(w.last_name)
+        })?;
+        let open = Some(OpenRequest { handle, flags: 2 });
+        let request = Request::Create {
+            parent: InodeNo::ROOT,
+            name: name.to_vec(),
+            mode: 0o100_644,
+            rdev: 0,
+            uid: 0,
+            gid: 0,
+            exclusive,
+            open,
+        };
+        match self.call(request).await? {
+            (Reply::Created { attr, .. }, _) => {
+                self.with(|w| w.oracle.opened(self.who, handle, attr.ino))?;
+                Ok((attr.ino, handle))
+            }
+            _ => Err(Fail::Errno(0)),
+        }
+    }
+
+    async fn close(&self, ino: InodeNo, handle: HandleId) -> Result<(), Fail> {
+        self.with(|w| w.oracle.closing(self.who, handle))?;
+        self.call(Request::Release { ino, handle }).await.map(drop)
+    }
+
+    async fn private(&self, unlink: bool) -> Result<(), Fail> {
+        let name = self.with(|w| {
+            w.last_name += 1;
+            format!("private-{}", w.last_name).into_bytes()
+        })?;
+        let (ino, handle) = self.open_new(&name, true).await?;
+        self.with(|w| {
+            let now = w.now;
+            w.oracle.created(&name, now);
+        })?;
+        self.append(ino).await?;
+        if unlink {
+            self.unlink(&name).await?;
+            self.append(ino).await?;
+        }
+        self.fsync(ino).await.or_else(|e| if e == Fail::Lost { Ok(()) } else { Err(e) })?;
+        self.checked_read(ino, 0).await?;
+        self.stat(ino).await?;
+        self.close(ino, handle).await
+    }
+
+    async fn unlink(&self, name: &[u8]) -> Result<(), Fail> {
+        self.with(|w| w.oracle.unlink_begins(name))?;
+        self.call(Request::Unlink { parent: InodeNo::ROOT, name: name.to_vec() }).await.map(drop)
+    }
+
+    async fn common(&self, unlink: bool) -> Result<(), Fail> {
+        let (ino, handle) = self.open_new(b"common", false).await?;
+        self.append(ino).await?;
+        self.checked_read(ino, 0).await?;
+        if unlink {
+            match self.unlink(b"common").await {
+                Err(Fail::Errno(e)) if e == Errno::NOENT.raw_os_error() => {}
+                other => other?,
+            }
+            self.checked_read(ino, 0).await?;
+        }
+        self.close(ino, handle).await
+    }
+
+    async fn lookup(&self) -> Result<(), Fail> {
+        let found = self.call(Request::Lookup { parent: InodeNo::ROOT, name: b"common".to_vec() }).await;
+        let ino = match found {
+            Ok((Reply::Attr(attr), _)) => attr.ino,
+            Err(Fail::Errno(e)) if e == Errno::NOENT.raw_os_error() => return Ok(()),
+            other => return other.map(drop),
+        };
+        let handle = self.with(|w| {
+            w.last_name += 1;
+            HandleId(w.last_name)
+        })?;
+        match self.call(Request::Open { ino, open: OpenRequest { handle, flags: 0 } }).await {
+            Err(Fail::Errno(e)) if e == Errno::NOENT.raw_os_error() => return Ok(()),
+            other => other?,
+        };
+        self.with(|w| w.oracle.opened(self.who, handle, ino))?;
+        self.call(Request::Readdir { dir: InodeNo::ROOT, after: 0, max_bytes: 4096, plus: true }).await?;
+        self.checked_read(ino, 0).await?;
+        self.close(ino, handle).await
+    }
+}
+
+/// How many applications a node runs.
+const APPS: u32 = 3;
+
+impl World {
+    pub(super) fn random_op(&mut self) -> Op {
+        let in_place = file(self.rng.below(2));
+        let block = self.rng.below(IN_PLACE);
+        match self.rng.below(100) {
+            0..25 => Op::Write(in_place, block),
+            25..45 => Op::Read(in_place, block),
+            45..55 => Op::WriteHalf(in_place, block, (self.rng.below(2)) as u8),
+            55..63 => Op::Append(file(2)),
+            63..66 => Op::Truncate(file(2), self.rng.below(3)),
+            66..72 => Op::Stat(file(2)),
+            72..78 => Op::Read(file(2), self.rng.below(4)),
+            78..86 => Op::Fsync(file(self.rng.below(3))),
+            86..92 => Op::Private { unlink: self.rng.permille(700) },
+            92..97 => Op::Common { unlink: self.rng.permille(300) },
+            _ => Op::Lookup,
+        }
+    }
+
+    /// Applications of a node begin, for the life of its process.
+    pub(super) fn apps_begin(&mut self, n: NodeId) {
+        for _ in 0..APPS {
+            *self.apps.entry(n).or_default() += 1;
+            let me = self.me.clone();
+            self.spawn_at(n, async move {
+                loop {
+                    let Some(world) = me.upgrade() else { return };
+                    let (wait, op, who) = {
+                        let mut w = world.borrow_mut();
+                        if w.closing {
+                            let left = w.apps.entry(n).or_default();
+                            *left = left.saturating_sub(1);
+                            return;
+                        }
+                        let (sender, wait) = super::exec::oneshot();
+                        let pause = w.rng.below(30 * MS);
+                        w.wake_after(n, pause, sender);
+                        (wait, w.random_op(), w.client_is(n))
+                    };
+                    drop(world);
+                    wait.await;
+                    let (Some(world), Some(who)) = (me.upgrade(), who) else { return };
+                    let ctx = Ctx::new(&world.borrow(), n, who);
+                    drop(world);
+                    let result = ctx.run(op).await;
+                    if let Some(world) = me.upgrade() {
+                        world.borrow_mut().op_ended(n, who, op, result);
+                    }
+                }
+            });
+        }
+    }
+
+    pub(super) fn op_ended(&mut self, n: NodeId, who: ClientId, op: Op, result: Result<(), Fail>) {
+        match result {
+            Ok(()) => {
+                self.coverage.variant("op", &op);
+                *self.ops_done.entry(n).or_default() += 1;
+            }
+            Err(Fail::Evicted) => {
+                self.coverage.count("op", "evicted");
+                self.oracle.app_told_evicted(who);
+            }
+            Err(Fail::Lost) if self.disk.resets > 0 => self.coverage.count("op", "fsync says lost"),
+            Err(e) => self.oracle.app_error(who, &format!("{op:?}: {e:?}")),
+        }
+    }
+}

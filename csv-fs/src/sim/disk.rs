@@ -1,0 +1,434 @@
+//! The simulated LUN and the ways to it.
+//!
+//! A request flies for a while, lands (is executed), and its answer flies back. On the way it may be held by a path
+//! that hangs, stick in the fabric for seconds, be refused, or lose its answer.
+//!
+//! **File kind**: a request that a hanging path holds lies in the node's own fault device: an abort drops it, and so
+//! does the death of the process. One that flies is in the kernel: it lands in any case, and the LIVE lock of its
+//! process is free only then. **SCSI kind**: a request flies on a session of its nexus. It is executed only if that
+//! session lives and, once a reservation is held, the nexus is registered. A session ends when the nexus logs in
+//! anew, which purges what of it still flies; the death of a process ends nothing: what it sent may land seconds
+//! later.
+//!
+//! Data blocks have a volatile cache: what was written is lost at a reset unless a flush came in between.
+
+mod lun;
+mod scsi;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use block::shared::{Epoch, NodeId};
+
+use super::oracle::{Value, WriteId};
+use super::store::{Note, State};
+use super::world::{Act, MS, World};
+use crate::core::office::{CawResult, FenceStep, LeaseView, ScsiResult, Sight, SlotView};
+
+pub(super) use lun::Lun;
+pub(super) use scsi::{Nexus, NexusState};
+
+/// A block: two halves.
+pub(super) type Block = [Value; 2];
+
+pub(super) use super::oracle::Claim;
+
+/// A request.
+#[derive(Clone, Debug)]
+pub(super) enum Req {
+    /// Lease and slots.
+    Cells,
+    CawSlot {
+        node: NodeId,
+        expect: SlotView,
+        new: SlotView,
+    },
+    CawLease {
+        expect: LeaseView,
+        new: LeaseView,
+    },
+    /// The own slot; over that nexus if one is named.
+    OwnSlot {
+        via: Option<u16>,
+    },
+    Read {
+        block: u64,
+    },
+    Write(Box<Write>),
+    Flush,
+    MetaOpen {
+        epoch: Epoch,
+    },
+    MetaCommit {
+        epoch: Epoch,
+        state: Rc<State>,
+        notes: Vec<Note>,
+    },
+    Scsi(FenceStep),
+}
+
+/// Data on its way to the disk.
+#[derive(Clone, Debug)]
+pub(super) struct Write {
+    pub(super) block: u64,
+    pub(super) data: Block,
+    /// Which of its halves are new.
+    pub(super) new: Vec<WriteId>,
+    pub(super) claim: Claim,
+    /// A repetition after the history changed.
+    pub(super) again: bool,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug)]
+pub(super) enum Res {
+    Cells(Box<Sight>),
+    Slot(CawResult<SlotView>),
+    Lease(CawResult<LeaseView>),
+    OwnSlot(SlotView),
+    Data(Block),
+    Done,
+    Store(Rc<State>),
+    Scsi(ScsiResult),
+    /// No path: not executed, or nobody knows (`Lost`).
+    NoPath,
+    Lost,
+    /// Withdrawn by an abort: not executed and will not be.
+    Aborted,
+    /// RESERVATION CONFLICT: not executed.
+    Conflict,
+}
+
+impl Req {
+    fn is_data(&self) -> bool {
+        matches!(self, Req::Read { .. } | Req::Write(_) | Req::Flush | Req::MetaOpen { .. } | Req::MetaCommit { .. })
+    }
+
+    fn is_caw(&self) -> bool {
+        matches!(self, Req::CawSlot { .. } | Req::CawLease { .. })
+    }
+}
+
+/// A node's way to the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Path {
+    #[default]
+    Good,
+    /// Requests and answers stay where they are.
+    Hangs,
+    /// Requests are refused.
+    Fails,
+    /// Each takes so many microseconds longer.
+    Slow(u64),
+}
+
+type Answer = Box<dyn FnOnce(&mut World, Res)>;
+
+enum Stage {
+    /// In the node's fault device (file kind), or before a nexus that is not there.
+    Held,
+    /// On its way.
+    Flying,
+    /// Executed; the answer is held by a hanging path.
+    Answered(Res),
+}
+
+struct Flight {
+    node: NodeId,
+    process: u64,
+    req: Req,
+    stage: Stage,
+    /// The session of the nexus it went over (SCSI kind).
+    session: Option<(u16, u64)>,
+    answer: Option<Answer>,
+}
+
+/// The LUN and everything on its way to it.
+pub(super) struct Disk {
+    pub(super) lun: Lun,
+    flights: BTreeMap<u64, Flight>,
+    last: u64,
+    paths: BTreeMap<NodeId, Path>,
+    /// Whose LIVE lock is held by which process.
+    pub(super) live: BTreeMap<NodeId, (NodeId, u64)>,
+    dead: BTreeSet<(NodeId, u64)>,
+    /// The next so many writes (data or pages) of a node stick in the fabric.
+    pub(super) stick_data: BTreeMap<NodeId, u32>,
+    pub(super) stick_pages: BTreeMap<NodeId, u32>,
+    /// For how long, in microseconds; by chance if not set.
+    pub(super) stick_for: Option<u64>,
+    /// The next so many compare-and-writes of a node lose their answer; `true`: before they are executed.
+    pub(super) lose_caw: BTreeMap<NodeId, Vec<bool>>,
+    aborts: Vec<(NodeId, u64, BTreeSet<u64>, Act)>,
+    pub(super) nexuses: BTreeMap<(NodeId, u16), Nexus>,
+    pub(super) scsi: bool,
+    /// Resets of the disk so far.
+    pub(super) resets: u64,
+}
+
+impl Disk {
+    pub(super) fn new(all: &[NodeId], scsi: bool, state: State) -> Disk {
+        Disk {
+            lun: Lun::new(all, state),
+            flights: BTreeMap::new(),
+            last: 0,
+            paths: BTreeMap::new(),
+            live: BTreeMap::new(),
+            dead: BTreeSet::new(),
+            stick_data: BTreeMap::new(),
+            stick_pages: BTreeMap::new(),
+            stick_for: None,
+            lose_caw: BTreeMap::new(),
+            aborts: Vec::new(),
+            nexuses: BTreeMap::new(),
+            scsi,
+            resets: 0,
+        }
+    }
+
+    pub(super) fn path(&self, n: NodeId) -> Path {
+        self.paths.get(&n).copied().unwrap_or_default()
+    }
+
+    /// Requests of a node that may still land.
+    pub(super) fn flying(&self, n: NodeId) -> usize {
+        self.flights.values().filter(|f| f.node == n && matches!(f.stage, Stage::Flying)).count()
+    }
+
+    /// Whether a write of pages of this node may still land.
+    pub(super) fn pages_flying(&self, n: NodeId) -> bool {
+        self.flights
+            .values()
+            .any(|f| f.node == n && matches!(f.req, Req::MetaCommit { .. }) && !matches!(f.stage, Stage::Answered(_)))
+    }
+
+    /// Whether a data write of this node may still land.
+    pub(super) fn writes_flying(&self, n: NodeId) -> bool {
+        self.flights
+            .values()
+            .any(|f| f.node == n && matches!(f.req, Req::Write(_)) && !matches!(f.stage, Stage::Answered(_)))
+    }
+}
+
+impl World {
+    /// Submits a request of a node's present process. The answer comes to that process, or never.
+    pub(super) fn submit(&mut self, n: NodeId, req: Req, answer: impl FnOnce(&mut World, Res) + 'static) {
+        self.disk.last += 1;
+        let id = self.disk.last;
+        let process = self.nodes[&n].process;
+        let flight =
+            Flight { node: n, process, req, stage: Stage::Held, session: None, answer: Some(Box::new(answer)) };
+        self.disk.flights.insert(id, flight);
+        self.send_off(id);
+    }
+
+    /// Sends a held request on its way, if there is one.
+    fn send_off(&mut self, id: u64) {
+        let Some(flight) = self.disk.flights.get(&id) else { return };
+        let n = flight.node;
+        let extra = match self.disk.path(n) {
+            Path::Good => 0,
+            Path::Slow(by) => by,
+            Path::Fails => {
+                let quick = self.rng.range(50, 500);
+                return self.after(quick, move |w| w.complete(id, Res::NoPath));
+            }
+            Path::Hangs if !self.disk.scsi => return,
+            Path::Hangs => 0,
+        };
+        if self.disk.scsi && !self.choose_nexus(id) {
+            return;
+        }
+        let Some(flight) = self.disk.flights.get_mut(&id) else { return };
+        flight.stage = Stage::Flying;
+        let (write, pages, caw) =
+            (matches!(flight.req, Req::Write(_)), matches!(flight.req, Req::MetaCommit { .. }), flight.req.is_caw());
+        let mut flies = self.rng.range(50, 800) + extra;
+        if write && take(&mut self.disk.stick_data, n) || pages && take(&mut self.disk.stick_pages, n) {
+            flies += self.disk.stick_for.unwrap_or_else(|| 300 * MS + self.rng.below(5000 * MS));
+            self.coverage.count("disk", if pages { "pages stuck" } else { "write stuck" });
+            self.trace(|| format!("a write of node {n} sticks in the fabric for {} ms", flies / MS));
+        }
+        if caw && let Some(before) = self.disk.lose_caw.get_mut(&n).and_then(Vec::pop) {
+            self.coverage.count("disk", if before { "caw lost, lands later" } else { "caw reply lost" });
+            self.lose_answer(id, before, &mut flies);
+        }
+        self.after(flies, move |w| w.land(id));
+    }
+
+    /// The answer is lost: the submitter hears nothing certain. `before`: it hears so before the request lands.
+    fn lose_answer(&mut self, id: u64, before: bool, flies: &mut u64) {
+        let Some(flight) = self.disk.flights.get_mut(&id) else { return };
+        let (n, answer) = (flight.node, flight.answer.take());
+        let told = if before { 2 * MS } else { *flies + 20 * MS };
+        if before {
+            *flies += 20 * MS + self.rng.below(1500 * MS);
+        }
+        if let Some(answer) = answer {
+            self.at_node(n, told, move |w| answer(w, Res::Lost));
+        }
+    }
+
+    /// A request reaches the disk.
+    fn land(&mut self, id: u64) {
+        let Some(flight) = self.disk.flights.get(&id) else { return };
+        let (n, process) = (flight.node, flight.process);
+        if self.disk.path(n) == Path::Hangs && self.disk.scsi && !self.disk.dead.contains(&(n, process)) {
+            // It hangs in the fabric until the path heals.
+            return self.after(20 * MS, move |w| w.land(id));
+        }
+        let res = match self.disk.scsi.then(|| self.may_pass(id)).flatten() {
+            Some(refused) => refused,
+            None => self.execute(id),
+        };
+        let back = self.rng.range(30, 400);
+        if let Some(flight) = self.disk.flights.get_mut(&id) {
+            flight.stage = Stage::Answered(Res::Done);
+        }
+        if self.disk.dead.contains(&(n, process)) {
+            self.disk.flights.remove(&id);
+            return self.may_be_free(n, process);
+        }
+        self.after(back, move |w| w.complete(id, res));
+    }
+
+    fn execute(&mut self, id: u64) -> Res {
+        let Some(flight) = self.disk.flights.get(&id) else { return Res::Lost };
+        let (n, req) = (flight.node, flight.req.clone());
+        self.coverage.variant("disk", &req);
+        self.lun_execute(n, req)
+    }
+
+    /// The answer reaches the node, unless its path hangs.
+    fn complete(&mut self, id: u64, res: Res) {
+        let Some(flight) = self.disk.flights.get_mut(&id) else { return };
+        let n = flight.node;
+        if self.disk.paths.get(&n) == Some(&Path::Hangs) && !matches!(res, Res::Aborted) {
+            flight.stage = Stage::Answered(res);
+            self.check_aborts();
+            return;
+        }
+        let Some(flight) = self.disk.flights.remove(&id) else { return };
+        if let Some(answer) = flight.answer {
+            self.deliver_answer(n, flight.process, answer, res);
+        }
+        self.check_aborts();
+    }
+
+    fn deliver_answer(&mut self, n: NodeId, process: u64, answer: Answer, res: Res) {
+        if self.nodes[&n].process == process && self.is_up(n) {
+            self.at_node(n, 0, move |w| answer(w, res));
+        }
+    }
+
+    /// The way of a node to the disk changes.
+    pub(super) fn set_path(&mut self, n: NodeId, path: Path) {
+        self.trace(|| format!("path of node {n}: {path:?}"));
+        self.disk.paths.insert(n, path);
+        if path == Path::Hangs {
+            return;
+        }
+        let of_node: Vec<u64> = self.disk.flights.iter().filter(|(_, f)| f.node == n).map(|(id, _)| *id).collect();
+        for id in of_node {
+            let stage = self.disk.flights.get_mut(&id).map(|f| std::mem::replace(&mut f.stage, Stage::Held));
+            match stage {
+                Some(Stage::Held) => self.send_off(id),
+                Some(Stage::Answered(res)) => {
+                    if let Some(f) = self.disk.flights.get_mut(&id) {
+                        f.stage = Stage::Answered(Res::Done);
+                    }
+                    self.after(100, move |w| w.complete(id, res));
+                }
+                Some(Stage::Flying) => {
+                    if let Some(f) = self.disk.flights.get_mut(&id) {
+                        f.stage = Stage::Flying;
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Withdraws everything of a node's present process; `then` once nothing of it can land any more.
+    pub(super) fn abort_all(&mut self, n: NodeId, then: impl FnOnce(&mut World) + 'static) {
+        self.coverage.count("disk", "abort");
+        let process = self.nodes[&n].process;
+        let mine = |f: &Flight| f.node == n && f.process == process;
+        let of_node: Vec<u64> = self.disk.flights.iter().filter(|(_, f)| mine(f)).map(|(id, _)| *id).collect();
+        let mut below = BTreeSet::new();
+        for id in of_node {
+            let Some(flight) = self.disk.flights.get_mut(&id) else { continue };
+            match std::mem::replace(&mut flight.stage, Stage::Held) {
+                Stage::Held => self.complete(id, Res::Aborted),
+                Stage::Answered(res) => {
+                    flight.stage = Stage::Answered(res);
+                }
+                Stage::Flying => {
+                    flight.stage = Stage::Flying;
+                    below.insert(id);
+                }
+            }
+        }
+        if self.disk.scsi {
+            self.log_out(n, &below);
+            below.clear();
+        }
+        self.disk.aborts.push((n, process, below, Box::new(then)));
+        self.after(0, |w| w.check_aborts());
+    }
+
+    fn check_aborts(&mut self) {
+        let flights = &self.disk.flights;
+        let flies = |id: &u64| flights.get(id).is_some_and(|f| matches!(f.stage, Stage::Flying));
+        let (over, rest) =
+            std::mem::take(&mut self.disk.aborts).into_iter().partition(|(_, _, ids, _)| !ids.iter().any(flies));
+        self.disk.aborts = rest;
+        let over: Vec<(NodeId, u64, BTreeSet<u64>, Act)> = over;
+        for (n, process, _, then) in over {
+            if self.nodes[&n].process == process && self.is_up(n) {
+                self.at_node(n, 0, then);
+            }
+        }
+    }
+
+    /// A process died: what it held is gone, what flies lands.
+    pub(super) fn disk_process_died(&mut self, n: NodeId, process: u64) {
+        self.disk.dead.insert((n, process));
+        let mine = |f: &Flight| f.node == n && f.process == process;
+        self.disk.flights.retain(|_, f| !mine(f) || matches!(f.stage, Stage::Flying));
+        for flight in self.disk.flights.values_mut().filter(|f| mine(f)) {
+            flight.answer = None;
+        }
+        self.after(200, move |w| w.may_be_free(n, process));
+    }
+
+    /// The locks of a dead process are free once its last request has landed.
+    fn may_be_free(&mut self, n: NodeId, process: u64) {
+        let flies = self.disk.flights.values().any(|f| f.node == n && f.process == process);
+        if !flies {
+            self.disk.live.retain(|_, holder| *holder != (n, process));
+        }
+    }
+
+    /// Tries a LIVE lock once, without waiting.
+    pub(super) fn try_live(&mut self, n: NodeId, whose: NodeId) -> bool {
+        let me = (n, self.nodes[&n].process);
+        *self.disk.live.entry(whose).or_insert(me) == me
+    }
+
+    pub(super) fn release_live(&mut self, n: NodeId, whose: NodeId) {
+        if self.disk.live.get(&whose) == Some(&(n, self.nodes[&n].process)) && n != whose {
+            self.disk.live.remove(&whose);
+        }
+    }
+}
+
+fn take(counts: &mut BTreeMap<NodeId, u32>, n: NodeId) -> bool {
+    match counts.get_mut(&n) {
+        Some(left) if *left > 0 => {
+            *left -= 1;
+            true
+        }
+        _ => false,
+    }
+}

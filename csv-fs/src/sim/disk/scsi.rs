@@ -1,0 +1,212 @@
+//! Nexuses of the SCSI kind: sessions, registrations, and which requests may pass.
+//!
+//! Not modelled: the order of commands inside one session, and unit attentions. A nexus that has no registered
+//! incarnation yet (its node has not read its slot) registers a key of incarnation 0 at login, so that lease and slots
+//! can be read while a reservation is held; data never goes over it.
+
+use std::collections::BTreeSet;
+
+use block::shared::{Incarnation, NodeId};
+
+use super::{Disk, Req, Res, Stage};
+use crate::core::office::{self, Key};
+use crate::sim::world::{MS, World};
+use crate::types::ClientId;
+
+/// How far a nexus is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::sim) enum NexusState {
+    /// No session.
+    Down,
+    /// Logged in; whether it may carry data is not known, or it may not.
+    Up,
+    /// It may carry data.
+    Good,
+}
+
+/// One way to the disk.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sim) struct Nexus {
+    pub(in crate::sim) session: u64,
+    pub(in crate::sim) state: NexusState,
+}
+
+impl Disk {
+    pub(in crate::sim) fn process_started(&mut self, n: NodeId, nexuses: u16) {
+        if !self.scsi {
+            return;
+        }
+        for nexus in 0..nexuses {
+            let session = self.nexuses.get(&(n, nexus)).map_or(0, |x| x.session);
+            self.nexuses.insert((n, nexus), Nexus { session, state: NexusState::Down });
+        }
+    }
+}
+
+impl World {
+    fn nexus_numbers(&self, n: NodeId) -> Vec<u16> {
+        self.disk.nexuses.keys().filter(|(node, _)| *node == n).map(|(_, x)| *x).collect()
+    }
+
+    /// Gives a request a session; false if none may carry it now: then it is held.
+    pub(super) fn choose_nexus(&mut self, id: u64) -> bool {
+        let Some(flight) = self.disk.flights.get(&id) else { return false };
+        let (n, data) = (flight.node, flight.req.is_data());
+        let named = match &flight.req {
+            Req::OwnSlot { via } => *via,
+            Req::Scsi(office::FenceStep::Register { nexus, .. }) => Some(*nexus),
+            _ => None,
+        };
+        let fits = |x: &u16| {
+            let state = self.disk.nexuses[&(n, *x)].state;
+            named.is_none_or(|w| w == *x) && (state == NexusState::Good || !data && state == NexusState::Up)
+        };
+        let Some(nexus) = self.nexus_numbers(n).into_iter().find(fits) else { return false };
+        let session = self.disk.nexuses[&(n, nexus)].session;
+        if let Some(flight) = self.disk.flights.get_mut(&id) {
+            flight.session = Some((nexus, session));
+        }
+        true
+    }
+
+    /// Whether a request that reached the disk is executed; else its answer.
+    pub(super) fn may_pass(&mut self, id: u64) -> Option<Res> {
+        let flight = self.disk.flights.get(&id)?;
+        let (nexus, session) = flight.session?;
+        let (n, register) = (flight.node, matches!(flight.req, Req::Scsi(office::FenceStep::Register { .. })));
+        if self.disk.nexuses[&(n, nexus)].session != session {
+            return Some(Res::Aborted);
+        }
+        if self.disk.lun.reserved && !register && !self.disk.lun.keys.contains_key(&(n, nexus)) {
+            self.coverage.count("disk", "conflict");
+            self.after(MS, move |w| w.nexus_conflicted(n, nexus));
+            return Some(Res::Conflict);
+        }
+        None
+    }
+
+    /// A nexus was told of a conflict: it must begin anew.
+    fn nexus_conflicted(&mut self, n: NodeId, nexus: u16) {
+        let Some(x) = self.disk.nexuses.get_mut(&(n, nexus)) else { return };
+        if x.state != NexusState::Down {
+            x.state = NexusState::Down;
+            let later = 50 * MS + self.rng.below(200 * MS);
+            self.at_node(n, later, move |w| w.nexus_logs_in(n, nexus));
+        }
+    }
+
+    /// A session breaks; what of it flies is purged when the nexus logs in again, and then sent once more.
+    pub(in crate::sim) fn session_breaks(&mut self, n: NodeId, nexus: u16, for_ms: u64) {
+        self.trace(|| format!("nexus {nexus} of node {n} loses its session"));
+        if let Some(x) = self.disk.nexuses.get_mut(&(n, nexus)) {
+            x.state = NexusState::Down;
+            self.at_node(n, for_ms * MS, move |w| w.nexus_logs_in(n, nexus));
+        }
+    }
+
+    /// A new session: the disk forgets the one before and whatever of it still flies.
+    pub(in crate::sim) fn nexus_logs_in(&mut self, n: NodeId, nexus: u16) {
+        if !matches!(self.disk.path(n), super::Path::Good | super::Path::Slow(_)) {
+            return self.at_node(n, 100 * MS, move |w| w.nexus_logs_in(n, nexus));
+        }
+        let client = self.proc(n).and_then(|p| p.office.core.client());
+        let Some(x) = self.disk.nexuses.get_mut(&(n, nexus)) else { return };
+        if x.state == NexusState::Good {
+            return;
+        }
+        x.session += 1;
+        x.state = NexusState::Up;
+        if client.is_none() {
+            let nobody = ClientId { node: n, incarnation: Incarnation(0) };
+            self.disk.lun.keys.insert((n, nexus), Key::new(9, nobody, nexus));
+        }
+        self.purge(n, nexus);
+        self.office(n, office::Event::NexusUp { nexus });
+        self.send_held(n);
+    }
+
+    /// What flew on earlier sessions of a nexus is proved dead: data goes again, other requests are answered `Lost`.
+    fn purge(&mut self, n: NodeId, nexus: u16) {
+        let session = self.disk.nexuses[&(n, nexus)].session;
+        let old = |f: &super::Flight| {
+            f.node == n
+                && matches!(f.stage, Stage::Flying)
+                && f.session.is_some_and(|(x, s)| x == nexus && s != session)
+        };
+        let ids: Vec<u64> = self.disk.flights.iter().filter(|(_, f)| old(f)).map(|(id, _)| *id).collect();
+        let process = self.nodes[&n].process;
+        for id in ids {
+            let Some(flight) = self.disk.flights.remove(&id) else { continue };
+            if flight.process != process || flight.answer.is_none() {
+                continue;
+            }
+            self.coverage.count("disk", "purged");
+            match flight.req.is_data() {
+                true => {
+                    self.disk.last += 1;
+                    let id = self.disk.last;
+                    self.disk.flights.insert(id, super::Flight { stage: Stage::Held, session: None, ..flight });
+                    self.send_off(id);
+                }
+                false => {
+                    if let Some(answer) = flight.answer {
+                        self.deliver_answer(n, process, answer, Res::Lost);
+                    }
+                }
+            }
+        }
+    }
+
+    fn send_held(&mut self, n: NodeId) {
+        let held: Vec<u64> = self
+            .disk
+            .flights
+            .iter()
+            .filter(|(_, f)| f.node == n && matches!(f.stage, Stage::Held))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in held {
+            self.send_off(id);
+        }
+    }
+
+    /// The office says what a nexus is worth.
+    pub(in crate::sim) fn nexus_judged(&mut self, n: NodeId, nexus: u16, good: bool) {
+        if let Some(x) = self.disk.nexuses.get_mut(&(n, nexus))
+            && x.state != NexusState::Down
+        {
+            x.state = if good { NexusState::Good } else { NexusState::Up };
+            self.send_held(n);
+        }
+    }
+
+    /// A generation was granted: nexuses that were refused before register anew.
+    pub(in crate::sim) fn nexuses_try_again(&mut self, n: NodeId) {
+        for nexus in self.nexus_numbers(n) {
+            if self.disk.nexuses[&(n, nexus)].state == NexusState::Up {
+                self.at_node(n, MS, move |w| w.nexus_logs_in(n, nexus));
+            }
+        }
+    }
+
+    /// A node gives up all its sessions, so that what it sent can land no more. If its path is gone the disk does not
+    /// hear of it: then only a fence by somebody else proves that.
+    pub(super) fn log_out(&mut self, n: NodeId, below: &BTreeSet<u64>) {
+        let heard = matches!(self.disk.path(n), super::Path::Good | super::Path::Slow(_));
+        for id in below {
+            let Some(flight) = self.disk.flights.get_mut(id) else { continue };
+            let (answer, process) = (flight.answer.take(), flight.process);
+            if let Some(answer) = answer {
+                self.deliver_answer(n, process, answer, Res::Aborted);
+            }
+            if heard {
+                self.disk.flights.remove(id);
+            }
+        }
+        for nexus in self.nexus_numbers(n) {
+            let Some(x) = self.disk.nexuses.get_mut(&(n, nexus)) else { continue };
+            x.state = NexusState::Down;
+            self.at_node(n, 20 * MS, move |w| w.nexus_logs_in(n, nexus));
+        }
+    }
+}

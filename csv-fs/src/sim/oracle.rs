@@ -1,0 +1,156 @@
+//! The oracles: what must hold whatever the cores think of themselves. They see applications, the disk and the wire,
+//! and ask no core anything.
+//!
+//! - [`Invariant::SingleWriter`]: a page of the metadata store lands only while its epoch is the last that opened it.
+//! - [`Invariant::Acknowledged`]: a name whose creation was acknowledged is there; no durable request is executed twice.
+//! - [`Invariant::OwnLayout`]: held layouts of two clients never conflict; data lands only under a held layout, of an
+//!   incarnation that was not evicted, and not past a path fence; blocks are freed only when nobody holds them.
+//! - [`Invariant::Fsynced`]: what an fsync covered is not undone by a crash, an eviction or a reset of the disk.
+//! - [`Invariant::NeverWritten`]: a read shows what was written to that place of that file, or zeroes.
+//! - [`Invariant::AsIfNothingHappened`]: half blocks are registers, each read explained by some order of the writes
+//!   (a write acknowledged before another began comes before it); no error reaches an application whose client was not
+//!   evicted; a write that was acknowledged does not land again on top of a newer one.
+//! - [`Invariant::HalfBlocks`]: a write of one half does not undo the other half.
+//! - [`Invariant::Heals`]: with the faults off everything goes on within bounded virtual time.
+
+mod files;
+mod rights;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::types::*;
+use block::shared::{Epoch, FenceGen};
+
+pub(super) use files::{Value, WriteId};
+pub(super) use rights::Claim;
+
+/// Which oracle spoke.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[expect(missing_docs, reason = "described in the module that checks them, DESIGN 5.5 by number")]
+pub enum Invariant {
+    SingleWriter,
+    Acknowledged,
+    OwnLayout,
+    Fsynced,
+    NeverWritten,
+    AsIfNothingHappened,
+    HalfBlocks,
+    Heals,
+}
+
+/// What an oracle found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Which oracle.
+    pub invariant: Invariant,
+    /// What it saw.
+    pub what: String,
+}
+
+/// A layout that a client holds, as the client was told.
+#[derive(Clone, Debug)]
+pub(super) struct Right {
+    pub(super) client: ClientId,
+    pub(super) ino: InodeNo,
+    pub(super) range: BlockRange,
+    pub(super) mode: LayoutMode,
+    pub(super) ended: Option<&'static str>,
+}
+
+/// Everything the oracles remember.
+#[derive(Default)]
+pub(super) struct Oracle {
+    pub(super) violation: Option<Violation>,
+    writes: Vec<files::Write>,
+    registers: BTreeMap<(InodeNo, u64, u8), files::Register>,
+    sizes: BTreeMap<InodeNo, files::Size>,
+    cuts: BTreeMap<InodeNo, Vec<files::Cut>>,
+    rights: BTreeMap<(ClientId, LayoutId), Right>,
+    told_evicted: BTreeSet<ClientId>,
+    evicted: BTreeMap<ClientId, u64>,
+    path_fenced: BTreeMap<ClientId, FenceGen>,
+    opened: Epoch,
+    executed: BTreeSet<(ClientId, SlotRef, u64)>,
+    names: BTreeMap<Vec<u8>, files::Name>,
+    handles: BTreeMap<(ClientId, HandleId), InodeNo>,
+    pub(super) reads_checked: u64,
+    pub(super) writes_acknowledged: u64,
+}
+
+impl Oracle {
+    pub(super) fn fail(&mut self, invariant: Invariant, what: String) {
+        self.violation.get_or_insert(Violation { invariant, what });
+    }
+
+    // ---- the metadata store
+
+    /// The store was opened under an epoch.
+    pub(super) fn store_opened(&mut self, epoch: Epoch) {
+        self.opened = self.opened.max(epoch);
+    }
+
+    /// Pages written under an epoch land.
+    pub(super) fn pages_land(&mut self, epoch: Epoch) {
+        if epoch < self.opened {
+            let what = format!("pages of epoch {} land after epoch {} opened the store", epoch.0, self.opened.0);
+            self.fail(Invariant::SingleWriter, what);
+        }
+    }
+
+    /// A durable request is executed.
+    pub(super) fn executed(&mut self, client: ClientId, slot: SlotRef, seq: u64) {
+        if !self.executed.insert((client, slot, seq)) {
+            self.fail(Invariant::Acknowledged, format!("{client}: request {seq} of {slot:?} is executed twice"));
+        }
+    }
+
+    /// `evicted` is committed.
+    pub(super) fn evicted(&mut self, client: ClientId, now: u64) {
+        self.evicted.entry(client).or_insert(now);
+        for ((holder, _), right) in &mut self.rights {
+            if *holder == client {
+                right.ended.get_or_insert("its client was evicted");
+            }
+        }
+        self.handles.retain(|(c, _), _| *c != client);
+    }
+
+    /// Whether `evicted` was committed for it.
+    pub(super) fn is_evicted(&self, client: ClientId) -> bool {
+        self.evicted.contains_key(&client)
+    }
+
+    /// How many incarnations were evicted.
+    pub(super) fn evictions(&self) -> usize {
+        self.evicted.len()
+    }
+
+    /// A path fence is committed.
+    pub(super) fn path_fenced(&mut self, client: ClientId, fence_gen: FenceGen) {
+        let known = self.path_fenced.entry(client).or_insert(fence_gen);
+        *known = (*known).max(fence_gen);
+    }
+
+    // ---- applications
+
+    /// An application was told that its client was evicted: by the end of the run that must be so.
+    pub(super) fn app_told_evicted(&mut self, client: ClientId) {
+        self.told_evicted.insert(client);
+    }
+
+    pub(super) fn evictions_were_real(&mut self) {
+        if let Some(client) = self.told_evicted.iter().find(|c| !self.is_evicted(**c)).copied() {
+            self.app_error(client, "evicted");
+        }
+    }
+
+    /// An application was told of an error.
+    pub(super) fn app_error(&mut self, client: ClientId, what: &str) {
+        if !self.is_evicted(client) {
+            self.fail(
+                Invariant::AsIfNothingHappened,
+                format!("{client} was not evicted, and its application got: {what}"),
+            );
+        }
+    }
+}

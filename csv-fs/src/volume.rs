@@ -1,0 +1,354 @@
+//! One volume on one node: disk, office, client, mount, and while in office the coordinator, put together.
+//!
+//! ```text
+//!   kernel ── fuse channels (one per worker) ──► client::fs ──► client::data ──► the shared disk
+//!                                                   │ session
+//!   net ── Directory ──┬─ Bind, Call, Redirect ─► coordinator (only in office) ──► the shared disk
+//!                      ├─ Callback ─────────────► session
+//!                      └─ Peer ─────────────────► office ──► slots, lease, LIVE locks
+//! ```
+//! The parts decide; here they are only connected (`host` has the connections of the office). Starting goes: open the
+//! disk, hold this node's LIVE lock for life, register the slot, start the client, mount. Stopping goes the other way
+//! round, in stages, each with a bound: no new requests, commit and give back, end the session, hand the office over.
+//!
+//! Called by `shorefast/src/compose`.
+
+mod create;
+mod host;
+mod local;
+pub mod office;
+mod peers;
+mod remote;
+mod serve;
+mod start;
+pub mod wire;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use block::fault::FaultDevice;
+use block::shared::{Epoch, NodeId, SharedDisk};
+use fuse::{Mount, Unmount};
+use parking_lot::Mutex;
+
+pub use create::{CreateError, NewVolume, create};
+pub use host::Notice;
+pub use peers::{PeerState, PeerTransport};
+pub use serve::{Directory, NodeBusiness};
+pub use start::StartError;
+
+use crate::client::counters::CounterSnapshot;
+use crate::client::data::DataPath;
+use crate::client::session::{Caller, Session};
+use crate::coordinator::Coordinator;
+use crate::core::client::{Binding, RouteInfo};
+use crate::format::{Superblock, TimingMs};
+use crate::proto::{CoordinatorHint, PeerAnswer, PeerAsk, Reply, Request, Space};
+use crate::types::VolumeId;
+
+use host::VolumeHost;
+
+/// Ending a session and handing the office over may wait for a coordinator or a disk that is gone; after this it is
+/// left to the others, as a crash would.
+const STAGE: Duration = Duration::from_secs(5);
+
+/// What a volume needs of its node.
+pub struct VolumeSetup {
+    /// Its identity as the node remembers it: the superblock must agree.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its disk: a file that every node of this host opens.
+    pub disk: PathBuf,
+    /// Where it is mounted.
+    pub mount: PathBuf,
+    /// Whether other users may use the mount.
+    pub allow_other: bool,
+    /// This node.
+    pub node: NodeId,
+    /// The others.
+    pub peers: Vec<NodeId>,
+    /// Where I/O runs.
+    pub workers: block::worker::Handle,
+    /// Puts a fault device under everything.
+    pub fault_device: bool,
+    /// Connections to the others.
+    pub transport: Arc<dyn PeerTransport>,
+    /// Where events go; must not block.
+    pub notices: Arc<dyn Fn(Notice) + Send + Sync>,
+}
+
+/// Why a volume did not stop.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// Files are open.
+    #[error("{0} files are open on it")]
+    Busy(usize),
+    /// The mount cannot be taken away.
+    #[error(transparent)]
+    Mount(#[from] fuse::UnmountError),
+}
+
+impl StopError {
+    /// Whether it would work once nobody uses the volume.
+    pub fn is_busy(&self) -> bool {
+        match self {
+            StopError::Busy(_) => true,
+            StopError::Mount(e) => matches!(e, fuse::UnmountError::Busy(_)),
+        }
+    }
+
+    /// What to do next.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            StopError::Busy(_) => {
+                "Close them (`fuser -vm MOUNT` shows who has them), or use --force: they then get errors."
+            }
+            StopError::Mount(_) => "See who uses the mount with `fuser -vm MOUNT`, then try again.",
+        }
+    }
+}
+
+/// How a volume's metadata is served, as this node sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetadataState {
+    /// Served.
+    Ok,
+    /// No coordinator just now.
+    Waiting,
+    /// This node's coordinator takes re-assertions.
+    Grace,
+    /// This node's coordinator could not renew its lease.
+    Suspended,
+}
+
+/// Office and session at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OfficeStatus {
+    /// The coordinator, as far as is known.
+    pub coordinator: Option<NodeId>,
+    /// Its epoch.
+    pub epoch: u64,
+    /// This node's incarnation.
+    pub incarnation: u64,
+    /// How metadata is served.
+    pub metadata: MetadataState,
+    /// Sessions, if this node is coordinator.
+    pub sessions: Option<u32>,
+}
+
+/// One volume on one node.
+pub struct Volume {
+    name: String,
+    disk_path: PathBuf,
+    node: NodeId,
+    superblock: Superblock,
+    disk: SharedDisk,
+    host: Arc<VolumeHost>,
+    path: Arc<DataPath>,
+    mount: Mutex<Option<Mount>>,
+    /// The last answer to STATFS, for status; asking anew takes a coordinator.
+    space: Mutex<Option<Space>>,
+}
+
+impl Volume {
+    /// Its identity.
+    pub fn id(&self) -> VolumeId {
+        self.superblock.volume
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its disk.
+    pub fn disk(&self) -> &Path {
+        &self.disk_path
+    }
+
+    /// The fault device under it, if it has one.
+    pub fn fault(&self) -> Option<&Arc<FaultDevice>> {
+        self.disk.fault.as_ref()
+    }
+
+    /// The client's session.
+    pub fn session(&self) -> &Arc<Session> {
+        self.path.session()
+    }
+
+    /// The data path.
+    pub fn data(&self) -> &Arc<DataPath> {
+        &self.path
+    }
+
+    /// The coordinator, while this node is it.
+    pub fn coordinator(&self) -> Option<Arc<Coordinator>> {
+        self.host.coordinator()
+    }
+
+    /// Who coordinates, as far as this node knows.
+    pub fn hint(&self) -> Option<CoordinatorHint> {
+        self.host.hint()
+    }
+
+    /// The highest epoch this node knows.
+    pub fn epoch(&self) -> Epoch {
+        self.hint().map_or(Epoch(0), |h| h.epoch)
+    }
+
+    /// How this node's data travels.
+    pub fn route(&self) -> RouteInfo {
+        *self.session().route().borrow()
+    }
+
+    /// What was moved, by route.
+    pub fn counters(&self) -> CounterSnapshot {
+        self.path.counters().snapshot()
+    }
+
+    /// Its length in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.superblock.volume_len
+    }
+
+    /// Space as last heard from a coordinator.
+    pub fn space(&self) -> Option<Space> {
+        *self.space.lock()
+    }
+
+    /// Asks for the space anew; keeps the old answer if there is none in time.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is changed by asking.
+    pub async fn refresh_space(&self, within: Duration) {
+        let patient = Caller::patient();
+        let ask = self.session().call(&patient, Request::Statfs);
+        if let Ok(Ok(Reply::Space(space))) = tokio::time::timeout(within, ask).await {
+            *self.space.lock() = Some(space);
+        }
+    }
+
+    /// `fast`, `default` or `custom`.
+    pub fn timing_name(&self) -> &'static str {
+        match self.superblock.timing {
+            TimingMs::FAST => "fast",
+            TimingMs::DEFAULT => "default",
+            _ => "custom",
+        }
+    }
+
+    /// Office and session now.
+    pub fn office(&self) -> OfficeStatus {
+        let state = self.host.office_state();
+        let coordinator = self.coordinator().map(|c| c.status());
+        let bound = matches!(*self.session().binding().borrow(), Binding::Bound { .. });
+        let metadata = match &coordinator {
+            _ if state.suspended => MetadataState::Suspended,
+            Some(c) if c.grace => MetadataState::Grace,
+            _ if bound => MetadataState::Ok,
+            _ => MetadataState::Waiting,
+        };
+        OfficeStatus {
+            coordinator: state.hint.as_ref().map(|h| h.node),
+            epoch: state.hint.map_or(0, |h| h.epoch.0),
+            incarnation: self.session().client().incarnation.0,
+            metadata,
+            sessions: coordinator.map(|c| u32::try_from(c.sessions.len()).unwrap_or(u32::MAX)),
+        }
+    }
+
+    /// A peer's link changed.
+    pub fn peer(&self, node: NodeId, state: &PeerState) {
+        self.host.peer(node, state);
+    }
+
+    /// A connection has ended.
+    pub(crate) fn link_lost(&self, id: u64) {
+        if let Some(coordinator) = self.coordinator() {
+            coordinator.link_lost(id);
+        }
+    }
+
+    /// Answers another node.
+    pub(crate) async fn peer_asked(&self, from: NodeId, ask: PeerAsk) -> PeerAnswer {
+        if let PeerAsk::NewEpoch { hint, .. } = &ask {
+            self.session().hint(hint.clone());
+        }
+        self.host.office().peer_asked(from, ask).await
+    }
+
+    /// Redirects this node's data through the coordinator, or stops that.
+    pub fn redirect(&self, on: bool) {
+        self.session().force_redirect(on);
+    }
+
+    /// Hands the office to another node, if this node has it; returns when that node has taken it.
+    ///
+    /// # Errors
+    /// If this node is not coordinator, or the other has not taken office in time.
+    pub async fn move_to(&self, to: NodeId, within: Duration) -> Result<(), String> {
+        let state = self.host.office_state();
+        if state.hint.as_ref().is_some_and(|h| h.node == to) {
+            return Ok(());
+        }
+        if state.in_office.is_none() {
+            return Err(format!("{} is not its coordinator", self.node));
+        }
+        self.host.office().resign_to(Some(to)).await.map_err(|e| e.to_string())?;
+        let mut watch = self.host.office().state();
+        let moved = watch.wait_for(|s| s.hint.as_ref().is_some_and(|h| h.node == to));
+        match tokio::time::timeout(within, moved).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(format!("{to} has not taken office within {} s", within.as_secs())),
+        }
+    }
+
+    /// Stops, in stages. `force`: also with open files, which get errors from then on.
+    ///
+    /// # Errors
+    /// If files are open, or the mount cannot be taken away. The volume goes on then.
+    ///
+    /// # Cancel safety
+    /// If dropped, the stage that was reached stays; calling again goes on.
+    pub async fn stop(&self, force: bool) -> Result<(), StopError> {
+        let open = self.path.open_files();
+        if open > 0 && !force {
+            return Err(StopError::Busy(open));
+        }
+        self.unmount(force).await?;
+        let _ = tokio::time::timeout(STAGE, self.path.let_everything_go()).await;
+        let patient = Caller::patient();
+        let goodbye = self.session().call(&patient, Request::Goodbye);
+        let _ = tokio::time::timeout(STAGE, goodbye).await;
+        self.host.hand_over(STAGE).await;
+        Ok(())
+    }
+
+    async fn unmount(&self, force: bool) -> Result<(), StopError> {
+        let Some(mount) = self.mount.lock().take() else { return Ok(()) };
+        let how = if force { Unmount::Lazy } else { Unmount::Idle };
+        // The kernel asks the file system while it unmounts: not on a thread that others wait for.
+        let (mount, done) = tokio::task::spawn_blocking(move || {
+            let done = mount.unmount(how);
+            (mount, done)
+        })
+        .await
+        .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
+        if let Err(e) = done {
+            *self.mount.lock() = Some(mount);
+            return Err(e.into());
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Volume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Volume")
+            .field("name", &self.name)
+            .field("id", &self.superblock.volume.to_string())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,111 @@
+//! Making a volume of a disk. Needs this node only: the first to mount it takes office as epoch 1.
+
+use std::path::{Path, PathBuf};
+
+use block::shared::SharedDisk;
+use block::worker::Handle;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::start::{NotAFile, open_disk};
+use crate::format::{FormatError, TimingMs, VolumeName};
+use crate::meta::{Fatal, FormatOptions, MetaError, Root, Store};
+use crate::types::{Timestamp, VolumeId};
+
+/// What is to be made.
+#[derive(Clone, Debug)]
+pub struct NewVolume {
+    /// Its name.
+    pub name: String,
+    /// Its disk.
+    pub disk: PathBuf,
+    /// How many nodes will share it.
+    pub nodes: u8,
+    /// The timers for demos and tests, instead of those for real storage.
+    pub fast_timing: bool,
+    /// The identity of what may be destroyed.
+    pub wipe: Option<String>,
+}
+
+/// Why no volume was made. Unless it says so, the disk is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The name cannot be used.
+    #[error(transparent)]
+    Name(FormatError),
+    /// It is nothing that several nodes can share.
+    #[error(transparent)]
+    Disk(#[from] NotAFile),
+    /// What formatting says.
+    #[error("{}: {source}", path.display())]
+    Format {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        source: MetaError,
+    },
+    /// The kernel gives no random numbers.
+    #[error("no random identity: {0}")]
+    Random(rustix::io::Errno),
+}
+
+impl CreateError {
+    /// Whether it was refused because data could be destroyed, or the disk cannot do what is needed.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            CreateError::Name(_) | CreateError::Random(_) => false,
+            CreateError::Disk(e) => e.is_refusal(),
+            CreateError::Format { source, .. } => {
+                matches!(source, MetaError::Fatal(Fatal::Occupied { .. } | Fatal::Format(_)))
+            }
+        }
+    }
+
+    /// What to do next.
+    pub fn next_step(&self) -> String {
+        match self {
+            CreateError::Format { source: MetaError::Fatal(Fatal::Occupied { id, .. }), .. } => {
+                format!("If that may be destroyed for ever, repeat the command with --wipe {id}")
+            }
+            CreateError::Name(_) => "Choose another name.".into(),
+            _ => "Use a file of at least 1 GiB that every node of this host can open, with direct I/O (`truncate -s 10G FILE` makes one).".into(),
+        }
+    }
+}
+
+/// Formats a disk. Returns the new volume's identity.
+pub async fn create(new: NewVolume, workers: Handle) -> Result<VolumeId, CreateError> {
+    let name = VolumeName::new(&new.name).map_err(CreateError::Name)?;
+    let disk = open_disk(&new.disk, workers, false)?;
+    let mut id = [0; 16];
+    getrandom(&mut id, GetRandomFlags::empty()).map_err(CreateError::Random)?;
+    let options = FormatOptions {
+        volume: VolumeId(u128::from_be_bytes(id)),
+        name,
+        nodes: u32::from(new.nodes),
+        timing: if new.fast_timing { TimingMs::FAST } else { TimingMs::DEFAULT },
+        root: Root {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            mode: 0o755,
+            now: wall_clock(),
+        },
+        wipe: new.wipe,
+    };
+    let path = new.disk.clone();
+    format(disk, options, &path).await
+}
+
+async fn format(disk: SharedDisk, options: FormatOptions, path: &Path) -> Result<VolumeId, CreateError> {
+    let made = tokio::task::spawn_blocking(move || Store::format(&disk.data, &options)).await;
+    match made {
+        Ok(Ok(superblock)) => Ok(superblock.volume),
+        Ok(Err(source)) => Err(CreateError::Format { path: path.to_owned(), source }),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+/// The present time for new inodes.
+pub(super) fn wall_clock() -> Timestamp {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_epoch(now)
+}

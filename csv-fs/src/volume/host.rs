@@ -1,0 +1,352 @@
+//! What the office's effects mean to the volume: reigns begin and end, direct I/O stops, peers are asked.
+//!
+//! A reign is one entry of the host: made when office is taken, with its latch at once, so that whoever learns that
+//! it is over trips the latch even while the store is still being opened (prevents: office lost during the opening, and
+//! the store opened behind it goes on writing). It ends once; whoever ends it again waits for the same end.
+//!
+//! Lock order: nothing here holds a lock across a call into another part.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use block::shared::{BoxFuture, Epoch, FenceGen, NodeId, SharedDisk};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+
+use super::office::{OfficeHandle, OfficeState, OwnNode, PeerLink};
+use super::peers::{self, PeerState, PeerTransport};
+use crate::client::link::ClientEvent;
+use crate::client::session::Session;
+use crate::coordinator::{Coordinator, Reign};
+use crate::core::client::{Reason, Route};
+use crate::core::coord;
+use crate::core::office::{self, FencedEpoch, LostWhy, PeerLoss, SlotView};
+use crate::format::Superblock;
+use crate::meta::Latch;
+use crate::proto::{CoordinatorHint, PeerAnswer, PeerAsk};
+
+/// The office sets limits of its own; this one only ends a question that nobody waits for any more.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Something that a person may want to know.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Notice {
+    /// From the office.
+    Office(office::Report),
+    /// From the coordinator on this node.
+    Coordinator(coord::Report),
+    /// From the client.
+    Client(ClientEvent),
+    /// This node took office.
+    TookOffice {
+        /// The reign.
+        epoch: Epoch,
+        /// How the reign before ended.
+        before: office::Before,
+    },
+    /// This node's office ended.
+    LostOffice {
+        /// The reign.
+        epoch: Epoch,
+        /// Why.
+        why: LostWhy,
+    },
+    /// This node's coordinator holds changes back, or goes on: its lease was not renewed in time, or is again.
+    Suspended {
+        /// The reign.
+        epoch: Epoch,
+        /// Which of both.
+        suspended: bool,
+    },
+    /// Another life of this node has registered: this one is over.
+    Replaced,
+    /// Office was taken and the store could not be opened; it is given up again.
+    StoreFailed {
+        /// Why.
+        why: String,
+    },
+    /// Another node coordinates now.
+    Coordinates(CoordinatorHint),
+    /// A superblock copy is damaged, or another remark at the start.
+    Superblock(String),
+    /// A dead daemon's mount was taken away before mounting.
+    StaleMountCleaned,
+}
+
+/// The reign that is, or is coming, or is ending.
+struct Running {
+    epoch: Epoch,
+    latch: Arc<Latch>,
+    /// `None` until the store is open.
+    coordinator: watch::Sender<Option<Arc<Coordinator>>>,
+    /// True when it is over: local links end.
+    ended: watch::Sender<bool>,
+}
+
+/// The host of one volume's office.
+pub(super) struct VolumeHost {
+    me: Weak<VolumeHost>,
+    node: NodeId,
+    disk: SharedDisk,
+    superblock: Superblock,
+    boot: u64,
+    transport: Arc<dyn PeerTransport>,
+    notices: Arc<dyn Fn(Notice) + Send + Sync>,
+    office: OnceLock<OfficeHandle>,
+    session: OnceLock<Arc<Session>>,
+    reign: RwLock<Option<Arc<Running>>>,
+    peers: Mutex<BTreeMap<NodeId, PeerState>>,
+}
+
+impl VolumeHost {
+    pub(super) fn new(
+        node: NodeId,
+        disk: SharedDisk,
+        superblock: Superblock,
+        boot: u64,
+        transport: Arc<dyn PeerTransport>,
+        notices: Arc<dyn Fn(Notice) + Send + Sync>,
+    ) -> Arc<VolumeHost> {
+        Arc::new_cyclic(|me| VolumeHost {
+            me: Weak::clone(me),
+            node,
+            disk,
+            superblock,
+            boot,
+            transport,
+            notices,
+            office: OnceLock::new(),
+            session: OnceLock::new(),
+            reign: RwLock::new(None),
+            peers: Mutex::default(),
+        })
+    }
+
+    /// Connects the office, once.
+    pub(super) fn attach_office(&self, office: OfficeHandle) {
+        assert!(self.office.set(office).is_ok(), "a volume has one office");
+    }
+
+    /// Connects the client, once.
+    pub(super) fn attach_session(&self, session: Arc<Session>) {
+        assert!(self.session.set(session).is_ok(), "a volume has one session");
+    }
+
+    pub(super) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub(super) fn transport(&self) -> Arc<dyn PeerTransport> {
+        Arc::clone(&self.transport)
+    }
+
+    pub(super) fn office(&self) -> &OfficeHandle {
+        self.office.get().unwrap_or_else(|| unreachable!("attached before the volume is handed out"))
+    }
+
+    pub(super) fn session(&self) -> Option<Arc<Session>> {
+        self.session.get().cloned()
+    }
+
+    pub(super) fn office_state(&self) -> OfficeState {
+        self.office().state().borrow().clone()
+    }
+
+    pub(super) fn hint(&self) -> Option<CoordinatorHint> {
+        self.office.get().and_then(|o| o.state().borrow().hint.clone())
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        self.hint().map_or(Epoch(0), |h| h.epoch)
+    }
+
+    pub(super) fn notice(&self, notice: Notice) {
+        (self.notices)(notice);
+    }
+
+    /// The coordinator, while it serves.
+    pub(super) fn coordinator(&self) -> Option<Arc<Coordinator>> {
+        self.reign().map(|(coordinator, _)| coordinator)
+    }
+
+    /// The same, with what tells its end.
+    pub(super) fn reign(&self) -> Option<(Arc<Coordinator>, watch::Receiver<bool>)> {
+        let running = self.reign.read().clone()?;
+        let coordinator = running.coordinator.borrow().clone()?;
+        (!*running.ended.borrow()).then(|| (coordinator, running.ended.subscribe()))
+    }
+
+    /// A peer's link changed; told to the office only if it really did.
+    pub(super) fn peer(&self, node: NodeId, state: &PeerState) {
+        if self.peers.lock().insert(node, *state) == Some(*state) {
+            return;
+        }
+        let how = match state {
+            PeerState::Unknown => return,
+            PeerState::Up => return self.office().peer_heard(node),
+            PeerState::Closed => PeerLoss::Closed,
+            PeerState::Refused => PeerLoss::Refused,
+            PeerState::Silent => PeerLoss::Silent,
+        };
+        self.office().peer_lost(node, how);
+    }
+
+    /// Hands the office over, if this node has it; at most this long.
+    pub(super) async fn hand_over(&self, within: Duration) {
+        if self.office_state().in_office.is_some() {
+            let _ = tokio::time::timeout(within, self.office().resign_to(None)).await;
+        }
+    }
+
+    /// What the client reports: passed on, and told to the office where it concerns it.
+    pub(super) fn client_event(&self, event: ClientEvent) {
+        if let (Some(office), Some(session)) = (self.office.get(), self.session.get()) {
+            match &event {
+                ClientEvent::Route { to, .. } => office.own_path(path_ok(to.route, to.reason)),
+                ClientEvent::Bound { .. } => {}
+                _ => {}
+            }
+            // The core's lock is held by whoever reports: the generation is read afterwards.
+            let (office, session) = (office.clone(), Arc::clone(session));
+            if matches!(event, ClientEvent::Route { .. } | ClientEvent::Bound { .. }) {
+                tokio::spawn(async move { office.granted(session.fence_gen()) });
+            }
+        }
+        self.notice(Notice::Client(event));
+    }
+
+    async fn open(self: Arc<Self>, running: Arc<Running>, proof: FencedEpoch) {
+        let reign = Reign {
+            epoch: proof,
+            device: Arc::clone(&self.disk.data),
+            superblock: self.current_superblock().await,
+            latch: Arc::clone(&running.latch),
+            fencer: Arc::new(self.office().clone()),
+            timing: super::start::timing(&self.superblock),
+            boot: self.boot,
+        };
+        match Coordinator::start(reign).await {
+            Ok((coordinator, mut reports)) => {
+                running.coordinator.send_replace(Some(Arc::new(coordinator)));
+                self.notice(Notice::TookOffice { epoch: running.epoch, before: proof.before() });
+                if let Some(session) = self.session.get() {
+                    session.hint(CoordinatorHint { epoch: running.epoch, node: self.node });
+                }
+                while let Some(report) = reports.recv().await {
+                    self.notice(Notice::Coordinator(report));
+                }
+            }
+            Err(e) => {
+                running.latch.trip();
+                running.ended.send_replace(true);
+                self.notice(Notice::StoreFailed { why: e.to_string() });
+                if let Err(e) = self.office().resign_to(None).await {
+                    tracing::warn!(volume = %self.superblock.volume, "the office was not given up: {e}");
+                }
+            }
+        }
+    }
+
+    /// The store may have grown since this node mounted: the superblock is read again at each reign.
+    async fn current_superblock(&self) -> Superblock {
+        let data = Arc::clone(&self.disk.data);
+        let read = tokio::task::spawn_blocking(move || crate::meta::read_superblock(&data)).await;
+        match read {
+            Ok(Ok(chosen)) => chosen.superblock,
+            // The one from the start names ranges that are still valid; opening says what is wrong.
+            _ => self.superblock.clone(),
+        }
+    }
+
+    /// Ends the reign of this epoch, if it is still there; in order or at once.
+    fn end(&self, epoch: Epoch, in_order: bool) -> BoxFuture<'static, ()> {
+        let running = self.reign.read().clone().filter(|r| r.epoch == epoch);
+        if let Some(running) = &running
+            && !in_order
+        {
+            running.latch.trip();
+        }
+        Box::pin(async move {
+            let Some(running) = running else { return };
+            let mut opened = running.coordinator.subscribe();
+            let mut ended = running.ended.subscribe();
+            // Either the store is open, or its opening has failed.
+            let coordinator = tokio::select! {
+                open = opened.wait_for(Option::is_some) => open.ok().and_then(|c| c.clone()),
+                _ = ended.wait_for(|over| *over) => None,
+            };
+            if let Some(coordinator) = coordinator {
+                if in_order {
+                    coordinator.stop_for_move(None).await;
+                } else {
+                    coordinator.stop(None).await;
+                }
+            }
+            running.ended.send_replace(true);
+        })
+    }
+}
+
+/// Whether this node could do direct I/O, as its route says: a redirection that was asked for is no lost path.
+fn path_ok(route: Route, reason: Reason) -> bool {
+    route == Route::Direct || !matches!(reason, Reason::IoTimedOut | Reason::IoFailed)
+}
+
+impl OwnNode for VolumeHost {
+    fn took_office(&self, proof: FencedEpoch, _slots: BTreeMap<NodeId, SlotView>) {
+        let running = Arc::new(Running {
+            epoch: proof.epoch(),
+            latch: Arc::new(Latch::new()),
+            coordinator: watch::Sender::new(None),
+            ended: watch::Sender::new(false),
+        });
+        *self.reign.write() = Some(Arc::clone(&running));
+        if let Some(me) = self.me.upgrade() {
+            tokio::spawn(me.open(running, proof));
+        }
+    }
+
+    fn suspended(&self, epoch: Epoch, suspended: bool) {
+        self.notice(Notice::Suspended { epoch, suspended });
+    }
+
+    fn trip(&self, epoch: Epoch) -> BoxFuture<'static, ()> {
+        self.end(epoch, false)
+    }
+
+    fn drain(&self, epoch: Epoch) -> BoxFuture<'static, ()> {
+        self.end(epoch, true)
+    }
+
+    fn lost_office(&self, epoch: Epoch, why: LostWhy) {
+        self.notice(Notice::LostOffice { epoch, why });
+    }
+
+    fn stop_direct(&self, fence_gen: FenceGen) -> BoxFuture<'static, ()> {
+        if let Some(session) = self.session.get() {
+            session.fence_asked(fence_gen);
+        }
+        Box::pin(std::future::ready(()))
+    }
+
+    fn self_evicted(&self) {
+        self.notice(Notice::Replaced);
+    }
+
+    fn report(&self, report: office::Report) {
+        if report == office::Report::OwnPathLost
+            && let Some(session) = self.session.get()
+        {
+            session.suspect(Reason::IoTimedOut);
+        }
+        self.notice(Notice::Office(report));
+    }
+}
+
+impl PeerLink for VolumeHost {
+    fn ask(&self, node: NodeId, ask: PeerAsk) -> BoxFuture<'_, Option<PeerAnswer>> {
+        Box::pin(async move { peers::ask(&*self.transport, self.epoch(), node, &ask, ANSWER_WITHIN).await })
+    }
+}

@@ -1,0 +1,108 @@
+//! Other nodes as client and office ask for them.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use block::device::DeviceExt;
+use block::shared::{BoxFuture, FenceGen, NodeId, SharedDisk};
+use net::{Conn, Payload};
+
+use super::host::VolumeHost;
+use super::local::LocalLink;
+use super::remote::RemoteLink;
+use super::wire;
+use crate::client::link::{CoordinatorLink, Coordinators, OwnSlot};
+use crate::format::{CELL, Slot, slot_at};
+use crate::proto::{CoordinatorHint, Opcode, PeerAnswer, PeerAsk};
+use crate::types::VolumeId;
+
+/// A peer that does not say who coordinates within this is passed over for now.
+const WHO_WITHIN: Duration = Duration::from_millis(300);
+
+/// Connections to other nodes; the node's network implements it.
+pub trait PeerTransport: Send + Sync + 'static {
+    /// An open connection, if there is one.
+    fn conn(&self, node: NodeId) -> Option<Arc<Conn>>;
+}
+
+/// A peer's link as the network sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PeerState {
+    /// Not known yet.
+    Unknown,
+    /// Connected.
+    Up,
+    /// The connection ended from its side.
+    Closed,
+    /// Nobody listens there.
+    Refused,
+    /// No answer.
+    Silent,
+}
+
+/// Asks a peer over whatever connection there is; `None` if there is no answer in time.
+pub(super) async fn ask(
+    transport: &dyn PeerTransport,
+    epoch: block::shared::Epoch,
+    node: NodeId,
+    ask: &PeerAsk,
+    within: Duration,
+) -> Option<PeerAnswer> {
+    let conn = transport.conn(node)?;
+    let message = wire::pack(Opcode::Peer, epoch, ask, Payload::None).ok()?;
+    let answer = tokio::time::timeout(within, conn.call(message)).await.ok()?.ok()?;
+    wire::unpack(&answer).ok()
+}
+
+/// How this node's client finds and reaches coordinators.
+pub(super) struct Finder {
+    pub(super) host: Weak<VolumeHost>,
+    pub(super) volume: VolumeId,
+    pub(super) peers: Vec<NodeId>,
+}
+
+impl Coordinators for Finder {
+    fn link(&self, to: &CoordinatorHint) -> Option<Arc<dyn CoordinatorLink>> {
+        let host = self.host.upgrade()?;
+        if to.node == host.node() {
+            let (coordinator, ended) = host.reign()?;
+            return Some(Arc::new(LocalLink::new(coordinator, host.session()?, ended)));
+        }
+        let conn = host.transport().conn(to.node)?;
+        Some(Arc::new(RemoteLink(conn)))
+    }
+
+    fn ask_who(&self) -> BoxFuture<'_, Vec<CoordinatorHint>> {
+        Box::pin(async move {
+            let Some(host) = self.host.upgrade() else { return Vec::new() };
+            let mut asked = tokio::task::JoinSet::new();
+            for node in self.peers.iter().copied() {
+                let (transport, epoch, volume) = (host.transport(), host.epoch(), self.volume);
+                asked.spawn(async move { ask(&*transport, epoch, node, &PeerAsk::Who { volume }, WHO_WITHIN).await });
+            }
+            let mut hints: Vec<_> = host.hint().into_iter().collect();
+            while let Some(answer) = asked.join_next().await {
+                if let Ok(Some(PeerAnswer::Who { hint: Some(hint) })) = answer {
+                    hints.push(hint);
+                }
+            }
+            hints
+        })
+    }
+}
+
+/// This node's slot, read through the disk, for probing the path.
+pub(super) struct SlotProbe {
+    pub(super) disk: SharedDisk,
+    pub(super) volume: VolumeId,
+    pub(super) node: NodeId,
+}
+
+impl OwnSlot for SlotProbe {
+    fn fence_gen(&self) -> BoxFuture<'_, Option<FenceGen>> {
+        Box::pin(async move {
+            let cell = self.disk.data.read(slot_at(self.node), CELL as usize).await.ok()?;
+            Slot::decode(&cell, self.volume, self.node).ok().map(|s| s.fence_gen)
+        })
+    }
+}

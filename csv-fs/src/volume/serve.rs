@@ -1,0 +1,185 @@
+//! What other nodes ask of this one: messages in, the right volume found, answers out.
+//!
+//! A message's sender is known by its certificate. What it says of itself must agree: a client that binds, calls or
+//! redirects as another node is refused, whatever it presents.
+//!
+//! Nothing here waits: each request that takes time is a task that owns its reply. How many there are at once is
+//! bounded by the network's budget per connection.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use block::shared::{BoxFuture, Epoch, NodeId};
+use net::{Conn, Message, Payload, ReplyTo};
+use parking_lot::RwLock;
+use serde::Serialize;
+
+use super::Volume;
+use super::remote::RemoteClient;
+use super::wire::{self, WireError};
+use crate::proto::*;
+use crate::types::{ClientId, VolumeId};
+
+/// The node's own business between nodes: opaque to the file system.
+pub trait NodeBusiness {
+    /// Answers what another node asked.
+    ///
+    /// # Cancel safety
+    /// Never dropped before it is done, except with the process.
+    fn ask(&self, body: Vec<u8>) -> BoxFuture<'static, PeerAnswer>;
+}
+
+/// The volumes that run on this node.
+#[derive(Default)]
+pub struct Directory {
+    volumes: RwLock<BTreeMap<VolumeId, Arc<Volume>>>,
+}
+
+impl Directory {
+    /// From now on messages for this volume reach it.
+    pub fn insert(&self, volume: &Arc<Volume>) {
+        self.volumes.write().insert(volume.id(), Arc::clone(volume));
+    }
+
+    /// No longer.
+    pub fn remove(&self, volume: &Volume) {
+        self.volumes.write().remove(&volume.id());
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<Volume>> {
+        self.volumes.read().values().cloned().collect()
+    }
+
+    /// A connection has ended: sessions bound over it have no callbacks until they bind again.
+    pub fn closed(&self, conn: &Conn) {
+        for volume in self.all() {
+            volume.link_lost(conn.id());
+        }
+    }
+
+    /// A request of another node.
+    pub fn request(&self, from: NodeId, conn: &Arc<Conn>, msg: Message, reply: ReplyTo, node: &dyn NodeBusiness) {
+        if let Err(e) = self.dispatch(from, conn, msg, reply, node) {
+            tracing::warn!(%from, "a request was not understood: {e}");
+        }
+    }
+
+    fn get(&self, id: VolumeId) -> Option<Arc<Volume>> {
+        self.volumes.read().get(&id).cloned()
+    }
+
+    /// A reply that is dropped on the way out by an error tells the caller that there is no answer.
+    fn dispatch(
+        &self,
+        from: NodeId,
+        conn: &Arc<Conn>,
+        msg: Message,
+        reply: ReplyTo,
+        node: &dyn NodeBusiness,
+    ) -> Result<(), WireError> {
+        match wire::opcode(&msg)? {
+            Opcode::Peer => self.peer(from, wire::unpack(&msg)?, reply, node),
+            Opcode::Bind => self.bind(from, conn, wire::unpack(&msg)?, reply),
+            Opcode::Call => self.call(from, Epoch(msg.epoch), wire::unpack(&msg)?, reply),
+            Opcode::Redirect => self.redirect(from, wire::unpack(&msg)?, msg.payload, reply),
+            Opcode::Callback => self.callback(wire::unpack(&msg)?, reply),
+        }
+        Ok(())
+    }
+
+    fn peer(&self, from: NodeId, ask: PeerAsk, reply: ReplyTo, node: &dyn NodeBusiness) {
+        let volume = match &ask {
+            PeerAsk::Node { body } => {
+                let answer = node.ask(body.clone());
+                tokio::spawn(async move { send(reply, Opcode::Peer, Epoch(0), &answer.await, Payload::None) });
+                return;
+            }
+            PeerAsk::Who { volume }
+            | PeerAsk::Alive { volume, .. }
+            | PeerAsk::Fence { volume, .. }
+            | PeerAsk::NewEpoch { volume, .. }
+            | PeerAsk::NoPath { volume, .. }
+            | PeerAsk::TakeOffice { volume, .. } => self.get(*volume),
+        };
+        let Some(volume) = volume else {
+            return send(reply, Opcode::Peer, Epoch(0), &PeerAnswer::UnknownVolume, Payload::None);
+        };
+        tokio::spawn(async move {
+            let answer = volume.peer_asked(from, ask).await;
+            send(reply, Opcode::Peer, volume.epoch(), &answer, Payload::None);
+        });
+    }
+
+    fn bind(&self, from: NodeId, conn: &Arc<Conn>, request: BindRequest, reply: ReplyTo) {
+        let none = BindAnswer::NotCoordinator { hint: None };
+        let Some(volume) = self.get(request.volume).filter(|_| claims_truly(from, request.client)) else {
+            return send(reply, Opcode::Bind, Epoch(0), &none, Payload::None);
+        };
+        let conn = Arc::clone(conn);
+        tokio::spawn(async move {
+            let answer = match volume.coordinator() {
+                Some(coordinator) => {
+                    let client = RemoteClient { epoch: coordinator.epoch(), conn };
+                    coordinator.bind(Arc::new(client), request).await
+                }
+                None => BindAnswer::NotCoordinator { hint: volume.hint() },
+            };
+            send(reply, Opcode::Bind, volume.epoch(), &answer, Payload::None);
+        });
+    }
+
+    fn call(&self, from: NodeId, epoch: Epoch, call: Call, reply: ReplyTo) {
+        let stale = Answer::StaleEpoch { hint: None };
+        let Some(volume) = self.get(call.volume).filter(|_| claims_truly(from, call.client)) else {
+            return send(reply, Opcode::Call, Epoch(0), &stale, Payload::None);
+        };
+        tokio::spawn(async move {
+            let answer = match volume.coordinator().filter(|c| c.epoch() >= epoch) {
+                Some(coordinator) => coordinator.call(call).await,
+                None => Answer::StaleEpoch { hint: volume.hint() },
+            };
+            send(reply, Opcode::Call, volume.epoch(), &answer, Payload::None);
+        });
+    }
+
+    fn redirect(&self, from: NodeId, request: Redirect, payload: Payload, reply: ReplyTo) {
+        let stale = RedirectAnswer::StaleEpoch { hint: None };
+        let Some(volume) = self.get(request.volume).filter(|_| claims_truly(from, request.client)) else {
+            return send(reply, Opcode::Redirect, Epoch(0), &stale, Payload::None);
+        };
+        tokio::spawn(async move {
+            let (answer, data) = match volume.coordinator() {
+                Some(coordinator) => coordinator.redirect(request, payload.into_aligned()).await,
+                None => (RedirectAnswer::StaleEpoch { hint: volume.hint() }, None),
+            };
+            send(reply, Opcode::Redirect, volume.epoch(), &answer, data.map_or(Payload::None, Payload::Aligned));
+        });
+    }
+
+    fn callback(&self, callback: Callback, reply: ReplyTo) {
+        let Some(volume) = self.get(callback.volume) else {
+            return send(reply, Opcode::Callback, Epoch(0), &CallbackAnswer::WrongIncarnation, Payload::None);
+        };
+        tokio::spawn(async move {
+            let answer = volume.session().callback(callback.client, callback.ask).await;
+            send(reply, Opcode::Callback, volume.epoch(), &answer, Payload::None);
+        });
+    }
+}
+
+/// Whether a client is of the node that the certificate proves.
+fn claims_truly(from: NodeId, client: ClientId) -> bool {
+    let truly = client.node == from;
+    if !truly {
+        tracing::warn!(%from, %client, "a node spoke for another one and was refused");
+    }
+    truly
+}
+
+fn send<T: Serialize>(reply: ReplyTo, opcode: Opcode, epoch: Epoch, answer: &T, payload: Payload) {
+    match wire::pack(opcode, epoch, answer, payload) {
+        Ok(message) => reply.send(message),
+        Err(e) => reply.fail(&e.to_string()),
+    }
+}

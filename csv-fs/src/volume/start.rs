@@ -1,0 +1,344 @@
+//! Starting a volume on a node, step by step; each step's failure says what to do.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use block::device::BlockDevice;
+use block::file::OpenError;
+use block::shared::{FenceGen, SharedDisk};
+use fuse::{AllowOther, Channel, Mount, MountError, MountOptions};
+use parking_lot::Mutex;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::host::{Notice, VolumeHost};
+use super::office::{Office, OfficeConfig, OfficeHandle, OwnNode, PeerLink};
+use super::peers::{Finder, SlotProbe};
+use super::{Volume, VolumeSetup};
+use crate::client::data::DataPath;
+use crate::client::fs::FileSystem;
+use crate::client::link::ClientEvent;
+use crate::client::session::{Session, SessionParts};
+use crate::core::client::ClientConfig;
+use crate::core::office::{NodeSet, Timing, TimingError};
+use crate::core::rules::Rules;
+use crate::format::Superblock;
+use crate::meta::{MetaError, read_superblock};
+use crate::proto::CoordinatorHint;
+use crate::types::ClientId;
+
+/// The slot's registration is two requests to the disk; a disk that does not answer them is tried again later.
+const REGISTER_WITHIN: Duration = Duration::from_secs(10);
+/// Redirected writes kept until they are flushed.
+const KEPT_LIMIT: u64 = 64 << 20;
+
+/// Why a path cannot be a shared disk.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAFile {
+    /// Opening failed.
+    #[error("the disk {} cannot be opened: {source}", path.display())]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: OpenError,
+    },
+    /// A URL of a kind that this version has not.
+    #[error("{} cannot be a shared disk: this version knows files on one host only (it lacks COMPARE AND WRITE elsewhere)", .0.display())]
+    Kind(PathBuf),
+}
+
+impl NotAFile {
+    /// Whether the disk cannot do what is needed.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, NotAFile::Kind(_))
+    }
+}
+
+/// Why a volume was not started. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] NotAFile),
+    /// The disk carries no volume that this version can use.
+    #[error("{}: {source}", path.display())]
+    Superblock {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        source: MetaError,
+    },
+    /// It is another volume.
+    #[error("{} carries volume {found}, not {wanted}: the disk was formatted again or exchanged", path.display())]
+    OtherVolume {
+        /// The disk.
+        path: PathBuf,
+        /// What it carries.
+        found: String,
+        /// What was expected.
+        wanted: String,
+    },
+    /// Times that cannot work.
+    #[error("the times stored in the volume cannot work: {0}")]
+    Timing(TimingError),
+    /// The office.
+    #[error(transparent)]
+    Office(#[from] super::office::StartError),
+    /// Another process holds this node's lock.
+    #[error("another daemon of {0} still has this volume open; it must end first")]
+    AlreadyRuns(block::shared::NodeId),
+    /// Locks are not to be had.
+    #[error("the disk's lock cannot be taken: {0}")]
+    Lock(std::io::Error),
+    /// The slot could not be registered.
+    #[error("the disk did not answer within {} s", REGISTER_WITHIN.as_secs())]
+    DiskSilent,
+    /// The mount point.
+    #[error("the mount point {} cannot be made: {source}", path.display())]
+    MountPoint {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Mounting.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// Something of the host itself.
+    #[error("{0}")]
+    Host(String),
+}
+
+/// Opens a shared disk of the file kind.
+pub(super) fn open_disk(path: &Path, workers: block::worker::Handle, fault: bool) -> Result<SharedDisk, NotAFile> {
+    if path.to_string_lossy().contains("://") {
+        return Err(NotAFile::Kind(path.to_owned()));
+    }
+    SharedDisk::open_file(path, block::OpenOptions::default(), workers, fault)
+        .map_err(|source| NotAFile::Open { path: path.to_owned(), source })
+}
+
+/// The times stored in a volume.
+pub(super) fn timing(superblock: &Superblock) -> Timing {
+    let t = &superblock.timing;
+    let ms = |n: u32| Duration::from_millis(u64::from(n));
+    let preset = if *t == crate::format::TimingMs::FAST { Timing::FAST } else { Timing::DEFAULT };
+    Timing {
+        renew: ms(t.renew),
+        suspend_after: ms(t.suspend_after),
+        challenge_after: ms(t.challenge_after),
+        path_timeout: ms(t.path_timeout),
+        recall: ms(t.recall),
+        grace: ms(t.grace),
+        ..preset
+    }
+}
+
+impl Volume {
+    /// Starts a volume here and mounts it.
+    ///
+    /// # Cancel safety
+    /// If dropped, what was begun ends again with the disk's last reference.
+    pub async fn start(setup: VolumeSetup) -> Result<Arc<Volume>, StartError> {
+        let disk = open_disk(&setup.disk, setup.workers.clone(), setup.fault_device)?;
+        let superblock = superblock_of(&setup, &disk).await?;
+        let timing = timing(&superblock);
+        timing.validate().map_err(StartError::Timing)?;
+        match disk.file.hold_live(setup.node) {
+            Ok(true) => {}
+            Ok(false) => return Err(StartError::AlreadyRuns(setup.node)),
+            Err(e) => return Err(StartError::Lock(e)),
+        }
+        let host = VolumeHost::new(
+            setup.node,
+            disk.clone(),
+            superblock.clone(),
+            random()?,
+            Arc::clone(&setup.transport),
+            Arc::clone(&setup.notices),
+        );
+        host.attach_office(start_office(&setup, &host, &disk, &superblock, timing)?);
+        let (client, fence_gen) = registered(&host).await?;
+        let path = start_client(&setup, &host, &disk, &superblock, timing, client, fence_gen);
+        follow_office(&host);
+        let (mount, channels) = match mount(&setup).await {
+            Ok(mounted) => mounted,
+            Err(e) => {
+                // Nobody is to be coordinator of a volume that it cannot serve to its own node.
+                host.office().stop().await;
+                return Err(e);
+            }
+        };
+        if mount.cleaned_stale() > 0 {
+            host.notice(Notice::StaleMountCleaned);
+        }
+        serve(&setup, channels, &path);
+        Ok(Arc::new(Volume {
+            name: setup.name,
+            disk_path: setup.disk,
+            node: setup.node,
+            superblock,
+            disk,
+            host,
+            path,
+            mount: Mutex::new(Some(mount)),
+            space: Mutex::default(),
+        }))
+    }
+}
+
+async fn superblock_of(setup: &VolumeSetup, disk: &SharedDisk) -> Result<Superblock, StartError> {
+    let (data, path): (Arc<dyn BlockDevice>, _) = (Arc::clone(&disk.data), setup.disk.clone());
+    let read = tokio::task::spawn_blocking(move || read_superblock(&data)).await;
+    let chosen = read
+        .map_err(|e| StartError::Host(e.to_string()))?
+        .map_err(|source| StartError::Superblock { path: path.clone(), source })?;
+    for remark in chosen.remarks() {
+        (setup.notices)(Notice::Superblock(remark));
+    }
+    let found = chosen.superblock.volume.to_string();
+    if found != setup.id {
+        return Err(StartError::OtherVolume { path, found, wanted: setup.id.clone() });
+    }
+    Ok(chosen.superblock)
+}
+
+fn start_office(
+    setup: &VolumeSetup,
+    host: &Arc<VolumeHost>,
+    disk: &SharedDisk,
+    superblock: &Superblock,
+    timing: Timing,
+) -> Result<OfficeHandle, StartError> {
+    let config = OfficeConfig {
+        volume: superblock.volume,
+        node: setup.node,
+        nodes: setup.peers.iter().copied().chain([setup.node]).collect::<NodeSet>(),
+        address: String::new(),
+        timing,
+        rules: Rules::all(),
+    };
+    let (peers, own) = (Arc::clone(host) as Arc<dyn PeerLink>, Arc::clone(host) as Arc<dyn OwnNode>);
+    Ok(Office::start(config, disk.clone(), peers, own)?)
+}
+
+/// This life of this node, part of every stability verifier.
+fn random() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    getrandom(&mut bytes, GetRandomFlags::empty()).map_err(|e| StartError::Host(format!("no random numbers: {e}")))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+async fn registered(host: &VolumeHost) -> Result<(ClientId, FenceGen), StartError> {
+    let mut state = host.office().state();
+    let waited = tokio::time::timeout(REGISTER_WITHIN, state.wait_for(|s| s.client.is_some())).await;
+    waited.ok().and_then(Result::ok).and_then(|s| s.client).ok_or(StartError::DiskSilent)
+}
+
+fn start_client(
+    setup: &VolumeSetup,
+    host: &Arc<VolumeHost>,
+    disk: &SharedDisk,
+    superblock: &Superblock,
+    timing: Timing,
+    client: ClientId,
+    fence_gen: FenceGen,
+) -> Arc<DataPath> {
+    let events = Arc::downgrade(host);
+    let parts = SessionParts {
+        config: ClientConfig {
+            volume: superblock.volume,
+            client,
+            fence_gen,
+            probe_every: timing.renew,
+            kept_limit: KEPT_LIMIT,
+        },
+        coordinators: Arc::new(Finder {
+            host: Arc::downgrade(host),
+            volume: superblock.volume,
+            peers: setup.peers.clone(),
+        }),
+        abort: Arc::clone(&disk.abort),
+        slot: Arc::new(SlotProbe { disk: disk.clone(), volume: superblock.volume, node: setup.node }),
+        events: Arc::new(move |event: ClientEvent| {
+            if let Some(host) = events.upgrade() {
+                host.client_event(event);
+            }
+        }),
+        path_timeout: timing.path_timeout,
+        control: tokio::runtime::Handle::current(),
+    };
+    let session = Session::new(parts, Rules::all());
+    host.attach_session(Arc::clone(&session));
+    let path = DataPath::new(session, Arc::clone(&disk.data), setup.workers.count(), timing.path_timeout);
+    path.start(&setup.workers);
+    path
+}
+
+/// Tells the client and people who coordinates, as the office learns it.
+fn follow_office(host: &Arc<VolumeHost>) {
+    let mut state = host.office().state();
+    let host = Arc::downgrade(host);
+    tokio::spawn(async move {
+        let mut said: Option<CoordinatorHint> = None;
+        loop {
+            let hint = state.borrow_and_update().hint.clone();
+            let Some(host) = host.upgrade() else { return };
+            if let Some(hint) = hint.filter(|h| said.as_ref() != Some(h)) {
+                if let Some(session) = host.session() {
+                    session.hint(hint.clone());
+                }
+                host.notice(Notice::Coordinates(hint.clone()));
+                said = Some(hint);
+            }
+            drop(host);
+            if state.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+async fn mount(setup: &VolumeSetup) -> Result<(Mount, Vec<Channel>), StartError> {
+    let point = setup.mount.clone();
+    let options = MountOptions {
+        subtype: "shorefast".into(),
+        channels: setup.workers.count(),
+        default_permissions: true,
+        allow_other: if setup.allow_other { AllowOther::IfPermitted } else { AllowOther::No },
+        clean_stale: true,
+        ..MountOptions::new(&point, format!("shorefast:{}", setup.name))
+    };
+    let mounted = tokio::task::spawn_blocking(move || {
+        // A dead mount answers ENOTCONN to mkdir's own look; the mount itself cleans it.
+        match std::fs::create_dir_all(&point) {
+            Err(source)
+                if source.raw_os_error() != Some(libc_enotconn())
+                    && source.kind() != std::io::ErrorKind::AlreadyExists =>
+            {
+                Err(StartError::MountPoint { path: point, source })
+            }
+            _ => Ok(Mount::open(&options)?),
+        }
+    });
+    mounted.await.map_err(|e| StartError::Host(e.to_string()))?
+}
+
+fn libc_enotconn() -> i32 {
+    rustix::io::Errno::NOTCONN.raw_os_error()
+}
+
+fn serve(setup: &VolumeSetup, channels: Vec<Channel>, path: &Arc<DataPath>) {
+    let fs = FileSystem::new(Arc::clone(path));
+    for (worker, channel) in channels.into_iter().enumerate() {
+        let fs = Arc::clone(&fs);
+        // The handler lives on its worker; it ends with the mount.
+        drop(setup.workers.spawn(worker, move || async move {
+            let handler = fs.handler();
+            if let Err(e) = channel.serve(move |request| handler.handle(request)).await {
+                tracing::error!("a channel of the mount has ended: {e}");
+            }
+        }));
+    }
+}

@@ -1,0 +1,211 @@
+//! A mount, from the first look at the mount point to the end.
+//!
+//! What it is: [`Mount::open`] checks the point, mounts, answers INIT and gives one [`Channel`] per
+//! worker; [`Mount`] unmounts and aborts. All of it blocks, for at most some seconds, and belongs on a
+//! thread that serves no channel: unmounting talks to the mount's own daemon.
+//!
+//! What it refuses, each with its own error and a sentence that says what to do: a point that is
+//! missing, no directory, not empty, already mounted, or mounted by a daemon that does not answer; no
+//! FUSE, no permission, no fusermount3; a kernel that lacks what is needed. What a *dead* daemon of our
+//! type left on the point is unmounted first.
+//!
+//! States: mounted → unmounted. A [`Mount`] that is dropped mounted is unmounted lazily, so that no
+//! error path leaves a mount behind whose daemon is about to end.
+//!
+//! Invariant: only the mount made here is ever taken away. Before each unmount the table of mounts is
+//! asked whether what is on top of the point is still the connection that was made.
+
+mod attach;
+mod control;
+mod error;
+mod handshake;
+mod options;
+mod point;
+mod table;
+
+pub use error::{AbortError, MountError, UnmountError};
+pub use options::{AllowOther, MountHow, MountOptions};
+pub use point::{MountState, probe};
+
+use crate::channel::{Channel, Session, slab_size};
+use crate::device::Device;
+use crate::features::Feature;
+use crate::init::{Negotiated, Wanted};
+use crate::notify::Notifier;
+use crate::parse::Dialect;
+use block::buf::BufPool;
+use error::{errno, system};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How to unmount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmount {
+    /// Refuse if it is in use.
+    Idle,
+    /// Out of the tree at once; what is open stays usable until it is closed.
+    Lazy,
+}
+
+/// A mount of ours.
+#[derive(Debug)]
+pub struct Mount {
+    path: PathBuf,
+    connection: u32,
+    by_helper: bool,
+    allow_other: bool,
+    cleaned: usize,
+    negotiated: Negotiated,
+    notifier: Notifier,
+    mounted: AtomicBool,
+}
+
+impl Mount {
+    /// Mounts. Blocks: two seconds at most for a mount that stands in the way, ten for the kernel.
+    ///
+    /// # Errors
+    /// See [`MountError`]; nothing stays mounted then.
+    pub fn open(options: &MountOptions) -> Result<(Self, Vec<Channel>), MountError> {
+        options.check()?;
+        let (path, cleaned) = point::claim(options)?;
+        let attached = attach::attach(options, &path)?;
+        let by_helper = attached.by_helper;
+        let begun = begin(options, &path, cleaned, attached);
+        if begun.is_err() {
+            // The first error is the one to tell; what could not be unmounted is dead and will be
+            // cleaned by the next mount.
+            let _ = attach::detach(&path, by_helper, true);
+        }
+        begun
+    }
+
+    /// Where it is mounted, resolved.
+    #[must_use]
+    pub fn mountpoint(&self) -> &Path {
+        &self.path
+    }
+
+    /// The connection's number in /sys/fs/fuse/connections.
+    #[must_use]
+    pub fn connection(&self) -> u32 {
+        self.connection
+    }
+
+    /// What was agreed with the kernel.
+    #[must_use]
+    pub fn negotiated(&self) -> &Negotiated {
+        &self.negotiated
+    }
+
+    /// May other users use it?
+    #[must_use]
+    pub fn allow_other(&self) -> bool {
+        self.allow_other
+    }
+
+    /// Mounts of dead daemons that were cleaned away for this one.
+    #[must_use]
+    pub fn cleaned_stale(&self) -> usize {
+        self.cleaned
+    }
+
+    /// Sends notifications to the kernel, on their own thread.
+    #[must_use]
+    pub fn notifier(&self) -> &Notifier {
+        &self.notifier
+    }
+
+    /// Takes the mount away; [`Channel::serve`] then ends. Done already counts as done. Blocks: not for
+    /// a thread that serves a channel of it.
+    ///
+    /// # Errors
+    /// See [`UnmountError`]; the mount is still there and served.
+    pub fn unmount(&self, how: Unmount) -> Result<(), UnmountError> {
+        match table::at(&self.path).map_err(|error| UnmountError::System(errno(&error)))? {
+            Some(top) if top.minor == self.connection => {
+                attach::detach(&self.path, self.by_helper, how == Unmount::Lazy)?;
+            }
+            _ if self.in_table()? => return Err(UnmountError::Covered(self.path.clone())),
+            _ => {}
+        }
+        self.mounted.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Ends the connection at once: every caller, waiting or to come, gets an error, and
+    /// [`Channel::serve`] ends. The mount stays in the tree until it is unmounted. Does not block.
+    ///
+    /// # Errors
+    /// See [`AbortError`].
+    pub fn abort(&self) -> Result<(), AbortError> {
+        control::abort(self.connection)
+    }
+
+    /// Is it in the table of mounts, on top or below something?
+    fn in_table(&self) -> Result<bool, UnmountError> {
+        let all = table::all().map_err(|error| UnmountError::System(errno(&error)))?;
+        Ok(all.iter().any(|entry| entry.minor == self.connection && entry.mountpoint == self.path))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if self.mounted.load(Ordering::Acquire)
+            && let Err(error) = self.unmount(Unmount::Lazy)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "the mount stays");
+        }
+    }
+}
+
+/// INIT, the other channels, and what they share.
+fn begin(
+    options: &MountOptions,
+    path: &Path,
+    cleaned: usize,
+    attached: attach::Attached,
+) -> Result<(Mount, Vec<Channel>), MountError> {
+    let wanted =
+        Wanted { max_write: options.max_write, max_background: options.max_background, without: &options.without };
+    let negotiated = handshake::run(&attached.device, wanted)?;
+    let connection = table::at(path)
+        .map_err(|error| system("reading /proc/self/mountinfo")(errno(&error)))?
+        .ok_or_else(|| system("finding the new mount")(rustix::io::Errno::NOENT))?
+        .minor;
+    let devices = clones(attached.device, options.channels)?;
+    let expire = negotiated.features.has(Feature::HasExpireOnly);
+    let notifier = Notifier::start(Arc::clone(&devices[0]), expire)
+        .map_err(|error| system("starting the notification thread")(errno(&error)))?;
+    let mount = Mount {
+        path: path.into(),
+        connection,
+        by_helper: attached.by_helper,
+        allow_other: attached.allow_other,
+        cleaned,
+        negotiated,
+        notifier,
+        mounted: AtomicBool::new(true),
+    };
+    Ok((mount, channels(devices, &negotiated, options.idle_slabs)))
+}
+
+fn clones(first: Device, count: usize) -> Result<Vec<Arc<Device>>, MountError> {
+    let mut devices = vec![Arc::new(first)];
+    while devices.len() < count {
+        let clone = devices[0].try_clone().map_err(system("opening another channel of /dev/fuse"))?;
+        devices.push(Arc::new(clone));
+    }
+    Ok(devices)
+}
+
+fn channels(devices: Vec<Arc<Device>>, negotiated: &Negotiated, idle_slabs: usize) -> Vec<Channel> {
+    // At most 1 MiB.
+    let max_write = negotiated.max_write as usize;
+    let session = Arc::new(Session {
+        pool: BufPool::new(slab_size(max_write), idle_slabs),
+        max_write,
+        dialect: Dialect { setxattr_ext: negotiated.features.has(Feature::SetxattrExt) },
+    });
+    devices.into_iter().map(|device| Channel::new(device, Arc::clone(&session))).collect()
+}

@@ -1,0 +1,306 @@
+//! The command line as types. It decides nothing; a test holds docs/contract.md to this tree.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::api::{DiskFault, Node, Timing};
+use crate::{demo, places};
+
+/// A shared volume for a group of Linux hosts.
+#[derive(Parser, Debug)]
+#[command(name = "shorefast", version, about, disable_help_subcommand = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Global {
+    /// The daemon's API socket
+    #[arg(long, global = true, value_name = "PATH", env = places::SOCKET_ENV, default_value = places::SOCKET, hide_env_values = true)]
+    pub(crate) socket: PathBuf,
+    /// Answer as JSON with a "schema" number
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Say more; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Three nodes on this machine, hurt on purpose, with a report
+    Demo(DemoArgs),
+    /// Make a cluster's certificates, or install one node's
+    Init(InitArgs),
+    /// Run a node
+    Daemon(DaemonArgs),
+    /// Volumes
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Nodes
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// How everything is
+    Status(StatusArgs),
+    /// What happened
+    Events(EventsArgs),
+    /// Things that only a configuration with `debug = true` allows
+    #[command(subcommand)]
+    Debug(DebugCommand),
+    /// Child of the demo: copies a tree in
+    #[command(hide = true)]
+    DemoCopy(demo::CopyArgs),
+    /// Child of the demo: reads a tree as it grows
+    #[command(hide = true)]
+    DemoFollow(demo::TreeArgs),
+    /// Child of the demo: tells a tree's sums
+    #[command(hide = true)]
+    DemoSums(demo::TreeArgs),
+    /// Child of the demo: makes the shared image
+    #[command(hide = true)]
+    DemoFill(demo::FillArgs),
+    /// Child of the demo: writes and checks patterns
+    #[command(hide = true)]
+    DemoWriter(demo::WriterArgs),
+    /// Child of the demo: verifies all patterns
+    #[command(hide = true)]
+    DemoVerify(demo::VerifyArgs),
+}
+
+/// `demo`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DemoArgs {
+    /// Leave the nodes running at the end
+    #[arg(long, conflicts_with = "stop")]
+    pub(crate) keep: bool,
+    /// End a demo that was kept, and clean up after it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) stop: Option<PathBuf>,
+    /// Where the demo lives [default: a new folder below the temporary one]
+    #[arg(long, value_name = "DIR", conflicts_with = "stop")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where the report goes
+    #[arg(long, value_name = "FILE", default_value = "demo-report.html", conflicts_with = "stop")]
+    pub(crate) report: PathBuf,
+}
+
+/// `init`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct InitArgs {
+    /// Make the certificates of a new cluster of this name
+    #[arg(long, value_name = "NAME", requires = "node", requires = "out", required_unless_present = "bundle")]
+    pub(crate) cluster: Option<String>,
+    /// A node: its number (1-64) and address; once for each
+    #[arg(long, value_name = "ID=HOST:PORT", requires = "cluster")]
+    pub(crate) node: Vec<String>,
+    /// The folder for ca.key and the bundles
+    #[arg(long, value_name = "DIR", requires = "cluster")]
+    pub(crate) out: Option<PathBuf>,
+    /// Install this node's bundle
+    #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// The configuration folder to install into
+    #[arg(long, value_name = "DIR", default_value = places::ETC, requires = "bundle")]
+    pub(crate) etc: PathBuf,
+}
+
+/// `daemon`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DaemonArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = places::CONFIG)]
+    pub(crate) config: PathBuf,
+}
+
+/// `volume ...`
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum VolumeCommand {
+    /// Format a disk and mount it on all nodes
+    Create {
+        /// The volume's name
+        name: String,
+        /// The disk: an absolute path, or file:PATH
+        #[arg(long, value_name = "URL", required = true)]
+        disk: Vec<String>,
+        /// Destroy what the disk carries; ID is the identity that the refusal printed
+        #[arg(long, value_name = "ID")]
+        wipe: Option<String>,
+        /// The volume's timers
+        #[arg(long, value_name = "NAME", default_value = "default")]
+        timing: Timing,
+    },
+    /// The volumes
+    List,
+    /// One volume
+    Info {
+        /// The volume
+        name: String,
+    },
+    /// Mount on this node
+    Mount {
+        /// The volume
+        name: String,
+    },
+    /// Unmount on this node
+    Unmount {
+        /// The volume
+        name: String,
+        /// Also with open files: they get errors
+        #[arg(long)]
+        force: bool,
+    },
+    /// Move the coordinator to another node
+    Move {
+        /// The volume
+        name: String,
+        /// The node
+        #[arg(long, value_name = "NODE")]
+        to: Node,
+    },
+    /// Send a node's data through the coordinator, or stop that
+    Redirect {
+        /// The volume
+        name: String,
+        /// on or off
+        #[arg(value_name = "on|off")]
+        state: OnOff,
+        /// The node [default: this one]
+        #[arg(long, value_name = "NODE")]
+        node: Option<Node>,
+    },
+}
+
+/// `node ...`
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum NodeCommand {
+    /// The nodes of the cluster
+    List,
+}
+
+/// `status`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StatusArgs {
+    /// One line; exit code 5 if something is wrong
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) check: bool,
+    /// Again every second
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+/// `events`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EventsArgs {
+    /// Go on as they come
+    #[arg(long)]
+    pub(crate) follow: bool,
+}
+
+/// `debug ...`
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum DebugCommand {
+    /// Make this node's disks misbehave
+    Disk {
+        /// What they do
+        #[command(subcommand)]
+        fault: FaultCommand,
+    },
+}
+
+/// `debug disk ...`
+#[derive(Subcommand, Clone, Copy, Debug)]
+pub(crate) enum FaultCommand {
+    /// Every request fails
+    Fail,
+    /// No request comes back
+    Hang,
+    /// Every request takes longer
+    Delay {
+        /// By how much
+        #[arg(value_name = "MS")]
+        ms: u64,
+    },
+    /// All is well again
+    Heal,
+    /// A mutation for tests: requests are said to be withdrawn, and are not
+    #[command(hide = true)]
+    IgnoreAborts,
+}
+
+impl From<FaultCommand> for DiskFault {
+    fn from(c: FaultCommand) -> DiskFault {
+        match c {
+            FaultCommand::Fail => DiskFault::Fail,
+            FaultCommand::Hang => DiskFault::Hang,
+            FaultCommand::Delay { ms } => DiskFault::Delay { ms },
+            FaultCommand::Heal => DiskFault::Heal,
+            FaultCommand::IgnoreAborts => DiskFault::IgnoreAborts,
+        }
+    }
+}
+
+/// `on` or `off`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum OnOff {
+    /// on
+    On,
+    /// off
+    Off,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn socket_may_stand_before_or_after_the_command() {
+        for line in [["shorefast", "--socket", "/x", "status"], ["shorefast", "status", "--socket", "/x"]] {
+            let cli = Cli::try_parse_from(line).expect("both spellings are in the contract");
+            assert_eq!(cli.global.socket, PathBuf::from("/x"));
+        }
+    }
+
+    #[test]
+    fn debug_disk_takes_the_words_of_the_contract() {
+        let cli = Cli::try_parse_from(["shorefast", "debug", "disk", "--socket", "/x", "delay", "40"]).expect("parses");
+        let Command::Debug(DebugCommand::Disk { fault }) = cli.command else { panic!("not debug disk") };
+        assert_eq!(DiskFault::from(fault), DiskFault::Delay { ms: 40 });
+    }
+
+    #[test]
+    fn init_takes_a_cluster_or_a_bundle_but_not_both() {
+        let none = Cli::try_parse_from(["shorefast", "init"]);
+        let both = Cli::try_parse_from([
+            "shorefast",
+            "init",
+            "--cluster",
+            "c",
+            "--node",
+            "1=h:1",
+            "--out",
+            "o",
+            "--bundle",
+            "b",
+        ]);
+        let cluster = Cli::try_parse_from(["shorefast", "init", "--cluster", "c", "--node", "1=h:1", "--out", "o"]);
+        let bundle = Cli::try_parse_from(["shorefast", "init", "--bundle", "b"]);
+        assert!(none.is_err() && both.is_err() && cluster.is_ok() && bundle.is_ok());
+    }
+}

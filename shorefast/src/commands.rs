@@ -1,0 +1,100 @@
+//! What each command does: asks the daemon, or works by itself, and shows the answer as a table or as JSON.
+
+mod daemon_asks;
+mod init;
+mod status;
+mod volume;
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::api::{Client, SCHEMA};
+use crate::cli::{Cli, Command, DebugCommand, Global};
+use crate::exit::{Exit, Failure};
+use crate::{daemon, demo};
+
+/// Runs a command.
+pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Demo(args) => demo::run(args, global),
+        Command::Init(args) => init::run(args, global),
+        Command::Daemon(args) => daemon::run(&args.config, global.verbose),
+        Command::Volume(command) => volume::run(command, global),
+        Command::Node(command) => daemon_asks::node(command, global),
+        Command::Status(args) => status::run(args, global),
+        Command::Events(args) => daemon_asks::events(args, global),
+        Command::Debug(DebugCommand::Disk { fault }) => daemon_asks::debug_disk((*fault).into(), global),
+        Command::DemoCopy(args) => demo::child(demo::copy(args)),
+        Command::DemoFollow(args) => demo::child(demo::follow(args)),
+        Command::DemoSums(args) => demo::child(demo::sums(args)),
+        Command::DemoFill(args) => demo::child(demo::fill(args)),
+        Command::DemoWriter(args) => demo::child(demo::write(args)),
+        Command::DemoVerify(args) => demo::child(demo::verify_patterns(args)),
+    }
+}
+
+/// Shows what clap has to say: help on standard output, errors on the other.
+pub(crate) fn usage_error(e: &clap::Error) -> Exit {
+    // A closed pipe is no reason to complain.
+    let _ = e.print();
+    if e.use_stderr() { Exit::Usage } else { Exit::Ok }
+}
+
+/// Says on standard error why a command failed and what to do next; as JSON if that was asked for.
+pub(crate) fn complain(global: &Global, failure: &Failure) {
+    let line = if global.json {
+        let value = serde_json::json!({ "schema": SCHEMA, "error": failure });
+        value.to_string()
+    } else {
+        format!("shorefast: {}\n           {}", failure.message, failure.next)
+    };
+    // There is nobody left to tell.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// The daemon that a command talks to.
+pub(crate) fn client(global: &Global) -> Client {
+    Client::new(&global.socket)
+}
+
+/// Prints to standard output; a reader that has gone ends the command quietly, as with `| head`.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("Cannot write the answer: {e}."), "See where the output goes."))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints one JSON object on one line: the schema number, and a value under its name.
+pub(crate) fn print_json<T: Serialize>(name: &str, value: &T) -> Result<(), Failure> {
+    let mut object = serde_json::Map::new();
+    object.insert("schema".to_owned(), SCHEMA.into());
+    let value = serde_json::to_value(value)
+        .map_err(|e| Failure::failed(format!("The answer is not JSON: {e}."), "That is a defect."))?;
+    object.insert(name.to_owned(), value);
+    print(&format!("{}\n", serde_json::Value::Object(object)))
+}
+
+/// Shows a line of progress, unless it is not wanted.
+pub(crate) fn progress(global: &Global) -> impl FnMut(&str) + use<> {
+    let silent = global.quiet || global.json;
+    move |line: &str| {
+        if !silent {
+            // Progress is a courtesy.
+            let _ = writeln!(io::stderr(), "{line}");
+        }
+    }
+}
+
+/// An answer of a kind that this request cannot have.
+pub(crate) fn wrong_reply() -> Failure {
+    Failure::failed(
+        "The daemon answered something else than it was asked.",
+        "Use a command and a daemon of the same version.",
+    )
+}

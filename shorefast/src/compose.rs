@@ -1,0 +1,139 @@
+//! Puts the libraries together into one running node: the only place where block, net, fuse and csv-fs meet.
+
+mod control;
+mod node;
+mod peers;
+mod records;
+mod report;
+mod service;
+mod shown;
+mod talk;
+mod transport;
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+use block::shared::NodeId;
+use block::worker::Workers;
+use csv_fs::volume::Directory;
+use net::{DialTarget, Net, NetConfig, NetError, Security, TlsMaterial};
+use parking_lot::Mutex;
+
+use crate::api::NodeControl;
+use crate::clock::WallTime;
+use crate::config::Config;
+use crate::events::EventLog;
+use crate::exit::{Exit, Failure};
+use crate::init::{Bundle, dns_name};
+
+use node::{NodeParts, node_id};
+use peers::{Greeting, Peers};
+use records::Records;
+use service::NodeService;
+
+/// Starts a node: network, volumes that are wanted here, mounts. Returns once the node can be asked; volumes that
+/// cannot be mounted yet are `pending` and tried again.
+pub(crate) async fn start(
+    config: Arc<Config>,
+    bundle: Bundle,
+    events: Arc<EventLog>,
+) -> Result<Arc<dyn NodeControl>, Failure> {
+    let records = Records::load(&config.state_dir)?;
+    let workers = start_workers(&config)?;
+    let peers = Arc::new(Peers::new(&bundle));
+    let service = Arc::new(NodeService::new(Greeting::of(&bundle)));
+    let listen = listen_address(&config, &bundle)?;
+    let net =
+        Net::start(NetConfig::new(listen, security(&config, &bundle)?), Arc::clone(&service) as Arc<dyn net::Service>)
+            .await
+            .map_err(|e| net_failure(&e))?;
+    let wanted: Vec<_> = records.live().cloned().collect();
+    let node = Arc::new(NodeParts {
+        config,
+        bundle,
+        events,
+        started: WallTime::now(),
+        io: workers.handle(),
+        workers: Mutex::new(Some(workers)),
+        peers,
+        directory: Directory::default(),
+        records: Mutex::new(records),
+        keeping: Mutex::new(BTreeMap::new()),
+        net: tokio::sync::Mutex::new(None),
+    });
+    service.serve(&node);
+    node.peers.dial(&net, targets(&node, listen)?);
+    *node.net.lock().await = Some(net);
+    for peer in node.peers.addresses().keys() {
+        tokio::spawn(Arc::clone(&node).watch_link(*peer));
+    }
+    for record in &wanted {
+        node.keep(record);
+    }
+    Ok(Arc::new(control::Control(node)))
+}
+
+fn start_workers(config: &Config) -> Result<Workers, Failure> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Workers::start(config.workers.unwrap_or(cores), "io").map_err(|e| {
+        Failure::failed(
+            format!("The I/O workers cannot be started: {e}."),
+            "See the limits of the system (threads, locked memory, io_uring).",
+        )
+    })
+}
+
+fn security(config: &Config, bundle: &Bundle) -> Result<Security, Failure> {
+    if config.plain_network {
+        return Ok(Security::Plain { subject: dns_name(&bundle.cluster_id, bundle.node) });
+    }
+    TlsMaterial::from_pem(&bundle.ca_certificate, &bundle.certificate, &bundle.key).map(Security::Tls).map_err(|e| {
+        Failure::usage(
+            format!("The certificates of the bundle {} cannot be used: {e}.", config.bundle.display()),
+            "Install the bundle anew with `shorefast init --bundle FILE`.",
+        )
+    })
+}
+
+fn listen_address(config: &Config, bundle: &Bundle) -> Result<SocketAddr, Failure> {
+    match config.listen {
+        Some(address) => Ok(address),
+        None => resolve(bundle.own_address().unwrap_or_default()),
+    }
+}
+
+fn resolve(address: &str) -> Result<SocketAddr, Failure> {
+    let unknown = |why: String| {
+        Failure::usage(
+            format!("The address {address} in the bundle cannot be used: {why}."),
+            "Use HOST:PORT with a host that this node can resolve, or set `listen`.",
+        )
+    };
+    address.to_socket_addrs().map_err(|e| unknown(e.to_string()))?.next().ok_or_else(|| unknown("no address".into()))
+}
+
+/// Where the others are. We call from the address on which we listen, so that a host with several keeps to one.
+fn targets(node: &NodeParts, listen: SocketAddr) -> Result<Vec<(NodeId, DialTarget)>, Failure> {
+    let bind = (!listen.ip().is_unspecified()).then_some(listen.ip());
+    let others = node.bundle.nodes.iter().filter(|n| n.id != node.bundle.node);
+    others
+        .map(|n| {
+            let subject = dns_name(&node.bundle.cluster_id, n.id);
+            Ok((node_id(n.id), DialTarget { bind, ..DialTarget::new(resolve(&n.address)?, subject) }))
+        })
+        .collect()
+}
+
+fn net_failure(e: &NetError) -> Failure {
+    let busy = matches!(e, NetError::Bind { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse);
+    if busy {
+        Failure::new(
+            Exit::Refused,
+            format!("{e}."),
+            "Another program, perhaps another daemon, has that port: stop it, or set another `listen`.",
+        )
+    } else {
+        Failure::failed(format!("{e}."), "Set `listen` to an address of this host.")
+    }
+}

@@ -1,0 +1,326 @@
+//! What a command can ask of this node, done on its parts.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use csv_fs::volume::{NewVolume, Volume};
+
+use super::node::{Keeping, NodeParts, node_id};
+use super::records::Record;
+use super::shown;
+use super::talk::NodeTalk;
+use crate::api::{
+    CreateVolume, DiskFault, Node, NodeControl, NodeInfo, Pending, Progress, SCHEMA, Status, VolumeNode, VolumeStatus,
+};
+use crate::clock::WallTime;
+use crate::events::{Code, Draft, EventLog};
+use crate::exit::{Exit, Failure};
+
+/// How long a command waits for a volume to be mounted, moved or unmounted before it says that it still goes on.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a command that waits looks.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long another node may take to answer a command that was passed on.
+const PASS_ON_WITHIN: Duration = Duration::from_secs(5);
+/// How long other nodes may take to tell their routes; a status must not wait for a dead node.
+const ROUTES_WITHIN: Duration = Duration::from_millis(300);
+
+/// The API's view of a node.
+pub(super) struct Control(pub(super) Arc<NodeParts>);
+
+impl NodeControl for Control {
+    fn status(&self) -> Pending<'_, Status> {
+        Box::pin(async move { Ok(self.whole_status().await) })
+    }
+
+    fn nodes(&self) -> Pending<'_, Vec<NodeInfo>> {
+        Box::pin(async move { Ok(self.node_list()) })
+    }
+
+    fn volumes(&self) -> Pending<'_, Vec<VolumeStatus>> {
+        Box::pin(async move { Ok(self.volume_list().await) })
+    }
+
+    fn volume_create(&self, ask: CreateVolume, progress: Progress) -> Pending<'_, VolumeStatus> {
+        Box::pin(async move { self.create(ask, &progress).await })
+    }
+
+    fn volume_mount(&self, name: String) -> Pending<'_, VolumeStatus> {
+        Box::pin(async move {
+            let record = self.0.record(&name)?;
+            self.0.keeping.lock().retain(|id, k| *id != record.id || !matches!(k, Keeping::Unmounted));
+            self.0.keep(&Record { wanted: true, ..record });
+            self.until_mounted(&name).await
+        })
+    }
+
+    fn volume_unmount(&self, name: String, force: bool) -> Pending<'_, ()> {
+        Box::pin(async move { self.unmount(&name, force).await })
+    }
+
+    fn volume_move(&self, name: String, to: Node, progress: Progress) -> Pending<'_, VolumeStatus> {
+        Box::pin(async move { self.move_office(&name, to, &progress).await })
+    }
+
+    fn volume_redirect(&self, name: String, on: bool, node: Option<Node>) -> Pending<'_, ()> {
+        Box::pin(async move { self.redirect(name, on, node.unwrap_or(self.0.bundle.node)).await })
+    }
+
+    fn stop(&self) -> Pending<'_, ()> {
+        Box::pin(async move { self.stop_all().await })
+    }
+
+    fn events(&self) -> Arc<EventLog> {
+        Arc::clone(&self.0.events)
+    }
+
+    fn debug_disk(&self, fault: DiskFault) -> Pending<'_, ()> {
+        Box::pin(async move { self.set_fault(fault) })
+    }
+}
+
+impl Control {
+    async fn create(&self, ask: CreateVolume, progress: &Progress) -> Result<VolumeStatus, Failure> {
+        let node = &self.0;
+        check_name(&ask.name)?;
+        if node.records.lock().named(&ask.name).is_some() {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!("There is a volume `{}` already.", ask.name),
+                "Choose another name.",
+            ));
+        }
+        let [disk] = ask.disks.as_slice() else {
+            return Err(Failure::usage("A volume lies on one disk in this version.", "Give --disk once."));
+        };
+        let new = NewVolume {
+            name: ask.name.clone(),
+            disk: Path::new(disk.strip_prefix("file:").unwrap_or(disk)).to_owned(),
+            nodes: u8::try_from(node.bundle.nodes.len()).unwrap_or(u8::MAX),
+            fast_timing: ask.timing == crate::api::Timing::Fast,
+            wipe: ask.wipe.clone(),
+        };
+        progress.say(format!("Formatting {disk}."));
+        let id = csv_fs::volume::create(new, node.io.clone()).await.map_err(|e| create_failure(&e))?;
+        node.events.record(Draft::volume(Code::VolumeCreated, &ask.name, format!("on {disk}, {id}")));
+        progress.say("Telling the other nodes.");
+        node.take_records(vec![Record {
+            id: id.to_string(),
+            name: ask.name.clone(),
+            disks: ask.disks.clone(),
+            wanted: true,
+            version: 1,
+            deleted: false,
+        }])?;
+        progress.say("Taking office and mounting.");
+        self.until_mounted(&ask.name).await
+    }
+
+    /// Waits until a volume is mounted here.
+    async fn until_mounted(&self, name: &str) -> Result<VolumeStatus, Failure> {
+        let mut last = None;
+        for _ in 0..PATIENCE.as_millis() / LOOK_EVERY.as_millis() {
+            match self.0.running(name) {
+                Ok(volume) => return Ok(self.running_status(name, &volume)),
+                Err(e) => last = Some(e),
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Err(last.map_or_else(
+            || {
+                Failure::new(
+                    Exit::StillRunning,
+                    format!("Volume {name} is still being mounted."),
+                    "See `shorefast status`.",
+                )
+            },
+            |e| Failure { kind: Exit::StillRunning, ..e },
+        ))
+    }
+
+    async fn unmount(&self, name: &str, force: bool) -> Result<(), Failure> {
+        let record = self.0.record(name)?;
+        let volume = self.0.running(name)?;
+        volume.stop(force).await.map_err(|e| {
+            Failure::new(
+                if e.is_busy() { Exit::Refused } else { Exit::Failed },
+                format!("Volume {name} was not unmounted: {e}."),
+                e.next_step(),
+            )
+        })?;
+        self.0.directory.remove(&volume);
+        self.0.keeping.lock().insert(record.id, Keeping::Unmounted);
+        self.0.events.record(Draft::volume(Code::VolumeUnmounted, name, "on request"));
+        Ok(())
+    }
+
+    async fn move_office(&self, name: &str, to: Node, progress: &Progress) -> Result<VolumeStatus, Failure> {
+        let volume = self.0.running(name)?;
+        let target = node_id(to);
+        if !self.0.bundle.nodes.iter().any(|n| n.id == to) {
+            return Err(Failure::new(
+                Exit::NotFound,
+                format!("There is no {to} in this cluster."),
+                "`shorefast node list` shows the nodes.",
+            ));
+        }
+        progress.say(format!("Moving the coordinator of {name} to {to}."));
+        let here = volume.office().coordinator.is_none_or(|c| c == self.0.me());
+        let moved =
+            if here { volume.move_to(target, PATIENCE).await } else { self.move_there(name, to, &volume).await };
+        moved.map_err(|why| {
+            self.0.events.record(Draft::volume(Code::MoveFailed, name, why.clone()));
+            Failure::failed(
+                format!("The coordinator of {name} was not moved to {to}: {why}."),
+                "It is served meanwhile; see `shorefast status`, and try again.",
+            )
+        })?;
+        Ok(self.running_status(name, &volume))
+    }
+
+    /// Passes a move on to the coordinator, which alone can hand over.
+    async fn move_there(&self, name: &str, to: Node, volume: &Volume) -> Result<(), String> {
+        let coordinator = volume.office().coordinator.ok_or("no coordinator is known")?;
+        let talk = NodeTalk::Move { name: name.to_owned(), to };
+        match self.0.talk(coordinator, &talk, PATIENCE).await {
+            Some(NodeTalk::Done(done)) => done.map_err(|e| e.message),
+            _ => Err(format!("{coordinator} did not answer")),
+        }
+    }
+
+    async fn redirect(&self, name: String, on: bool, node: Node) -> Result<(), Failure> {
+        if node == self.0.bundle.node {
+            self.0.running(&name)?.redirect(on);
+            return Ok(());
+        }
+        let talk = NodeTalk::Redirect { name, on };
+        match self.0.talk(node_id(node), &talk, PASS_ON_WITHIN).await {
+            Some(NodeTalk::Done(done)) => done,
+            _ => Err(Failure::failed(
+                format!("{node} did not answer."),
+                "See `shorefast node list`; or give the command on that node.",
+            )),
+        }
+    }
+
+    fn set_fault(&self, fault: DiskFault) -> Result<(), Failure> {
+        if !self.0.config.fault_device {
+            return Err(Failure::new(
+                Exit::Refused,
+                "This daemon has no fault device under its disks.",
+                "Only a daemon with `debug = true` and `fault_device = true` can be hurt.",
+            ));
+        }
+        for volume in self.0.directory.all() {
+            let Some(device) = volume.fault() else { continue };
+            match fault {
+                DiskFault::Fail => device.fail(),
+                DiskFault::Hang => device.hang(),
+                DiskFault::Delay { ms } => device.delay(Duration::from_millis(ms)),
+                DiskFault::Heal => device.heal(),
+                DiskFault::IgnoreAborts => device.ignore_aborts(true),
+            }
+        }
+        let code = if fault == DiskFault::Heal { Code::DiskFaultHealed } else { Code::DiskFaultSet };
+        self.0.events.record(Draft::node(code, fault.to_string()));
+        Ok(())
+    }
+
+    async fn stop_all(&self) -> Result<(), Failure> {
+        let volumes = self.0.directory.all();
+        // A keeper that still tries ends when it sees that its volume is not wanted.
+        for keeping in self.0.keeping.lock().values_mut() {
+            *keeping = Keeping::Unmounted;
+        }
+        let mut first = Ok(());
+        for volume in volumes {
+            if let Err(e) = volume.stop(true).await {
+                first = first.and(Err(Failure::failed(
+                    format!("Volume {} did not stop in order: {e}.", volume.name()),
+                    e.next_step(),
+                )));
+            }
+        }
+        if let Some(net) = self.0.net.lock().await.take() {
+            net.shutdown().await;
+        }
+        let workers = self.0.workers.lock().take();
+        let ended = tokio::task::spawn_blocking(move || workers.map_or(Ok(()), block::worker::Workers::shutdown)).await;
+        if let Ok(Err(e)) = ended {
+            tracing::warn!("{e}");
+        }
+        first
+    }
+
+    fn node_list(&self) -> Vec<NodeInfo> {
+        self.0.peers.list(self.0.bundle.own_address().unwrap_or_default())
+    }
+
+    async fn whole_status(&self) -> Status {
+        let node = &self.0;
+        let (nodes, volumes) = (self.node_list(), self.volume_list().await);
+        Status {
+            schema: SCHEMA,
+            cluster: node.bundle.cluster.clone(),
+            cluster_id: node.bundle.cluster_id.clone(),
+            list_version: node.bundle.list_version,
+            node: node.bundle.node,
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: node.started,
+            at: WallTime::now(),
+            problems: shown::problems(&nodes, &volumes),
+            nodes,
+            volumes,
+        }
+    }
+
+    /// Every volume, with the routes of the nodes that answer.
+    async fn volume_list(&self) -> Vec<VolumeStatus> {
+        for volume in self.0.directory.all() {
+            volume.refresh_space(ROUTES_WITHIN).await;
+        }
+        let mut routes = self.0.own_routes();
+        routes.extend(self.0.routes_of_others(ROUTES_WITHIN).await);
+        let records: Vec<Record> = self.0.records.lock().live().cloned().collect();
+        records
+            .iter()
+            .map(|r| {
+                let nodes = routes.iter().filter(|(name, _)| *name == r.name).map(|(_, n)| n.clone()).collect();
+                match self.0.running(&r.name) {
+                    Ok(volume) => self.status_of(&r.name, &volume, nodes),
+                    Err(e) => shown::absent(self.0.bundle.node, r, &e.message, self.0.is_unmounted(&r.id), nodes),
+                }
+            })
+            .collect()
+    }
+
+    fn running_status(&self, name: &str, volume: &Volume) -> VolumeStatus {
+        let nodes = self.0.own_routes().into_iter().filter(|(n, _)| n == name).map(|(_, n)| n).collect();
+        self.status_of(name, volume, nodes)
+    }
+
+    fn status_of(&self, name: &str, volume: &Volume, nodes: Vec<VolumeNode>) -> VolumeStatus {
+        let disks = self.0.record(name).map(|r| r.disks).unwrap_or_default();
+        shown::running(name, volume, disks, self.0.mount_point(name), nodes)
+    }
+}
+
+/// A name is part of a path and of messages.
+fn check_name(name: &str) -> Result<(), Failure> {
+    let fits = !name.is_empty()
+        && name.len() <= 32
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        && !name.starts_with('-');
+    if fits {
+        Ok(())
+    } else {
+        Err(Failure::usage(format!("`{name}` cannot be a volume's name."), "Use 1 to 32 letters, digits, `-` and `_`."))
+    }
+}
+
+fn create_failure(e: &csv_fs::volume::CreateError) -> Failure {
+    let kind = if e.is_refusal() { Exit::Refused } else { Exit::Failed };
+    Failure::new(kind, format!("{e}."), e.next_step())
+}

@@ -1,0 +1,310 @@
+//! A running node: its workers, its peers, its volumes, and what keeps the three together.
+//!
+//! Each wanted volume has a *keeper*, a task that starts it and, while it cannot be started (no disk yet, another
+//! daemon still holds this node's lock), says so once per reason and tries again. What a node remembers of volumes is
+//! exchanged with a peer whenever the link to it comes up and whenever it changes here.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use block::shared::{Epoch, NodeId};
+use block::worker::Workers;
+use csv_fs::proto::{PeerAnswer, PeerAsk};
+use csv_fs::volume::{Directory, PeerState, Volume, VolumeSetup};
+use net::{DownReason, LinkState, Net};
+use parking_lot::Mutex;
+
+use super::peers::Peers;
+use super::records::{Record, Records};
+use super::talk::NodeTalk;
+use super::{report, shown};
+use crate::api::{Node, VolumeNode};
+use crate::clock::WallTime;
+use crate::config::Config;
+use crate::events::{Code, Draft, EventLog};
+use crate::exit::{Exit, Failure};
+use crate::init::Bundle;
+
+/// How long a peer may take to say which volumes it knows.
+const RECORDS_WITHIN: Duration = Duration::from_secs(2);
+/// A volume that could not be started is tried again after this.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+
+/// What a node does about a volume that it knows.
+pub(super) enum Keeping {
+    /// Its keeper tries; the last reason why it is not there yet.
+    Pending {
+        /// Why.
+        why: String,
+    },
+    /// It runs.
+    Running(Arc<Volume>),
+    /// Not wanted here.
+    Unmounted,
+}
+
+/// The parts of a running node.
+pub(super) struct NodeParts {
+    pub(super) config: Arc<Config>,
+    pub(super) bundle: Bundle,
+    pub(super) events: Arc<EventLog>,
+    pub(super) started: WallTime,
+    /// Owned here; ended with the node.
+    pub(super) workers: Mutex<Option<Workers>>,
+    pub(super) io: block::worker::Handle,
+    pub(super) peers: Arc<Peers>,
+    pub(super) directory: Directory,
+    pub(super) records: Mutex<Records>,
+    pub(super) keeping: Mutex<BTreeMap<String, Keeping>>,
+    pub(super) net: tokio::sync::Mutex<Option<Net>>,
+}
+
+impl NodeParts {
+    /// This node, as the libraries name it.
+    pub(super) fn me(&self) -> NodeId {
+        node_id(self.bundle.node)
+    }
+
+    /// The volume that runs under a name.
+    pub(super) fn running(&self, name: &str) -> Result<Arc<Volume>, Failure> {
+        let record = self.record(name)?;
+        let me = self.bundle.node;
+        match self.keeping.lock().get(&record.id) {
+            Some(Keeping::Running(volume)) => Ok(Arc::clone(volume)),
+            Some(Keeping::Pending { why }) => Err(Failure::failed(
+                format!("Volume {name} is not mounted on {me} yet: {why}."),
+                "It is tried again by itself; see `shorefast status`.",
+            )),
+            _ => Err(Failure::failed(
+                format!("Volume {name} is not mounted on {me}."),
+                format!("Mount it with `shorefast volume mount {name}`."),
+            )),
+        }
+    }
+
+    /// The record of a volume that exists.
+    pub(super) fn record(&self, name: &str) -> Result<Record, Failure> {
+        self.records.lock().named(name).cloned().ok_or_else(|| {
+            let message = format!("{} knows no volume `{name}`.", self.bundle.node);
+            Failure::new(Exit::NotFound, message, "`shorefast volume list` shows those it knows.")
+        })
+    }
+
+    /// Whether a volume was unmounted here on request.
+    pub(super) fn is_unmounted(&self, id: &str) -> bool {
+        matches!(self.keeping.lock().get(id), Some(Keeping::Unmounted))
+    }
+
+    /// How this node's data travels, by volume's name.
+    pub(super) fn own_routes(&self) -> Vec<(String, VolumeNode)> {
+        self.directory.all().iter().map(|v| (v.name().to_owned(), shown::route(self.bundle.node, v))).collect()
+    }
+
+    /// What the other nodes say of theirs, all asked at once.
+    pub(super) async fn routes_of_others(self: &Arc<Self>, within: Duration) -> Vec<(String, VolumeNode)> {
+        let mut asked = tokio::task::JoinSet::new();
+        for node in self.peers.addresses().keys().copied().collect::<Vec<_>>() {
+            let me = Arc::clone(self);
+            asked.spawn(async move { me.talk(node, &NodeTalk::AskRoutes, within).await });
+        }
+        let mut routes = Vec::new();
+        while let Some(answer) = asked.join_next().await {
+            if let Ok(Some(NodeTalk::Routes(theirs))) = answer {
+                routes.extend(theirs);
+            }
+        }
+        routes
+    }
+
+    /// Where a volume is mounted here.
+    pub(super) fn mount_point(&self, name: &str) -> PathBuf {
+        self.config.mount_root.join(name)
+    }
+
+    /// Takes records from elsewhere or from a command, starts keepers, and tells the peers if any was new.
+    pub(super) fn take_records(self: &Arc<Self>, records: Vec<Record>) -> Result<(), Failure> {
+        let mut news = Vec::new();
+        for record in records {
+            if self.records.lock().take(record.clone())? {
+                news.push(record);
+            }
+        }
+        if news.is_empty() {
+            return Ok(());
+        }
+        for record in news {
+            self.keep(&record);
+        }
+        self.tell_records();
+        Ok(())
+    }
+
+    /// Begins to keep a volume that is wanted here and not kept yet.
+    pub(super) fn keep(self: &Arc<Self>, record: &Record) {
+        if record.deleted || !record.wanted {
+            return;
+        }
+        {
+            let mut keeping = self.keeping.lock();
+            if keeping.contains_key(&record.id) {
+                return;
+            }
+            keeping.insert(record.id.clone(), Keeping::Pending { why: "starting".into() });
+        }
+        let (node, record) = (Arc::clone(self), record.clone());
+        tokio::spawn(async move { node.keeper(record).await });
+    }
+
+    /// Tries until the volume runs or is not wanted any more.
+    async fn keeper(self: Arc<Self>, record: Record) {
+        let mut said = String::new();
+        while matches!(self.keeping.lock().get(&record.id), Some(Keeping::Pending { .. })) {
+            let why = match Volume::start(self.setup(&record)).await {
+                Ok(volume) => return self.runs(&record, volume).await,
+                Err(e) => e.to_string(),
+            };
+            if why != said {
+                self.events.record(Draft::volume(Code::VolumePending, &record.name, why.clone()));
+                said.clone_from(&why);
+            }
+            if let Some(Keeping::Pending { why: shown }) = self.keeping.lock().get_mut(&record.id) {
+                *shown = why;
+            }
+            tokio::time::sleep(TRY_AGAIN).await;
+        }
+    }
+
+    /// A volume has started: publish it, unless it was unmounted meanwhile.
+    async fn runs(&self, record: &Record, volume: Arc<Volume>) {
+        self.publish(&volume);
+        let wanted = {
+            let mut keeping = self.keeping.lock();
+            let wanted = matches!(keeping.get(&record.id), Some(Keeping::Pending { .. }));
+            if wanted {
+                keeping.insert(record.id.clone(), Keeping::Running(Arc::clone(&volume)));
+            }
+            wanted
+        };
+        if wanted {
+            let at = self.mount_point(&record.name);
+            self.events.record(Draft::volume(Code::VolumeMounted, &record.name, format!("at {}", at.display())));
+        } else if let Err(e) = volume.stop(true).await {
+            self.events.record(Draft::volume(Code::MountFailed, &record.name, e.to_string()));
+        }
+    }
+
+    fn setup(&self, record: &Record) -> VolumeSetup {
+        VolumeSetup {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            disk: PathBuf::from(record.disks.first().map_or("", |d| d.strip_prefix("file:").unwrap_or(d))),
+            mount: self.mount_point(&record.name),
+            allow_other: self.config.allow_other.unwrap_or_else(|| rustix::process::geteuid().is_root()),
+            node: self.me(),
+            peers: self.peers.addresses().keys().copied().collect(),
+            workers: self.io.clone(),
+            fault_device: self.config.fault_device,
+            transport: Arc::new(super::transport::Transport(Arc::clone(&self.peers))),
+            notices: report::sink(Arc::clone(&self.events), record.name.clone()),
+        }
+    }
+
+    /// From now on messages for this volume reach it, and it knows who is heard.
+    fn publish(&self, volume: &Arc<Volume>) {
+        self.directory.insert(volume);
+        for node in self.peers.addresses().keys() {
+            if let Some(link) = self.peers.link(*node) {
+                volume.peer(*node, &peer_state(&link.borrow()));
+            }
+        }
+    }
+
+    /// Tells every peer what is remembered here.
+    fn tell_records(self: &Arc<Self>) {
+        for node in self.peers.addresses().keys().copied().collect::<Vec<_>>() {
+            let me = Arc::clone(self);
+            tokio::spawn(async move { me.exchange(node).await });
+        }
+    }
+
+    /// Exchanges records with one peer.
+    async fn exchange(self: &Arc<Self>, node: NodeId) {
+        let talk = NodeTalk::Exchange(self.records.lock().all());
+        if let Some(NodeTalk::Records(theirs)) = self.talk(node, &talk, RECORDS_WITHIN).await
+            && let Err(e) = self.take_records(theirs)
+        {
+            tracing::error!(%node, "records of volumes not taken: {e}");
+        }
+    }
+
+    /// Says something to a peer and waits for its answer.
+    pub(super) async fn talk(&self, node: NodeId, talk: &NodeTalk, within: Duration) -> Option<NodeTalk> {
+        let body = serde_json::to_vec(talk).ok()?;
+        match self.peers.ask(node, Epoch(0), &PeerAsk::Node { body }, within).await? {
+            PeerAnswer::Node { body } => serde_json::from_slice(&body).ok(),
+            _ => None,
+        }
+    }
+
+    /// Follows the link to one peer for the life of the node.
+    pub(super) async fn watch_link(self: Arc<Self>, node: NodeId) {
+        let Some(mut link) = self.peers.link(node) else { return };
+        let mut was_up = false;
+        let mut refused = String::new();
+        loop {
+            let state = link.borrow_and_update().clone();
+            for volume in self.directory.all() {
+                volume.peer(node, &peer_state(&state));
+            }
+            match &state {
+                LinkState::Up(_) if !was_up => {
+                    was_up = true;
+                    self.events.record(Draft::node(Code::PeerUp, format!("{node} can be reached")));
+                    self.exchange(node).await;
+                }
+                LinkState::Down { why, .. } => {
+                    if was_up {
+                        self.events.record(Draft::node(Code::PeerDown, format!("{node}: {why}")));
+                    }
+                    self.refusal(node, why, &mut refused);
+                    was_up = false;
+                }
+                _ => {}
+            }
+            if link.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Reports a refusal once per sentence.
+    fn refusal(&self, node: NodeId, why: &DownReason, said: &mut String) {
+        let (code, sentence) = match why {
+            DownReason::HelloRefused(s) if s.contains("list of nodes") => (Code::ListDiffers, s.clone()),
+            DownReason::HelloRefused(s) | DownReason::Tls(s) => (Code::PeerRefused, s.clone()),
+            _ => return,
+        };
+        if *said != sentence {
+            self.events.record(Draft::node(code, format!("{node}: {sentence}")));
+            *said = sentence;
+        }
+    }
+}
+
+/// A link's state as volumes want to know it.
+fn peer_state(state: &LinkState) -> PeerState {
+    match state {
+        LinkState::Up(_) => PeerState::Up,
+        LinkState::Connecting => PeerState::Unknown,
+        LinkState::Down { why: DownReason::Refused, .. } => PeerState::Refused,
+        LinkState::Down { why: DownReason::Reset | DownReason::ClosedByPeer(_), .. } => PeerState::Closed,
+        LinkState::Down { .. } => PeerState::Silent,
+    }
+}
+
+/// The libraries' name of a node.
+pub(super) fn node_id(node: Node) -> NodeId {
+    NodeId::new(node.number()).unwrap_or_else(|| unreachable!("both kinds of node number are 1 to 64: {node}"))
+}

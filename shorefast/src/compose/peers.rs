@@ -1,0 +1,198 @@
+//! The other nodes: a kept connection to each, who has a connection to us, and asking them something.
+//!
+//! Every node dials every other, so between two nodes there are two connections; a request goes out on either. A
+//! connection that somebody dialled to us carries our requests to it as well as its own (callbacks go back on the
+//! connection on which a client bound).
+//!
+//! HELLO carries who we are and which list of nodes we have. Another cluster, another list version, or a number
+//! that is not the certificate's is refused with a sentence, and the sentence names the older node.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use block::shared::{Epoch, NodeId};
+use csv_fs::proto::{Opcode, PeerAnswer, PeerAsk};
+use csv_fs::volume::wire;
+use net::{Conn, DialTarget, Dialer, DownReason, LinkState, Net, Payload, PeerHello, Refusal};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::api::{Link, Node, NodeInfo};
+use crate::clock::WallTime;
+use crate::init::{Bundle, dns_name};
+
+/// What HELLO carries, as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Greeting {
+    cluster_id: String,
+    node: Node,
+    list_version: u64,
+    version: String,
+}
+
+impl Greeting {
+    /// This node's.
+    pub(super) fn of(bundle: &Bundle) -> Greeting {
+        Greeting {
+            cluster_id: bundle.cluster_id.clone(),
+            node: bundle.node,
+            list_version: bundle.list_version,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Whose it is.
+    pub(super) fn node(&self) -> Node {
+        self.node
+    }
+
+    /// As bytes for HELLO.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Whether this peer may talk to us; returns what it said.
+    pub(super) fn judge(&self, peer: &PeerHello) -> Result<Greeting, Refusal> {
+        let theirs: Greeting = serde_json::from_slice(&peer.app)
+            .map_err(|e| Refusal::new(format!("the HELLO of {} does not parse: {e}", peer.identity)))?;
+        if theirs.cluster_id != self.cluster_id {
+            return Err(Refusal::new(format!(
+                "{} belongs to cluster {}, this is {}",
+                theirs.node, theirs.cluster_id, self.cluster_id
+            )));
+        }
+        let proved = dns_name(&self.cluster_id, theirs.node);
+        if peer.identity.subject != proved {
+            return Err(Refusal::new(format!(
+                "{} says that it is {}, its certificate says {}",
+                peer.remote, theirs.node, peer.identity
+            )));
+        }
+        if theirs.list_version != self.list_version {
+            let older = if theirs.list_version < self.list_version { theirs.node } else { self.node };
+            return Err(Refusal::new(format!(
+                "{} has version {} of the list of nodes, {} has {}: install the newer bundle on {older}",
+                theirs.node, theirs.list_version, self.node, self.list_version
+            )));
+        }
+        Ok(theirs)
+    }
+}
+
+/// Everybody else.
+pub(super) struct Peers {
+    me: Node,
+    addresses: BTreeMap<NodeId, String>,
+    dialers: Mutex<BTreeMap<NodeId, Dialer>>,
+    /// Connections that others dialled to us, by their number.
+    incoming: Mutex<BTreeMap<NodeId, BTreeMap<u64, Arc<Conn>>>>,
+    versions: Mutex<BTreeMap<NodeId, String>>,
+    started: Instant,
+}
+
+impl Peers {
+    /// Of a bundle; nothing is dialled yet.
+    pub(super) fn new(bundle: &Bundle) -> Peers {
+        let others = bundle.nodes.iter().filter(|n| n.id != bundle.node);
+        Peers {
+            me: bundle.node,
+            addresses: others.filter_map(|n| Some((NodeId::new(n.id.number())?, n.address.clone()))).collect(),
+            dialers: Mutex::default(),
+            incoming: Mutex::default(),
+            versions: Mutex::default(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Begins to dial everybody. `targets` are the resolved addresses.
+    pub(super) fn dial(&self, net: &Net, targets: Vec<(NodeId, DialTarget)>) {
+        let mut dialers = self.dialers.lock();
+        for (node, target) in targets {
+            dialers.insert(node, net.dial(target));
+        }
+    }
+
+    /// All of them, by number and address.
+    pub(super) fn addresses(&self) -> &BTreeMap<NodeId, String> {
+        &self.addresses
+    }
+
+    /// Watches the link that we dial to a node.
+    pub(super) fn link(&self, node: NodeId) -> Option<tokio::sync::watch::Receiver<LinkState>> {
+        self.dialers.lock().get(&node).map(Dialer::state)
+    }
+
+    /// An open connection to a node, the one we dialled if there is a choice.
+    pub(super) fn conn(&self, node: NodeId) -> Option<Arc<Conn>> {
+        let dialled = self.dialers.lock().get(&node).and_then(Dialer::conn).filter(|c| c.is_open());
+        dialled.or_else(|| self.incoming.lock().get(&node)?.values().find(|c| c.is_open()).cloned())
+    }
+
+    /// Remembers a connection that was dialled to us, and what its HELLO said.
+    pub(super) fn opened(&self, node: NodeId, conn: &Arc<Conn>, greeting: &Greeting) {
+        self.versions.lock().insert(node, greeting.version.clone());
+        if conn.role() == net::Role::Acceptor {
+            self.incoming.lock().entry(node).or_default().insert(conn.id(), Arc::clone(conn));
+        }
+    }
+
+    /// Forgets a connection.
+    pub(super) fn closed(&self, node: NodeId, conn: &Conn) {
+        if let Some(conns) = self.incoming.lock().get_mut(&node) {
+            conns.remove(&conn.id());
+        }
+    }
+
+    /// Asks a node; `None` if it cannot be reached or does not answer in time.
+    ///
+    /// # Cancel safety
+    /// Safe to drop; the question may have arrived.
+    pub(super) async fn ask(&self, node: NodeId, epoch: Epoch, ask: &PeerAsk, within: Duration) -> Option<PeerAnswer> {
+        let conn = self.conn(node)?;
+        let message = wire::pack(Opcode::Peer, epoch, ask, Payload::None).ok()?;
+        let answer = tokio::time::timeout(within, conn.call(message)).await.ok()?.ok()?;
+        wire::unpack(&answer).ok()
+    }
+
+    /// All nodes for `node list`, this one included.
+    pub(super) fn list(&self, own_address: &str) -> Vec<NodeInfo> {
+        let mut nodes = vec![NodeInfo {
+            node: self.me,
+            address: own_address.to_owned(),
+            link: Link::Myself,
+            since: WallTime::now().earlier(self.started.elapsed()),
+            reason: None,
+            round_trip_us: None,
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        }];
+        nodes.extend(self.addresses.keys().filter_map(|node| self.info(*node)));
+        nodes.sort_by_key(|n| n.node);
+        nodes
+    }
+
+    fn info(&self, node: NodeId) -> Option<NodeInfo> {
+        let state = self.link(node)?.borrow().clone();
+        let (link, since, reason) = match state {
+            LinkState::Connecting => (Link::Connecting, self.started, None),
+            LinkState::Up(_) => (Link::Up, self.started, None),
+            LinkState::Down { why, since } => (down_kind(&why), since, Some(why.to_string())),
+        };
+        Some(NodeInfo {
+            node: Node::new(node.get())?,
+            address: self.addresses.get(&node)?.clone(),
+            link,
+            since: WallTime::now().earlier(since.elapsed()),
+            reason,
+            round_trip_us: None,
+            version: self.versions.lock().get(&node).cloned(),
+        })
+    }
+}
+
+fn down_kind(why: &DownReason) -> Link {
+    match why {
+        DownReason::Tls(_) | DownReason::HelloRefused(_) => Link::Refused,
+        _ => Link::Down,
+    }
+}

@@ -1,0 +1,154 @@
+//! What a node remembers of volumes: one TOML file each, `STATE/volumes/UUID.toml`, the same on every node.
+//!
+//! Nodes tell each other their records when they connect and at each change; the higher version wins, so a node
+//! that was down learns what it missed, and a deleted volume stays deleted (its record is kept, marked).
+//! A file appears whole or not at all (written aside, flushed, renamed). One that cannot be read is left where it is
+//! and named in the error: nothing is guessed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Failure;
+
+/// A volume as all nodes know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Record {
+    /// Its identity, as the superblock has it.
+    pub(super) id: String,
+    /// Its name.
+    pub(super) name: String,
+    /// Where its disk is: today one path of a file or device.
+    pub(super) disks: Vec<String>,
+    /// Whether it is to be mounted.
+    pub(super) wanted: bool,
+    /// Raised by each change.
+    pub(super) version: u64,
+    /// It exists no more.
+    pub(super) deleted: bool,
+}
+
+/// All records of a node.
+#[derive(Debug)]
+pub(super) struct Records {
+    dir: PathBuf,
+    by_id: BTreeMap<String, Record>,
+}
+
+impl Records {
+    /// Reads what the node remembers.
+    pub(super) fn load(state_dir: &Path) -> Result<Records, Failure> {
+        let dir = state_dir.join("volumes");
+        let said = |e: io::Error| {
+            Failure::failed(
+                format!("{} cannot be used: {e}.", dir.display()),
+                "Make it writable, or set another `state_dir`.",
+            )
+        };
+        fs::create_dir_all(&dir).map_err(said)?;
+        let mut by_id = BTreeMap::new();
+        for entry in fs::read_dir(&dir).map_err(said)? {
+            let path = entry.map_err(said)?.path();
+            if path.extension().is_some_and(|e| e == "toml") {
+                let record = read(&path)?;
+                by_id.insert(record.id.clone(), record);
+            }
+        }
+        Ok(Records { dir, by_id })
+    }
+
+    /// Every volume that exists.
+    pub(super) fn live(&self) -> impl Iterator<Item = &Record> {
+        self.by_id.values().filter(|r| !r.deleted)
+    }
+
+    /// Every record, for telling others.
+    pub(super) fn all(&self) -> Vec<Record> {
+        self.by_id.values().cloned().collect()
+    }
+
+    /// A volume that exists, by name.
+    pub(super) fn named(&self, name: &str) -> Option<&Record> {
+        self.live().find(|r| r.name == name)
+    }
+
+    /// Takes a record if it is newer than what is known; tells whether it was.
+    pub(super) fn take(&mut self, record: Record) -> Result<bool, Failure> {
+        if self.by_id.get(&record.id).is_some_and(|known| known.version >= record.version) {
+            return Ok(false);
+        }
+        write(&self.dir, &record).map_err(|e| {
+            Failure::failed(
+                format!("The record of volume {} cannot be written below {}: {e}.", record.name, self.dir.display()),
+                "Free space or mend the permissions there, then repeat the command.",
+            )
+        })?;
+        self.by_id.insert(record.id.clone(), record);
+        Ok(true)
+    }
+}
+
+fn read(path: &Path) -> Result<Record, Failure> {
+    let refuse = |said: String| {
+        Failure::failed(
+            format!("{}: {said}.", path.display()),
+            "Mend the file, or move it away: another node that knows the volume tells it again.",
+        )
+    };
+    let text = fs::read_to_string(path).map_err(|e| refuse(e.to_string()))?;
+    toml::from_str(&text).map_err(|e| refuse(e.message().to_owned()))
+}
+
+fn write(dir: &Path, record: &Record) -> io::Result<()> {
+    let text = toml::to_string(record).map_err(io::Error::other)?;
+    let aside = dir.join(format!("{}.new", record.id));
+    let mut file = File::create(&aside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&aside, dir.join(format!("{}.toml", record.id)))?;
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(version: u64) -> Record {
+        Record { id: "0123".into(), name: "vm".into(), disks: vec!["/x".into()], wanted: true, version, deleted: false }
+    }
+
+    #[test]
+    fn the_higher_version_wins_and_survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut records = Records::load(dir.path()).unwrap();
+        assert!(records.take(record(2)).unwrap());
+        assert!(!records.take(Record { name: "old".into(), ..record(1) }).unwrap());
+        assert!(!records.take(record(2)).unwrap());
+        let again = Records::load(dir.path()).unwrap();
+        assert_eq!(again.named("vm"), Some(&record(2)));
+    }
+
+    #[test]
+    fn a_deleted_volume_stays_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut records = Records::load(dir.path()).unwrap();
+        records.take(Record { deleted: true, ..record(3) }).unwrap();
+        assert!(!records.take(record(2)).unwrap());
+        assert_eq!(records.named("vm"), None);
+    }
+
+    #[test]
+    fn a_damaged_record_is_named_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("volumes/x.toml");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "id = 3").unwrap();
+        let said = Records::load(dir.path()).unwrap_err().message;
+        assert!(said.contains("x.toml"), "{said}");
+        assert!(path.exists());
+    }
+}

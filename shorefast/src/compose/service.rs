@@ -1,0 +1,100 @@
+//! What the cluster network calls: who may come in, and where messages go.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use block::shared::{BoxFuture, NodeId};
+use bytes::Bytes;
+use csv_fs::proto::PeerAnswer;
+use csv_fs::volume::NodeBusiness;
+use net::{CloseReason, Conn, DownReason, Message, PeerHello, Refusal, ReplyTo, Service};
+use parking_lot::RwLock;
+
+use super::node::{NodeParts, node_id};
+use super::peers::Greeting;
+use crate::events::{Code, Draft};
+
+/// The service of a node's endpoint. The endpoint exists before the node does, so the node comes in later; until
+/// then nobody is let in.
+pub(super) struct NodeService {
+    greeting: Greeting,
+    node: RwLock<Weak<NodeParts>>,
+    /// Which node an open connection leads to; read for every request.
+    leads_to: RwLock<HashMap<u64, NodeId>>,
+}
+
+impl NodeService {
+    pub(super) fn new(greeting: Greeting) -> NodeService {
+        NodeService { greeting, node: RwLock::default(), leads_to: RwLock::default() }
+    }
+
+    /// From now on messages go to this node.
+    pub(super) fn serve(&self, node: &Arc<NodeParts>) {
+        *self.node.write() = Arc::downgrade(node);
+    }
+
+    fn node(&self) -> Option<Arc<NodeParts>> {
+        self.node.read().upgrade()
+    }
+}
+
+impl Service for NodeService {
+    fn greeting(&self, _subject: &str) -> Bytes {
+        self.greeting.to_bytes().into()
+    }
+
+    fn hello(&self, peer: &PeerHello) -> Result<Bytes, Refusal> {
+        if self.node().is_none() {
+            return Err(Refusal::new("this node is just starting"));
+        }
+        self.greeting.judge(peer)?;
+        Ok(self.greeting.to_bytes().into())
+    }
+
+    fn opened(&self, conn: &Arc<Conn>) {
+        // Judged by `hello` a moment ago; a connection that was refused does not open.
+        if let (Some(node), Ok(greeting)) = (self.node(), self.greeting.judge(conn.hello())) {
+            let peer = node_id(greeting.node());
+            self.leads_to.write().insert(conn.id(), peer);
+            node.peers.opened(peer, conn, &greeting);
+        }
+    }
+
+    fn request(&self, conn: &Arc<Conn>, msg: Message, reply: ReplyTo) {
+        let peer = self.leads_to.read().get(&conn.id()).copied();
+        match (self.node(), peer) {
+            (Some(node), Some(peer)) => node.directory.request(peer, conn, msg, reply, &Business(Arc::clone(&node))),
+            _ => reply.fail("this node is stopping"),
+        }
+    }
+
+    fn oneway(&self, conn: &Arc<Conn>, msg: Message) {
+        tracing::warn!(peer = %conn.peer(), opcode = msg.opcode, "a one-way message, which this version has none of, was ignored");
+    }
+
+    fn closed(&self, conn: &Arc<Conn>, _why: &CloseReason) {
+        let peer = self.leads_to.write().remove(&conn.id());
+        if let (Some(node), Some(peer)) = (self.node(), peer) {
+            node.peers.closed(peer, conn);
+            node.directory.closed(conn);
+        }
+    }
+
+    fn refused(&self, remote: std::net::SocketAddr, why: &DownReason) {
+        if let Some(node) = self.node() {
+            node.events.record(Draft::node(Code::PeerRefused, format!("{remote} was not let in: {why}")));
+        }
+    }
+}
+
+struct Business(Arc<NodeParts>);
+
+impl NodeBusiness for Business {
+    fn ask(&self, body: Vec<u8>) -> BoxFuture<'static, PeerAnswer> {
+        let node = Arc::clone(&self.0);
+        Box::pin(async move {
+            let talk = node.talked_to(&body).await;
+            PeerAnswer::Node { body: serde_json::to_vec(&talk).unwrap_or_default() }
+        })
+    }
+}

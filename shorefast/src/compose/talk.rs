@@ -1,0 +1,76 @@
+//! What nodes say to one another about volumes, as JSON inside [`csv_fs::proto::PeerAsk::Node`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::node::{NodeParts, node_id};
+use super::records::Record;
+use crate::api::{Node, VolumeNode};
+use crate::exit::Failure;
+
+/// A planned move drains the coordinator first; after this it is reported as failed.
+const MOVE_WITHIN: Duration = Duration::from_secs(20);
+
+/// A question or an answer.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum NodeTalk {
+    /// What I remember; answered with [`NodeTalk::Records`].
+    Exchange(Vec<Record>),
+    /// What I remember.
+    Records(Vec<Record>),
+    /// Redirect your data of that volume, or stop that.
+    Redirect {
+        /// The volume's name.
+        name: String,
+        /// Start or stop.
+        on: bool,
+    },
+    /// Hand the office of that volume over.
+    Move {
+        /// The volume's name.
+        name: String,
+        /// To whom.
+        to: Node,
+    },
+    /// Whether that was done.
+    Done(Result<(), Failure>),
+    /// How does your data travel? Answered with [`NodeTalk::Routes`].
+    AskRoutes,
+    /// By volume's name.
+    Routes(Vec<(String, VolumeNode)>),
+}
+
+impl NodeParts {
+    /// Answers what a peer said.
+    pub(super) async fn talked_to(self: &Arc<Self>, body: &[u8]) -> NodeTalk {
+        let not_understood =
+            |said: String| NodeTalk::Done(Err(Failure::usage(said, "Bring both nodes to the same version.")));
+        match serde_json::from_slice(body) {
+            Ok(NodeTalk::Exchange(theirs)) => match self.take_records(theirs) {
+                Ok(()) => NodeTalk::Records(self.records.lock().all()),
+                Err(e) => NodeTalk::Done(Err(e)),
+            },
+            Ok(NodeTalk::Redirect { name, on }) => NodeTalk::Done(self.running(&name).map(|v| v.redirect(on))),
+            Ok(NodeTalk::Move { name, to }) => NodeTalk::Done(self.moved(&name, to).await),
+            Ok(NodeTalk::AskRoutes) => NodeTalk::Routes(self.own_routes()),
+            Ok(NodeTalk::Records(_) | NodeTalk::Done(_) | NodeTalk::Routes(_)) => {
+                not_understood("An answer came as a question.".into())
+            }
+            Err(e) => not_understood(format!("A peer's message does not parse: {e}.")),
+        }
+    }
+
+    /// Hands the office over on behalf of another node.
+    async fn moved(&self, name: &str, to: Node) -> Result<(), Failure> {
+        let done = self.running(name)?.move_to(node_id(to), MOVE_WITHIN).await;
+        done.map_err(|why| {
+            Failure::failed(
+                format!("The coordinator of {name} was not moved to {to}: {why}."),
+                "It is served meanwhile; try again.",
+            )
+        })
+    }
+}

@@ -1,0 +1,18 @@
+//! The peers as csv-fs asks for them.
+
+use std::sync::Arc;
+
+use block::shared::NodeId;
+use csv_fs::volume::PeerTransport;
+use net::Conn;
+
+use super::peers::Peers;
+
+/// Connections by node.
+pub(super) struct Transport(pub(super) Arc<Peers>);
+
+impl PeerTransport for Transport {
+    fn conn(&self, node: NodeId) -> Option<Arc<Conn>> {
+        self.0.conn(node)
+    }
+}

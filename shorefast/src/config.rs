@@ -1,0 +1,206 @@
+//! A node's configuration file. Unknown keys and wrong values are refused with file, line and key; every key has a
+//! default, so that an empty file is a valid one.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::exit::{Exit, Failure};
+use crate::places;
+
+/// What `shorefast init --bundle` writes if there is no configuration yet.
+pub const TEMPLATE: &str = "\
+# Shorefast, one node. Every key has the default that is shown; unknown keys are refused.
+# bundle = \"/etc/shorefast/node.bundle\"   # certificate, key, list of nodes
+# listen = \"ADDRESS:PORT\"                 # default: this node's address in the bundle
+# socket = \"/run/shorefast/api.sock\"
+# state_dir = \"/var/lib/shorefast\"
+# mount_root = \"/shorefast\"               # volumes are mounted below it, by name
+# workers = 4                             # default: one a core
+# allow_other = true                      # other users may use the mounts; default: true for root
+# log = \"info\"                            # error, warn, info, debug, trace
+# debug = false                           # allows the keys below and `shorefast debug`
+# fault_device = false                    # under every disk, switched by `shorefast debug disk`
+# plain_network = false                   # no TLS between nodes: benches only
+";
+
+/// A node's configuration, with every default filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The node's bundle.
+    pub bundle: PathBuf,
+    /// Where to listen; none: the node's address in the bundle.
+    pub listen: Option<SocketAddr>,
+    /// The API socket.
+    pub socket: PathBuf,
+    /// What the node remembers.
+    pub state_dir: PathBuf,
+    /// Volumes are mounted below it.
+    pub mount_root: PathBuf,
+    /// I/O workers; none: one a core.
+    pub workers: Option<usize>,
+    /// Whether other users may use the mounts; none: if the daemon is root.
+    pub allow_other: Option<bool>,
+    /// The log filter.
+    pub log: String,
+    /// Whether `debug` commands and the keys below are allowed.
+    pub debug: bool,
+    /// A fault device under every disk.
+    pub fault_device: bool,
+    /// No TLS between nodes.
+    pub plain_network: bool,
+}
+
+/// The file as written.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    bundle: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    socket: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+    mount_root: Option<PathBuf>,
+    workers: Option<Spanned<usize>>,
+    allow_other: Option<bool>,
+    log: Option<String>,
+    debug: bool,
+    fault_device: Option<Spanned<bool>>,
+    plain_network: Option<Spanned<bool>>,
+}
+
+impl Config {
+    /// The most workers that make sense; a typing error must not start a million threads.
+    const MAX_WORKERS: usize = 256;
+
+    /// Reads a configuration file.
+    pub fn load(path: &Path) -> Result<Config, Failure> {
+        let text = fs::read_to_string(path).map_err(|e| {
+            Failure::new(
+                if e.kind() == std::io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Usage },
+                format!("The configuration {} cannot be read: {e}.", path.display()),
+                "Name one with --config FILE, or install a node with `shorefast init --bundle FILE`.",
+            )
+        })?;
+        Config::parse(&text, path)
+    }
+
+    /// Reads a configuration; `path` is for the errors.
+    pub fn parse(text: &str, path: &Path) -> Result<Config, Failure> {
+        let place = Place { text, path };
+        let file: File = toml::from_str(text).map_err(|e| place.toml_error(&e))?;
+        place.check(&file)?;
+        let set = |key: Option<Spanned<bool>>| key.is_some_and(Spanned::into_inner);
+        Ok(Config {
+            bundle: file.bundle.unwrap_or_else(|| places::BUNDLE.into()),
+            listen: file.listen,
+            socket: file.socket.unwrap_or_else(|| places::SOCKET.into()),
+            state_dir: file.state_dir.unwrap_or_else(|| places::STATE.into()),
+            mount_root: file.mount_root.unwrap_or_else(|| places::MOUNTS.into()),
+            workers: file.workers.map(Spanned::into_inner),
+            allow_other: file.allow_other,
+            log: file.log.unwrap_or_else(|| "info".to_owned()),
+            debug: file.debug,
+            fault_device: set(file.fault_device),
+            plain_network: set(file.plain_network),
+        })
+    }
+}
+
+/// A file being read: turns byte positions into lines for the errors.
+struct Place<'a> {
+    text: &'a str,
+    path: &'a Path,
+}
+
+impl Place<'_> {
+    fn refuse(&self, at: usize, what: &str, next: &str) -> Failure {
+        let before = self.text.get(..at).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        Failure::usage(format!("{}, line {line}: {what}.", self.path.display()), next)
+    }
+
+    fn toml_error(&self, e: &toml::de::Error) -> Failure {
+        let at = e.span().map_or(0, |s| s.start);
+        let key = self.key_at(at).map(|k| format!("key `{k}`: ")).unwrap_or_default();
+        let said = e.message().trim_end_matches('.').replace('\n', " ");
+        self.refuse(at, &format!("{key}{said}"), "Correct that line; docs/contract.md lists the keys.")
+    }
+
+    /// The key of the line that holds a byte.
+    fn key_at(&self, at: usize) -> Option<&str> {
+        let start = self.text.get(..at)?.rfind('\n').map_or(0, |n| n + 1);
+        let line = self.text.get(start..)?.lines().next()?;
+        line.split_once('=').map(|(key, _)| key.trim())
+    }
+
+    /// What the types cannot say.
+    fn check(&self, file: &File) -> Result<(), Failure> {
+        for (key, value) in [("fault_device", &file.fault_device), ("plain_network", &file.plain_network)] {
+            if let Some(value) = value.as_ref().filter(|v| *v.get_ref() && !file.debug) {
+                let what = format!("key `{key}`: only with `debug = true`");
+                return Err(self.refuse(value.span().start, &what, "Remove the key; it is for tests, never for data."));
+            }
+        }
+        if let Some(workers) = file.workers.as_ref().filter(|w| !(1..=Config::MAX_WORKERS).contains(w.get_ref())) {
+            let what = format!("key `workers`: {} is not between 1 and {}", workers.get_ref(), Config::MAX_WORKERS);
+            return Err(self.refuse(workers.span().start, &what, "Remove the key to have one a core."));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, Failure> {
+        Config::parse(text, Path::new("/etc/shorefast/shorefast.toml"))
+    }
+
+    fn refusal(text: &str) -> String {
+        let failure = parse(text).expect_err("must be refused");
+        assert_eq!(failure.kind, Exit::Usage);
+        failure.message
+    }
+
+    #[test]
+    fn an_empty_file_is_the_contracts_defaults() {
+        let config = parse("").expect("valid");
+        assert_eq!(config.socket, PathBuf::from("/run/shorefast/api.sock"));
+        assert_eq!(config.mount_root, PathBuf::from("/shorefast"));
+        assert!(!config.debug && !config.fault_device);
+    }
+
+    #[test]
+    fn the_template_is_valid_with_and_without_its_comments() {
+        assert_eq!(parse(TEMPLATE), parse(""));
+        let keys: String = TEMPLATE.lines().skip(1).map(|l| l.trim_start_matches("# ").to_owned() + "\n").collect();
+        let keys = keys.replace("ADDRESS:PORT", "127.0.0.1:7440");
+        let config = parse(&keys).expect("the template's own values");
+        assert_eq!(config.workers, Some(4));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_file_line_and_name() {
+        let said = refusal("debug = true\n\ncolour = 3\n");
+        assert!(said.contains("/etc/shorefast/shorefast.toml, line 3: ") && said.contains("`colour`"), "{said}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_its_line_and_key() {
+        let said = refusal("socket = \"/x\"\nlisten = \"nowhere\"\n");
+        assert!(said.contains("line 2: key `listen`"), "{said}");
+        let said = refusal("workers = 0\n");
+        assert!(said.contains("line 1: key `workers`"), "{said}");
+    }
+
+    #[test]
+    fn a_fault_device_without_debug_is_refused() {
+        let said = refusal("log = \"warn\"\nfault_device = true\n");
+        assert!(said.contains("line 2: key `fault_device`"), "{said}");
+        assert!(parse("debug = true\nfault_device = true\n").expect("allowed").fault_device);
+    }
+}

@@ -1,0 +1,124 @@
+//! One node's life: configuration, bundle, log, node, API; until a signal; then the way back, in stages.
+//!
+//! The first SIGTERM or SIGINT stops in an orderly way, within [`STOP_TIMEOUT`]; a second one ends the process at
+//! once, which is as safe as a crash: what was acknowledged is kept, and the others take over.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::api::{NodeControl, Server, ServerError};
+use crate::compose;
+use crate::config::Config;
+use crate::events::{Code, Draft, EventLog};
+use crate::exit::{Exit, Failure};
+use crate::init::Bundle;
+
+/// An orderly stop moves the office and drains I/O; a disk that hangs must not make it last for ever.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Threads of the control plane: API, network connections, timers. Data I/O has its own workers.
+const CONTROL_THREADS: usize = 2;
+
+/// Runs a node until it is told to stop.
+pub(crate) fn run(config_path: &Path, verbose: u8) -> Result<Exit, Failure> {
+    let config = Arc::new(Config::load(config_path)?);
+    let bundle = Bundle::load(&config.bundle)?;
+    start_log(&config, verbose)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|e| {
+            Failure::failed(format!("Cannot start the control threads: {e}."), "See the limits of the system.")
+        })?;
+    let ended = runtime.block_on(live(config, bundle));
+    // Threads stuck on a disk that hangs must not keep a stopped daemon alive.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+async fn live(config: Arc<Config>, bundle: Bundle) -> Result<Exit, Failure> {
+    let mut signals = Signals::new()?;
+    let server = Server::bind(&config.socket).map_err(server_failure)?;
+    let events = Arc::new(EventLog::new(bundle.node));
+    let started = format!("{} of cluster {}, version {}", bundle.node, bundle.cluster, env!("CARGO_PKG_VERSION"));
+    let node = tokio::select! {
+        node = compose::start(Arc::clone(&config), bundle, Arc::clone(&events)) => node?,
+        () = signals.next() => return Ok(Exit::Ok),
+    };
+    events.record(Draft::node(Code::DaemonStarted, started));
+    tokio::select! {
+        () = server.serve(Arc::clone(&node)) => (),
+        () = signals.next() => (),
+    }
+    drop(server);
+    events.record(Draft::node(Code::DaemonStopping, "asked to stop"));
+    stop(&*node, &mut signals).await
+}
+
+/// The orderly way down, with its bound.
+async fn stop(node: &dyn NodeControl, signals: &mut Signals) -> Result<Exit, Failure> {
+    tokio::select! {
+        stopped = tokio::time::timeout(STOP_TIMEOUT, node.stop()) => match stopped {
+            Ok(done) => done.map(|()| Exit::Ok),
+            Err(_) => Err(Failure::failed(
+                format!("The node did not come to rest within {} s, and was ended.", STOP_TIMEOUT.as_secs()),
+                "The other nodes take over; see its log for what it waited for.",
+            )),
+        },
+        () = signals.next() => Err(Failure::failed("Ended by a second signal.", "The other nodes take over.")),
+    }
+}
+
+fn server_failure(e: ServerError) -> Failure {
+    let kind = if matches!(e, ServerError::InUse(_)) { Exit::Refused } else { Exit::Failed };
+    Failure::new(kind, format!("{e}."), "Stop that daemon, or set another `socket` in the configuration.")
+}
+
+fn start_log(config: &Config, verbose: u8) -> Result<(), Failure> {
+    let wanted = match verbose {
+        0 => config.log.as_str(),
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_new(wanted).map_err(|e| {
+        Failure::usage(format!("`log = \"{wanted}\"` is no filter: {e}."), "Use error, warn, info, debug or trace.")
+    })?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    Ok(())
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals, Failure> {
+        let open = |kind| {
+            signal(kind).map_err(|e| {
+                Failure::failed(format!("Cannot listen for signals: {e}."), "See the limits of the system.")
+            })
+        };
+        Ok(Signals { terminate: open(SignalKind::terminate())?, interrupt: open(SignalKind::interrupt())? })
+    }
+
+    /// The next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => (),
+            _ = self.interrupt.recv() => (),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! `shorefast demo`: three daemons of this very program on one machine and one shared disk image, hurt on purpose
+//! while three writers count every failed call, and a report of how they took it.
+//!
+//! The demo talks to the daemons only as a user would: through the API socket and the mounts. It never touches a mount
+//! itself; children with time limits do (`task`). Whatever happens, also Ctrl-C, it ends what it started, by process
+//! identity, and takes its mounts and its folder away, unless `--keep`.
+//!
+//! - `cluster`, `place`, `process`, `mounts`: what is set up, and how it goes away again.
+//! - `runner`: the phases. `load`, `tree_copy`, `verifying`: the children seen from outside.
+//! - `writer`, `tree`, `verify`, `pattern`: the children themselves.
+//! - `timeline`, `watch`, `outcome`, `report`: what was seen, and how it is told.
+
+mod cluster;
+mod interrupt;
+mod load;
+mod mounts;
+mod outcome;
+mod pattern;
+mod place;
+mod process;
+mod report;
+mod runner;
+mod task;
+mod timeline;
+mod tree;
+mod tree_copy;
+mod verify;
+mod verifying;
+mod watch;
+mod writer;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::api::SCHEMA;
+use crate::cli::{DemoArgs, Global};
+use crate::commands::print;
+use crate::exit::{Exit, Failure};
+
+use cluster::Cluster;
+use interrupt::Interrupt;
+use report::DemoReport;
+use runner::Run;
+use timeline::Timeline;
+
+pub(crate) use tree::{CopyArgs, TreeArgs, copy, follow, sums};
+pub(crate) use verify::{VerifyArgs, run as verify_patterns};
+pub(crate) use writer::{FillArgs, WriterArgs, fill, run as write};
+
+/// `demo`
+pub(crate) fn run(args: &DemoArgs, global: &Global) -> Result<Exit, Failure> {
+    if let Some(dir) = &args.stop {
+        place::stop(dir)?;
+        if !global.quiet && !global.json {
+            print(&format!("The demo in {} has ended.\n", dir.display()))?;
+        }
+        return Ok(Exit::Ok);
+    }
+    let interrupt = Interrupt::listen()?;
+    let timeline = Arc::new(Timeline::begin(!global.quiet && !global.json));
+    timeline.say("three daemons start, on 127.0.0.1, 127.0.0.2 and 127.0.0.3");
+    let mut cluster = Cluster::start(args.dir.as_deref(), &interrupt)?;
+    if args.keep {
+        cluster.keep();
+    }
+    let mut run = Run::begin(cluster, Arc::clone(&timeline), interrupt)?;
+    run.all()?;
+    let Run { cluster, found, .. } = run;
+    let report = found.report(&cluster, &timeline);
+    write_report(&args.report, &report)?;
+    tell(args, global, &cluster, &report)?;
+    Ok(if report.ok() { Exit::Ok } else { Exit::Failed })
+}
+
+/// What a child ended with.
+pub(crate) fn child(ended: io::Result<()>) -> Result<Exit, Failure> {
+    ended
+        .map(|()| Exit::Ok)
+        .map_err(|e| Failure::failed(format!("{e}."), "The demo that started this process counts it."))
+}
+
+fn write_report(path: &Path, report: &DemoReport) -> Result<(), Failure> {
+    fs::write(path, report::page(report)).map_err(|e| {
+        Failure::failed(
+            format!("The report {} cannot be written: {e}.", path.display()),
+            "Name another file with --report.",
+        )
+    })
+}
+
+fn tell(args: &DemoArgs, global: &Global, cluster: &Cluster, report: &DemoReport) -> Result<(), Failure> {
+    if global.json {
+        return print(&format!("{}\n", as_json(args, cluster, report)));
+    }
+    let mut text = report::terminal(report);
+    text += &format!("The report: {}\n", args.report.display());
+    if args.keep {
+        text += &kept(cluster);
+    }
+    print(&text)
+}
+
+fn as_json(args: &DemoArgs, cluster: &Cluster, report: &DemoReport) -> serde_json::Value {
+    let nodes: Vec<_> = cluster
+        .members
+        .iter()
+        .map(|m| {
+            let pid = m.process().map(|p| p.pid);
+            json!({ "name": m.node.to_string(), "node": m.node, "pid": pid, "mount": m.mount(), "socket": m.socket() })
+        })
+        .collect();
+    json!({
+        "schema": SCHEMA,
+        "ok": report.ok(),
+        "dir": if args.keep { Some(&cluster.dir) } else { None },
+        "nodes": nodes,
+        "events": report.marks,
+        "phases": report.phases,
+        "checks": report.checks,
+        "stalls": report.stalls,
+        "bytes_by_route": report.bytes_by_route,
+        "bytes_verified": report.bytes_verified,
+        "failed_calls": report.unexpected_failures(),
+        "failed_calls_by_kind": report.failed_calls,
+        "took_ms": report.took_ms,
+        "report": args.report,
+    })
+}
+
+/// What to do with a demo that was kept.
+fn kept(cluster: &Cluster) -> String {
+    let mut text = String::from("\nThe nodes go on. Their mounts:\n");
+    for member in &cluster.members {
+        text += &format!("  {}  {}\n", member.node, member.mount().display());
+    }
+    let sockets: Vec<String> = cluster.members.iter().map(|m| m.socket().display().to_string()).collect();
+    let [one, two, ..] = sockets.as_slice() else { return text };
+    text += &format!(
+        "Try:\n  shorefast status --watch --socket {one}\n  shorefast debug disk --socket {two} hang\n  \
+         shorefast volume move {} --to node-2 --socket {one}\nEnd it:\n  shorefast demo --stop {}\n",
+        cluster::VOLUME,
+        cluster.dir.display()
+    );
+    text
+}

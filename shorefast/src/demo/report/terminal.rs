@@ -1,0 +1,87 @@
+//! The report on the terminal.
+
+use std::fmt::Write as _;
+
+use super::{Check, DemoReport, MarkKind, Phase};
+use crate::render::{bytes, plain_table};
+
+/// The whole report as text.
+pub(crate) fn terminal(r: &DemoReport) -> String {
+    let mut text = String::from("\nWhat happened\n");
+    for mark in &r.marks {
+        let who = mark.node.map_or_else(String::new, |n| format!("{n}: "));
+        let sign = if mark.kind == MarkKind::Done { ">" } else { " " };
+        let _ = writeln!(text, "  {:>6.2} s {sign} {who}{}", mark.t_ms as f64 / 1e3, mark.text);
+    }
+    let _ = write!(text, "\n{}\n{}\n", phases(&r.phases), nodes(r));
+    if !r.failed_calls.is_empty() {
+        text += &failed(r);
+        text.push('\n');
+    }
+    for note in &r.notes {
+        let _ = writeln!(text, "Note: {note}");
+    }
+    text.push('\n');
+    for check in &r.checks {
+        text += &check_line(check);
+    }
+    let verdict = if r.ok() { "All of it held" } else { "NOT all of it held" };
+    let _ = writeln!(
+        text,
+        "\n{verdict}: {} verified, {} failed calls on living nodes, {:.1} s.",
+        bytes(r.bytes_verified),
+        r.unexpected_failures(),
+        r.took_ms as f64 / 1e3
+    );
+    text
+}
+
+fn phases(phases: &[Phase]) -> String {
+    plain_table(
+        ["PHASE", "SECONDS", "VERIFIED OPERATIONS OF EACH WRITER"],
+        phases.iter().map(|p| {
+            let writers: Vec<String> = p
+                .writers
+                .iter()
+                .map(|w| format!("{} {}{}", w.node, w.verified_ops, if w.enough() { "" } else { " (too few)" }))
+                .collect();
+            [p.name.clone(), format!("{:.1}", (p.to_ms - p.from_ms) as f64 / 1e3), writers.join("   ")]
+        }),
+    )
+}
+
+fn nodes(r: &DemoReport) -> String {
+    plain_table(
+        ["NODE", "LONGEST STALL", "IN PHASE", "BYTES BY ROUTE"],
+        r.nodes.iter().map(|node| {
+            let stall = r.stalls.iter().find(|s| s.node == *node);
+            let routes: Vec<String> = r
+                .bytes_by_route
+                .iter()
+                .filter(|b| b.node == *node && b.read_bytes + b.written_bytes > 0)
+                .map(|b| format!("{} {}", b.route, bytes(b.read_bytes + b.written_bytes)))
+                .collect();
+            [
+                node.to_string(),
+                stall.map_or_else(|| "-".to_owned(), |s| format!("{} ms", s.longest_ms)),
+                stall.map_or_else(|| "-".to_owned(), |s| s.phase.clone()),
+                routes.join("   "),
+            ]
+        }),
+    )
+}
+
+fn failed(r: &DemoReport) -> String {
+    plain_table(
+        ["FAILED CALLS ON", "CALL", "ERROR", "COUNT", ""],
+        r.failed_calls.iter().map(|f| {
+            let why = if f.expected { "its daemon was killed" } else { "not expected" };
+            [f.node.to_string(), f.call.clone(), f.error.clone(), f.count.to_string(), why.to_owned()]
+        }),
+    )
+}
+
+fn check_line(c: &Check) -> String {
+    let sign = if c.ok { "ok  " } else { "FAIL" };
+    if c.detail.is_empty() { format!("{sign} {}\n", c.name) } else { format!("{sign} {}: {}\n", c.name, c.detail) }
+}

@@ -1,0 +1,40 @@
+//! Holds a page under docs/ to what the program says of itself. `UPDATE_DOCS=1` writes the page instead.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+/// Tests run side by side; a page is read and written by one of them at a time.
+static PAGES: Mutex<()> = Mutex::new(());
+
+fn page_path(page: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(page)
+}
+
+/// Fails unless the page is exactly `text`.
+pub(crate) fn page_holds(page: &str, text: &str) {
+    let path = page_path(page);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).expect("docs folder");
+        }
+        fs::write(&path, text).expect("writing the page");
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == text, "{page} is not what the program says; run `UPDATE_DOCS=1 cargo test -p shorefast` and look");
+}
+
+/// Fails unless the fenced block named `name` (```` ```name ````) of the page is exactly `text`.
+pub(crate) fn block_holds(page: &str, name: &str, text: &str) {
+    let _alone = PAGES.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = page_path(page);
+    let whole = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{page}: {e}"));
+    let open = format!("```{name}\n");
+    let start = whole.find(&open).unwrap_or_else(|| panic!("{page} has no block ```{name}")) + open.len();
+    let end = start + whole[start..].find("```").unwrap_or_else(|| panic!("{page}: block ```{name} does not end"));
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, format!("{}{text}{}", &whole[..start], &whole[end..])).expect("writing the page");
+        return;
+    }
+    assert!(&whole[start..end] == text, "{page}, block {name}, differs from the program:\n{text}");
+}

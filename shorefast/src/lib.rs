@@ -1,0 +1,50 @@
+//! `shorefast`: the one binary. Daemon, command line, API and demo; the only place where the libraries are composed.
+//!
+//! - `cli`: the command line, as types. `commands`: what each command does.
+//! - [`api`]: what the command line and a daemon say to one another over a Unix socket, and [`api::NodeControl`],
+//!   the one trait through which the API reaches a running node.
+//! - [`config`], `places`, [`init`]: the configuration file, where things lie, and how a cluster gets its certificates.
+//! - `daemon`: one node's life: start, serve, stop in stages. `compose` puts the libraries together for it.
+//! - [`events`]: the stable list of what a node reports. `render`: tables for people.
+//! - `demo`: three nodes on one machine, hurt on purpose, and the report of how they took it.
+//!
+//! Nothing here decides anything about data: it parses, shows, starts and stops.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub mod api;
+mod cli;
+pub mod clock;
+mod commands;
+mod compose;
+pub mod config;
+mod daemon;
+mod demo;
+pub mod events;
+pub mod exit;
+pub mod init;
+mod places;
+mod render;
+
+#[cfg(test)]
+mod contract_tests;
+#[cfg(test)]
+mod docs_test;
+
+/// Parses the command line, runs the command, says what went wrong, and returns the exit code of [`exit::Exit`].
+pub fn run() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return commands::usage_error(&e).into(),
+    };
+    match commands::run(&cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            commands::complain(&cli.global, &failure);
+            failure.kind.into()
+        }
+    }
+}

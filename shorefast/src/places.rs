@@ -1,0 +1,17 @@
+//! Where things lie unless told otherwise. Each can be set: in the configuration, on the command line, or by an
+//! environment variable.
+
+/// Configuration folder.
+pub(crate) const ETC: &str = "/etc/shorefast";
+/// The configuration file.
+pub(crate) const CONFIG: &str = "/etc/shorefast/shorefast.toml";
+/// The node's bundle: certificate, key, list of nodes.
+pub(crate) const BUNDLE: &str = "/etc/shorefast/node.bundle";
+/// What a node remembers.
+pub(crate) const STATE: &str = "/var/lib/shorefast";
+/// The API socket.
+pub(crate) const SOCKET: &str = "/run/shorefast/api.sock";
+/// Volumes are mounted below it, by name.
+pub(crate) const MOUNTS: &str = "/shorefast";
+/// Names the API socket for commands.
+pub(crate) const SOCKET_ENV: &str = "SHOREFAST_SOCKET";

@@ -1,0 +1,160 @@
+//! `status`, `node list`, `volume list` and `volume info` as tables.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::table::{bytes, plain_table};
+use crate::api::{IoCounters, Link, NodeInfo, Problem, Route, RouteIo, Status, VolumeNode, VolumeStatus};
+use crate::clock::{WallTime, short};
+
+/// The whole picture: cluster, volumes, nodes by volumes, problems.
+pub(crate) fn status(s: &Status) -> String {
+    let up = s.nodes.iter().filter(|n| matches!(n.link, Link::Myself | Link::Up)).count();
+    let mut text = format!(
+        "cluster {}   asked {} (up {})   nodes {up} of {} up   list version {}\n\n",
+        s.cluster,
+        s.node,
+        short(s.uptime()),
+        s.nodes.len(),
+        s.list_version
+    );
+    if s.volumes.is_empty() {
+        text += "There is no volume yet: `shorefast volume create NAME --disk URL`.\n";
+    } else {
+        text += &volumes(&s.volumes);
+    }
+    text.push('\n');
+    text += &routes(s);
+    for problem in &s.problems {
+        text += &problem_line(problem);
+    }
+    text
+}
+
+/// `status --check`: one line, problems first.
+pub(crate) fn check(s: &Status) -> String {
+    match s.problems.split_first() {
+        None => format!("OK: cluster {}, {} volumes, {} nodes\n", s.cluster, s.volumes.len(), s.nodes.len()),
+        Some((first, [])) => format!("PROBLEM: {}\n", first.message),
+        Some((first, rest)) => format!("PROBLEM: {} (and {} more)\n", first.message, rest.len()),
+    }
+}
+
+/// `volume list`.
+pub(crate) fn volumes(volumes: &[VolumeStatus]) -> String {
+    let header = ["VOLUME", "STATE", "SIZE", "USED", "COORDINATOR", "EPOCH", "METADATA", "MOUNT"];
+    plain_table(
+        header,
+        volumes.iter().map(|v| {
+            [
+                v.name.clone(),
+                v.health.to_string(),
+                bytes(v.size_bytes),
+                bytes(v.used_bytes),
+                v.coordinator.map_or_else(|| "-".to_owned(), |n| n.to_string()),
+                v.epoch.to_string(),
+                v.metadata.to_string(),
+                v.mount.as_ref().map_or_else(|| "-".to_owned(), |m| m.display().to_string()),
+            ]
+        }),
+    )
+}
+
+/// `node list`.
+pub(crate) fn nodes(nodes: &[NodeInfo]) -> String {
+    let now = WallTime::now();
+    plain_table(
+        ["NODE", "ADDRESS", "STATE", "SINCE", "ROUND-TRIP", "VERSION", "REASON"],
+        nodes.iter().map(|n| {
+            [
+                n.node.to_string(),
+                n.address.clone(),
+                n.link.to_string(),
+                short(n.since.until(now)),
+                n.round_trip_us.map_or_else(|| "-".to_owned(), round_trip),
+                n.version.clone().unwrap_or_else(|| "-".to_owned()),
+                n.reason.clone().unwrap_or_default(),
+            ]
+        }),
+    )
+}
+
+/// `volume info`.
+pub(crate) fn volume(v: &VolumeStatus) -> String {
+    let now = WallTime::now();
+    let mut text = volumes(std::slice::from_ref(v));
+    let disks = v.disks.join(", ");
+    let _ = writeln!(text, "\nid {}   incarnation {}   timing {}   disks {disks}\n", v.id, v.incarnation, v.timing);
+    text += &plain_table(
+        ["NODE", "ROUTE", "SINCE", "REASON", "PATHS"],
+        v.nodes.iter().map(|n| {
+            let paths: Vec<String> = n.paths.iter().map(|p| format!("{}: {}", p.name, p.detail)).collect();
+            let reason = n.reason.clone().unwrap_or_default();
+            [n.node.to_string(), n.route.to_string(), short(n.since.until(now)), reason, paths.join("; ")]
+        }),
+    );
+    text.push('\n');
+    text += &io(&v.io);
+    text
+}
+
+fn io(io: &IoCounters) -> String {
+    let row = |route: Route, r: RouteIo| [route.to_string(), bytes(r.read_bytes), bytes(r.written_bytes)];
+    let mut text = plain_table(
+        ["IO OF THIS NODE", "READ", "WRITTEN"],
+        [
+            row(Route::Direct, io.direct),
+            row(Route::BlockRedirected, io.block_redirected),
+            row(Route::FileRedirected, io.file_redirected),
+        ],
+    );
+    let _ = writeln!(text, "in flight {}   calls to coordinators {}", io.in_flight, io.coordinator_calls);
+    text
+}
+
+/// One row a node; one column a volume. The width is not known before: built by hand around the table.
+fn routes(s: &Status) -> String {
+    plain_table(
+        ["NODE", "STATE", "NET", "ROUTES"],
+        s.nodes.iter().map(|node| {
+            let cells: Vec<String> = s
+                .volumes
+                .iter()
+                .filter_map(|v| v.nodes.iter().find(|n| n.node == node.node).map(|n| route_cell(s, v, n)))
+                .collect();
+            [
+                node.node.to_string(),
+                node.link.to_string(),
+                node.round_trip_us.map_or_else(|| "-".to_owned(), round_trip),
+                if cells.is_empty() { "-".to_owned() } else { cells.join("   ") },
+            ]
+        }),
+    )
+}
+
+/// `vm1 block-redirected via node-1 3m (no-path)`.
+fn route_cell(s: &Status, v: &VolumeStatus, n: &VolumeNode) -> String {
+    let mut cell = format!("{} {}", v.name, n.route);
+    if let (Route::BlockRedirected | Route::FileRedirected, Some(via)) = (n.route, v.coordinator) {
+        let _ = write!(cell, " via {via}");
+    }
+    if n.route != Route::Direct {
+        let _ = write!(cell, " {}", short(n.since.until(s.at)));
+    }
+    if let Some(reason) = &n.reason {
+        let _ = write!(cell, " ({reason})");
+    }
+    cell
+}
+
+fn problem_line(p: &Problem) -> String {
+    let whom: Vec<String> = p.node.iter().map(ToString::to_string).chain(p.volume.clone()).collect();
+    format!("! {}: {} {}\n", whom.join(" "), p.message, p.next)
+}
+
+fn round_trip(us: u64) -> String {
+    format!("{:.2}ms", Duration::from_micros(us).as_secs_f64() * 1e3)
+}
+
+#[cfg(test)]
+mod tests;

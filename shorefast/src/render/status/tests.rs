@@ -1,0 +1,91 @@
+use super::*;
+use crate::api::{Health, Metadata, Node, PathInfo, SCHEMA};
+
+fn node(n: u8) -> Node {
+    Node::new(n).expect("a node")
+}
+
+fn info(n: u8, link: Link) -> NodeInfo {
+    let address = format!("192.0.2.{n}:7440");
+    NodeInfo { node: node(n), address, link, since: WallTime(0), reason: None, round_trip_us: Some(90), version: None }
+}
+
+fn at(n: u8, route: Route, reason: Option<&str>) -> VolumeNode {
+    let paths = vec![PathInfo { name: "disk0".to_owned(), ok: reason.is_none(), detail: "ready".to_owned() }];
+    VolumeNode { node: node(n), route, reason: reason.map(str::to_owned), since: WallTime(1_000), paths }
+}
+
+pub(crate) fn sample() -> Status {
+    let volume = VolumeStatus {
+        name: "vm1".to_owned(),
+        id: "0000".to_owned(),
+        health: Health::Degraded,
+        disks: vec!["/disk.img".to_owned()],
+        mount: Some("/shorefast/vm1".into()),
+        size_bytes: 4 << 30,
+        used_bytes: 300 << 20,
+        coordinator: Some(node(1)),
+        epoch: 3,
+        incarnation: 1,
+        metadata: Metadata::Ok,
+        timing: "fast".to_owned(),
+        nodes: vec![at(1, Route::Direct, None), at(3, Route::BlockRedirected, Some("no-path"))],
+        sessions: Some(2),
+        locks: 0,
+        io: IoCounters::default(),
+    };
+    Status {
+        schema: SCHEMA,
+        cluster: "lab".to_owned(),
+        cluster_id: "0".repeat(32),
+        list_version: 1,
+        node: node(1),
+        pid: 7,
+        version: "0.1.0".to_owned(),
+        started: WallTime(1_000),
+        at: WallTime(181_000),
+        nodes: vec![info(1, Link::Myself), info(2, Link::Down), info(3, Link::Up)],
+        volumes: vec![volume],
+        problems: vec![Problem {
+            node: Some(node(2)),
+            volume: None,
+            message: "Not to be reached.".to_owned(),
+            next: "See whether it runs.".to_owned(),
+        }],
+    }
+}
+
+#[test]
+fn status_shows_each_nodes_route_with_its_reason_and_every_problem() {
+    assert_eq!(
+        status(&sample()),
+        "\
+cluster lab   asked node-1 (up 3m)   nodes 2 of 3 up   list version 1
+
+VOLUME  STATE     SIZE     USED     COORDINATOR  EPOCH  METADATA  MOUNT
+vm1     degraded  4.0 GiB  300 MiB  node-1       3      ok        /shorefast/vm1
+
+NODE    STATE      NET     ROUTES
+node-1  this node  0.09ms  vm1 direct
+node-2  down       0.09ms  -
+node-3  up         0.09ms  vm1 block-redirected via node-1 3m (no-path)
+! node-2: Not to be reached. See whether it runs.
+"
+    );
+}
+
+#[test]
+fn check_is_one_line_that_names_the_first_problem() {
+    let mut s = sample();
+    assert_eq!(check(&s), "PROBLEM: Not to be reached.\n");
+    s.problems.clear();
+    assert_eq!(check(&s), "OK: cluster lab, 1 volumes, 3 nodes\n");
+}
+
+#[test]
+fn volume_info_shows_reasons_paths_and_counters() {
+    let text = volume(&sample().volumes[0]);
+    for part in ["node-3  block-redirected", "no-path", "disk0: ready", "calls to coordinators 0", "timing fast"] {
+        assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
+}

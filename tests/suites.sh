@@ -1,0 +1,139 @@
+#!/bin/bash
+# Runs every suite of the workspace, one after the other, and prints what each took, what failed and what was skipped.
+#
+#   tests/suites.sh quick|full|long
+#
+# quick: unit tests and tidy tests. full: everything within 15 minutes. long: also tests marked `#[ignore = "long: ..."]`.
+# A test that cannot run here prints `skipped: REASON` (or `SKIPPED NAME: REASON`) and passes; REQUIRE_ALL=1 makes that
+# a failure, as it does an ignored test whose reason does not begin with "long: ".
+# The tests are built once and run as programs: one build whatever the suite, and plain `cargo` is all it takes.
+set -u -o pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+MODE="${1:-full}"
+case "$MODE" in quick | full | long) ;; *) echo "suites.sh: quick, full or long" >&2; exit 2 ;; esac
+CARGO="${CARGO:-cargo}"
+TARGET="${CARGO_TARGET_DIR:-target}"
+LOGS="$TARGET/test-logs"
+# A suite that takes longer hangs; it is ended, and what it printed is shown.
+case "$MODE" in long) LIMIT=3600 ;; *) LIMIT=420 ;; esac
+
+mkdir -p "$LOGS"
+rm -f "$LOGS"/*.log
+ROWS=() FAILED=() SKIPPED=() PASSED_ALL=0 FAILED_ALL=0
+
+seconds() { date +%s.%N; }
+since() { awk -v a="$1" -v b="$(seconds)" 'BEGIN { printf "%.1f", b - a }'; }
+
+build() {
+    local start
+    start=$(seconds)
+    echo "Building the tests..."
+    if ! "$CARGO" test --workspace --no-run --message-format=json-render-diagnostics >"$LOGS/build.json"; then
+        echo "The tests do not build."
+        echo "0 passed, 1 failed"
+        exit 1
+    fi
+    # The programs themselves, for the demo: the same graph, so that nothing is compiled twice.
+    "$CARGO" build --workspace --bins --quiet || exit 1
+    ROWS+=("build|$(since "$start")|-|-|-")
+}
+
+# Lines "PACKAGE-FOLDER KIND PROGRAM", from cargo's own account of what it built.
+programs() {
+    sed -n '/"reason":"compiler-artifact"/{/"test":true/{/"executable":"/p}}' "$LOGS/build.json" |
+        sed -E 's/.*"manifest_path":"([^"]*)\/Cargo.toml".*"kind":\["([a-z]*)"\].*"executable":"([^"]*)".*/\1 \2 \3/'
+}
+
+count() { awk -v want="$2" '/^test result:/ { for (i = 2; i < NF; i++) if ($(i + 1) ~ "^" want) n += $i } END { print n + 0 }' "$1"; }
+
+# The demo's own checks are its tests.
+conclude_demo() { echo "test result: $(grep -c '^ok   ' "$1") passed; $(grep -c '^FAIL ' "$1") failed"; }
+
+skip_lines() { grep -E '^(skipped: |SKIPPED )' "$1" | sed -E 's/^(skipped: |SKIPPED )//' | sort -u; }
+
+# suite NAME LOG COMMAND...: runs it, keeps its log, adds a row.
+suite() {
+    local name=$1 log=$2 start status skips
+    shift 2
+    start=$(seconds)
+    timeout --kill-after=10 "$LIMIT" "$@" >>"$log" 2>&1
+    status=$?
+    [ "$status" = 124 ] && echo "ended after $LIMIT s" >>"$log"
+    case "$name" in demo*) conclude_demo "$log" >>"$log" ;; esac
+    local took passed failed
+    took=$(since "$start") passed=$(count "$log" passed) failed=$(count "$log" failed)
+    if [ "$status" != 0 ] && [ "$failed" = 0 ]; then failed=1; fi
+    skips=$(skip_lines "$log" | wc -l)
+    ROWS+=("$name|$took|$passed|$failed|$skips")
+    PASSED_ALL=$((PASSED_ALL + passed)) FAILED_ALL=$((FAILED_ALL + failed))
+    printf '%-28s %7s s  ' "$name" "$took"
+    grep -E '^test result:' "$log" | tail -n 1 || echo "no result"
+    while IFS= read -r line; do SKIPPED+=("$name: $line"); done < <(skip_lines "$log")
+    while IFS= read -r line; do SKIPPED+=("$name: $line"); done < <(grep -E '^test .* \.\.\. ignored' "$log" | sed 's/^test //; s/ \.\.\. ignored,\{0,1\}/:/')
+    if [ "$status" != 0 ]; then
+        FAILED+=("$name")
+        sed -n '/^failures:/,$p' "$log" | head -n 150
+        grep -q '^failures:' "$log" || tail -n 60 "$log"
+        echo "(the whole of it: $log)"
+    fi
+}
+
+run_programs() {
+    local folder kind program name args=(--show-output)
+    [ "$MODE" = long ] && args+=(--include-ignored)
+    while read -r folder kind program; do
+        if [ "$MODE" = quick ] && [ "$kind" = test ] && [ "$(basename "$folder")" != tests ]; then continue; fi
+        name="$(basename "$folder")"
+        [ "$kind" = test ] && name="$name/$(basename "$program" | sed -E 's/-[0-9a-f]{16}$//')"
+        [ "$kind" = bench ] && continue
+        suite "$name" "$LOGS/${name//\//-}.log" env -C "$folder" "$program" "${args[@]}"
+    done < <(programs | sort)
+}
+
+run_demo() {
+    suite demo "$LOGS/demo.log" "$TARGET/debug/shorefast" demo --report "$LOGS/demo-report.html"
+    if [ "$(id -u)" = 0 ]; then run_demo_as_nobody; fi
+}
+
+# The same as a user without any right, from a folder that user can read.
+run_demo_as_nobody() {
+    local log="$LOGS/demo-as-nobody.log" home
+    if ! setpriv --reuid=65534 --regid=65534 --clear-groups test -w /dev/fuse 2>/dev/null; then
+        SKIPPED+=("demo as nobody: users other than root may not open /dev/fuse here")
+        return
+    fi
+    home=$(mktemp -d) || return
+    cp "$TARGET/debug/shorefast" "$home/" && chown -R 65534:65534 "$home"
+    suite "demo as nobody" "$log" setpriv --reuid=65534 --regid=65534 --clear-groups \
+        env -C "$home" HOME="$home" TMPDIR="$home" ./shorefast demo --report "$home/report.html"
+    if grep -q " $home/" /proc/self/mountinfo; then echo "mounts are left below $home" >&2; else rm -rf "$home"; fi
+}
+
+report() {
+    local row name took passed failed skips required=0
+    printf '\n%-28s %9s %8s %8s %8s\n' SUITE SECONDS PASSED FAILED SKIPPED
+    for row in "${ROWS[@]}"; do
+        IFS='|' read -r name took passed failed skips <<<"$row"
+        printf '%-28s %9s %8s %8s %8s\n' "$name" "$took" "$passed" "$failed" "$skips"
+    done
+    if [ "${#SKIPPED[@]}" -gt 0 ]; then
+        printf '\nNot run here, each with its reason:\n'
+        for row in "${SKIPPED[@]}"; do
+            printf '  %s\n' "$row"
+            case "$row" in *": long: "* | *": bench: "*) ;; *) required=$((required + 1)) ;; esac
+        done
+    fi
+    if [ "${REQUIRE_ALL:-0}" = 1 ] && [ "$required" -gt 0 ]; then
+        printf '\nREQUIRE_ALL=1, and %s tests were skipped.\n' "$required"
+        FAILED_ALL=$((FAILED_ALL + required))
+    fi
+    printf '\n%s passed, %s failed, %s skipped\n' "$PASSED_ALL" "$FAILED_ALL" "${#SKIPPED[@]}"
+    [ "${#FAILED[@]}" = 0 ] || echo "Failed: ${FAILED[*]}"
+    [ "$FAILED_ALL" = 0 ] && [ "${#FAILED[@]}" = 0 ]
+}
+
+build
+run_programs
+if [ "$MODE" != quick ]; then run_demo; fi
+report
