@@ -11,6 +11,8 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Passed on to `shorefast demo`, for example DEMO="--keep".
 DEMO ?=
+# Passed on to the benchmark, for example BENCH="--pairs 3 --seconds 1.5 --only takeover".
+BENCH ?=
 
 .PHONY: demo build test test-quick test-long check fmt clippy doc deny tidy bench
 
@@ -53,4 +55,5 @@ tidy:
 
 bench:
 	@./setup --for bench
-	$(CARGO) bench -p shorefast-benches
+	$(CARGO) build --release -p shorefast -p shorefast-minifuse -p shorefast-benches
+	$(TARGET)/release/shorefast-bench $(BENCH)

@@ -186,6 +186,12 @@ impl Coordinator {
         self.inner.event(Event::ClientDead { client });
     }
 
+    /// Suspends metadata, or goes on: while the lease could not be renewed no commit begins. What waits for one waits
+    /// longer; nothing is refused.
+    pub fn suspend(&self, suspended: bool) {
+        self.inner.writes.hold(suspended);
+    }
+
     /// Ends the reign in order: nothing new is taken in, redirected I/O and the store are finished, the latch is tripped.
     /// Clients keep their layouts and bind to the next coordinator.
     ///

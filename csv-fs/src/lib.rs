@@ -14,5 +14,7 @@ pub mod core;
 pub mod format;
 pub mod meta;
 pub mod proto;
+#[cfg(any(test, feature = "simulation"))]
+pub mod sim;
 pub mod types;
 pub mod volume;

@@ -12,6 +12,7 @@ mod oracle;
 mod reign;
 mod rng;
 mod run;
+mod scenarios;
 mod store;
 mod world;
 
@@ -19,6 +20,7 @@ pub use coverage::Coverage;
 pub use faults::fault_names;
 pub use oracle::{Invariant, Violation};
 pub use run::{EVENTS, FAULTS, Outcome, Verdict, run_seed, setup_of};
+pub use scenarios::{SCENARIOS, Scenario, run_scenario};
 pub use world::Setup;
 
 #[cfg(test)]

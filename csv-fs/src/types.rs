@@ -181,7 +181,7 @@ pub struct ClientId {
 
 impl fmt::Display for ClientId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "node {} incarnation {}", self.node, self.incarnation.0)
+        write!(f, "{} incarnation {}", self.node, self.incarnation.0)
     }
 }
 

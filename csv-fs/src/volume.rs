@@ -323,6 +323,8 @@ impl Volume {
         let goodbye = self.session().call(&patient, Request::Goodbye);
         let _ = tokio::time::timeout(STAGE, goodbye).await;
         self.host.hand_over(STAGE).await;
+        // The office is the last to hold the disk: with it the LIVE lock goes.
+        self.host.office().stop().await;
         Ok(())
     }
 

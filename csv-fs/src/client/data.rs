@@ -54,6 +54,8 @@ const IDLE_FILES: usize = 1024;
 pub struct DataPath {
     me: Weak<DataPath>,
     pub(crate) session: Arc<Session>,
+    /// Requests of the kernel that wait.
+    pub(crate) interrupts: fuse::Interrupts,
     disk: Arc<dyn BlockDevice>,
     /// The route's gate, one per worker so that workers do not meet at it, and one for other threads. Who is inside
     /// is about to submit; it leaves when the request is with the device.
@@ -130,6 +132,7 @@ impl DataPath {
         let path = Arc::new_cyclic(|me| DataPath {
             me: Weak::clone(me),
             space: Space::new(Arc::clone(&session)),
+            interrupts: fuse::Interrupts::new(),
             disk,
             gates: (0..=workers).map(|_| Gate::default()).collect(),
             outstanding: Outstanding::new(workers),
@@ -185,7 +188,7 @@ impl DataPath {
     /// Safe: a read that is abandoned changes nothing.
     pub async fn read(&self, file: &Arc<OpenFile>, offset: u64, size: u32) -> Result<ReadData, Errno> {
         let (to, answer) = oneshot::channel();
-        self.submit_read(file, offset, size, &Caller::patient(), ReadTo::Wait(to));
+        self.submit_read(file, offset, size, ReadTo::Wait(to));
         answer.await.unwrap_or(Err(Errno(EIO)))
     }
 
@@ -195,7 +198,7 @@ impl DataPath {
     /// A dropped future does not withdraw the write.
     pub async fn write(&self, file: &Arc<OpenFile>, offset: u64, data: AlignedBuf) -> Result<u32, Errno> {
         let (to, answer) = oneshot::channel();
-        self.submit_write(file, offset, data, false, &Caller::patient(), WriteTo::Wait(to));
+        self.submit_write(file, offset, data, false, WriteTo::Wait(to));
         answer.await.unwrap_or(Err(Errno(EIO)))
     }
 
@@ -231,7 +234,37 @@ impl DataPath {
     }
 }
 
+impl DataPath {
+    /// Runs what waits as a task of this worker. With `unique`, an INTERRUPT of that request of the kernel reaches the
+    /// caller that the work is given.
+    pub(crate) fn run<Fut>(&self, unique: Option<u64>, work: impl FnOnce(Caller) -> Fut)
+    where
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let Some(unique) = unique else { return self.session.spawner.here(work(Caller::patient())) };
+        let caller = Caller::interruptible();
+        let work = work(caller.clone());
+        let (mut watch, session) = (self.interrupts.watch(unique), Arc::clone(&self.session));
+        self.session.spawner.here(async move {
+            tokio::pin!(work);
+            tokio::select! {
+                biased;
+                () = &mut work => return,
+                () = watch.interrupted() => caller.interrupt(&session),
+            }
+            work.await;
+        });
+    }
+}
+
 impl ReadTo {
+    fn unique(&self) -> Option<u64> {
+        match self {
+            ReadTo::Fuse(reply) => Some(reply.unique()),
+            ReadTo::Wait(_) => None,
+        }
+    }
+
     fn answer(self, result: Result<ReadData, Errno>) {
         match self {
             // Whether the kernel still wanted it makes no difference to a read or write.
@@ -247,6 +280,13 @@ impl ReadTo {
 }
 
 impl WriteTo {
+    fn unique(&self) -> Option<u64> {
+        match self {
+            WriteTo::Fuse(reply) => Some(reply.unique()),
+            WriteTo::Wait(_) => None,
+        }
+    }
+
     fn answer(self, result: Result<u32, Errno>) {
         match self {
             WriteTo::Fuse(reply) => {

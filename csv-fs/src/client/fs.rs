@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fuse::op::{FileHandle, Operation, Read, Write};
-use fuse::{Interrupts, Reply, Request};
+use fuse::{Reply, Request};
 
 use super::data::{DataPath, OpenFile, ReadTo, WriteTo};
 use super::link::ClientEvent;
@@ -35,7 +35,6 @@ const NEAR: usize = 64;
 /// One mount of one volume.
 pub struct FileSystem {
     path: Arc<DataPath>,
-    interrupts: Interrupts,
     /// The refusal of locks was said.
     locks_said: AtomicBool,
 }
@@ -56,7 +55,7 @@ struct Who {
 impl FileSystem {
     /// A file system over this data path.
     pub fn new(path: Arc<DataPath>) -> Arc<FileSystem> {
-        Arc::new(FileSystem { path, interrupts: Interrupts::new(), locks_said: AtomicBool::new(false) })
+        Arc::new(FileSystem { path, locks_said: AtomicBool::new(false) })
     }
 
     /// The data path below.
@@ -68,32 +67,6 @@ impl FileSystem {
     /// `channel.serve(move |request| handler.handle(request))`.
     pub fn handler(self: &Arc<Self>) -> ChannelHandler {
         ChannelHandler { fs: Arc::clone(self), near: RefCell::new([const { None }; NEAR]) }
-    }
-
-    /// Runs what waits, as a task of this worker. An INTERRUPT of the request reaches the caller it is given.
-    fn spawn<F, Fut>(self: &Arc<Self>, unique: u64, work: F)
-    where
-        F: FnOnce(Arc<FileSystem>, Caller) -> Fut,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        let caller = Caller::interruptible();
-        let fs = Arc::clone(self);
-        let work = work(Arc::clone(self), caller.clone());
-        self.path.session.spawner.here(async move {
-            let mut watch = fs.interrupts.watch(unique);
-            tokio::pin!(work);
-            let mut heard = false;
-            loop {
-                tokio::select! {
-                    biased;
-                    () = &mut work => return,
-                    () = watch.interrupted(), if !heard => {
-                        heard = true;
-                        caller.interrupt(&fs.path.session);
-                    }
-                }
-            }
-        });
     }
 
     fn refuse_lock(&self, reply: Reply) {
@@ -114,7 +87,7 @@ impl ChannelHandler {
             Operation::Write(write) => self.write(write, reply),
             Operation::Interrupt { unique } => {
                 // One that nobody watches yet is remembered.
-                let _ = fs.interrupts.interrupt(unique);
+                let _ = fs.path.interrupts.interrupt(unique);
             }
             Operation::Forget { .. } | Operation::BatchForget { .. } => {}
             Operation::Opendir { .. }
@@ -126,15 +99,16 @@ impl ChannelHandler {
             Operation::Getlk(_) | Operation::Setlk(_) | Operation::Setlkw(_) => fs.refuse_lock(reply),
             Operation::Destroy | Operation::Syncfs => sent(reply.empty()),
             Operation::Unknown { .. } => sent(reply.unsupported()),
-            op => fs.spawn(unique, |fs, caller| async move { fs.waiting(ino, who, op, reply, &caller).await }),
+            op => {
+                let waits = Arc::clone(fs);
+                fs.path.run(Some(unique), |caller| async move { waits.waiting(ino, who, op, reply, &caller).await });
+            }
         }
     }
 
     fn read(&self, read: Read, reply: Reply) {
         match self.file(read.fh) {
-            Some(file) => {
-                self.fs.path.submit_read(&file, read.offset.0, read.size, &Caller::patient(), ReadTo::Fuse(reply))
-            }
+            Some(file) => self.fs.path.submit_read(&file, read.offset.0, read.size, ReadTo::Fuse(reply)),
             None => sent(reply.error(EBADF)),
         }
     }
@@ -142,7 +116,7 @@ impl ChannelHandler {
     fn write(&self, write: Write, reply: Reply) {
         let Some(file) = self.file(write.fh) else { return sent(reply.error(EBADF)) };
         let kill = write.write_flags.kill_suidgid;
-        self.fs.path.submit_write(&file, write.offset.0, write.data, kill, &Caller::patient(), WriteTo::Fuse(reply));
+        self.fs.path.submit_write(&file, write.offset.0, write.data, kill, WriteTo::Fuse(reply));
     }
 
     fn file(&self, fh: FileHandle) -> Option<Arc<OpenFile>> {

@@ -22,7 +22,7 @@ use crate::core::coord::{
     CallbackId, ConnId, Coord, Effect, Event, FencePurpose, OpId, ReadAsk, Report, StoreAsk, Tag,
 };
 use crate::core::time::Now;
-use crate::meta::Latch;
+use crate::meta::{Latch, MetaError};
 use crate::proto::{Answer, BindAnswer, Callback, CallbackAsk, Verifier};
 use crate::types::{ClientId, VolumeId};
 
@@ -145,7 +145,7 @@ impl Inner {
     pub(super) fn lock(self: &Arc<Self>) -> parking_lot::MutexGuard<'_, Locked> {
         let mut locked = self.locked.lock();
         if self.latch.is_tripped() && locked.core.is_serving() {
-            self.handle(&mut locked, Event::StoreFailed);
+            self.handle(&mut locked, Event::Stop { hint: None });
         }
         locked
     }
@@ -266,6 +266,20 @@ impl Inner {
             };
             inner.event(Event::FenceDone { client, purpose, result });
         });
+    }
+
+    /// A thread found that the store does not answer as it should. If the latch is tripped already, that is why.
+    pub(super) fn store_failed(self: &Arc<Self>, what: &str, e: &MetaError) {
+        if self.latch.is_tripped() {
+            return self.event(Event::Stop { hint: None });
+        }
+        tracing::error!(volume = %self.volume, "the metadata store cannot be {what}, this reign ends: {e}");
+        // The lock before the latch, so that the core hears what failed and not only that it must stop; the latch
+        // before the answers, so that whoever is sent elsewhere finds this reign over.
+        let mut locked = self.lock();
+        self.latch.trip();
+        self.handle(&mut locked, Event::StoreFailed);
+        self.arm(&mut locked);
     }
 
     /// No more work for the threads; they end when they have done what is queued.

@@ -11,6 +11,7 @@ const LIMIT: usize = 64 * 72 + 1024;
 #[derive(Debug)]
 struct State<T> {
     items: VecDeque<T>,
+    held: bool,
     closed: bool,
 }
 
@@ -23,7 +24,10 @@ pub(super) struct Queue<T> {
 
 impl<T> Queue<T> {
     pub(super) fn new() -> Queue<T> {
-        Queue { state: Mutex::new(State { items: VecDeque::new(), closed: false }), filled: Condvar::new() }
+        Queue {
+            state: Mutex::new(State { items: VecDeque::new(), held: false, closed: false }),
+            filled: Condvar::new(),
+        }
     }
 
     /// Puts one in; false if the queue is closed.
@@ -41,14 +45,20 @@ impl<T> Queue<T> {
     /// Waits until there is something, then takes at most `max` in order. `None` once it is closed and empty.
     pub(super) fn take(&self, max: usize) -> Option<Vec<T>> {
         let mut state = self.state.lock();
-        while state.items.is_empty() {
-            if state.closed {
-                return None;
-            }
+        while !state.closed && (state.held || state.items.is_empty()) {
             self.filled.wait(&mut state);
+        }
+        if state.items.is_empty() {
+            return None;
         }
         let n = state.items.len().min(max);
         Some(state.items.drain(..n).collect())
+    }
+
+    /// Nothing is taken while it is held; closing ends that.
+    pub(super) fn hold(&self, held: bool) {
+        self.state.lock().held = held;
+        self.filled.notify_all();
     }
 
     /// Nothing can be put in any more; what is in it can still be taken.

@@ -33,11 +33,7 @@ fn run(inner: &Arc<Inner>, reader: &Reader) {
     while let Some(batch) = inner.reads.take(BATCH) {
         match answer_all(inner, reader, batch) {
             Ok(events) => inner.events(events),
-            Err(e) => {
-                tracing::error!(volume = %inner.volume, "the metadata store cannot be read, this reign ends: {e}");
-                inner.latch.trip();
-                inner.event(Event::StoreFailed);
-            }
+            Err(e) => inner.store_failed("read", &e),
         }
     }
 }

@@ -78,9 +78,7 @@ fn serve(inner: &Arc<Inner>, store: Store) {
             Ok(events) => inner.events(events),
             Err(e) => {
                 healthy = false;
-                tracing::error!(volume = %inner.volume, "the metadata store failed, this reign ends: {e}");
-                inner.latch.trip();
-                inner.event(Event::StoreFailed);
+                inner.store_failed("written", &e);
             }
         }
     }

@@ -190,7 +190,7 @@ impl Coord {
             Event::ConnLost { conn } => self.conn_lost(conn),
             Event::ReadDone { op, done } => self.read_done(op, done),
             Event::StoreDone { op, done } => self.store_done(op, done),
-            Event::StoreFailed => self.stop(None),
+            Event::StoreFailed => self.store_failed(),
             Event::CallbackDone { id, answer } => self.callback_done(id, answer),
             Event::FenceDone { client, purpose, result } => match purpose {
                 FencePurpose::Eviction => self.fenced_for_eviction(client, result),
@@ -267,6 +267,13 @@ impl Coord {
         self.refuse_all(false);
     }
 
+    fn store_failed(&mut self) {
+        if !matches!(self.phase, Phase::Stopped { .. }) {
+            self.out.push(Effect::Report(Report::StoreFailed));
+        }
+        self.stop(None);
+    }
+
     fn stop(&mut self, hint: Option<CoordinatorHint>) {
         if matches!(self.phase, Phase::Stopped { .. }) {
             return;
@@ -291,7 +298,7 @@ impl Coord {
                     let answer = self.not_coordinator();
                     self.out.push(Effect::AnswerBind { tag: bind.tag, answer });
                 }
-                Some(Work::Evict(_) | Work::Reap(_) | Work::ReapTail(_)) | None => {}
+                Some(Work::Evict(_) | Work::Inherit | Work::Reap(_) | Work::ReapTail(_)) | None => {}
             }
         }
         self.grace = None;

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use super::disk::Block;
 use super::files::{Ctx, Fail};
 use super::world::{MS, World};
-use crate::core::client::Event;
+use crate::core::client::{Event, Standing};
 use crate::proto::{OpenRequest, Reply, Request, SetAttr, Want};
 use crate::types::*;
 
@@ -161,8 +161,9 @@ impl Ctx {
         let began = self.now()?;
         let ruled = self.with(|w| {
             let shell = w.shell(self.n)?;
-            let rules = shell.layouts.values().any(|h| {
-                h.ino == ino && !h.withdrawn && h.mode == LayoutMode::Exclusive && h.range.end == BlockRange::ALL.end
+            let rules = shell.core.layouts().any(|(_, l)| {
+                let here = l.ino == ino && l.standing != Standing::Returning;
+                here && l.mode == LayoutMode::Exclusive && l.range.end == BlockRange::ALL.end
             });
             rules.then(|| shell.files.entry(ino).or_default().map.size())
         })?;
@@ -238,6 +239,9 @@ impl Ctx {
         self.fsync(ino).await.or_else(|e| if e == Fail::Lost { Ok(()) } else { Err(e) })?;
         self.checked_read(ino, 0).await?;
         self.stat(ino).await?;
+        if !unlink && self.with(|w| w.rng.permille(900))? {
+            self.unlink(&name).await?;
+        }
         self.close(ino, handle).await
     }
 
@@ -306,7 +310,7 @@ impl World {
 
     /// Applications of a node begin, for the life of its process.
     pub(super) fn apps_begin(&mut self, n: NodeId) {
-        for _ in 0..APPS {
+        for app in 0..APPS {
             *self.apps.entry(n).or_default() += 1;
             let me = self.me.clone();
             self.spawn_at(n, async move {
@@ -329,9 +333,12 @@ impl World {
                     let (Some(world), Some(who)) = (me.upgrade(), who) else { return };
                     let ctx = Ctx::new(&world.borrow(), n, who);
                     drop(world);
+                    let _ = ctx.with(|w| w.doing.insert((n, app), op));
                     let result = ctx.run(op).await;
                     if let Some(world) = me.upgrade() {
-                        world.borrow_mut().op_ended(n, who, op, result);
+                        let mut w = world.borrow_mut();
+                        w.doing.remove(&(n, app));
+                        w.op_ended(n, who, op, result);
                     }
                 }
             });
@@ -349,6 +356,7 @@ impl World {
                 self.oracle.app_told_evicted(who);
             }
             Err(Fail::Lost) if self.disk.resets > 0 => self.coverage.count("op", "fsync says lost"),
+            Err(Fail::NoSpace) => self.coverage.count("op", "no space"),
             Err(e) => self.oracle.app_error(who, &format!("{op:?}: {e:?}")),
         }
     }

@@ -11,7 +11,7 @@ use super::oracle::WriteId;
 use super::world::{Core, MS, World, micros};
 use crate::core::client::map::FileMap;
 use crate::core::client::{
-    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, Reason, RedirectResult, Route, Ticket,
+    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, Reason, RedirectResult, Route, Standing, Ticket,
 };
 use crate::core::coord::CallbackId;
 use crate::proto::{
@@ -46,6 +46,8 @@ pub(super) struct File {
     pub(super) unflushed: bool,
     /// The next fsync fails.
     pub(super) lost: bool,
+    /// Exclusive layouts of it that were sent back so far.
+    returned: u64,
 }
 
 /// A reply, and the guard that a granted layout came with.
@@ -76,9 +78,13 @@ pub(super) struct ClientShell {
     pub(super) grant: BTreeSet<u64>,
     waiters: BTreeMap<Ticket, Sender<Called>>,
     granted: BTreeMap<Ticket, LayoutId>,
+    /// Layouts asked for: of which file, and how many of it had been sent back then.
+    asked: BTreeMap<Ticket, (InodeNo, u64)>,
     ios: BTreeMap<IoId, Io>,
     conns: BTreeMap<Bind, u64>,
+    /// Direct reads that are out, and direct writes and flushes.
     reads: BTreeMap<u64, Sender<Direct>>,
+    others: BTreeMap<u64, Sender<Direct>>,
     callbacks: Vec<(NodeId, CallbackId, u64)>,
     pub(super) last: u64,
     pub(super) path_bad: bool,
@@ -99,6 +105,8 @@ impl World {
         let reborn = self.proc(n).and_then(|p| p.office.reborn.take());
         if let Some(poisoned) = reborn {
             self.coverage.count("client", "reborn");
+            // Whoever of the old life was still about has left its marks here.
+            self.forget_files(n);
             return self.at_node(n, 10, move |w| w.client(n, Event::Reborn { client, fence_gen, poisoned }));
         }
         let config =
@@ -111,9 +119,11 @@ impl World {
             grant: BTreeSet::new(),
             waiters: BTreeMap::new(),
             granted: BTreeMap::new(),
+            asked: BTreeMap::new(),
             ios: BTreeMap::new(),
             conns: BTreeMap::new(),
             reads: BTreeMap::new(),
+            others: BTreeMap::new(),
             callbacks: Vec::new(),
             last: 0,
             path_bad: false,
@@ -181,7 +191,7 @@ impl World {
             Effect::Granted { ticket, grant } => self.layout_granted(n, ticket, &grant),
             Effect::AnswerCallback(answer) => {
                 let Some((server, id, conn)) = self.shell(n).and_then(|s| s.callbacks.pop()) else { return };
-                self.to_server(conn, move |w| w.callback_answered(server, id, Some(answer)));
+                self.towards_server(conn, move |w| w.callback_answered(server, id, Some(answer)));
             }
             Effect::RedirectDone { io, result } => self.redirect_done(n, io, result),
             Effect::Forget { io } => {
@@ -220,6 +230,12 @@ impl World {
                 let Some(shell) = self.shell(n) else { return };
                 shell.path_bad = to.route != Route::Direct && (bad || shell.path_bad);
                 let bad = shell.path_bad;
+                // Nothing of its own can land any more: what is still out is executed by redirection.
+                let left = match to.route {
+                    Route::BlockRedirected => std::mem::take(&mut shell.others),
+                    _ => BTreeMap::new(),
+                };
+                left.into_values().for_each(|s| s.send(Direct::Again));
                 self.client_path(n, !bad);
             }
             Effect::WritesLost { layout } => {
@@ -250,7 +266,7 @@ impl World {
         let old =
             self.shell(n).map(|s| std::mem::replace(&mut s.conns, BTreeMap::from([(bind, conn)]))).unwrap_or_default();
         old.into_values().for_each(|c| self.hang_up(c));
-        self.to_server(conn, move |w| w.bind_arrives(to.node, conn, &to, request));
+        self.towards_server(conn, move |w| w.bind_arrives(to.node, conn, &to, request));
     }
 
     /// An answer for the client of a connection, if it still is the one that dialled.
@@ -303,13 +319,14 @@ impl World {
         if let Request::Commit { give_back, .. } = &call.request {
             for layout in give_back {
                 self.oracle.gave_back(call.client, *layout);
+                self.was_sent_back(n, *layout);
             }
         }
         let Some((conn, server)) = server else {
             return self.at_node(n, MS, move |w| w.client(n, Event::LinkLost { bind }));
         };
         self.coverage.variant("call", &call.request);
-        self.to_server(conn, move |w| w.call_arrives(server, conn, call));
+        self.towards_server(conn, move |w| w.call_arrives(server, conn, call));
     }
 
     fn conn_of(&mut self, n: NodeId, bind: Bind) -> Option<(u64, NodeId)> {
@@ -326,7 +343,7 @@ impl World {
             .shell(n)
             .and_then(|s| s.ios.get(&io))
             .and_then(|e| e.write.clone().map(|w| disk::Write { again: e.answered, ..w }));
-        self.to_server(conn, move |w| w.redirect_arrives(server, conn, io, redirect, write));
+        self.towards_server(conn, move |w| w.redirect_arrives(server, conn, io, redirect, write));
     }
 
     fn redirect_done(&mut self, n: NodeId, io: IoId, result: RedirectResult) {
@@ -350,6 +367,10 @@ impl World {
         shell.last += 1;
         let ticket = Ticket(shell.last);
         shell.waiters.insert(ticket, sender);
+        if let Request::LayoutGet { ino, .. } = &request {
+            let returned = shell.files.entry(*ino).or_default().returned;
+            shell.asked.insert(ticket, (*ino, returned));
+        }
         self.client(n, Event::Submit { ticket, request });
     }
 
@@ -376,12 +397,10 @@ impl World {
         let Some(shell) = self.shell(n) else { return };
         shell.last += 1;
         let number = shell.last;
-        shell.reads.insert(number, sender);
-        let is_read = matches!(req, Req::Read { .. });
-        let mut hostage = None;
-        if !is_read {
-            hostage = shell.reads.remove(&number);
-        }
+        match req {
+            Req::Read { .. } => shell.reads.insert(number, sender),
+            _ => shell.others.insert(number, sender),
+        };
         let patience = micros(self.timing.path_timeout);
         let done = std::rc::Rc::new(std::cell::Cell::new(false));
         let seen = std::rc::Rc::clone(&done);
@@ -397,7 +416,7 @@ impl World {
                 Res::Conflict => Some(Reason::Fenced),
                 _ => None,
             };
-            let sender = hostage.or_else(|| w.shell(n).and_then(|s| s.reads.remove(&number)));
+let sender = w.shell(n).and_then(|s| s.reads.remove(&number).or_else(|| s.others.remove(&number)));
             if let (Some(reason), true) = (suspect, w.client_is(n) == who) {
                 w.client(n, Event::PathSuspect { reason });
             }
@@ -435,17 +454,37 @@ impl World {
             format!("{client} holds layout {:#x} of {} {:?} {:?}", grant.id.0, grant.ino, grant.range, grant.mode)
         });
         let Some(shell) = self.shell(n) else { return };
-        let waits = shell.waiters.contains_key(&ticket);
-        let mine = |h: &&Held| h.ino == grant.ino && h.mode == LayoutMode::Exclusive;
-        let own: Vec<BlockRange> = shell.layouts.values().filter(mine).map(|h| h.range).collect();
+        // What was sent back says nothing any more about what the file looks like. If that happened while the layout
+        // was asked for, nobody knows whether the mapping that came is older: then it goes back and is asked for again.
+        let returning = |id: &LayoutId| shell.core.layout(*id).is_some_and(|l| l.standing == Standing::Returning);
+        let mine = |h: &Held| h.ino == grant.ino && h.mode == LayoutMode::Exclusive;
+        let own = shell.layouts.iter().filter(|(id, h)| mine(h) && !returning(id)).map(|(_, h)| h.range);
+        let own: Vec<BlockRange> = own.collect();
         let rules = own.iter().any(|r| r.end == BlockRange::ALL.end);
         let file = shell.files.entry(grant.ino).or_default();
-        file.map.merge(grant.range, &grant.extents, (!rules).then_some(grant.size), &own);
-        let held =
-            Held { ino: grant.ino, range: grant.range, mode: grant.mode, guards: u32::from(waits), withdrawn: false };
+        let fresh = shell.asked.remove(&ticket).is_some_and(|(_, returned)| returned == file.returned);
+        let waits = shell.waiters.contains_key(&ticket) && fresh;
+        if fresh {
+            file.map.merge(grant.range, &grant.extents, (!rules).then_some(grant.size), &own);
+        } else {
+            let layout = grant.id;
+            self.coverage.count("client", "grant of uncertain age");
+            self.at_node(n, 0, move |w| w.client(n, Event::GiveBack { layout }));
+        }
+        let Some(shell) = self.shell(n) else { return };
+        let guards = u32::from(waits);
+        let held = Held { ino: grant.ino, range: grant.range, mode: grant.mode, guards, withdrawn: !fresh };
         shell.layouts.insert(grant.id, held);
         if waits {
             shell.granted.insert(ticket, grant.id);
+        }
+    }
+
+    /// A call that gives a layout back goes out.
+    fn was_sent_back(&mut self, n: NodeId, layout: LayoutId) {
+        let Some(shell) = self.shell(n) else { return };
+        if let Some(held) = shell.layouts.get(&layout).filter(|h| h.mode == LayoutMode::Exclusive) {
+            shell.files.entry(held.ino).or_default().returned += 1;
         }
     }
 
@@ -488,12 +527,7 @@ impl World {
         self.trace(|| format!("node {n}: its client was evicted: {reason}"));
         let (sender, ended) = oneshot();
         self.abort_all(n, move |_| sender.send(()));
-        if let Some(shell) = self.shell(n) {
-            shell.files.clear();
-            shell.layouts.clear();
-            shell.grant.clear();
-            shell.granted.clear();
-        }
+        self.forget_files(n);
         self.resign(n, None);
         let me = self.me.clone();
         self.spawn_at(n, async move {
@@ -515,6 +549,16 @@ impl World {
                 wait.await;
             }
         });
+    }
+
+    fn forget_files(&mut self, n: NodeId) {
+        if let Some(shell) = self.shell(n) {
+            shell.files.clear();
+            shell.layouts.clear();
+            shell.grant.clear();
+            shell.granted.clear();
+            shell.asked.clear();
+        }
     }
 
     /// A reset of the disk: files with unflushed direct writes fail their next fsync, as a unit attention would say.

@@ -159,6 +159,8 @@ pub(super) struct Disk {
     pub(super) stick_for: Option<u64>,
     /// The next so many compare-and-writes of a node lose their answer; `true`: before they are executed.
     pub(super) lose_caw: BTreeMap<NodeId, Vec<bool>>,
+    /// The same for the lease alone.
+    pub(super) lose_lease: BTreeMap<NodeId, Vec<bool>>,
     aborts: Vec<(NodeId, u64, BTreeSet<u64>, Act)>,
     pub(super) nexuses: BTreeMap<(NodeId, u16), Nexus>,
     pub(super) scsi: bool,
@@ -179,6 +181,7 @@ impl Disk {
             stick_pages: BTreeMap::new(),
             stick_for: None,
             lose_caw: BTreeMap::new(),
+            lose_lease: BTreeMap::new(),
             aborts: Vec::new(),
             nexuses: BTreeMap::new(),
             scsi,
@@ -188,11 +191,6 @@ impl Disk {
 
     pub(super) fn path(&self, n: NodeId) -> Path {
         self.paths.get(&n).copied().unwrap_or_default()
-    }
-
-    /// Requests of a node that may still land.
-    pub(super) fn flying(&self, n: NodeId) -> usize {
-        self.flights.values().filter(|f| f.node == n && matches!(f.stage, Stage::Flying)).count()
     }
 
     /// Whether a write of pages of this node may still land.
@@ -241,15 +239,20 @@ impl World {
         }
         let Some(flight) = self.disk.flights.get_mut(&id) else { return };
         flight.stage = Stage::Flying;
-        let (write, pages, caw) =
-            (matches!(flight.req, Req::Write(_)), matches!(flight.req, Req::MetaCommit { .. }), flight.req.is_caw());
+        let (write, pages) = (matches!(flight.req, Req::Write(_)), matches!(flight.req, Req::MetaCommit { .. }));
+        let (caw, lease) = (flight.req.is_caw(), matches!(flight.req, Req::CawLease { .. }));
         let mut flies = self.rng.range(50, 800) + extra;
         if write && take(&mut self.disk.stick_data, n) || pages && take(&mut self.disk.stick_pages, n) {
             flies += self.disk.stick_for.unwrap_or_else(|| 300 * MS + self.rng.below(5000 * MS));
             self.coverage.count("disk", if pages { "pages stuck" } else { "write stuck" });
             self.trace(|| format!("a write of node {n} sticks in the fabric for {} ms", flies / MS));
         }
-        if caw && let Some(before) = self.disk.lose_caw.get_mut(&n).and_then(Vec::pop) {
+        let lost = match caw {
+            true if lease => self.disk.lose_lease.get_mut(&n).and_then(Vec::pop),
+            _ => None,
+        };
+        let lost = lost.or_else(|| if caw { self.disk.lose_caw.get_mut(&n).and_then(Vec::pop) } else { None });
+        if let Some(before) = lost {
             self.coverage.count("disk", if before { "caw lost, lands later" } else { "caw reply lost" });
             self.lose_answer(id, before, &mut flies);
         }
@@ -262,7 +265,7 @@ impl World {
         let (n, answer) = (flight.node, flight.answer.take());
         let told = if before { 2 * MS } else { *flies + 20 * MS };
         if before {
-            *flies += 20 * MS + self.rng.below(1500 * MS);
+            *flies += self.disk.stick_for.unwrap_or_else(|| 20 * MS + self.rng.below(1500 * MS));
         }
         if let Some(answer) = answer {
             self.at_node(n, told, move |w| answer(w, Res::Lost));

@@ -24,6 +24,8 @@ pub(super) enum Fail {
     Errno(i32),
     /// An fsync that says that something was lost.
     Lost,
+    /// The volume is full, for longer than anybody wants to wait.
+    NoSpace,
 }
 
 /// One incarnation of one node's client, for tasks.
@@ -248,23 +250,21 @@ impl Ctx {
         loop {
             let layout = self.acquire(ino, BlockRange::new(block, block + 1), want).await?;
             let exclusive = self.held(layout)?.is_some_and(|h| h.mode == LayoutMode::Exclusive);
-            let done = match exclusive {
-                true => {
-                    self.lock(ino, block).await?;
-                    let done = self.put(layout, ino, block, new).await;
-                    self.unlock(ino, block);
-                    done?
+            // A whole write under a shared layout of this node must not pass a sub-block write under an exclusive one
+            // of the same node, which read the old block.
+            self.lock(ino, block).await?;
+            let done = match (exclusive, self.kind(ino, block)?) {
+                (true, _) => self.put(layout, ino, block, new).await,
+                (false, Kind::Written { disk, .. }) if !half => {
+                    self.device_write(layout, disk.0, data(new, [Value::Zero; 2]), &ids(new)).await
                 }
-                false => match self.kind(ino, block)? {
-                    Kind::Written { disk, .. } if !half => {
-                        self.device_write(layout, disk.0, data(new, [Value::Zero; 2]), &ids(new)).await?
-                    }
-                    _ => {
-                        want = Want::Exclusive;
-                        false
-                    }
-                },
+                (false, _) => {
+                    want = Want::Exclusive;
+                    Ok(false)
+                }
             };
+            self.unlock(ino, block);
+            let done = done?;
             if done {
                 self.wrote(ino)?;
             }
@@ -321,7 +321,7 @@ impl Ctx {
 
     /// A block of the grant.
     async fn space(&self) -> Result<u64, Fail> {
-        loop {
+        for _ in 0..20 {
             if let Some(block) = self.with(|w| w.shell(self.n).and_then(|s| s.grant.pop_first()))? {
                 return Ok(block);
             }
@@ -336,6 +336,7 @@ impl Ctx {
                 Err(e) => return Err(e),
             }
         }
+        Err(Fail::NoSpace)
     }
 
     // ---- commits
@@ -396,19 +397,16 @@ impl World {
     pub(super) fn settle(&mut self, n: NodeId, layout: LayoutId, ino: InodeNo) {
         let Some(ctx) = self.ctx(n) else { return };
         self.spawn_at(n, async move {
-            loop {
-                match ctx.commit(ino, false).await {
-                    Ok(()) => break,
-                    Err(Fail::Evicted) => return,
-                    Err(e) => {
-                        // The file may be gone; nothing of it is anybody's then.
-                        let _ = ctx.with(|w| {
-                            w.coverage.count("client", "commit refused");
-                            w.trace(|| format!("{}: commit of {ino} refused: {e:?}", ctx.who));
-                            w.shell(n).map(|s| s.files.remove(&ino))
-                        });
-                        break;
-                    }
+            match ctx.commit(ino, false).await {
+                Ok(()) => {}
+                Err(Fail::Evicted) => return,
+                Err(e) => {
+                    // The file may be gone; nothing of it is anybody's then.
+                    let _ = ctx.with(|w| {
+                        w.coverage.count("client", "commit refused");
+                        w.trace(|| format!("{}: commit of {ino} refused: {e:?}", ctx.who));
+                        w.shell(n).map(|s| s.files.remove(&ino))
+                    });
                 }
             }
             let _ = ctx.with(|w| w.client(n, Event::Settled { layout }));

@@ -118,13 +118,13 @@ impl World {
         Some(self.net.last)
     }
 
-    pub(super) fn to_server(&mut self, conn: u64, act: impl FnOnce(&mut World) + 'static) {
+    pub(super) fn towards_server(&mut self, conn: u64, act: impl FnOnce(&mut World) + 'static) {
         let Some(c) = self.net.conn(conn) else { return };
         let flies = self.flies(c.client, c.server);
         self.after(flies, move |w| w.arrive(conn, true, Box::new(act)));
     }
 
-    pub(super) fn to_client(&mut self, conn: u64, act: impl FnOnce(&mut World) + 'static) {
+    pub(super) fn towards_client(&mut self, conn: u64, act: impl FnOnce(&mut World) + 'static) {
         let Some(c) = self.net.conn(conn) else { return };
         let flies = self.flies(c.server, c.client);
         self.after(flies, move |w| w.arrive(conn, false, Box::new(act)));
@@ -152,6 +152,12 @@ impl World {
         self.after(soon, move |w| w.client_side_closes(conn));
         self.after(server_later, move |w| w.server_side_closes(conn));
         self.trace(|| format!("connection {conn} of {} to node {} breaks", c.who, c.server));
+    }
+
+    /// A connection breaks at once on the client's side: what was on its way to the client is gone.
+    pub(super) fn cut_off(&mut self, conn: u64) {
+        self.client_side_closes(conn);
+        self.after(2 * MS, move |w| w.server_side_closes(conn));
     }
 
     fn client_side_closes(&mut self, conn: u64) {

@@ -8,6 +8,7 @@ use block::shared::{Epoch, NodeId};
 
 use super::disk::{Req, Res};
 use super::exec::oneshot;
+use super::oracle::Invariant;
 use super::world::{Core, MS, World, micros};
 use crate::core::client as client_core;
 use crate::core::office::{
@@ -136,6 +137,9 @@ impl World {
                 w.office_of(n, of, Event::Read { seq, sight });
             }),
             Effect::CawSlot { tag, node, expect, new, .. } => {
+                if node != n && new.fence_gen > expect.fence_gen {
+                    self.fence_is_meant(n, ClientId { node, incarnation: expect.incarnation });
+                }
                 self.trace(|| {
                     format!(
                         "node {n}: CAW slot {node} gen {} -> {} counter {} inc {}",
@@ -176,7 +180,10 @@ impl World {
             Effect::SelfEvicted => self.trace(|| format!("node {n}: its incarnation is over")),
             Effect::StopDirect { fence_gen } => {
                 self.client(n, client_core::Event::FenceAsked { fence_gen });
-                self.abort_all(n, move |w| w.office_of(n, of, Event::NothingInFlight { fence_gen }));
+                self.abort_all(n, move |w| {
+                    w.office_of(n, of, Event::NothingInFlight { fence_gen });
+                    w.nexuses_try_again(n);
+                });
             }
             Effect::TookOffice { proof, slots } => self.took_office(n, proof, slots),
             Effect::Suspend { .. } => self.suspend(n, true),
@@ -217,6 +224,18 @@ impl World {
                 self.trace(|| format!("node {n}: {report:?}"));
             }
             _ => {}
+        }
+    }
+
+    /// An oracle: the life whose generation is raised is one that somebody wants fenced.
+    fn fence_is_meant(&mut self, n: NodeId, victim: ClientId) {
+        let holder = self.disk.lun.lease.holder;
+        let Some(proc) = self.proc(n) else { return };
+        let holders = [holder, proc.office.core.lease().and_then(|l| l.holder)];
+        let asked = proc.office.fences.values().map(|(c, _)| *c);
+        if !asked.chain(holders.into_iter().flatten()).any(|c| c == victim) {
+            let what = format!("node {n} fences {victim}, and nobody asked for that life's end");
+            self.oracle.fail(Invariant::AsIfNothingHappened, what);
         }
     }
 

@@ -19,7 +19,7 @@ mod rights;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::*;
-use block::shared::{Epoch, FenceGen};
+use block::shared::{Epoch, FenceGen, NodeId};
 
 pub(super) use files::{Value, WriteId};
 pub(super) use rights::Claim;
@@ -69,7 +69,8 @@ pub(super) struct Oracle {
     told_evicted: BTreeSet<ClientId>,
     evicted: BTreeMap<ClientId, u64>,
     path_fenced: BTreeMap<ClientId, FenceGen>,
-    opened: Epoch,
+    opened: (Epoch, Option<NodeId>),
+    draining: BTreeMap<ClientId, (u64, u64)>,
     executed: BTreeSet<(ClientId, SlotRef, u64)>,
     names: BTreeMap<Vec<u8>, files::Name>,
     handles: BTreeMap<(ClientId, HandleId), InodeNo>,
@@ -85,14 +86,22 @@ impl Oracle {
     // ---- the metadata store
 
     /// The store was opened under an epoch.
-    pub(super) fn store_opened(&mut self, epoch: Epoch) {
-        self.opened = self.opened.max(epoch);
+    pub(super) fn store_opened(&mut self, epoch: Epoch, node: NodeId) {
+        let (last, by) = self.opened;
+        if epoch == last && by.is_some_and(|by| by != node) {
+            let what = format!("nodes {by:?} and {node} both open the store in epoch {}", epoch.0);
+            self.fail(Invariant::SingleWriter, what);
+        }
+        if epoch >= last {
+            self.opened = (epoch, Some(node));
+        }
     }
 
     /// Pages written under an epoch land.
-    pub(super) fn pages_land(&mut self, epoch: Epoch) {
-        if epoch < self.opened {
-            let what = format!("pages of epoch {} land after epoch {} opened the store", epoch.0, self.opened.0);
+    pub(super) fn pages_land(&mut self, epoch: Epoch, node: NodeId) {
+        let (last, by) = self.opened;
+        if epoch < last || by != Some(node) {
+            let what = format!("pages of node {node}, epoch {} land after {by:?} opened the store in epoch {}", epoch.0, last.0);
             self.fail(Invariant::SingleWriter, what);
         }
     }
@@ -113,6 +122,26 @@ impl Oracle {
             }
         }
         self.handles.retain(|(c, _), _| *c != client);
+    }
+
+    /// A client said that its route is draining.
+    pub(super) fn says_draining(&mut self, client: ClientId, now: u64) {
+        let (first, last) = self.draining.entry(client).or_insert((now, now));
+        if now - *last > 10_000_000 {
+            *first = now;
+        }
+        *last = now;
+    }
+
+    /// A recall is called overdue. What says that it is draining has `bound` for that, and `recall` after saying so.
+    pub(super) fn overdue(&mut self, client: ClientId, now: u64, recall: u64, bound: u64) {
+        if let Some((first, last)) = self.draining.get(&client).copied()
+            && now < last + recall
+            && now < first + bound
+        {
+            let what = format!("{client} is evicted although it was draining, for {} ms so far", (now - first) / 1000);
+            self.fail(Invariant::AsIfNothingHappened, what);
+        }
     }
 
     /// Whether `evicted` was committed for it.

@@ -11,9 +11,9 @@ use block::shared::{Epoch, NodeId};
 
 use super::disk::{self, Claim, Req, Res};
 use super::store::{Note, State};
-use super::world::{Core, MS, World};
+use super::world::{Core, MS, World, micros};
 use crate::core::coord::{
-    CallbackId, ConnId, Coord, CoordConfig, DurableSession, Effect, Event, Fate, Inherited, Limits, OpId, SlotSeen,
+    CallbackId, ConnId, Coord, CoordConfig, DurableSession, Effect, Event, EvictReason, Fate, Inherited, Limits, OpId, Report, SlotSeen,
     StoreAsk, StoreDone, Tag,
 };
 use crate::core::office::{self, Before, FencedEpoch, SlotView, Tell};
@@ -42,7 +42,7 @@ pub(super) struct Reign {
     tags: BTreeMap<Tag, u64>,
     tag_slots: BTreeMap<Tag, (SlotRef, u64)>,
     last_tag: u64,
-    callbacks: BTreeMap<CallbackId, u64>,
+    callbacks: BTreeMap<CallbackId, (u64, ClientId)>,
     redirects: BTreeSet<u64>,
     last_redirect: u64,
 }
@@ -159,7 +159,7 @@ impl World {
                 }
                 let Some(conn) = self.reign(n).and_then(|r| r.tags.remove(&tag)) else { return };
                 self.coverage.variant("bind answer", &answer);
-                self.to_client(conn, move |w| w.bind_answered(conn, answer));
+                self.towards_client(conn, move |w| w.bind_answered(conn, answer));
             }
             Effect::Read { op, ask } => {
                 let soon = self.rng.range(20, 400);
@@ -180,10 +180,10 @@ impl World {
             Effect::Callback { id, conn, client, ask } => {
                 self.coverage.variant("callback", &ask);
                 if let Some(reign) = self.reign(n) {
-                    reign.callbacks.insert(id, conn.0);
+                    reign.callbacks.insert(id, (conn.0, client));
                 }
                 self.at_node(n, 1500 * MS, move |w| w.callback_answered(n, id, None));
-                self.to_client(conn.0, move |w| w.called_back(conn.0, n, id, client, ask));
+                self.towards_client(conn.0, move |w| w.called_back(conn.0, n, id, client, ask));
             }
             Effect::Fence { client, purpose } => self.want_fence(n, client, purpose),
             Effect::Drained => {
@@ -192,6 +192,11 @@ impl World {
                 }
             }
             Effect::Report(report) => {
+                if let Report::Evicting { client, why: EvictReason::RecallOverdue } = report {
+                    let (recall, path) = (micros(self.timing.recall), micros(self.timing.path_timeout));
+                    let now = self.now;
+                    self.oracle.overdue(client, now, recall / 2, path + 10_000 * MS);
+                }
                 self.coverage.variant("coord report", &report);
                 self.trace(|| format!("coordinator {n}: {report:?}"));
             }
@@ -208,7 +213,7 @@ impl World {
         if let Answer::Ok(Reply::Layout(grant)) = &answer {
             self.trace(|| format!("coordinator {n} gives layout {:#x} {:?} {:?}", grant.id.0, grant.range, grant.mode));
         }
-        self.to_client(conn, move |w| w.call_answered(conn, slot, seq, answer));
+        self.towards_client(conn, move |w| w.call_answered(conn, slot, seq, answer));
     }
 
     // ---- the store
@@ -325,7 +330,7 @@ impl World {
         let tag = if serves { self.tag(n, conn) } else { None };
         match tag {
             Some(tag) => self.coord(n, Event::Bind { tag, conn: ConnId(conn), request }),
-            None => self.to_client(conn, move |w| w.bind_answered(conn, BindAnswer::NotCoordinator { hint })),
+            None => self.towards_client(conn, move |w| w.bind_answered(conn, BindAnswer::NotCoordinator { hint })),
         }
     }
 
@@ -334,7 +339,7 @@ impl World {
         let (slot, seq) = (call.slot, call.seq);
         let Some(tag) = self.tag(n, conn) else {
             let hint = self.proc(n).and_then(|p| p.office.core.hint());
-            return self.to_client(conn, move |w| w.call_answered(conn, slot, seq, Answer::StaleEpoch { hint }));
+            return self.towards_client(conn, move |w| w.call_answered(conn, slot, seq, Answer::StaleEpoch { hint }));
         };
         if let Some(reign) = self.reign(n) {
             reign.tag_slots.insert(tag, (slot, seq));
@@ -354,7 +359,7 @@ impl World {
         let resets = self.disk.resets;
         let answer = move |w: &mut World, answer: RedirectAnswer, data: Option<disk::Block>| {
             w.coverage.variant("redirect answer", &answer);
-            w.to_client(conn, move |w| w.redirect_answered(conn, io, answer, data));
+            w.towards_client(conn, move |w| w.redirect_answered(conn, io, answer, data));
         };
         let Some(reign) = self.reign(n) else {
             let hint = self.proc(n).and_then(|p| p.office.core.hint());
@@ -390,11 +395,13 @@ impl World {
     }
 
     pub(super) fn callback_answered(&mut self, n: NodeId, id: CallbackId, answer: Option<CallbackAnswer>) {
-        if self.reign(n).and_then(|r| r.callbacks.remove(&id)).is_none() {
-            return;
-        }
+        let Some((_, client)) = self.reign(n).and_then(|r| r.callbacks.remove(&id)) else { return };
         if let Some(answer) = &answer {
             self.coverage.variant("callback answer", answer);
+            let now = self.now;
+            if *answer == CallbackAnswer::Draining {
+                self.oracle.says_draining(client, now);
+            }
         }
         self.coord(n, Event::CallbackDone { id, answer });
     }
@@ -402,7 +409,7 @@ impl World {
     /// Callbacks over a connection that broke.
     pub(super) fn callbacks_break(&mut self, n: NodeId, conn: u64) {
         let Some(reign) = self.reign(n) else { return };
-        let over: Vec<CallbackId> = reign.callbacks.iter().filter(|(_, c)| **c == conn).map(|(id, _)| *id).collect();
+        let over: Vec<CallbackId> = reign.callbacks.iter().filter(|(_, (c, _))| *c == conn).map(|(id, _)| *id).collect();
         for id in over {
             self.callback_answered(n, id, None);
         }

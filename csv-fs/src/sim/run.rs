@@ -118,6 +118,18 @@ fn whole(w: &World) -> Result<(), String> {
     Ok(())
 }
 
+/// What applications that do not end are at, and what their client waits for.
+fn stuck(w: &World) -> String {
+    let mut text = format!("applications that do not end: {:?}", w.doing);
+    for n in w.doing.keys().map(|(n, _)| *n) {
+        let Some(shell) = w.nodes[&n].proc.as_ref().and_then(|p| p.client.as_ref()) else { continue };
+        let busy = shell.files.iter().filter(|(_, f)| f.committing || f.appending || !f.locked.is_empty());
+        let busy: Vec<_> = busy.map(|(i, f)| (i.0, f.committing, f.appending, &f.locked)).collect();
+        text += &format!("; {}: load {:?}, files {busy:?}, free {}", shell.core.client(), shell.core.load(), w.disk.lun.store.free.len());
+    }
+    text
+}
+
 /// Faults are off: a coordinator, everybody bound and direct, applications at work; then they end, and every block is
 /// read everywhere.
 fn heals(sim: &mut Sim) {
@@ -126,7 +138,7 @@ fn heals(sim: &mut Sim) {
     }
     sim.world.borrow_mut().closing = true;
     if !sim.run_until(HEALS, |w| w.apps.values().all(|n| *n == 0)) {
-        return not_healed(sim, |w| format!("applications that do not end: {:?}", w.apps));
+        return not_healed(sim, stuck);
     }
     let left = Rc::new(Cell::new(0));
     {
@@ -179,6 +191,7 @@ pub(super) fn world_of(setup: Setup) -> Rc<RefCell<World>> {
 
 thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
+    static WHERE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 /// Panics of a run are its outcome, and are not printed as they happen.
@@ -187,7 +200,10 @@ fn quiet_panics() {
     HOOK.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if !QUIET.with(Cell::get) {
+            if QUIET.with(Cell::get) {
+                let place = info.location().map(ToString::to_string).unwrap_or_default();
+                WHERE.with(|w| w.replace(place));
+            } else {
                 before(info);
             }
         }));
@@ -209,7 +225,7 @@ pub(super) fn guarded(setup: Setup, script: impl FnOnce(&mut Sim)) -> Outcome {
     let verdict = match (result, &w.oracle.violation) {
         (_, Some(violation)) => Verdict::Violated(violation.clone()),
         (Ok(()), None) => Verdict::Good,
-        (Err(panic), None) => Verdict::Panicked(text_of(&*panic)),
+        (Err(panic), None) => Verdict::Panicked(format!("{} at {}", text_of(&*panic), WHERE.with(RefCell::take))),
     };
     Outcome {
         verdict,

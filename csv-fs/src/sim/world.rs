@@ -4,7 +4,7 @@
 //! which they were put there. Nothing calls a core while that core is being called: effects only put closures there.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -105,6 +105,8 @@ pub(super) struct World {
     pub(super) closing: bool,
     /// Applications of a node that are at work.
     pub(super) apps: BTreeMap<NodeId, u32>,
+    /// What each application is at.
+    pub(super) doing: BTreeMap<(NodeId, u32), super::app::Op>,
     /// Operations that ended well, by node.
     pub(super) ops_done: BTreeMap<NodeId, u64>,
     /// Whether applications work by themselves (a seed) or are told what to do (a script).
@@ -145,6 +147,7 @@ impl World {
                 killed: Vec::new(),
                 closing: false,
                 apps: BTreeMap::new(),
+                doing: BTreeMap::new(),
                 ops_done: BTreeMap::new(),
                 busy: false,
                 last_name: 0,
@@ -269,6 +272,7 @@ impl World {
         self.trace(|| format!("node {n} is killed"));
         self.killed.push((n, process));
         self.apps.insert(n, 0);
+        self.doing.retain(|(m, _), _| *m != n);
         self.disk_process_died(n, process);
         self.net_died(n);
     }
@@ -431,9 +435,4 @@ impl Sim {
             }
         }
     }
-}
-
-/// The nodes of a set, for scripts.
-pub(super) fn nodes_except(w: &World, n: NodeId) -> BTreeSet<NodeId> {
-    w.nodes.keys().copied().filter(|m| *m != n).collect()
 }

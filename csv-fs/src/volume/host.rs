@@ -235,7 +235,11 @@ impl VolumeHost {
                     session.hint(CoordinatorHint { epoch: running.epoch, node: self.node });
                 }
                 while let Some(report) = reports.recv().await {
+                    let failed = report == coord::Report::StoreFailed;
                     self.notice(Notice::Coordinator(report));
+                    if failed && let Err(e) = self.office().resign_to(None).await {
+                        tracing::warn!(volume = %self.superblock.volume, "the office was not given up: {e}");
+                    }
                 }
             }
             Err(e) => {
@@ -285,6 +289,8 @@ impl VolumeHost {
                 }
             }
             running.ended.send_replace(true);
+            // Whoever still looks at this reign must not keep its disk open.
+            running.coordinator.send_replace(None);
         })
     }
 }
@@ -309,6 +315,11 @@ impl OwnNode for VolumeHost {
     }
 
     fn suspended(&self, epoch: Epoch, suspended: bool) {
+        if let Some(running) = self.reign.read().clone().filter(|r| r.epoch == epoch)
+            && let Some(coordinator) = running.coordinator.borrow().as_ref()
+        {
+            coordinator.suspend(suspended);
+        }
         self.notice(Notice::Suspended { epoch, suspended });
     }
 

@@ -104,17 +104,33 @@ impl Control {
         progress.say(format!("Formatting {disk}."));
         let id = csv_fs::volume::create(new, node.io.clone()).await.map_err(|e| create_failure(&e))?;
         node.events.record(Draft::volume(Code::VolumeCreated, &ask.name, format!("on {disk}, {id}")));
-        progress.say("Telling the other nodes.");
-        node.take_records(vec![Record {
+        progress.say("Taking office and mounting.");
+        node.take_own_record(Record {
             id: id.to_string(),
             name: ask.name.clone(),
             disks: ask.disks.clone(),
             wanted: true,
             version: 1,
             deleted: false,
-        }])?;
-        progress.say("Taking office and mounting.");
-        self.until_mounted(&ask.name).await
+        })?;
+        self.until_mounted(&ask.name).await?;
+        let status = self.until_coordinated(&ask.name).await;
+        progress.say("Telling the other nodes.");
+        node.tell_records();
+        status
+    }
+
+    /// Waits until a volume that is mounted here has a coordinator.
+    async fn until_coordinated(&self, name: &str) -> Result<VolumeStatus, Failure> {
+        for _ in 0..PATIENCE.as_millis() / LOOK_EVERY.as_millis() {
+            let volume = self.0.running(name)?;
+            if volume.office().metadata == csv_fs::volume::MetadataState::Ok {
+                return Ok(self.running_status(name, &volume));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let message = format!("Volume {name} is mounted and has no coordinator yet.");
+        Err(Failure::new(Exit::StillRunning, message, "See `shorefast status` and `shorefast events`."))
     }
 
     /// Waits until a volume is mounted here.

@@ -141,6 +141,14 @@ impl NodeParts {
         Ok(())
     }
 
+    /// Takes the record of a volume that was just made here, and tells nobody yet: this node is to be its first
+    /// coordinator.
+    pub(super) fn take_own_record(self: &Arc<Self>, record: Record) -> Result<(), Failure> {
+        self.records.lock().take(record.clone())?;
+        self.keep(&record);
+        Ok(())
+    }
+
     /// Begins to keep a volume that is wanted here and not kept yet.
     pub(super) fn keep(self: &Arc<Self>, record: &Record) {
         if record.deleted || !record.wanted {
@@ -222,7 +230,7 @@ impl NodeParts {
     }
 
     /// Tells every peer what is remembered here.
-    fn tell_records(self: &Arc<Self>) {
+    pub(super) fn tell_records(self: &Arc<Self>) {
         for node in self.peers.addresses().keys().copied().collect::<Vec<_>>() {
             let me = Arc::clone(self);
             tokio::spawn(async move { me.exchange(node).await });

@@ -81,6 +81,7 @@ fn office(report: &office::Report) -> Option<(Code, String)> {
 fn coordinator(report: coord::Report) -> Option<(Code, String)> {
     use coord::Report;
     Some(match report {
+        Report::StoreFailed => (Code::OfficeLost, "the metadata store failed; office is given up".to_owned()),
         Report::GraceEnded => (Code::GraceEnded, "everything is served".to_owned()),
         Report::Evicted { client } => (Code::ClientEvicted, client.to_string()),
         Report::PathFenced { client } => (Code::PathFenced, client.to_string()),
@@ -99,6 +100,8 @@ fn client(event: ClientEvent) -> Option<(Code, String)> {
             (Code::RouteChanged, format!("{} → {}: {}", from.route, to.route, to.reason))
         }
         ClientEvent::Unbound => (Code::MetadataWaiting, "no coordinator".to_owned()),
+        // What an unmount's goodbye is answered with; the unmounting itself is an event already.
+        ClientEvent::Evicted { reason } if reason == "unmounted" => return None,
         ClientEvent::Evicted { reason } => (Code::SelfEvicted, reason),
         ClientEvent::Poisoned { handles } => {
             (Code::SelfEvicted, format!("{} open files had unsaved data", handles.len()))

@@ -385,9 +385,7 @@ impl Files for DataPath {
         let stuck = self.outstanding.take_all(|p| matches!(p, Pending::Read { .. } | Pending::Wait { read: true, .. }));
         for pending in stuck {
             match pending {
-                Pending::Read { to, inode, offset, size, .. } => {
-                    self.slow_read(inode, offset, size, Caller::patient(), to)
-                }
+                Pending::Read { to, inode, offset, size, .. } => self.slow_read(inode, offset, size, to),
                 // Its sender is gone: whoever waits goes another way.
                 Pending::Wait { .. } | Pending::Write { .. } => {}
             }

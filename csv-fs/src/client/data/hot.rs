@@ -18,41 +18,33 @@ use super::{DataPath, Pending, ReadData, ReadTo, WriteTo};
 use crate::client::counters::add;
 use crate::client::gate::Entered;
 use crate::client::inode::{Inode, wall_nanos};
-use crate::client::session::{Caller, EIO, Errno};
+use crate::client::session::{EIO, Errno};
 use crate::core::client::Reason;
 use crate::types::BlockRange;
 
 impl DataPath {
     /// Reads `size` bytes at `offset`, fewer only at the end of the file.
-    pub fn submit_read(&self, file: &Arc<OpenFile>, offset: u64, size: u32, caller: &Caller, to: ReadTo) {
+    pub fn submit_read(&self, file: &Arc<OpenFile>, offset: u64, size: u32, to: ReadTo) {
         if file.is_poisoned() {
             return to.answer(Err(Errno(EIO)));
         }
         match self.hot_read(&file.inode, offset, size, to) {
             Ok(()) => add(&self.counters().hot, 1),
-            Err(to) => self.slow_read(Arc::clone(&file.inode), offset, size, caller.clone(), to),
+            Err(to) => self.slow_read(Arc::clone(&file.inode), offset, size, to),
         }
     }
 
     /// Writes; with O_APPEND at the end, wherever that is.
-    pub fn submit_write(
-        &self,
-        file: &Arc<OpenFile>,
-        offset: u64,
-        data: AlignedBuf,
-        kill: bool,
-        caller: &Caller,
-        to: WriteTo,
-    ) {
+    pub fn submit_write(&self, file: &Arc<OpenFile>, offset: u64, data: AlignedBuf, kill: bool, to: WriteTo) {
         if file.is_poisoned() {
             return to.answer(Err(Errno(EIO)));
         }
         if file.appends() {
-            return self.slow_write(Arc::clone(&file.inode), None, data, kill, caller.clone(), to);
+            return self.slow_write(Arc::clone(&file.inode), None, data, kill, to);
         }
         match self.hot_write(&file.inode, offset, data, kill, to) {
             Ok(()) => add(&self.counters().hot, 1),
-            Err((data, to)) => self.slow_write(Arc::clone(&file.inode), Some(offset), data, kill, caller.clone(), to),
+            Err((data, to)) => self.slow_write(Arc::clone(&file.inode), Some(offset), data, kill, to),
         }
     }
 
@@ -160,7 +152,7 @@ impl DataPath {
             }
             (Err(error), _) if path_reason(error.kind).is_some() => {
                 self.path_failed(path_reason(error.kind).unwrap_or(Reason::IoFailed));
-                self.slow_read(inode, offset, size, Caller::patient(), to);
+                self.slow_read(inode, offset, size, to);
             }
             (result, _) => to.answer(Err(Errno(result.map_or_else(|e| e.errno(), |()| EIO)))),
         }
@@ -176,7 +168,7 @@ impl DataPath {
             }
             (Err(error), Some(buf)) if path_reason(error.kind).is_some() => {
                 self.path_failed(path_reason(error.kind).unwrap_or(Reason::IoFailed));
-                self.slow_write(Arc::clone(inode), Some(offset), buf, false, Caller::patient(), to);
+                self.slow_write(Arc::clone(inode), Some(offset), buf, false, to);
             }
             (result, _) => to.answer(Err(Errno(result.map_or_else(|e| e.errno(), |()| EIO)))),
         }

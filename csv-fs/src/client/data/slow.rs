@@ -22,10 +22,10 @@ use crate::types::*;
 const READ_MAX: u64 = (1 << 20) + 8192;
 
 impl DataPath {
-    pub(super) fn slow_read(&self, inode: Arc<Inode>, offset: u64, size: u32, caller: Caller, to: ReadTo) {
+    pub(super) fn slow_read(&self, inode: Arc<Inode>, offset: u64, size: u32, to: ReadTo) {
         add(&self.counters().slow, 1);
         let Some(me) = self.me() else { return to.answer(Err(Errno(EIO))) };
-        self.session.spawner.here(async move { to.answer(me.read_anywhere(&inode, offset, size, &caller).await) });
+        self.run(to.unique(), |caller| async move { to.answer(me.read_anywhere(&inode, offset, size, &caller).await) });
     }
 
     async fn read_anywhere(

@@ -72,20 +72,12 @@ struct Plan {
 }
 
 impl DataPath {
-    pub(super) fn slow_write(
-        &self,
-        inode: Arc<Inode>,
-        offset: Option<u64>,
-        data: AlignedBuf,
-        kill: bool,
-        caller: Caller,
-        to: WriteTo,
-    ) {
+    pub(super) fn slow_write(&self, inode: Arc<Inode>, offset: Option<u64>, data: AlignedBuf, kill: bool, to: WriteTo) {
         add(&self.counters().slow, 1);
         let Some(me) = self.me() else { return to.answer(Err(Errno(EIO))) };
-        self.session
-            .spawner
-            .here(async move { to.answer(me.write_anywhere(&inode, offset, data, kill, &caller).await) });
+        self.run(to.unique(), |caller| async move {
+            to.answer(me.write_anywhere(&inode, offset, data, kill, &caller).await)
+        });
     }
 
     async fn write_anywhere(

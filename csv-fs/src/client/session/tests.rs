@@ -1,1 +1,190 @@
+//! Timing and order, with a coordinator that does what a test says.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use block::AlignedBuf;
+use block::fault::FaultDevice;
+use block::mem::MemDevice;
+use block::shared::{AbortOwn, BoxFuture, Epoch, FenceGen, Incarnation, NodeId};
+use block::units::{BlockSize, ByteLen};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::client::data::DataPath;
+use crate::client::link::{ClientEvent, LinkLost};
+use crate::proto::{Answer, BindAnswer, BindRequest, Call, LayoutGrant, Redirect, Want};
+
+/// One link after the other; each call is handed to the test, which answers it or lets it break.
+struct Scripted {
+    calls: mpsc::UnboundedSender<(Call, oneshot::Sender<Answer>)>,
+    binds: AtomicU64,
+}
+
+struct ScriptedLink(Arc<Scripted>);
+
+impl CoordinatorLink for ScriptedLink {
+    fn bind(&self, _: Epoch, _: BindRequest) -> BoxFuture<'_, Result<BindAnswer, LinkLost>> {
+        let n = self.0.binds.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            // The first attempt never reaches anybody.
+            if n == 0 {
+                return Err(LinkLost);
+            }
+            let verifier = crate::proto::Verifier { epoch: Epoch(5), boot: 1, generation: 0 };
+            Ok(BindAnswer::Bound {
+                epoch: Epoch(5),
+                grace: false,
+                grants: Vec::new(),
+                refused: Vec::new(),
+                fence_gen: FenceGen(1),
+                verifier,
+            })
+        })
+    }
+
+    fn call(&self, _: Epoch, call: Call) -> BoxFuture<'_, Result<Answer, LinkLost>> {
+        let (to, answer) = oneshot::channel();
+        let sent = self.0.calls.send((call, to));
+        Box::pin(async move {
+            sent.map_err(|_| LinkLost)?;
+            answer.await.map_err(|_| LinkLost)
+        })
+    }
+
+    fn redirect(
+        &self,
+        _: Epoch,
+        _: Redirect,
+        _: Option<Bytes>,
+    ) -> BoxFuture<'_, Result<(RedirectAnswer, Option<AlignedBuf>), LinkLost>> {
+        Box::pin(async { Err(LinkLost) })
+    }
+
+    fn closed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+struct Links(Arc<Scripted>);
+
+impl Coordinators for Links {
+    fn link(&self, _: &CoordinatorHint) -> Option<Arc<dyn CoordinatorLink>> {
+        Some(Arc::new(ScriptedLink(Arc::clone(&self.0))))
+    }
+
+    fn ask_who(&self) -> BoxFuture<'_, Vec<CoordinatorHint>> {
+        Box::pin(async { vec![CoordinatorHint { epoch: Epoch(5), node: NodeId::new(1).unwrap() }] })
+    }
+}
+
+struct NoSlot;
+
+impl OwnSlot for NoSlot {
+    fn fence_gen(&self) -> BoxFuture<'_, Option<FenceGen>> {
+        Box::pin(async { None })
+    }
+}
+
+type Calls = mpsc::UnboundedReceiver<(Call, oneshot::Sender<Answer>)>;
+
+fn start() -> (Arc<DataPath>, Calls, Arc<Mutex<Vec<ClientEvent>>>) {
+    let (sender, calls) = mpsc::unbounded_channel();
+    let scripted = Arc::new(Scripted { calls: sender, binds: AtomicU64::new(0) });
+    let disk = FaultDevice::new(Arc::new(MemDevice::new(ByteLen(1 << 20), BlockSize::B512)));
+    let events: Arc<Mutex<Vec<ClientEvent>>> = Arc::default();
+    let sink = Arc::clone(&events);
+    let parts = SessionParts {
+        config: ClientConfig {
+            volume: VolumeId(1),
+            client: ClientId { node: NodeId::new(2).unwrap(), incarnation: Incarnation(3) },
+            fence_gen: FenceGen(1),
+            probe_every: Duration::from_millis(50),
+            kept_limit: 1 << 20,
+        },
+        coordinators: Arc::new(Links(scripted)),
+        abort: Arc::clone(&disk) as Arc<dyn AbortOwn>,
+        slot: Arc::new(NoSlot),
+        events: Arc::new(move |e| sink.lock().push(e)),
+        path_timeout: Duration::from_secs(1),
+        control: tokio::runtime::Handle::current(),
+    };
+    let path = DataPath::new(Session::new(parts, Rules::all()), disk, 0, Duration::from_secs(1));
+    tokio::spawn(ticks(Arc::downgrade(&path)));
+    (path, calls, events)
+}
+
+async fn ticks(path: Weak<DataPath>) {
+    while let Some(path) = path.upgrade() {
+        path.session().tick();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn next(calls: &mut Calls) -> (Call, oneshot::Sender<Answer>) {
+    tokio::time::timeout(Duration::from_secs(20), calls.recv()).await.expect("in time").expect("a call")
+}
+
+fn ask(path: &Arc<DataPath>, request: Request) -> tokio::task::JoinHandle<Result<Answered, Errno>> {
+    let session = Arc::clone(path.session());
+    tokio::spawn(async move { session.ask(&Caller::patient(), request).await })
+}
+
+#[tokio::test]
+async fn a_call_that_breaks_with_its_link_is_sent_again_in_its_slot_and_answered_once() {
+    let (path, mut calls, events) = start();
+    let asked = ask(&path, Request::Statfs);
+    let (first, broken) = next(&mut calls).await;
+    drop(broken);
+    let (second, answer) = next(&mut calls).await;
+    assert_eq!((second.slot, second.seq), (first.slot, first.seq));
+    assert!(second.bind > first.bind);
+    answer.send(Answer::Errno(28)).unwrap();
+    assert_eq!(asked.await.unwrap().unwrap_err(), Errno(28));
+    assert!(events.lock().contains(&ClientEvent::Unbound));
+}
+
+/// The recall of a layout is handled while its grant is being answered; the caller must still get to use it once.
+#[tokio::test]
+async fn a_layout_recalled_with_its_grant_comes_with_a_guard() {
+    let (path, mut calls, _) = start();
+    let ino = InodeNo(9);
+    let asked = ask(&path, Request::LayoutGet { ino, range: BlockRange::ALL, want: Want::Read });
+    let (call, answer) = next(&mut calls).await;
+    let recall = CallbackAsk::Recall { layout: LayoutId(7), ino };
+    assert_eq!(path.session().callback(call.client, recall).await, CallbackAnswer::Accepted);
+    let grant = LayoutGrant {
+        id: LayoutId(7),
+        ino,
+        range: BlockRange::ALL,
+        mode: LayoutMode::Shared,
+        extents: Vec::new(),
+        size: 0,
+        kill_privilege: false,
+    };
+    answer.send(Answer::Ok(Reply::Layout(grant))).unwrap();
+    let answered = asked.await.unwrap().unwrap();
+    let guard = answered.guard.expect("its first guard");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), calls.recv()).await.is_err(),
+        "not returned while it is used"
+    );
+    drop(guard);
+    let (call, _answer) = next(&mut calls).await;
+    assert!(matches!(call.request, Request::Commit { give_back, .. } if give_back == [LayoutId(7)]));
+}
+
+#[tokio::test]
+async fn a_caller_interrupted_while_a_coordinator_works_for_it_gets_the_answer() {
+    let (path, mut calls, _) = start();
+    let caller = Caller::interruptible();
+    let (his, session) = (caller.clone(), Arc::clone(path.session()));
+    let asked = tokio::spawn(async move { session.call(&his, Request::Statfs).await });
+    let (_, answer) = next(&mut calls).await;
+    caller.interrupt(path.session());
+    answer.send(Answer::Errno(5)).unwrap();
+    assert_eq!(asked.await.unwrap(), Err(Errno(5)));
+}

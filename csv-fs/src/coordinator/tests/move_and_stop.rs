@@ -119,6 +119,23 @@ async fn a_stop_waits_for_redirected_writes_that_are_on_their_way_to_the_disk() 
 }
 
 #[tokio::test]
+async fn while_metadata_is_suspended_changes_wait_and_look_ups_do_not() {
+    let (coordinator, _latch) = Volume::new().await.first().await;
+    let a = Arc::new(Client::bound(1, &coordinator).await);
+    a.create("f").await;
+    coordinator.suspend(true);
+    let waits = tokio::spawn({
+        let a = Arc::clone(&a);
+        async move { a.call_in(5, create("g", 0)).await }
+    });
+    assert!(matches!(a.lookup("f").await, Answer::Ok(_)));
+    assert_eq!(a.lookup("g").await, Answer::Errno(rustix::io::Errno::NOENT.raw_os_error()));
+    assert!(!waits.is_finished());
+    coordinator.suspend(false);
+    assert!(matches!(waits.await.unwrap(), Answer::Ok(_)));
+}
+
+#[tokio::test]
 async fn an_empty_volume_is_served_without_grace() {
     let (coordinator, _latch) = Volume::new().await.first().await;
     assert!(coordinator.status().serving && !coordinator.status().grace);

@@ -48,19 +48,13 @@ struct Pending {
     began: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Replay {
-    No,
-    Due,
-    Sent,
-}
-
 #[derive(Debug)]
 struct Kept {
     wire: Wire,
     exclusive: bool,
     verifier: Verifier,
-    replay: Replay,
+    /// Its repetition is on its way.
+    repeated: bool,
 }
 
 /// What may be sent now.
@@ -82,6 +76,8 @@ pub(super) struct Redirects {
     /// By the number of their answer.
     kept: BTreeMap<u64, Kept>,
     kept_by_io: BTreeMap<IoId, u64>,
+    /// Numbers of kept writes whose repetition is due or on its way.
+    replaying: BTreeSet<u64>,
     kept_bytes: u64,
     answered: u64,
     verifier: Option<Verifier>,
@@ -97,6 +93,7 @@ impl Redirects {
             queued: BTreeSet::new(),
             kept: BTreeMap::new(),
             kept_by_io: BTreeMap::new(),
+            replaying: BTreeSet::new(),
             kept_bytes: 0,
             answered: 0,
             verifier: None,
@@ -142,7 +139,7 @@ impl Redirects {
 
     /// What to send now, in this order.
     pub(super) fn pump(&mut self, permit: Permit, out: &mut Vec<Wire>) {
-        if self.kept.values().any(|k| k.replay != Replay::No) {
+        if !self.replaying.is_empty() {
             if permit.again {
                 self.pump_replay(out);
             }
@@ -179,14 +176,15 @@ impl Redirects {
     /// In order, stopping at the first that overlaps one whose repetition is unanswered.
     fn pump_replay(&mut self, out: &mut Vec<Wire>) {
         let mut flying: Vec<(u64, u64)> = Vec::new();
-        for k in self.kept.values_mut().filter(|k| k.replay != Replay::No) {
+        for number in &self.replaying {
+            let Some(k) = self.kept.get_mut(number) else { continue };
             let span = (k.wire.at, k.wire.at + u64::from(k.wire.len));
             let clash = flying.iter().any(|f| f.0 < span.1 && span.0 < f.1);
-            if k.replay == Replay::Due {
+            if !k.repeated {
                 if clash || flying.len() >= REPLAY_WINDOW {
                     return;
                 }
-                k.replay = Replay::Sent;
+                k.repeated = true;
                 out.push(k.wire);
             }
             flying.push(span);
@@ -199,7 +197,7 @@ impl Redirects {
             p.progress = Progress::Queued;
             self.queued.insert(io);
         } else if let Some(k) = self.kept_by_io.get(&io).and_then(|n| self.kept.get_mut(n)) {
-            k.replay = Replay::Due;
+            k.repeated = false;
         }
     }
 
@@ -211,8 +209,10 @@ impl Redirects {
                 self.queued.insert(*io);
             }
         }
-        for k in self.kept.values_mut().filter(|k| k.replay == Replay::Sent) {
-            k.replay = Replay::Due;
+        for number in &self.replaying {
+            if let Some(k) = self.kept.get_mut(number) {
+                k.repeated = false;
+            }
         }
     }
 
@@ -225,7 +225,7 @@ impl Redirects {
         let mut lost = Vec::new();
         for (number, k) in self.kept.iter_mut().filter(|(_, k)| k.verifier != now) {
             if k.exclusive {
-                k.replay = Replay::Due;
+                self.replaying.insert(*number);
             } else if (k.verifier.epoch, k.verifier.boot) == (now.epoch, now.boot) {
                 lost.push(*number);
             } else {
@@ -267,11 +267,12 @@ impl Redirects {
         self.answered += 1;
         self.kept_bytes += u64::from(wire.len);
         self.kept_by_io.insert(wire.io, self.answered);
-        self.kept.insert(self.answered, Kept { wire, exclusive, verifier, replay: Replay::No });
+        self.kept.insert(self.answered, Kept { wire, exclusive, verifier, repeated: false });
     }
 
     /// A repetition counts as a new write: a flush sent before it does not cover it.
     fn replayed(&mut self, number: u64, verifier: Verifier) {
+        self.replaying.remove(&number);
         if let Some(k) = self.kept.remove(&number) {
             self.kept_bytes -= u64::from(k.wire.len);
             self.kept_by_io.remove(&k.wire.io);
@@ -281,7 +282,7 @@ impl Redirects {
 
     /// `false` if a write that was answered before the flush is not of its history.
     fn flushed(&mut self, covers: u64, out: &mut Vec<Effect>) -> bool {
-        if self.kept.range(..=covers).any(|(_, k)| k.replay != Replay::No) {
+        if self.replaying.range(..=covers).next().is_some() {
             return false;
         }
         let rest = self.kept.split_off(&(covers + 1));
@@ -334,6 +335,7 @@ impl Redirects {
     }
 
     fn lose(&mut self, number: u64, out: &mut Vec<Effect>) {
+        self.replaying.remove(&number);
         if let Some(k) = self.kept.remove(&number) {
             self.kept_bytes -= u64::from(k.wire.len);
             self.kept_by_io.remove(&k.wire.io);

@@ -144,7 +144,10 @@ impl Coord {
         session.conn = Some(conn);
         let fence_gen = session.fence_gen;
         let may_come_back = session.path == Path::Direct;
-        debug_assert!(may_come_back || !session.has_guards_below(session.bind), "invariant 5");
+        debug_assert!(
+            may_come_back || !session.has_guards_below(session.bind) || !self.rules.has(Rule::BindCancelsOlder),
+            "invariant 5"
+        );
         self.came_back(client);
         let answer = BindAnswer::Bound {
             epoch: self.config.epoch,

@@ -149,7 +149,7 @@ pub enum Event {
         /// What came of it.
         done: StoreDone,
     },
-    /// The store failed or its latch is tripped: nothing may be acknowledged any more.
+    /// The store failed: nothing may be acknowledged any more, and office is to be given up.
     StoreFailed,
     /// A callback was answered, or its connection broke (`None`).
     CallbackDone {
@@ -390,6 +390,8 @@ pub enum Report {
     },
     /// Grace is over: everything is served again.
     GraceEnded,
+    /// The store failed: this reign serves nobody any more. Whoever holds office should give it up.
+    StoreFailed,
     /// A client is being evicted.
     Evicting {
         /// Who.

@@ -95,7 +95,7 @@ impl Coord {
                     session.fence_gen = fence_gen;
                     session.path = Path::Redirected;
                 }
-                let op = self.new_op(Work::Evict(client));
+                let op = self.new_op(Work::Inherit);
                 self.store(op, StoreAsk::PathFenced { client, fence_gen });
             }
             Verdict::Out => {

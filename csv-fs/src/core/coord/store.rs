@@ -116,6 +116,7 @@ impl Coord {
                 self.work.remove(&op);
                 self.evict_stored(client);
             }
+            (Some(Work::Inherit), StoreDone::Done) => drop(self.work.remove(&op)),
             (Some(Work::Reap(ino)), StoreDone::Reaped { more }) => {
                 let ino = *ino;
                 self.reaped(op, ino, more);

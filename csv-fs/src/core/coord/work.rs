@@ -17,6 +17,8 @@ pub(super) enum Work {
     Bind(Box<BindWork>),
     /// A step of an eviction in the store.
     Evict(ClientId),
+    /// A path fence of the takeover on its way into the store.
+    Inherit,
     /// The freeing of an orphan.
     Reap(InodeNo),
     /// The freeing of what a truncation cut off.

@@ -388,7 +388,10 @@ impl Office {
 
     pub(super) fn on_own_slot_via(&mut self, nexus: u16, slot: Option<SlotView>, out: &mut Vec<Effect>) {
         let Some(life) = self.life() else { return };
-        let mine = |s: SlotView| s.incarnation == life.client.incarnation && s.fence_gen <= life.granted;
+        // What ended before an answer cannot come back over this nexus; the client's own gate stays shut until its
+        // generation is granted, but an office held here needs the path to its store.
+        let may = life.granted.max(life.answered);
+        let mine = |s: SlotView| s.incarnation == life.client.incarnation && s.fence_gen <= may;
         out.push(match slot {
             Some(slot) if mine(slot) => Effect::NexusGood { nexus, fence_gen: slot.fence_gen },
             _ => Effect::NexusRefused { nexus },

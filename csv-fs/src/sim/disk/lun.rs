@@ -7,7 +7,7 @@ use block::shared::NodeId;
 
 use super::{Block, Req, Res, Write};
 use crate::core::office::{CawResult, FenceStep, Key, LeaseView, ScsiResult, Sight, SlotView};
-use crate::sim::oracle::Value;
+use crate::sim::oracle::{Invariant, Value};
 use crate::sim::store::{Note, State};
 use crate::sim::world::World;
 use crate::types::*;
@@ -79,13 +79,13 @@ impl World {
                 Res::Done
             }
             Req::MetaOpen { epoch } => {
-                self.oracle.store_opened(epoch);
+                self.oracle.store_opened(epoch, n);
                 let store = Rc::clone(&self.disk.lun.store);
                 self.oracle.names_are(|name| store.names.contains_key(name));
                 Res::Store(store)
             }
             Req::MetaCommit { epoch, state, notes } => {
-                self.oracle.pages_land(epoch);
+                self.oracle.pages_land(epoch, n);
                 self.disk.lun.store = state;
                 self.notes(&notes);
                 Res::Done
@@ -121,10 +121,15 @@ impl World {
         self.trace(|| format!("{client}: evicted, committed"));
         self.coverage.count("oracle", "evicted");
         let now = self.now;
+        if self.faults == 0 {
+            let what = format!("{client} is evicted although nothing went wrong");
+            self.oracle.fail(Invariant::AsIfNothingHappened, what);
+        }
         self.oracle.evicted(client, now);
         let store = Rc::clone(&self.disk.lun.store);
         let size = |ino: InodeNo| store.inodes.get(&ino).map(|i| i.size);
-        self.oracle.uncommitted_is_undone(client, now, |ino, block| store.mapped(ino, block), size);
+        let mapped = |ino: InodeNo, block: u64| store.mapped(ino, block);
+        self.oracle.uncommitted_is_undone(client, now, mapped, size);
     }
 
     fn scsi_step(&mut self, n: NodeId, step: FenceStep) -> ScsiResult {

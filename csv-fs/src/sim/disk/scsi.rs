@@ -18,7 +18,9 @@ use crate::types::ClientId;
 pub(in crate::sim) enum NexusState {
     /// No session.
     Down,
-    /// Logged in; whether it may carry data is not known, or it may not.
+    /// Logged in, its registration on the way.
+    Registering,
+    /// Registered; it may not carry data.
     Up,
     /// It may carry data.
     Good,
@@ -59,7 +61,9 @@ impl World {
         };
         let fits = |x: &u16| {
             let state = self.disk.nexuses[&(n, *x)].state;
-            named.is_none_or(|w| w == *x) && (state == NexusState::Good || !data && state == NexusState::Up)
+            let up = state == NexusState::Good || !data && state == NexusState::Up;
+            let registers = named == Some(*x) && state != NexusState::Down;
+            named.is_none_or(|w| w == *x) && (up || registers)
         };
         let Some(nexus) = self.nexus_numbers(n).into_iter().find(fits) else { return false };
         let session = self.disk.nexuses[&(n, nexus)].session;
@@ -115,7 +119,7 @@ impl World {
             return;
         }
         x.session += 1;
-        x.state = NexusState::Up;
+        x.state = if client.is_none() { NexusState::Up } else { NexusState::Registering };
         if client.is_none() {
             let nobody = ClientId { node: n, incarnation: Incarnation(0) };
             self.disk.lun.keys.insert((n, nexus), Key::new(9, nobody, nexus));

@@ -78,3 +78,34 @@ async fn d33_a_caller_without_a_coordinator_can_be_interrupted() {
     let result = tokio::time::timeout(SOON, call).await.expect("in time").unwrap();
     assert_eq!(result, Err(crate::client::session::Errno(crate::client::session::EINTR)));
 }
+
+/// What a node held exclusively when it was evicted is lost aloud; its other handles go on in the next life.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d34_after_an_eviction_handles_that_lost_something_fail_and_others_go_on() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node(1);
+    let kept = node.create("kept").await;
+    node.write(&kept, 0, &[5; 4096]).await;
+    node.fsync(&kept).await;
+    node.path.let_everything_go().await;
+    let lost = node.create("lost").await;
+    node.write(&lost, 0, &[6; 4096]).await;
+    cluster.evict(1);
+    let mut ended = node.session.ended();
+    let ended = loop {
+        // The client learns of it with its next call.
+        let _ = node.session.call(&crate::client::session::Caller::patient(), Request::Statfs).await;
+        if let Some(ended) = ended.borrow_and_update().clone() {
+            break ended;
+        }
+    };
+    assert_eq!(ended.poisoned, vec![lost.handle]);
+    assert!(node.try_write(&lost, 0, &[7; 4096]).await.is_err());
+    cluster.rebirth(&node, 1).await;
+    assert_eq!(node.read(&kept, 0, 4096).await, [5; 4096]);
+    node.write(&kept, 0, &[8; 4096]).await;
+    assert!(node.path.read(&lost, 0, 4096).await.is_err(), "until it is closed");
+    let again = node.open(lost.ino()).await;
+    assert_eq!(node.read(&again, 0, 4096).await, b"", "what was never committed is not there");
+    assert!(node.events.lock().iter().any(|e| *e == ClientEvent::Poisoned { handles: vec![lost.handle] }));
+}

@@ -32,6 +32,7 @@ impl Rng {
 
 const MAX: u64 = 200_000;
 
+// long: one seed is one story, read from top to bottom: set-up, steps, comparison.
 async fn run(seed: u64, nodes: u8, steps: u64, faults: bool) {
     let cluster = Cluster::new().await;
     let nodes: Vec<Node> = (1..=nodes).map(|n| cluster.node(n)).collect();

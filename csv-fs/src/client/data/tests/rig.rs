@@ -166,6 +166,19 @@ impl Cluster {
         }
     }
 
+    /// The client of that node is said to be dead.
+    pub(crate) fn evict(&self, node: u8) {
+        self.serving.lock().as_ref().unwrap().coordinator.client_dead(client_id(node));
+    }
+
+    /// The next life of an evicted client.
+    pub(crate) async fn rebirth(&self, node: &Node, number: u8) {
+        let next = ClientId { incarnation: Incarnation(8), ..client_id(number) };
+        let fence_gen = self.office.fence_gen(next.node);
+        self.office.slot(next, fence_gen).await;
+        node.session.reborn(next, fence_gen);
+    }
+
     pub(crate) fn metrics(&self) -> Arc<crate::coordinator::Metrics> {
         self.serving.lock().as_ref().unwrap().coordinator.metrics()
     }

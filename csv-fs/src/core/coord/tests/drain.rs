@@ -50,7 +50,8 @@ fn g82_after_the_store_failed_nothing_is_acknowledged_not_even_what_it_may_have_
     let (tag, effects) = w.call(a, mkdir("d"));
     let op = store_op(&effects);
     let stale = Answer::StaleEpoch { hint: None };
-    assert_eq!(w.event(Event::StoreFailed), [Effect::Answer { tag, answer: stale }, Effect::Drained]);
+    let said = w.event(Event::StoreFailed);
+    assert_eq!(said, [Effect::Report(Report::StoreFailed), Effect::Answer { tag, answer: stale }, Effect::Drained]);
     let answer = Answer::Ok(Reply::Created { attr: attr(InodeNo(60), 0), opened: false });
     assert_eq!(w.event(Event::StoreDone { op, done: stored(answer) }), []);
     assert_eq!(w.coord.next_deadline(), None);

@@ -2,7 +2,7 @@
 
 use super::lab::{Lab, node};
 use crate::core::office::*;
-use crate::core::rules::{Rule, Rules};
+use crate::core::rules::Rules;
 use block::shared::Epoch;
 
 #[test]
@@ -213,10 +213,4 @@ fn a_proof_of_one_reign_says_nothing_of_a_later_reign_of_the_same_client() {
     let mut lab = a_fenced_client_reigns_again(Rules::all());
     lab.run_for(5000);
     assert_eq!(lab.coordinators(), [3]);
-}
-
-#[test]
-fn without_its_rule_an_old_proof_makes_a_second_coordinator() {
-    let lab = a_fenced_client_reigns_again(Rules::without(Rule::ProofOfOneReign));
-    assert_eq!(lab.coordinators().len(), 2);
 }

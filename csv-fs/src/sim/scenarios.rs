@@ -1,0 +1,55 @@
+//! The interleavings that must be there by name: each is scripted, and each must be harmless with every rule in force.
+//! With the rule taken out that it was written for, an oracle speaks.
+
+mod fabric;
+mod fences;
+mod rights;
+mod script;
+
+use super::run::{Outcome, guarded};
+use super::world::Setup;
+use crate::core::rules::{Rule, Rules};
+
+use script::Script;
+
+/// A scripted interleaving.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// Its name: what happens.
+    pub name: &'static str,
+    /// The rule that keeps it harmless; `None` if several do.
+    pub rule: Option<Rule>,
+    nodes: u8,
+    scsi: bool,
+    nexuses: u16,
+    script: fn(&mut Script<'_>),
+}
+
+/// All of them.
+pub const SCENARIOS: &[Scenario] = &[
+    fences::PAUSED_COORDINATOR,
+    fabric::RESIGNATION,
+    fabric::STUCK_WRITE,
+    fabric::BROKEN_CONNECTION,
+    fabric::RETURN_UNDER_A_WRITE,
+    fabric::WAY_BACK,
+    fences::HALF_EVICTED,
+    fences::REASSERTED_AFTER_EVICTION,
+    fences::TWO_TAKEOVERS,
+    fences::LOST_CAW,
+    fences::LATE_FENCER,
+    fences::REGISTERS_AGAIN,
+    fences::ANSWERED_TOO_SOON,
+    rights::RING_OF_RECALLS,
+    rights::HUNG_PATH,
+    rights::FREED_TOO_SOON,
+    rights::ANSWER_LOST,
+    rights::RESENT_TOO_SOON,
+];
+
+/// Runs a scenario; `seed` moves the small delays about.
+pub fn run_scenario(scenario: &Scenario, seed: u64, rules: Rules, loud: bool) -> Outcome {
+    let Scenario { nodes, scsi, nexuses, .. } = *scenario;
+    let setup = Setup { seed, nodes, scsi, nexuses, rules, blocks: 120, loud };
+    guarded(setup, |sim| (scenario.script)(&mut Script::new(sim)))
+}

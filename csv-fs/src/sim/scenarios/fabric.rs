@@ -1,0 +1,141 @@
+//! Writes that are still on their way when something is given away.
+
+use super::Scenario;
+use super::script::{Script, is_bound, node, route};
+use crate::core::client::{Event, Route};
+use crate::core::rules::Rule;
+use crate::sim::app::{Op, file};
+use crate::sim::world::MS;
+
+/// The coordinator resigns in favour of another while a page write of its own sticks in the fabric.
+pub(super) const RESIGNATION: Scenario = Scenario {
+    name: "the resignation with a page write in the fabric",
+    rule: Some(Rule::DrainBeforeResign),
+    nodes: 3,
+    scsi: false,
+    nexuses: 1,
+    script: |s| {
+        s.begin(1);
+        s.fault("pages stick", |w| {
+            w.disk.stick_for = Some(2500 * MS);
+            w.disk.stick_pages.insert(node(1), 1);
+        });
+        let made = s.op(2, Op::Private { unlink: false });
+        s.until(2000, "the page is on its way", |w| w.disk.pages_flying(node(1)));
+        s.run(5);
+        s.fault("move", |w| w.resign(node(1), Some(node(3))));
+        s.ends(&made, 30_000, "the creation is acknowledged");
+        s.heals(&[]);
+    },
+};
+
+/// A direct write times out and sticks; its twin is executed by redirection, a newer write follows; the old one lands.
+pub(super) const STUCK_WRITE: Scenario = Scenario {
+    name: "the stuck write that lands on top of newer redirected ones",
+    rule: Some(Rule::AbortBeforeRedirect),
+    nodes: 3,
+    scsi: false,
+    nexuses: 1,
+    script: |s| {
+        s.begin(1);
+        let block = Op::Write(file(0), 1);
+        s.does(2, block);
+        s.fault("writes stick", |w| {
+            w.disk.stick_for = Some(4000 * MS);
+            w.disk.stick_data.insert(node(2), 1);
+        });
+        let first = s.op(2, block);
+        s.ends(&first, 30_000, "the stuck write is acknowledged");
+        s.does(2, block);
+        s.run(5000);
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+};
+
+/// A redirected write waits at the coordinator's disk when the client's connection breaks; it binds anew and resends.
+pub(super) const BROKEN_CONNECTION: Scenario = Scenario {
+    name: "the redirected write queued on a broken connection",
+    rule: Some(Rule::BindCancelsOlder),
+    nodes: 3,
+    scsi: false,
+    nexuses: 1,
+    script: |s| {
+        s.begin(1);
+        let block = Op::Write(file(0), 1);
+        s.does(2, block);
+        redirect(s, true);
+        s.fault("writes stick", |w| {
+            w.disk.stick_for = Some(400 * MS);
+            w.disk.stick_data.insert(node(1), 1);
+        });
+        let first = s.op(2, block);
+        s.until(2000, "the write is on its way", |w| w.disk.writes_flying(node(1)));
+        s.fault("connection reset", |w| {
+            let of_two = |c: &u64| w.net.conn(*c).is_some_and(|c| c.client == node(2));
+            if let Some(conn) = w.net.open().into_iter().find(of_two) {
+                w.break_conn(conn, 5 * MS);
+            }
+        });
+        s.ends(&first, 20_000, "the redirected write is acknowledged");
+        s.does(2, block);
+        s.run(1000);
+        redirect(s, false);
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+};
+
+fn redirect(s: &mut Script<'_>, on: bool) {
+    s.world(|w| w.client(node(2), Event::Forced { redirect: on }));
+    if on {
+        s.until(5000, "node 2 is redirected", |w| route(w, node(2)) == Some(Route::BlockRedirected));
+    }
+}
+
+/// A layout is recalled while a write under it is on its way.
+pub(super) const RETURN_UNDER_A_WRITE: Scenario = Scenario {
+    name: "the recall that meets a write on its way",
+    rule: Some(Rule::DrainBeforeReturn),
+    nodes: 3,
+    scsi: false,
+    nexuses: 1,
+    script: |s| {
+        s.begin(1);
+        s.does(2, Op::WriteHalf(file(0), 1, 0));
+        s.fault("writes stick", |w| {
+            w.disk.stick_for = Some(300 * MS);
+            w.disk.stick_data.insert(node(2), 1);
+        });
+        let slow = s.op(2, Op::Write(file(0), 1));
+        s.until(2000, "the write is on its way", |w| w.disk.writes_flying(node(2)));
+        let other = s.op(3, Op::WriteHalf(file(0), 1, 1));
+        s.ends(&slow, 20_000, "the slow write ends");
+        s.ends(&other, 20_000, "the other node's write ends");
+        s.run(500);
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+};
+
+/// The path is good again while a redirected write has not reached the coordinator yet.
+pub(super) const WAY_BACK: Scenario = Scenario {
+    name: "the way back while a redirected write is on the wire",
+    rule: Some(Rule::DrainBeforePathBack),
+    nodes: 3,
+    scsi: false,
+    nexuses: 1,
+    script: |s| {
+        s.begin(1);
+        let block = Op::Write(file(0), 1);
+        s.does(2, block);
+        redirect(s, true);
+        s.fault("slow link", |w| {
+            w.net.slow.insert((node(2), node(1)), 3000 * MS);
+        });
+        let late = s.op(2, block);
+        s.run(1);
+        s.world(|w| w.net.slow.clear());
+        redirect(s, false);
+        s.ends(&late, 20_000, "the redirected write ends");
+        s.until(20_000, "node 2 is direct again", |w| is_bound(w, node(2)) && route(w, node(2)) == Some(Route::Direct));
+        s.heals(&[block, Op::Read(file(0), 1)]);
+    },
+};

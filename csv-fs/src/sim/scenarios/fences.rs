@@ -1,0 +1,196 @@
+//! Fences, takeovers, and who comes back from them.
+
+use block::shared::NodeId;
+
+use super::Scenario;
+use super::script::{is_bound, node};
+use crate::core::coord::{self, DurableState};
+use crate::core::rules::Rule;
+use crate::sim::app::{Op, file};
+use crate::sim::world::{MS, World};
+
+const SCRIPT: Scenario = Scenario { name: "", rule: None, nodes: 3, scsi: false, nexuses: 1, script: |_| {} };
+
+/// A coordinator is paused with a page write in the fabric; the others must not take over before that has landed.
+pub(super) const PAUSED_COORDINATOR: Scenario = Scenario {
+    name: "the paused coordinator with a page write in the fabric",
+    rule: Some(Rule::FenceBeforeLease),
+    script: |s| {
+        s.begin(1);
+        s.fault("pages stick", |w| {
+            w.disk.stick_for = Some(9000 * MS);
+            w.disk.stick_pages.insert(node(1), 1);
+        });
+        let made = s.op(2, Op::Private { unlink: false });
+        s.until(2000, "the page is on its way", |w| w.disk.pages_flying(node(1)));
+        s.fault("pause", |w| w.pause(node(1), false));
+        s.ends(&made, 40_000, "the creation is acknowledged");
+        s.run(3000);
+        s.heals(&[]);
+    },
+    ..SCRIPT
+};
+
+/// The eviction of a paused client has begun, and its fence may be done; then the coordinator dies.
+pub(super) const HALF_EVICTED: Scenario = Scenario {
+    name: "fenced but not yet evicted when the coordinator dies",
+    rule: Some(Rule::FinishEvicting),
+    nodes: 4,
+    scsi: true,
+    script: |s| {
+        s.begin(1);
+        s.does(2, Op::WriteHalf(file(0), 1, 0));
+        s.fault("virtual machine pause", |w| w.pause(node(2), true));
+        let other = s.op(3, Op::WriteHalf(file(0), 1, 1));
+        s.until(20_000, "the eviction has begun", |w| begun(w, node(2)));
+        s.fault("kill coordinator", |w| w.kill(node(1)));
+        s.ends(&other, 40_000, "the other node's write ends");
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+    ..SCRIPT
+};
+
+fn begun(w: &World, n: NodeId) -> bool {
+    w.disk.lun.store.sessions.iter().any(|(c, row)| c.node == n && row.state == DurableState::Evicting)
+}
+
+/// A paused client is evicted, what it held is used by another and given back; it goes on and claims it.
+pub(super) const REASSERTED_AFTER_EVICTION: Scenario = Scenario {
+    name: "the evicted client that re-asserts what it held",
+    rule: Some(Rule::ReassertBySessionTable),
+    scsi: true,
+    script: |s| {
+        s.begin(1);
+        s.does(2, Op::WriteHalf(file(0), 1, 0));
+        s.fault("virtual machine pause", |w| w.pause(node(2), true));
+        s.does(3, Op::WriteHalf(file(0), 1, 1));
+        let back: Vec<_> = s.world(|w| {
+            let layouts = w.shell(node(3)).map(|shell| shell.layouts.keys().copied().collect()).unwrap_or_default();
+            let back: Vec<crate::types::LayoutId> = layouts;
+            back.iter().for_each(|l| w.client(node(3), crate::core::client::Event::GiveBack { layout: *l }));
+            back
+        });
+        s.until(5000, "they are back", move |w| {
+            let held = &w.nodes[&node(3)].proc.as_ref().and_then(|p| p.client.as_ref()).map(|c| &c.layouts);
+            held.is_some_and(|h| back.iter().all(|l| !h.contains_key(l)))
+        });
+        let late = s.op(2, Op::WriteHalf(file(0), 1, 0));
+        s.world(|w| w.resume(node(2)));
+        s.ends(&late, 30_000, "the late write ends, however it ends");
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+    ..SCRIPT
+};
+
+/// Two coordinators are killed, one after the other, before a client could re-assert to the first successor.
+pub(super) const TWO_TAKEOVERS: Scenario = Scenario {
+    name: "two takeovers in a row before a client re-asserted",
+    nodes: 5,
+    script: |s| {
+        s.begin(1);
+        s.does(5, Op::WriteHalf(file(0), 1, 0));
+        s.does(5, Op::Append(file(2)));
+        let five = s.who(5);
+        s.fault("pause", |w| w.pause(node(5), false));
+        s.fault("kill coordinator", |w| w.kill(node(1)));
+        s.until(10_000, "a successor takes office", |w| w.coordinators().iter().any(|n| *n != node(1)));
+        let second = s.world(|w| w.coordinators().first().copied()).unwrap_or(node(2));
+        s.run(20);
+        s.fault("kill coordinator", |w| w.kill(second));
+        s.until(10_000, "another takes office", move |w| w.coordinators().iter().any(|n| *n != second));
+        s.world(|w| w.resume(node(5)));
+        s.until(10_000, "node 5 is bound", |w| is_bound(w, node(5)));
+        s.does(5, Op::Append(file(2)));
+        s.not_evicted(5, five);
+        s.heals(&[Op::Read(file(0), 1), Op::Read(file(2), 1), Op::Stat(file(2))]);
+    },
+    ..SCRIPT
+};
+
+/// The answer to the lease's compare-and-write is lost, and the write itself lands much later; others want office too.
+pub(super) const LOST_CAW: Scenario = Scenario {
+    name: "a lost CAW reply and its hedge",
+    rule: Some(Rule::LostCawIsUnsettled),
+    nodes: 4,
+    scsi: true,
+    nexuses: 2,
+    script: |s| {
+        s.begin(4);
+        s.fault("caw lost", |w| {
+            w.disk.stick_for = Some(4000 * MS);
+            for n in 1..=3 {
+                w.disk.lose_lease.insert(node(n), vec![true]);
+            }
+        });
+        s.fault("kill coordinator", |w| w.kill(node(4)));
+        s.until(30_000, "somebody takes office", |w| !w.coordinators().is_empty());
+        s.run(6000);
+        s.world(|w| w.disk.lose_lease.clear());
+        s.heals(&[Op::Write(file(0), 1)]);
+    },
+};
+
+/// A fence of one life of a node arrives when its next life has registered.
+pub(super) const LATE_FENCER: Scenario = Scenario {
+    name: "a late fencer against a rejoined node",
+    rule: Some(Rule::FenceNamesIncarnation),
+    script: |s| {
+        s.begin(1);
+        s.does(2, Op::WriteHalf(file(0), 1, 0));
+        s.fault("kill", |w| w.kill(node(2)));
+        s.run(3);
+        s.world(|w| w.start(node(2)));
+        s.until(5000, "node 2 has its next life", |w| w.client_is(node(2)).is_some());
+        let next = s.who(2);
+        s.until(20_000, "its next life is bound", |w| is_bound(w, node(2)));
+        s.does(2, Op::WriteHalf(file(0), 1, 0));
+        s.not_evicted(2, next);
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+    ..SCRIPT
+};
+
+/// A node's nexus was down while it was evicted; it comes back, registers, and has a write in its queue.
+pub(super) const REGISTERS_AGAIN: Scenario = Scenario {
+    name: "the victim that registers again",
+    rule: Some(Rule::RegisterThenReadSlot),
+    scsi: true,
+    script: |s| {
+        s.begin(1);
+        s.does(2, Op::WriteHalf(file(0), 1, 0));
+        s.fault("session breaks", |w| w.session_breaks(node(2), 0, 40));
+        s.fault("virtual machine pause", |w| w.pause(node(2), true));
+        s.does(3, Op::WriteHalf(file(0), 1, 1));
+        let late = s.op(2, Op::Write(file(0), 1));
+        s.world(|w| w.resume(node(2)));
+        s.ends(&late, 30_000, "the late write ends, however it ends");
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+    ..SCRIPT
+};
+
+/// A client with a write in the fabric is asked whether it has stopped.
+pub(super) const ANSWERED_TOO_SOON: Scenario = Scenario {
+    name: "the victim that is asked with a write in the fabric",
+    rule: Some(Rule::AnswerNeedsNothingInFlight),
+    script: |s| {
+        s.begin(1);
+        s.does(2, Op::WriteHalf(file(0), 1, 0));
+        let two = s.who(2);
+        s.fault("writes stick", |w| {
+            w.disk.stick_for = Some(4000 * MS);
+            w.disk.stick_data.insert(node(2), 1);
+        });
+        let stuck = s.op(2, Op::Write(file(0), 1));
+        s.until(2000, "the write is on its way", |w| w.disk.writes_flying(node(2)));
+        s.world(|w| {
+            if let Some(client) = two {
+                w.coord(node(1), coord::Event::ClientDead { client });
+            }
+        });
+        s.run(8000);
+        drop(stuck);
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+    ..SCRIPT
+};

@@ -1,0 +1,36 @@
+//! The program as its users meet it: commands, daemons, volumes on real files, real mounts. Every daemon is a process
+//! of the program under test, ended by its identity; nothing here touches a mount without a time limit.
+#![forbid(unsafe_code)]
+
+#[path = "it/appends.rs"]
+mod appends;
+#[path = "it/commands.rs"]
+mod commands;
+#[path = "it/data.rs"]
+mod data;
+#[path = "it/demo.rs"]
+mod demo;
+#[path = "it/disks.rs"]
+mod disks;
+#[path = "it/fixture.rs"]
+mod fixture;
+#[path = "it/listing.rs"]
+mod listing;
+#[path = "it/mounts.rs"]
+mod mounts;
+#[path = "it/names.rs"]
+mod names;
+#[path = "it/nodes.rs"]
+mod nodes;
+#[path = "it/office.rs"]
+mod office;
+#[path = "it/refusals.rs"]
+mod refusals;
+#[path = "it/routes.rs"]
+mod routes;
+#[path = "it/shared.rs"]
+mod shared;
+#[path = "it/silence.rs"]
+mod silence;
+#[path = "it/stuck_write.rs"]
+mod stuck_write;

@@ -1,0 +1,75 @@
+//! Commands without a daemon: codes, sentences, JSON.
+
+use std::fs;
+
+use crate::fixture::{Cluster, path, run};
+
+#[test]
+fn a_command_without_a_daemon_says_how_to_start_one_and_exits_3() {
+    let ended = run(&["--socket", "/nonexistent/api.sock", "status"]);
+    ended.expect(3, &["No daemon runs here", "/nonexistent/api.sock", "shorefast daemon"]);
+    assert!(ended.out.is_empty(), "{ended:?}");
+}
+
+#[test]
+fn a_failure_is_json_when_json_is_asked_for() {
+    let ended = run(&["--json", "--socket", "/nonexistent/api.sock", "volume", "list"]);
+    let said: serde_json::Value = serde_json::from_str(&ended.err).expect("one object");
+    assert_eq!((ended.code, &said["schema"], &said["error"]["kind"]), (3, &1.into(), &"not-found".into()));
+    assert!(said["error"]["next"].as_str().is_some_and(|next| !next.is_empty()));
+}
+
+#[test]
+fn what_is_no_command_exits_2_and_help_exits_0() {
+    run(&["frobnicate"]).expect(2, &["frobnicate"]);
+    run(&["volume", "create", "v"]).expect(2, &["--disk"]);
+    run(&["volume", "move", "v", "--to", "node-99"]).expect(2, &["1 to 64"]);
+    run(&["--help"]).expect(0, &["demo", "volume", "status"]);
+    run(&["--version"]).expect(0, &[env!("CARGO_PKG_VERSION")]);
+}
+
+#[test]
+fn children_of_the_demo_are_not_in_the_help() {
+    assert!(!run(&["--help"]).out.contains("demo-"));
+}
+
+#[test]
+fn a_configuration_with_an_unknown_key_exits_2_with_file_line_and_key() {
+    let cluster = Cluster::new(1);
+    cluster.configure(1, "colour = \"blue\"\n");
+    let config = cluster.config(1);
+    run(&["daemon", "--config", &config]).expect(2, &[&format!("{config}, line 8"), "`colour`"]);
+}
+
+#[test]
+fn a_fault_device_without_debug_exits_2() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = dir.path().join("c.toml");
+    fs::write(&config, "fault_device = true\n").expect("writes");
+    run(&["daemon", "--config", path(&config)]).expect(2, &["line 1", "debug = true"]);
+}
+
+#[test]
+fn a_daemon_without_its_bundle_or_configuration_exits_3() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = dir.path().join("c.toml");
+    run(&["daemon", "--config", path(&config)]).expect(3, &["init --bundle"]);
+    fs::write(&config, format!("bundle = \"{}/none\"\n", dir.path().display())).expect("writes");
+    run(&["daemon", "--config", path(&config)]).expect(3, &["bundle", "init --cluster"]);
+}
+
+#[test]
+fn a_bundle_is_installed_and_never_overwritten_by_another() {
+    let cluster = Cluster::new(2);
+    let etc = cluster.dir.join("etc");
+    let install = |n: usize| run(&["init", "--bundle", path(&cluster.bundle(n)), "--etc", path(&etc)]);
+    install(1).expect(0, &["node-1 of cluster test", "shorefast daemon --config"]);
+    install(2).expect(4, &["holds another bundle"]);
+}
+
+#[test]
+fn a_demo_that_is_not_there_cannot_be_stopped_and_exits_3() {
+    let dir = tempfile::tempdir().expect("a folder");
+    run(&["demo", "--stop", path(dir.path())]).expect(3, &["no demo"]);
+    assert!(dir.path().exists());
+}

@@ -1,0 +1,112 @@
+//! The demo's end: whatever stops it, no process, no mount and no folder is left.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::fixture::{PROGRAM, can_mount, mounts_below, path, run, until};
+
+/// A demo that was started; what it left goes with this value.
+struct Demo {
+    dir: PathBuf,
+    process: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Demo {
+    fn start(more: &[&str]) -> Demo {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path().join("demo");
+        let process = Command::new(PROGRAM)
+            .args(["-q", "demo", "--dir", path(&dir), "--report", path(&folder.path().join("report.html"))])
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program runs");
+        Demo { dir, process, folder }
+    }
+
+    /// Waits until all nodes have mounted the volume; the daemons' processes.
+    fn mounted(&mut self) -> Vec<u32> {
+        until("the demo's mounts", || {
+            assert_eq!(self.process.try_wait().expect("it is our child"), None, "the demo ended early");
+            mounts_below(&self.dir).len() == 3
+        });
+        daemons(&self.dir)
+    }
+
+    /// Waits for the end of its process.
+    fn ended(&mut self) -> Option<i32> {
+        let mut code = None;
+        until("the demo's end", || {
+            let status = self.process.try_wait().expect("it is our child");
+            code = status.and_then(|s| s.code());
+            status.is_some()
+        });
+        code
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        // While a test panics nothing more may panic.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if self.dir.exists() {
+            let _ = Command::new(PROGRAM).args(["demo", "--stop"]).arg(&self.dir).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+/// The daemons that a demo's record names.
+fn daemons(dir: &Path) -> Vec<u32> {
+    let record: Value = serde_json::from_slice(&fs::read(dir.join("demo.json")).expect("its record")).expect("JSON");
+    let nodes = record["nodes"].as_array().expect("a list").iter();
+    nodes.map(|n| u32::try_from(n["process"]["pid"].as_u64().expect("a process")).expect("small")).collect()
+}
+
+/// Whether a process lives that is this program, or was not waited for.
+fn lives(pid: u32) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(PROGRAM))
+}
+
+fn nothing_is_left(dir: &Path, pids: &[u32]) {
+    assert_eq!(pids.len(), 3);
+    for pid in pids {
+        assert!(!lives(*pid), "process {pid} was left");
+    }
+    assert_eq!(mounts_below(dir), Vec::<PathBuf>::new());
+    assert!(!dir.exists(), "its folder was left");
+}
+
+#[test]
+fn a_demo_that_is_interrupted_leaves_no_process_no_mount_and_no_folder() {
+    if !can_mount() {
+        return;
+    }
+    let mut demo = Demo::start(&[]);
+    let pids = demo.mounted();
+    assert!(pids.iter().all(|pid| lives(*pid)));
+    Command::new("kill").args(["-INT", &demo.process.id().to_string()]).status().expect("kill runs");
+    assert_eq!(demo.ended(), Some(1));
+    nothing_is_left(&demo.dir, &pids);
+    assert!(!demo.folder.path().join("report.html").exists());
+}
+
+#[test]
+fn a_demo_whose_own_process_was_killed_is_ended_by_stop() {
+    if !can_mount() {
+        return;
+    }
+    let mut demo = Demo::start(&["--keep"]);
+    let pids = demo.mounted();
+    demo.process.kill().expect("it is our child");
+    demo.process.wait().expect("it is our child");
+    assert!(pids.iter().all(|pid| lives(*pid)), "the daemons go on without it");
+    run(&["demo", "--stop", path(&demo.dir)]).expect(0, &["has ended"]);
+    nothing_is_left(&demo.dir, &pids);
+}

@@ -1,0 +1,92 @@
+//! Mounts: refused places, stale ones, and files that are there after a restart.
+
+use std::fs;
+use std::process::Command;
+
+use crate::fixture::{Cluster, can_mount, mounts_below, until, within};
+
+#[test]
+fn what_was_written_on_one_node_is_read_on_another_and_after_a_restart() {
+    if !can_mount() {
+        return;
+    }
+    let mut cluster = Cluster::new(2);
+    cluster.start(1);
+    cluster.start(2);
+    cluster.create_volume("v");
+    until("the mount on node 2", || cluster.is_mounted(2));
+    let (here, there) = (cluster.mount(1, "v").join("a"), cluster.mount(2, "v").join("a"));
+    within("the write", move || fs::write(here, "told once")).expect("writes");
+    let again = there.clone();
+    assert_eq!(within("the read", move || fs::read_to_string(there)).expect("reads"), "told once");
+    assert_eq!((cluster.stop(1), cluster.stop(2)), (0, 0), "{}\n{}", cluster.log(1), cluster.log(2));
+    assert_eq!(mounts_below(&cluster.dir), Vec::<std::path::PathBuf>::new());
+    cluster.start(2);
+    until("the mount after the restart", || cluster.is_mounted(2));
+    assert_eq!(within("the read", move || fs::read_to_string(again)).expect("reads"), "told once");
+}
+
+#[test]
+fn a_mount_point_that_is_not_empty_is_refused_and_named() {
+    if !can_mount() {
+        return;
+    }
+    let mut cluster = Cluster::new(1);
+    cluster.start(1);
+    let point = cluster.mount(1, "v");
+    fs::create_dir_all(&point).expect("a folder");
+    fs::write(point.join("precious"), "x").expect("writes");
+    let disk = cluster.disk("v.img", 2 << 30);
+    let create = ["volume", "create", "v", "--timing", "fast", "--disk", disk.to_str().expect("plain")];
+    let ended = cluster.ask(1, &create);
+    assert!(ended.code != 0 && format!("{}{}", ended.out, ended.err).contains("not empty"), "{ended:?}");
+    assert!(point.join("precious").exists() && mounts_below(&cluster.dir).is_empty());
+    fs::remove_file(point.join("precious")).expect("removes");
+    cluster.ask(1, &["volume", "mount", "v"]).expect(0, &[]);
+}
+
+#[test]
+fn a_mount_point_where_something_is_mounted_is_refused_and_named() {
+    if !can_mount() {
+        return;
+    }
+    let mut cluster = Cluster::new(1);
+    let point = cluster.mount(1, "v");
+    fs::create_dir_all(&point).expect("a folder");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&point).status().is_ok_and(|s| s.success());
+    if !mounted {
+        println!("skipped: nothing can be mounted here without being root");
+        return;
+    }
+    cluster.start(1);
+    let disk = cluster.disk("v.img", 2 << 30);
+    let ended = cluster.ask(1, &["volume", "create", "v", "--timing", "fast", "--disk", disk.to_str().expect("plain")]);
+    assert!(ended.code != 0 && format!("{}{}", ended.out, ended.err).contains("mounted"), "{ended:?}");
+    assert_eq!(mounts_below(&cluster.dir), [point]);
+}
+
+#[test]
+fn the_stale_mount_of_a_killed_daemon_is_cleaned_and_acknowledged_files_are_there() {
+    if !can_mount() {
+        return;
+    }
+    let mut cluster = Cluster::new(1);
+    cluster.start(1);
+    cluster.create_volume("v");
+    let file = cluster.mount(1, "v").join("kept");
+    let (to_write, to_read) = (file.clone(), file);
+    within("the write", move || {
+        let file = fs::File::create(to_write)?;
+        std::io::Write::write_all(&mut &file, b"stable")?;
+        file.sync_all()
+    })
+    .expect("writes and makes stable");
+    cluster.kill(1);
+    assert_eq!(mounts_below(&cluster.dir).len(), 1, "the dead mount should still be there");
+    cluster.start(1);
+    until("the new mount", || cluster.is_mounted(1));
+    let said = cluster.events(1);
+    assert!(said.iter().any(|(code, _)| code == "stale-mount-cleaned"), "{said:?}");
+    assert_eq!(within("the read", move || fs::read(to_read)).expect("reads"), b"stable");
+    assert_eq!(mounts_below(&cluster.dir).len(), 1);
+}

@@ -1,0 +1,65 @@
+//! What a volume refuses, and how.
+
+use std::fs::{self, File};
+use std::process::Command;
+
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fcntl_lock, flock, getxattr};
+use rustix::io::Errno;
+
+use crate::shared::Folder;
+
+#[test]
+fn locks_are_refused_with_enolck_and_said_once_in_an_event() {
+    let Some(folder) = Folder::new("locks") else { return };
+    folder.through(2, |dir| {
+        let file = File::create(dir.join("file")).expect("creates");
+        for _ in 0..3 {
+            assert_eq!(flock(&file, FlockOperation::NonBlockingLockExclusive), Err(Errno::NOLCK));
+            assert_eq!(flock(&file, FlockOperation::LockShared), Err(Errno::NOLCK));
+            assert_eq!(fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive), Err(Errno::NOLCK));
+        }
+    });
+    folder.cluster.until_event(2, "locks-unavailable", "ENOLCK");
+    let said = folder.cluster.events(2).into_iter().filter(|(code, _)| code == "locks-unavailable").count();
+    assert_eq!(said, 1);
+}
+
+#[test]
+fn attributes_holes_and_copies_that_are_not_there_yet_are_refused_and_not_forgotten_by_the_kernel() {
+    let Some(folder) = Folder::new("not-yet") else { return };
+    for n in [1, 2] {
+        folder.through(n, |dir| {
+            let path = dir.join("file");
+            fs::write(&path, "x").expect("writes");
+            let file = File::options().write(true).open(&path).expect("opens");
+            // Twice: an ENOSYS would be remembered and look different the second time.
+            for _ in 0..2 {
+                assert_eq!(getxattr(&path, c"user.colour", &mut [0_u8; 10]).err(), Some(Errno::OPNOTSUPP));
+                let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                assert_eq!(fallocate(&file, hole, 0, 4096), Err(Errno::OPNOTSUPP));
+            }
+        });
+    }
+}
+
+/// `mmap` for reading, as a child asks for it: its errno, 0 if it was granted.
+fn map(path: &std::path::Path, shared: bool) -> i32 {
+    // perl is part of every Debian; SYS_mmap, and MAP_SHARED or MAP_PRIVATE, of this machine's kernel.
+    let number = if cfg!(target_arch = "x86_64") { 9 } else { 222 };
+    let flags = if shared { 1 } else { 2 };
+    let script = format!(
+        "open F, '<', $ARGV[0] or exit 255; exit(syscall({number}, 0, 4096, 1, {flags}, fileno(F), 0) == -1 ? $!+0 : 0)"
+    );
+    let ended = Command::new("perl").args(["-e", &script]).arg(path).status().expect("perl runs");
+    ended.code().expect("it ends by itself")
+}
+
+#[test]
+fn a_shared_mapping_is_refused_with_enodev_and_a_private_one_is_granted() {
+    let Some(folder) = Folder::new("mapped") else { return };
+    folder.through(2, |dir| {
+        let path = dir.join("file");
+        fs::write(&path, vec![1; 4096]).expect("writes");
+        assert_eq!((map(&path, true), map(&path, false)), (Errno::NODEV.raw_os_error(), 0));
+    });
+}
