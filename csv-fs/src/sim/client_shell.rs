@@ -416,7 +416,7 @@ impl World {
                 Res::Conflict => Some(Reason::Fenced),
                 _ => None,
             };
-let sender = w.shell(n).and_then(|s| s.reads.remove(&number).or_else(|| s.others.remove(&number)));
+            let sender = w.shell(n).and_then(|s| s.reads.remove(&number).or_else(|| s.others.remove(&number)));
             if let (Some(reason), true) = (suspect, w.client_is(n) == who) {
                 w.client(n, Event::PathSuspect { reason });
             }

@@ -101,7 +101,10 @@ impl Oracle {
     pub(super) fn pages_land(&mut self, epoch: Epoch, node: NodeId) {
         let (last, by) = self.opened;
         if epoch < last || by != Some(node) {
-            let what = format!("pages of node {node}, epoch {} land after {by:?} opened the store in epoch {}", epoch.0, last.0);
+            let what = format!(
+                "pages of node {node}, epoch {} land after {by:?} opened the store in epoch {}",
+                epoch.0, last.0
+            );
             self.fail(Invariant::SingleWriter, what);
         }
     }

@@ -13,8 +13,8 @@ use super::disk::{self, Claim, Req, Res};
 use super::store::{Note, State};
 use super::world::{Core, MS, World, micros};
 use crate::core::coord::{
-    CallbackId, ConnId, Coord, CoordConfig, DurableSession, Effect, Event, EvictReason, Fate, Inherited, Limits, OpId, Report, SlotSeen,
-    StoreAsk, StoreDone, Tag,
+    CallbackId, ConnId, Coord, CoordConfig, DurableSession, Effect, Event, EvictReason, Fate, Inherited, Limits, OpId,
+    Report, SlotSeen, StoreAsk, StoreDone, Tag,
 };
 use crate::core::office::{self, Before, FencedEpoch, SlotView, Tell};
 use crate::proto::{
@@ -409,7 +409,8 @@ impl World {
     /// Callbacks over a connection that broke.
     pub(super) fn callbacks_break(&mut self, n: NodeId, conn: u64) {
         let Some(reign) = self.reign(n) else { return };
-        let over: Vec<CallbackId> = reign.callbacks.iter().filter(|(_, (c, _))| *c == conn).map(|(id, _)| *id).collect();
+        let over: Vec<CallbackId> =
+            reign.callbacks.iter().filter(|(_, (c, _))| *c == conn).map(|(id, _)| *id).collect();
         for id in over {
             self.callback_answered(n, id, None);
         }

@@ -125,7 +125,12 @@ fn stuck(w: &World) -> String {
         let Some(shell) = w.nodes[&n].proc.as_ref().and_then(|p| p.client.as_ref()) else { continue };
         let busy = shell.files.iter().filter(|(_, f)| f.committing || f.appending || !f.locked.is_empty());
         let busy: Vec<_> = busy.map(|(i, f)| (i.0, f.committing, f.appending, &f.locked)).collect();
-        text += &format!("; {}: load {:?}, files {busy:?}, free {}", shell.core.client(), shell.core.load(), w.disk.lun.store.free.len());
+        text += &format!(
+            "; {}: load {:?}, files {busy:?}, free {}",
+            shell.core.client(),
+            shell.core.load(),
+            w.disk.lun.store.free.len()
+        );
     }
     text
 }

@@ -238,7 +238,7 @@ impl Oracle {
         let mut places: Vec<_> = self.writes.iter().filter(|w| lost(w)).map(|w| w.place).collect();
         places.sort_unstable();
         places.dedup();
-// A file that is gone has nothing to undo; a block that lies elsewhere was written anew.
+        // A file that is gone has nothing to undo; a block that lies elsewhere was written anew.
         places.retain(|(ino, block, _)| size(*ino).is_some() && mapped(*ino, *block).is_none());
         for place in places {
             self.fell_back(place, Value::Zero, now);

@@ -111,7 +111,8 @@ impl<'a> Script<'a> {
     pub(super) fn heals(&mut self, read: &[Op]) {
         self.world(World::heal_all);
         self.until(60_000, "everybody is whole again", |w| {
-            w.coordinators().len() == 1 && w.nodes.keys().all(|n| is_bound(w, *n) && route(w, *n) == Some(Route::Direct))
+            w.coordinators().len() == 1
+                && w.nodes.keys().all(|n| is_bound(w, *n) && route(w, *n) == Some(Route::Direct))
         });
         let nodes: Vec<u8> = self.world(|w| w.all().iter().map(|n| n.get()).collect());
         for n in nodes {
