@@ -296,12 +296,20 @@ impl Volume {
         if state.in_office.is_none() {
             return Err(format!("{} is not its coordinator", self.node));
         }
-        self.host.office().resign_to(Some(to)).await.map_err(|e| e.to_string())?;
-        let mut watch = self.host.office().state();
-        let moved = watch.wait_for(|s| s.hint.as_ref().is_some_and(|h| h.node == to));
-        match tokio::time::timeout(within, moved).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(format!("{to} has not taken office within {} s", within.as_secs())),
+        let deadline = tokio::time::Instant::now() + within;
+        let there = |s: &office::OfficeState| s.hint.as_ref().is_some_and(|h| h.node == to);
+        loop {
+            // A node that has just mounted may not hold office yet: then it comes back here, and is offered again.
+            if self.host.office_state().in_office.is_some() {
+                self.host.office().resign_to(Some(to)).await.map_err(|e| e.to_string())?;
+            }
+            let mut watch = self.host.office().state();
+            let settled = watch.wait_for(|s| there(s) || s.in_office.is_some());
+            match tokio::time::timeout_at(deadline, settled).await {
+                Ok(Ok(state)) if there(&state) => return Ok(()),
+                Ok(Ok(_)) => {}
+                _ => return Err(format!("{to} has not taken office within {} s", within.as_secs())),
+            }
         }
     }
 
