@@ -104,6 +104,11 @@ pub(crate) fn background<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'stat
 }
 
 impl<T> Background<T> {
+    /// Whether it has ended.
+    pub(crate) fn is_done(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Waits for its end, with a limit.
     pub(crate) fn ended(self, what: &str) -> T {
         let hangs = matches!(self.done.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Timeout));

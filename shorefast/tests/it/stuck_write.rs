@@ -5,11 +5,12 @@
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use block::buf::AlignedBuf;
 
-use crate::fixture::{Background, Cluster, background, can_mount, within};
+use crate::fixture::{Background, Cluster, background, can_mount, until, within};
 
 const O_DIRECT: i32 = rustix::fs::OFlags::DIRECT.bits().cast_signed();
 const BLOCK: usize = 4096;
@@ -44,7 +45,8 @@ fn read(cluster: &Cluster, n: usize) -> u8 {
 }
 
 /// A write in place is outstanding on node 2, whose disk hangs, and its data is block-redirected now.
-fn stuck(cluster: &Cluster) -> (File, Background<std::io::Result<()>>) {
+/// The file is shared, not duplicated: closing a duplicate sends FLUSH, and that waits for the stuck write.
+fn stuck(cluster: &Cluster) -> (Arc<File>, Background<std::io::Result<()>>) {
     let path = cluster.mount(1, "v").join("file");
     within("making the file", move || {
         let file = direct(&path);
@@ -55,19 +57,23 @@ fn stuck(cluster: &Cluster) -> (File, Background<std::io::Result<()>>) {
     let file = within("writing in place", move || {
         let file = direct(&path);
         file.write_all_at(&block(1), 0).expect("writes");
-        file
+        Arc::new(file)
     });
     assert_eq!(read(cluster, 1), 1);
+    // The reader may have taken the layout back. With it here again the next write goes straight to the disk; one that
+    // first waited for its layout would hold its block range too, and keep newer ones out by that.
+    let handle = Arc::clone(&file);
+    within("writing in place again", move || handle.write_all_at(&block(2), 0)).expect("writes");
     cluster.ask(2, &["debug", "disk", "hang"]).expect(0, &[]);
-    let handle = file.try_clone().expect("clones");
+    let handle = Arc::clone(&file);
     let old = background(move || handle.write_all_at(&block(OLD), 0));
     cluster.until_route(2, "block-redirected");
     (file, old)
 }
 
 /// Newer data through node 2, as node 1 reads it.
-fn overwrite(cluster: &Cluster, file: &File) {
-    let handle = file.try_clone().expect("clones");
+fn overwrite(cluster: &Cluster, file: &Arc<File>) {
+    let handle = Arc::clone(file);
     within("the newer write", move || handle.write_all_at(&block(NEWER), 0)).expect("the newer write fails");
     assert_eq!(read(cluster, 1), NEWER);
 }
@@ -94,4 +100,20 @@ fn a_stuck_write_does_not_land_on_newer_redirected_data_when_its_path_heals() {
         std::thread::sleep(Duration::from_millis(50));
         assert_eq!((read(&cluster, 1), read(&cluster, 2)), (NEWER, NEWER), "the old write has landed");
     }
+}
+
+#[test]
+fn without_the_withdrawal_the_old_write_lands_on_newer_data() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::with_volume(2);
+    cluster.ask(2, &["debug", "disk", "ignore-aborts"]).expect(0, &[]);
+    let (file, old) = stuck(&cluster);
+    overwrite(&cluster, &file);
+    assert!(!old.is_done(), "the old write was withdrawn after all");
+    heal(&cluster);
+    // Acknowledged newer data is gone: what the withdrawal is for.
+    until("the old write's landing", || read(&cluster, 1) == OLD);
+    old.ended("the write that was stuck").expect("it has landed");
 }
