@@ -17,7 +17,9 @@ mod create;
 mod host;
 mod local;
 pub mod office;
+mod one_host;
 mod peers;
+mod rebirth;
 mod remote;
 mod serve;
 mod start;
@@ -279,6 +281,17 @@ impl Volume {
         self.host.office().peer_asked(from, ask).await
     }
 
+    /// Begins to evict a node, as if it had not answered a recall in time.
+    ///
+    /// # Errors
+    /// If this node is not coordinator, or that node has no session.
+    pub fn evict(&self, node: NodeId) -> Result<(), &'static str> {
+        let coordinator = self.coordinator().ok_or("this node is not its coordinator")?;
+        let client = coordinator.status().sessions.into_iter().find(|c| c.node == node);
+        coordinator.client_dead(client.ok_or("it has no session")?);
+        Ok(())
+    }
+
     /// Redirects this node's data through the coordinator, or stops that.
     pub fn redirect(&self, on: bool) {
         self.session().force_redirect(on);
@@ -326,6 +339,7 @@ impl Volume {
             return Err(StopError::Busy(open));
         }
         self.unmount(force).await?;
+        self.host.no_more_lives().await;
         let _ = tokio::time::timeout(STAGE, self.path.let_everything_go()).await;
         let patient = Caller::patient();
         let goodbye = self.session().call(&patient, Request::Goodbye);

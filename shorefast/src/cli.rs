@@ -216,6 +216,14 @@ pub(crate) enum DebugCommand {
         #[command(subcommand)]
         fault: FaultCommand,
     },
+    /// End a node's incarnation on a volume, as if it had not answered; on the coordinator
+    Evict {
+        /// The volume
+        name: String,
+        /// Whose
+        #[arg(long, value_name = "N")]
+        node: Node,
+    },
 }
 
 /// `debug disk ...`

@@ -26,6 +26,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Status(args) => status::run(args, global),
         Command::Events(args) => daemon_asks::events(args, global),
         Command::Debug(DebugCommand::Disk { fault }) => daemon_asks::debug_disk((*fault).into(), global),
+        Command::Debug(DebugCommand::Evict { name, node }) => daemon_asks::debug_evict(name, *node, global),
         Command::DemoCopy(args) => demo::child(demo::copy(args)),
         Command::DemoFollow(args) => demo::child(demo::follow(args)),
         Command::DemoSums(args) => demo::child(demo::sums(args)),

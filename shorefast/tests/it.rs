@@ -12,6 +12,8 @@ mod data;
 mod demo;
 #[path = "it/disks.rs"]
 mod disks;
+#[path = "it/eviction.rs"]
+mod eviction;
 #[path = "it/fixture.rs"]
 mod fixture;
 #[path = "it/listing.rs"]

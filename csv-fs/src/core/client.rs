@@ -67,6 +67,9 @@ impl ClientConfig {
     pub const KEPT_LIMIT: u64 = 64 << 20;
 }
 
+/// The reason of an incarnation's end that its own goodbye brought about.
+pub const UNMOUNTED: &str = "unmounted";
+
 /// What the core does on its own account.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Own {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use block::shared::{BoxFuture, Epoch, FenceGen, NodeId, SharedDisk};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::office::{OfficeHandle, OfficeState, OwnNode, PeerLink};
 use super::peers::{self, PeerState, PeerTransport};
@@ -25,6 +26,7 @@ use crate::core::office::{self, FencedEpoch, LostWhy, PeerLoss, SlotView};
 use crate::format::Superblock;
 use crate::meta::Latch;
 use crate::proto::{CoordinatorHint, PeerAnswer, PeerAsk};
+use crate::types::ClientId;
 
 /// The office sets limits of its own; this one only ends a question that nobody waits for any more.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -62,6 +64,8 @@ pub enum Notice {
     },
     /// Another life of this node has registered: this one is over.
     Replaced,
+    /// After an eviction: this life began.
+    Reborn(ClientId),
     /// Office was taken and the store could not be opened; it is given up again.
     StoreFailed {
         /// Why.
@@ -94,10 +98,14 @@ pub(super) struct VolumeHost {
     boot: u64,
     transport: Arc<dyn PeerTransport>,
     notices: Arc<dyn Fn(Notice) + Send + Sync>,
-    office: OnceLock<OfficeHandle>,
+    /// Of the present life.
+    office: RwLock<Option<OfficeHandle>>,
     session: OnceLock<Arc<Session>>,
     reign: RwLock<Option<Arc<Running>>>,
     peers: Mutex<BTreeMap<NodeId, PeerState>>,
+    stopping: watch::Sender<bool>,
+    /// Begins new lives.
+    lives: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl VolumeHost {
@@ -117,21 +125,54 @@ impl VolumeHost {
             boot,
             transport,
             notices,
-            office: OnceLock::new(),
+            office: RwLock::new(None),
             session: OnceLock::new(),
             reign: RwLock::new(None),
             peers: Mutex::default(),
+            stopping: watch::Sender::new(false),
+            lives: Mutex::default(),
         })
     }
 
-    /// Connects the office, once.
-    pub(super) fn attach_office(&self, office: OfficeHandle) {
-        assert!(self.office.set(office).is_ok(), "a volume has one office");
+    /// Connects the office of a new life, and tells it and whoever follows the office what is known.
+    pub(super) fn attach_office(self: &Arc<Self>, office: OfficeHandle) {
+        {
+            // Held while telling: a change in between must not be told before what it replaces.
+            let peers = self.peers.lock();
+            *self.office.write() = Some(office);
+            for (node, state) in &*peers {
+                self.tell_office(*node, *state);
+            }
+        }
+        super::start::follow_office(self);
+    }
+
+    /// Ends the beginning of new lives; to be waited for before the office is stopped for good.
+    pub(super) async fn no_more_lives(&self) {
+        self.stopping.send_replace(true);
+        let lives = self.lives.lock().take();
+        if let Some(lives) = lives
+            && let Err(e) = lives.await
+        {
+            tracing::error!("the task that begins new incarnations has failed: {e}");
+        }
+    }
+
+    pub(super) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    pub(super) fn attach_lives(&self, lives: JoinHandle<()>) {
+        *self.lives.lock() = Some(lives);
     }
 
     /// Connects the client, once.
     pub(super) fn attach_session(&self, session: Arc<Session>) {
-        assert!(self.session.set(session).is_ok(), "a volume has one session");
+        assert!(self.session.set(Arc::clone(&session)).is_ok(), "a volume has one session");
+        // Whoever follows the office may have heard of a coordinator before there was a session to tell.
+        if let Some(hint) = self.hint() {
+            session.hint(hint);
+        }
     }
 
     pub(super) fn node(&self) -> NodeId {
@@ -142,8 +183,8 @@ impl VolumeHost {
         Arc::clone(&self.transport)
     }
 
-    pub(super) fn office(&self) -> &OfficeHandle {
-        self.office.get().unwrap_or_else(|| unreachable!("attached before the volume is handed out"))
+    pub(super) fn office(&self) -> OfficeHandle {
+        self.office.read().clone().unwrap_or_else(|| unreachable!("attached before the volume is handed out"))
     }
 
     pub(super) fn session(&self) -> Option<Arc<Session>> {
@@ -155,7 +196,7 @@ impl VolumeHost {
     }
 
     pub(super) fn hint(&self) -> Option<CoordinatorHint> {
-        self.office.get().and_then(|o| o.state().borrow().hint.clone())
+        self.office.read().as_ref().and_then(|o| o.state().borrow().hint.clone())
     }
 
     pub(super) fn epoch(&self) -> Epoch {
@@ -180,9 +221,13 @@ impl VolumeHost {
 
     /// A peer's link changed; told to the office only if it really did.
     pub(super) fn peer(&self, node: NodeId, state: &PeerState) {
-        if self.peers.lock().insert(node, *state) == Some(*state) {
-            return;
+        let mut peers = self.peers.lock();
+        if peers.insert(node, *state) != Some(*state) {
+            self.tell_office(node, *state);
         }
+    }
+
+    fn tell_office(&self, node: NodeId, state: PeerState) {
         let how = match state {
             PeerState::Unknown => return,
             PeerState::Up => return self.office().peer_heard(node),
@@ -202,14 +247,13 @@ impl VolumeHost {
 
     /// What the client reports: passed on, and told to the office where it concerns it.
     pub(super) fn client_event(&self, event: ClientEvent) {
-        if let (Some(office), Some(session)) = (self.office.get(), self.session.get()) {
-            match &event {
-                ClientEvent::Route { to, .. } => office.own_path(path_ok(to.route, to.reason)),
-                ClientEvent::Bound { .. } => {}
-                _ => {}
+        let office = self.office.read().clone();
+        if let (Some(office), Some(session)) = (office, self.session.get()) {
+            if let ClientEvent::Route { to, .. } = &event {
+                office.own_path(path_ok(to.route, to.reason));
             }
             // The core's lock is held by whoever reports: the generation is read afterwards.
-            let (office, session) = (office.clone(), Arc::clone(session));
+            let session = Arc::clone(session);
             if matches!(event, ClientEvent::Route { .. } | ClientEvent::Bound { .. }) {
                 tokio::spawn(async move { office.granted(session.fence_gen()) });
             }
@@ -223,7 +267,7 @@ impl VolumeHost {
             device: Arc::clone(&self.disk.data),
             superblock: self.current_superblock().await,
             latch: Arc::clone(&running.latch),
-            fencer: Arc::new(self.office().clone()),
+            fencer: Arc::new(self.office()),
             timing: super::start::timing(&self.superblock),
             boot: self.boot,
         };
@@ -261,6 +305,14 @@ impl VolumeHost {
             Ok(Ok(chosen)) => chosen.superblock,
             // The one from the start names ranges that are still valid; opening says what is wrong.
             _ => self.superblock.clone(),
+        }
+    }
+
+    /// Ends the reign that is, at once; returns when nothing of it writes any more.
+    pub(super) async fn end_reign(&self) {
+        let running = self.reign.read().as_ref().map(|r| r.epoch);
+        if let Some(epoch) = running {
+            self.end(epoch, false).await;
         }
     }
 

@@ -166,6 +166,11 @@ impl Office {
     }
 }
 
+/// The kernel's boot id of this host.
+pub(super) fn boot_id() -> Result<u128, StartError> {
+    identity::boot_id().map_err(|source| StartError::Identity { what: "boot id", source })
+}
+
 impl OfficeHandle {
     /// The state, now and as it changes.
     pub fn state(&self) -> watch::Receiver<OfficeState> {

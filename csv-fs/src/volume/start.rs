@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::host::{Notice, VolumeHost};
-use super::office::{Office, OfficeConfig, OfficeHandle, OwnNode, PeerLink};
+use super::office::OfficeConfig;
 use super::peers::{Finder, SlotProbe};
-use super::{Volume, VolumeSetup};
+use super::{Volume, VolumeSetup, one_host, rebirth};
 use crate::client::data::DataPath;
 use crate::client::fs::FileSystem;
 use crate::client::link::ClientEvent;
@@ -78,6 +78,14 @@ pub enum StartError {
         found: String,
         /// What was expected.
         wanted: String,
+    },
+    /// A file that another host uses.
+    #[error("the disk {} cannot be used here: {source}", path.display())]
+    NotOneHost {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        source: one_host::NotOneHost,
     },
     /// Times that cannot work.
     #[error("the times stored in the volume cannot work: {0}")]
@@ -145,6 +153,10 @@ impl Volume {
         let superblock = superblock_of(&setup, &disk).await?;
         let timing = timing(&superblock);
         timing.validate().map_err(StartError::Timing)?;
+        let boot = super::office::boot_id()?;
+        one_host::only_this_host(&disk, superblock.volume, boot, timing.renew)
+            .await
+            .map_err(|source| StartError::NotOneHost { path: setup.disk.clone(), source })?;
         match disk.file.hold_live(setup.node) {
             Ok(true) => {}
             Ok(false) => return Err(StartError::AlreadyRuns(setup.node)),
@@ -158,14 +170,16 @@ impl Volume {
             Arc::clone(&setup.transport),
             Arc::clone(&setup.notices),
         );
-        host.attach_office(start_office(&setup, &host, &disk, &superblock, timing)?);
+        let config = office_config(&setup, &superblock, timing);
+        host.attach_office(rebirth::start_office(&host, &disk, config.clone())?);
         let (client, fence_gen) = registered(&host).await?;
         let path = start_client(&setup, &host, &disk, &superblock, timing, client, fence_gen);
-        follow_office(&host);
+        host.attach_lives(rebirth::follow_lives(&host, path.session(), disk.clone(), config));
         let (mount, channels) = match mount(&setup).await {
             Ok(mounted) => mounted,
             Err(e) => {
                 // Nobody is to be coordinator of a volume that it cannot serve to its own node.
+                host.no_more_lives().await;
                 host.office().stop().await;
                 return Err(e);
             }
@@ -204,23 +218,15 @@ async fn superblock_of(setup: &VolumeSetup, disk: &SharedDisk) -> Result<Superbl
     Ok(chosen.superblock)
 }
 
-fn start_office(
-    setup: &VolumeSetup,
-    host: &Arc<VolumeHost>,
-    disk: &SharedDisk,
-    superblock: &Superblock,
-    timing: Timing,
-) -> Result<OfficeHandle, StartError> {
-    let config = OfficeConfig {
+fn office_config(setup: &VolumeSetup, superblock: &Superblock, timing: Timing) -> OfficeConfig {
+    OfficeConfig {
         volume: superblock.volume,
         node: setup.node,
         nodes: setup.peers.iter().copied().chain([setup.node]).collect::<NodeSet>(),
         address: String::new(),
         timing,
         rules: Rules::all(),
-    };
-    let (peers, own) = (Arc::clone(host) as Arc<dyn PeerLink>, Arc::clone(host) as Arc<dyn OwnNode>);
-    Ok(Office::start(config, disk.clone(), peers, own)?)
+    }
 }
 
 /// This life of this node, part of every stability verifier.
@@ -276,8 +282,8 @@ fn start_client(
     path
 }
 
-/// Tells the client and people who coordinates, as the office learns it.
-fn follow_office(host: &Arc<VolumeHost>) {
+/// Tells the client and people who coordinates, as the office learns it; ends with that office.
+pub(super) fn follow_office(host: &Arc<VolumeHost>) {
     let mut state = host.office().state();
     let host = Arc::downgrade(host);
     tokio::spawn(async move {

@@ -121,9 +121,8 @@ impl Client {
 /// How long a command waits for its last line.
 fn time_limit(request: &Request) -> Duration {
     match request {
-        Request::Status | Request::Nodes | Request::Volumes | Request::Events { .. } | Request::DebugDisk { .. } => {
-            ASK_TIMEOUT
-        }
+        Request::Status | Request::Nodes | Request::Volumes | Request::Events { .. } => ASK_TIMEOUT,
+        Request::DebugDisk { .. } | Request::DebugEvict { .. } => ASK_TIMEOUT,
         Request::VolumeCreate(_)
         | Request::VolumeMount { .. }
         | Request::VolumeUnmount { .. }

@@ -64,4 +64,7 @@ pub trait NodeControl: Send + Sync + 'static {
     fn events(&self) -> Arc<EventLog>;
     /// Makes this node's disks misbehave; refused unless the configuration has `debug = true` and a fault device.
     fn debug_disk(&self, fault: DiskFault) -> Pending<'_, ()>;
+    /// Begins to evict a node from a volume that this node coordinates; refused unless the configuration has
+    /// `debug = true`.
+    fn debug_evict(&self, name: String, node: Node) -> Pending<'_, ()>;
 }

@@ -71,6 +71,13 @@ pub enum Request {
         /// How.
         fault: DiskFault,
     },
+    /// End the incarnation of a node on a volume that this node coordinates; only with `debug = true`.
+    DebugEvict {
+        /// The volume.
+        name: String,
+        /// Whose.
+        node: Node,
+    },
 }
 
 /// What `volume create` asks.

@@ -192,6 +192,7 @@ async fn carry_out(node: &dyn NodeControl, request: Request, progress: Progress)
             node.volume_redirect(name, on, whom).await.map(|()| Reply::Done)
         }
         Request::DebugDisk { fault } => node.debug_disk(fault).await.map(|()| Reply::Done),
+        Request::DebugEvict { name, node: whom } => node.debug_evict(name, whom).await.map(|()| Reply::Done),
         // Streams; taken care of before.
         Request::Events { .. } => Ok(Reply::Done),
     };

@@ -1,6 +1,6 @@
-//! `node list`, `events`, `debug disk`: one question, one table.
+//! `node list`, `events`, `debug`: one question, one table.
 
-use crate::api::{DiskFault, Reply, Request};
+use crate::api::{DiskFault, Node, Reply, Request};
 use crate::cli::{EventsArgs, Global, NodeCommand};
 use crate::commands::{client, print, print_json, wrong_reply};
 use crate::exit::{Exit, Failure};
@@ -26,6 +26,17 @@ pub(super) fn events(args: &EventsArgs, global: &Global) -> Result<Exit, Failure
         shown.is_ok()
     })?;
     shown.map(|()| Exit::Ok)
+}
+
+/// `debug evict`
+pub(super) fn debug_evict(name: &str, node: Node, global: &Global) -> Result<Exit, Failure> {
+    client(global).call(Request::DebugEvict { name: name.to_owned(), node }, |_| ())?;
+    if global.json {
+        print_json("evicted", &node)?;
+    } else if !global.quiet {
+        print(&format!("The incarnation of {node} on {name} is being ended.\n"))?;
+    }
+    Ok(Exit::Ok)
 }
 
 /// `debug disk`

@@ -35,7 +35,11 @@ impl NodeControl for Control {
     }
 
     fn nodes(&self) -> Pending<'_, Vec<NodeInfo>> {
-        Box::pin(async move { Ok(self.node_list()) })
+        Box::pin(async move {
+            // Asking everybody measures the round trips.
+            let _ = self.0.routes_of_others(ROUTES_WITHIN).await;
+            Ok(self.node_list())
+        })
     }
 
     fn volumes(&self) -> Pending<'_, Vec<VolumeStatus>> {
@@ -77,6 +81,10 @@ impl NodeControl for Control {
 
     fn debug_disk(&self, fault: DiskFault) -> Pending<'_, ()> {
         Box::pin(async move { self.set_fault(fault) })
+    }
+
+    fn debug_evict(&self, name: String, node: Node) -> Pending<'_, ()> {
+        Box::pin(async move { self.evict(&name, node) })
     }
 }
 
@@ -243,6 +251,22 @@ impl Control {
         Ok(())
     }
 
+    fn evict(&self, name: &str, node: Node) -> Result<(), Failure> {
+        if !self.0.config.debug {
+            return Err(Failure::new(
+                Exit::Refused,
+                "This daemon evicts nobody on request.",
+                "Only a daemon with `debug = true` does; `shorefast volume unmount` ends a node's session in order.",
+            ));
+        }
+        self.0.running(name)?.evict(node_id(node)).map_err(|why| {
+            Failure::failed(
+                format!("{node} was not evicted from {name}: {why}."),
+                "`shorefast status` shows the coordinator; ask that node.",
+            )
+        })
+    }
+
     async fn stop_all(&self) -> Result<(), Failure> {
         let volumes = self.0.directory.all();
         // A keeper that still tries ends when it sees that its volume is not wanted.
@@ -275,7 +299,9 @@ impl Control {
 
     async fn whole_status(&self) -> Status {
         let node = &self.0;
-        let (nodes, volumes) = (self.node_list(), self.volume_list().await);
+        let volumes = self.volume_list().await;
+        // After the others were asked about the volumes: that measures the round trips.
+        let nodes = self.node_list();
         Status {
             schema: SCHEMA,
             cluster: node.bundle.cluster.clone(),

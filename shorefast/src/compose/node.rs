@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use block::shared::{Epoch, NodeId};
 use block::worker::Workers;
@@ -107,7 +107,12 @@ impl NodeParts {
         let mut asked = tokio::task::JoinSet::new();
         for node in self.peers.addresses().keys().copied().collect::<Vec<_>>() {
             let me = Arc::clone(self);
-            asked.spawn(async move { me.talk(node, &NodeTalk::AskRoutes, within).await });
+            asked.spawn(async move {
+                let asked_at = Instant::now();
+                let answer = me.talk(node, &NodeTalk::AskRoutes, within).await;
+                me.peers.round_trip(node, answer.is_some().then(|| asked_at.elapsed()));
+                answer
+            });
         }
         let mut routes = Vec::new();
         while let Some(answer) = asked.join_next().await {

@@ -88,6 +88,7 @@ pub(super) struct Peers {
     /// Connections that others dialled to us, by their number.
     incoming: Mutex<BTreeMap<NodeId, BTreeMap<u64, Arc<Conn>>>>,
     versions: Mutex<BTreeMap<NodeId, String>>,
+    round_trips: Mutex<BTreeMap<NodeId, Duration>>,
     started: Instant,
 }
 
@@ -101,6 +102,7 @@ impl Peers {
             dialers: Mutex::default(),
             incoming: Mutex::default(),
             versions: Mutex::default(),
+            round_trips: Mutex::default(),
             started: Instant::now(),
         }
     }
@@ -155,6 +157,15 @@ impl Peers {
         wire::unpack(&answer).ok()
     }
 
+    /// How long a question and its answer took; `None`: there was no answer.
+    pub(super) fn round_trip(&self, node: NodeId, took: Option<Duration>) {
+        let mut all = self.round_trips.lock();
+        match took {
+            Some(took) => drop(all.insert(node, took)),
+            None => drop(all.remove(&node)),
+        }
+    }
+
     /// All nodes for `node list`, this one included.
     pub(super) fn list(&self, own_address: &str) -> Vec<NodeInfo> {
         let mut nodes = vec![NodeInfo {
@@ -184,7 +195,7 @@ impl Peers {
             link,
             since: WallTime::now().earlier(since.elapsed()),
             reason,
-            round_trip_us: None,
+            round_trip_us: self.round_trips.lock().get(&node).and_then(|t| u64::try_from(t.as_micros()).ok()),
             version: self.versions.lock().get(&node).cloned(),
         })
     }

@@ -34,6 +34,7 @@ fn told(notice: Notice) -> Option<(Code, String)> {
         Notice::Suspended { epoch, suspended: true } => (Code::MetadataSuspended, epoch.to_string()),
         Notice::Suspended { epoch, suspended: false } => (Code::MetadataResumed, epoch.to_string()),
         Notice::Replaced => (Code::SelfEvicted, "another life of this node has registered".to_owned()),
+        Notice::Reborn(client) => (Code::SelfReborn, format!("{client} begins")),
         Notice::StoreFailed { why } => (Code::OfficeLost, format!("the metadata store cannot be opened: {why}")),
         Notice::Coordinates(hint) => (Code::CoordinatorChanged, format!("{} coordinates in {}", hint.node, hint.epoch)),
         Notice::Superblock(remark) => (Code::SuperblockDamaged, remark),

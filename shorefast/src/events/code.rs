@@ -93,6 +93,7 @@ codes! {
     MoveFailed = "move-failed", Warning, "A planned move of the coordinator did not come about.", "The message says why; the volume is served meanwhile. Try again.";
     ClientFenced = "client-fenced", Warning, "A node's incarnation was made unable to reach the disk.", "Nothing; see why it was fenced.";
     ClientEvicted = "client-evicted", Error, "A node's session ended by eviction; what it had not made stable is lost there.", "See on that node which files report errors; restart the programs that held them.";
+    SelfReborn = "self-reborn", Info, "After an eviction this node began a new incarnation; files that had lost nothing go on.", "Nothing.";
     SelfEvicted = "self-evicted", Error, "This node was evicted: handles with unsaved data report errors until they are closed.", "Restart the programs that use them; find out why this node did not answer.";
     IoWaiting = "io-waiting", Warning, "A request waits unusually long; the message says for what.", "Look at what the message names.";
     NoPermission = "no-permission", Warning, "This node may not be coordinator: it does not see enough of the others.", "See that the nodes reach one another.";

@@ -50,6 +50,10 @@ fn nodes_of_one_cluster_find_each_other() {
     cluster.start(1);
     cluster.start(2);
     until("the link", || link(&cluster).0 == "up");
+    let nodes = cluster.ask(1, &["--json", "node", "list"]).json();
+    let round_trips: Vec<bool> =
+        nodes["nodes"].as_array().expect("a list").iter().map(|n| n["round_trip_us"].is_u64()).collect();
+    assert_eq!(round_trips, [false, true], "to itself there is none, to the other there is: {nodes}");
 }
 
 #[test]

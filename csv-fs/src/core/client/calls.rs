@@ -8,7 +8,7 @@ use super::binding::Binding;
 use super::event::{CallFailure, Effect, Ticket};
 use super::held::{Recalled, Standing};
 use super::slots::InSlot;
-use super::{Client, OpenFile, Own};
+use super::{Client, OpenFile, Own, UNMOUNTED};
 
 impl Client {
     pub(super) fn submit(&mut self, ticket: Ticket, request: Request, out: &mut Vec<Effect>) {
@@ -151,7 +151,7 @@ impl Client {
                     }
                 }
             }
-            (Request::Goodbye, Ok(_)) => self.evict("unmounted".to_owned(), out),
+            (Request::Goodbye, Ok(_)) => self.evict(UNMOUNTED.to_owned(), out),
             _ => {}
         }
         None

@@ -454,7 +454,7 @@ impl fmt::Display for EvictReason {
             EvictReason::Unfinished => "an earlier coordinator had begun to evict it",
             EvictReason::OutsideGrant => "it claimed blocks that were not granted to it",
             EvictReason::Replaced => "a later life of its node has come",
-            EvictReason::Dead => "it is dead",
+            EvictReason::Dead => "it was declared dead",
         })
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn core_config(config: &OfficeConfig) -> Result<Config, StartError> {
 }
 
 /// The kernel's boot id: a file disk is shared by processes of one boot of one host.
-fn boot_id() -> io::Result<u128> {
+pub(super) fn boot_id() -> io::Result<u128> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     u128::from_str_radix(&digits, 16).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))

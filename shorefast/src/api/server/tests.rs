@@ -68,6 +68,9 @@ impl NodeControl for Lonely {
     fn debug_disk(&self, _: DiskFault) -> Pending<'_, ()> {
         Box::pin(async { Ok(()) })
     }
+    fn debug_evict(&self, _: String, _: Node) -> Pending<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 fn one() -> Node {
