@@ -36,6 +36,8 @@ pub(crate) struct Run {
     watch: Watch,
     spawner: Spawner,
     killed: Option<Node>,
+    /// The incarnation that was killed.
+    killed_life: u64,
     interrupt: Interrupt,
     timeline: Arc<Timeline>,
     /// What was found.
@@ -70,7 +72,7 @@ impl Run {
         verifying::fill(&spawner, &mounts[0].1, &interrupt)?;
         timeline.say("three writers begin: one shared image in place, growing files of their own");
         let load = Load::start(&spawner, mounts.iter().map(|(node, mount)| (*node, mount.as_path())))?;
-        Ok(Run { cluster, timeline, found, interrupt, spawner, watch, load, killed: None })
+        Ok(Run { cluster, timeline, found, interrupt, spawner, watch, load, killed: None, killed_life: 0 })
     }
 
     /// Every phase under load, then the verification.
@@ -194,6 +196,7 @@ impl Run {
         let coordinator = self.cluster.member(witness).and_then(|m| m.volume()).and_then(|v| v.coordinator);
         self.found.note_memory(&self.cluster);
         let Some(n) = self.cluster.members.iter().position(|m| m.node == node) else { return Ok(()) };
+        self.killed_life = self.cluster.members[n].volume().map_or(0, |v| v.incarnation);
         let role = if coordinator == Some(node) { "the coordinator" } else { "NOT the coordinator, as it should be" };
         self.timeline.done(Some(node), format!("SIGKILL ({role})"));
         self.killed = Some(node);
@@ -216,17 +219,20 @@ impl Run {
         self.timeline.done(Some(node), "is started again");
         self.cluster.start_daemon(n)?;
         self.cluster.wait_for_daemon(&self.cluster.members[n], &self.interrupt)?;
-        let took = self.until(node, |v| v.mount.is_some() && own_route(v, node) == Some(Route::Direct))?;
+        let before = self.killed_life;
+        let back = |v: &VolumeStatus| v.mount.is_some() && own_route(v, node) == Some(Route::Direct);
+        let took = self.until(node, |v| back(v) && v.incarnation > before)?;
         self.load.pause(node, false);
+        let life = self.cluster.members[n].volume().map_or(0, |v| v.incarnation);
         let detail = match took {
-            Some(t) => format!("after {} ms", t.as_millis()),
-            None => format!("not within {} s", LIMIT.as_secs()),
+            Some(t) => format!("after {} ms, incarnation {life}, before {before}", t.as_millis()),
+            None => format!("not within {} s: incarnation {life}, before {before}", LIMIT.as_secs()),
         };
         if took.is_some() {
             self.killed = None;
         }
         self.found.checks.push(Check {
-            name: format!("{node} is back, mounted and direct"),
+            name: format!("{node} is back in a new incarnation, mounted and direct"),
             ok: took.is_some(),
             detail,
         });
