@@ -45,6 +45,7 @@ use crate::client::data::DataPath;
 use crate::client::session::{Caller, Session};
 use crate::coordinator::Coordinator;
 use crate::core::client::{Binding, RouteInfo};
+use crate::core::office::Permission;
 use crate::format::{Superblock, TimingMs};
 use crate::proto::{CoordinatorHint, PeerAnswer, PeerAsk, Reply, Request, Space};
 use crate::types::VolumeId;
@@ -138,6 +139,10 @@ pub struct OfficeStatus {
     pub metadata: MetadataState,
     /// Sessions, if this node is coordinator.
     pub sessions: Option<u32>,
+    /// Whether this node may be coordinator now.
+    pub may_hold: bool,
+    /// Whether this node's own requests to the disk come back in time.
+    pub path_ok: bool,
 }
 
 /// One volume on one node.
@@ -253,6 +258,8 @@ impl Volume {
             _ => MetadataState::Waiting,
         };
         OfficeStatus {
+            may_hold: matches!(state.permission, Permission::Given { .. }),
+            path_ok: state.own_path_ok,
             coordinator: state.hint.as_ref().map(|h| h.node),
             epoch: state.hint.map_or(0, |h| h.epoch.0),
             incarnation: self.session().client().incarnation.0,
@@ -356,6 +363,10 @@ impl Volume {
         // The kernel asks the file system while it unmounts: not on a thread that others wait for.
         let (mount, done) = tokio::task::spawn_blocking(move || {
             let done = mount.unmount(how);
+            if done.is_ok() {
+                // With something in it, or with its parent not ours, it stays; the next mount says so.
+                let _ = std::fs::remove_dir(mount.mountpoint());
+            }
             (mount, done)
         })
         .await

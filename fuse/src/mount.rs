@@ -68,16 +68,26 @@ impl Mount {
     /// See [`MountError`]; nothing stays mounted then.
     pub fn open(options: &MountOptions) -> Result<(Self, Vec<Channel>), MountError> {
         options.check()?;
-        let (path, cleaned) = point::claim(options)?;
-        let attached = attach::attach(options, &path)?;
-        let by_helper = attached.by_helper;
-        let begun = begin(options, &path, cleaned, attached);
-        if begun.is_err() {
+        let mut claimed = point::claim(options)?;
+        let attached = attach::attach(options, &mut claimed)?;
+        let mut placed = attached.by_helper();
+        let by_helper = placed;
+        let begun = begin(options, &mut claimed, attached, &mut placed);
+        if begun.is_err() && placed {
             // The first error is the one to tell; what could not be unmounted is dead and will be
             // cleaned by the next mount.
-            let _ = attach::detach(&path, by_helper, true);
+            let _ = attach::detach(&claimed.path, by_helper, true);
         }
         begun
+    }
+
+    /// Whether these options could be mounted with now; changes nothing. Takes two seconds at most.
+    ///
+    /// # Errors
+    /// Those of [`Mount::open`] that are about the mount point.
+    pub fn check(options: &MountOptions) -> Result<(), MountError> {
+        options.check()?;
+        point::look(options)
     }
 
     /// Where it is mounted, resolved.
@@ -159,16 +169,25 @@ impl Drop for Mount {
     }
 }
 
-/// INIT, the other channels, and what they share.
+/// INIT, the place in the tree, the other channels, and what they share.
 fn begin(
     options: &MountOptions,
-    path: &Path,
-    cleaned: usize,
+    claimed: &mut point::Claimed,
     attached: attach::Attached,
+    placed: &mut bool,
 ) -> Result<(Mount, Vec<Channel>), MountError> {
     let wanted =
         Wanted { max_write: options.max_write, max_background: options.max_background, without: &options.without };
     let negotiated = handshake::run(&attached.device, wanted)?;
+    if let Some(mount) = &attached.detached {
+        attach::place(mount, claimed)?;
+        *placed = true;
+    }
+    let path = &claimed.path;
+    if !claimed.below.is_still_empty().map_err(system("listing the mount point behind the mount"))? {
+        return Err(MountError::NotEmpty(path.clone()));
+    }
+    let by_helper = attached.by_helper();
     let connection = table::at(path)
         .map_err(|error| system("reading /proc/self/mountinfo")(errno(&error)))?
         .ok_or_else(|| system("finding the new mount")(rustix::io::Errno::NOENT))?
@@ -178,11 +197,11 @@ fn begin(
     let notifier = Notifier::start(Arc::clone(&devices[0]), expire)
         .map_err(|error| system("starting the notification thread")(errno(&error)))?;
     let mount = Mount {
-        path: path.into(),
+        path: path.clone(),
         connection,
-        by_helper: attached.by_helper,
+        by_helper,
         allow_other: attached.allow_other,
-        cleaned,
+        cleaned: claimed.cleaned,
         negotiated,
         notifier,
         mounted: AtomicBool::new(true),

@@ -151,6 +151,9 @@ impl Volume {
     pub async fn start(setup: VolumeSetup) -> Result<Arc<Volume>, StartError> {
         let disk = open_disk(&setup.disk, setup.workers.clone(), setup.fault_device)?;
         let superblock = superblock_of(&setup, &disk).await?;
+        // Before anything of this node is registered: a mount point that is in the way must not cost an incarnation
+        // at each attempt.
+        check_point(&setup).await?;
         let timing = timing(&superblock);
         timing.validate().map_err(StartError::Timing)?;
         let boot = super::office::boot_id()?;
@@ -306,16 +309,31 @@ pub(super) fn follow_office(host: &Arc<VolumeHost>) {
     });
 }
 
-async fn mount(setup: &VolumeSetup) -> Result<(Mount, Vec<Channel>), StartError> {
-    let point = setup.mount.clone();
-    let options = MountOptions {
+fn mount_options(setup: &VolumeSetup) -> MountOptions {
+    MountOptions {
         subtype: "shorefast".into(),
         channels: setup.workers.count(),
         default_permissions: true,
         allow_other: if setup.allow_other { AllowOther::IfPermitted } else { AllowOther::No },
         clean_stale: true,
-        ..MountOptions::new(&point, format!("shorefast:{}", setup.name))
-    };
+        ..MountOptions::new(&setup.mount, format!("shorefast:{}", setup.name))
+    }
+}
+
+/// One that is not there yet will be made.
+async fn check_point(setup: &VolumeSetup) -> Result<(), StartError> {
+    let options = mount_options(setup);
+    let checked = tokio::task::spawn_blocking(move || match Mount::check(&options) {
+        Ok(()) | Err(MountError::Missing(_)) => Ok(()),
+        Err(e) => Err(StartError::Mount(e)),
+    });
+    checked.await.map_err(|e| StartError::Host(e.to_string()))?
+}
+
+/// The directory is made for the mount and goes with it: who writes there while nothing is mounted is told so, and does
+/// not fill a directory that the next mount would hide.
+async fn mount(setup: &VolumeSetup) -> Result<(Mount, Vec<Channel>), StartError> {
+    let (point, options) = (setup.mount.clone(), mount_options(setup));
     let mounted = tokio::task::spawn_blocking(move || {
         // A dead mount answers ENOTCONN to mkdir's own look; the mount itself cleans it.
         match std::fs::create_dir_all(&point) {

@@ -1,4 +1,7 @@
-//! mount(2) and umount2(2), by this process or by fusermount3.
+//! Mounting and unmounting, by this process or by fusermount3.
+//!
+//! This process makes the mount first and puts it into the tree when it answers: nobody ever meets one that does not.
+//! fusermount3 does both at once.
 //!
 //! Both give an O_NONBLOCK, close-on-exec description of /dev/fuse that is the connection's first
 //! channel. fusermount3 opens and mounts by itself and passes the descriptor over a socket, which it
@@ -6,13 +9,14 @@
 
 use super::error::{errno, system};
 use super::options::{AllowOther, MountHow};
+use super::point::{self, Below, Claimed};
 use super::{MountError, MountOptions, UnmountError};
 use crate::device::Device;
 use rustix::fd::OwnedFd;
+use rustix::fs::CWD;
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use std::ffi::CString;
 use std::io::IoSliceMut;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -23,54 +27,91 @@ const HELPER: &str = "fusermount3";
 pub(super) struct Attached {
     pub(super) device: Device,
     pub(super) allow_other: bool,
-    pub(super) by_helper: bool,
+    /// Not in the tree yet; `None` if fusermount3 put it there.
+    pub(super) detached: Option<OwnedFd>,
 }
 
-pub(super) fn attach(options: &MountOptions, path: &Path) -> Result<Attached, MountError> {
+impl Attached {
+    pub(super) fn by_helper(&self) -> bool {
+        self.detached.is_none()
+    }
+}
+
+/// Makes the mount. By fusermount3 it is in the tree then, and what stood in its way was taken away before.
+pub(super) fn attach(options: &MountOptions, claimed: &mut Claimed) -> Result<Attached, MountError> {
     let root = rustix::process::geteuid().is_root();
     match options.how {
-        MountHow::Direct => direct(options, path),
-        MountHow::Fusermount => helper(options, path),
-        MountHow::Auto if !root => helper(options, path),
+        MountHow::Direct => direct(options, &claimed.path),
+        MountHow::Fusermount => helper(options, claimed),
+        MountHow::Auto if !root => helper(options, claimed),
         // Root without CAP_SYS_ADMIN (a container) may still have the helper.
-        MountHow::Auto => match direct(options, path) {
-            Err(MountError::Refused { error: Errno::PERM, .. }) => helper(options, path),
+        MountHow::Auto => match direct(options, &claimed.path) {
+            Err(MountError::Refused { error: Errno::PERM, .. }) => helper(options, claimed),
             outcome => outcome,
         },
     }
 }
 
+/// Puts a mount into the tree; beneath the lid, which goes then, if there is one.
+pub(super) fn place(mount: &OwnedFd, claimed: &mut Claimed) -> Result<(), MountError> {
+    if matches!(claimed.below, Below::Lid) {
+        match put(mount, &claimed.path, MoveMountFlags::MOVE_MOUNT_BENEATH) {
+            Ok(()) => return point::clean(&claimed.path),
+            // Before Linux 6.5.
+            Err(Errno::INVAL) => point::uncover(claimed)?,
+            Err(error) => return Err(MountError::Refused { path: claimed.path.clone(), error }),
+        }
+    }
+    put(mount, &claimed.path, MoveMountFlags::empty())
+        .map_err(|error| MountError::Refused { path: claimed.path.clone(), error })
+}
+
+fn put(mount: &OwnedFd, path: &Path, how: MoveMountFlags) -> Result<(), Errno> {
+    rustix::mount::move_mount(mount, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | how)
+}
+
 fn direct(options: &MountOptions, path: &Path) -> Result<Attached, MountError> {
-    use rustix::fd::{AsFd, AsRawFd};
     let device = Device::open().map_err(|error| match error {
         Errno::ACCESS | Errno::PERM => MountError::DeviceDenied,
         error => MountError::NoDevice(error),
     })?;
     let allow_other = options.allow_other != AllowOther::No;
-    let mut data = format!(
-        "fd={},rootmode=40000,user_id={},group_id={}",
-        device.as_fd().as_raw_fd(),
-        rustix::process::getuid().as_raw(),
-        rustix::process::getgid().as_raw(),
-    );
-    for (wanted, option) in [(options.default_permissions, ",default_permissions"), (allow_other, ",allow_other")] {
-        if wanted {
-            data.push_str(option);
-        }
-    }
-    let data = CString::new(data).map_err(|_| MountError::Option("a zero byte"))?;
-    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
-    flags.set(MountFlags::RDONLY, options.read_only);
-    rustix::mount::mount(&options.fs_name, path, options.fs_type(), flags, data.as_c_str()).map_err(
-        |error| match error {
-            Errno::NODEV => MountError::NoDevice(error),
-            error => MountError::Refused { path: path.into(), error },
-        },
-    )?;
-    Ok(Attached { device, allow_other, by_helper: false })
+    let detached = detached(options, allow_other, &device).map_err(|error| match error {
+        Errno::NODEV => MountError::NoDevice(error),
+        error => MountError::Refused { path: path.into(), error },
+    })?;
+    Ok(Attached { device, allow_other, detached: Some(detached) })
 }
 
-fn helper(options: &MountOptions, path: &Path) -> Result<Attached, MountError> {
+/// A mount outside the tree. The kernel sends INIT with it.
+fn detached(options: &MountOptions, allow_other: bool, device: &Device) -> Result<OwnedFd, Errno> {
+    use rustix::fd::{AsFd, AsRawFd};
+    use rustix::mount::{fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen};
+    let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let strings = [
+        ("source", options.fs_name.clone()),
+        ("subtype", options.subtype.clone()),
+        ("fd", device.as_fd().as_raw_fd().to_string()),
+        ("rootmode", "40000".into()),
+        ("user_id", rustix::process::getuid().as_raw().to_string()),
+        ("group_id", rustix::process::getgid().as_raw().to_string()),
+    ];
+    for (key, value) in &strings {
+        fsconfig_set_string(&context, *key, value.as_str())?;
+    }
+    let switches =
+        [("default_permissions", options.default_permissions), ("allow_other", allow_other), ("ro", options.read_only)];
+    for (key, _) in switches.iter().filter(|(_, wanted)| *wanted) {
+        fsconfig_set_flag(&context, *key)?;
+    }
+    fsconfig_create(&context)?;
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, options.read_only);
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+fn helper(options: &MountOptions, claimed: &mut Claimed) -> Result<Attached, MountError> {
+    point::uncover(claimed)?;
     let allow_other = match options.allow_other {
         AllowOther::No => false,
         _ if rustix::process::geteuid().is_root() || user_allow_other() => true,
@@ -88,7 +129,8 @@ fn helper(options: &MountOptions, path: &Path) -> Result<Attached, MountError> {
     }
     let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(system("making a socket pair"))?;
-    let run = command().arg("-o").arg(list).arg("--").arg(path).env("_FUSE_COMMFD", "0").stdin(theirs).output();
+    let run =
+        command().arg("-o").arg(list).arg("--").arg(&claimed.path).env("_FUSE_COMMFD", "0").stdin(theirs).output();
     let output = run.map_err(|error| not_run(&error))?;
     if !output.status.success() {
         return Err(MountError::Fusermount(said(&output)));
@@ -96,7 +138,7 @@ fn helper(options: &MountOptions, path: &Path) -> Result<Attached, MountError> {
     let fd = receive(&ours).map_err(system("receiving /dev/fuse from fusermount3"))?;
     let fd = fd.ok_or_else(|| MountError::Fusermount("it passed no descriptor".into()))?;
     let device = Device::from_fd(fd).map_err(system("preparing /dev/fuse"))?;
-    Ok(Attached { device, allow_other, by_helper: true })
+    Ok(Attached { device, allow_other, detached: None })
 }
 
 /// The descriptor that the helper sent before it ended.

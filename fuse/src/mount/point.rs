@@ -3,10 +3,16 @@
 //! The order matters: the table of mounts is asked before the path itself is touched, and a mount that
 //! stands there is touched only by a thread that may be left behind, because a frozen daemon does not
 //! answer.
+//!
+//! A dead mount is a lid on a bare directory. It stays there until the new mount lies beneath it. Prevents: in the moment
+//! between the two a program creates its files in the bare directory, is told that they are stable, and finds none of
+//! them on the volume. Where that cannot be had (fusermount3, kernels before 6.5) the bare directory is looked at once
+//! more behind the new mount, and the mount is refused if something is in it.
 
 use super::error::{errno, system};
 use super::{MountError, MountOptions, table};
-use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -43,29 +49,84 @@ pub fn probe(path: &Path) -> Result<MountState, MountError> {
     })
 }
 
-/// Makes sure that `options.mountpoint` can be mounted on. Gives its resolved path, and how many dead
-/// mounts were cleaned away.
-pub(super) fn claim(options: &MountOptions) -> Result<(PathBuf, usize), MountError> {
+/// A mount point that may be mounted on.
+pub(super) struct Claimed {
+    /// Resolved.
+    pub(super) path: PathBuf,
+    /// Dead mounts that were, or will be, cleaned away.
+    pub(super) cleaned: usize,
+    /// What the new mount will hide.
+    pub(super) below: Below,
+}
+
+/// What lies under a new mount.
+pub(super) enum Below {
+    /// A directory, empty a moment ago.
+    Bare(OwnedFd),
+    /// The mount of a dead daemon, to be taken away when the new one is in place.
+    Lid,
+}
+
+impl Below {
+    /// Whether something came into the bare directory meanwhile; the new mount may hide it already.
+    pub(super) fn is_still_empty(&self) -> Result<bool, Errno> {
+        match self {
+            Below::Bare(directory) => has_no_entries(directory),
+            Below::Lid => Ok(true),
+        }
+    }
+}
+
+/// Whether `options.mountpoint` could be mounted on now; changes nothing.
+pub(super) fn look(options: &MountOptions) -> Result<(), MountError> {
+    let path = resolve(&options.mountpoint)?;
+    match standing(&path)? {
+        Some(entry) => judge(options, &path, &entry),
+        None => bare(&path).map(drop),
+    }
+}
+
+/// Makes sure that `options.mountpoint` can be mounted on. A single dead mount stays as a lid.
+pub(super) fn claim(options: &MountOptions) -> Result<Claimed, MountError> {
     let path = resolve(&options.mountpoint)?;
     let mut cleaned = 0;
     while let Some(entry) = standing(&path)? {
-        let state = state(&path, &entry);
-        let ours = entry.fs_type == options.fs_type();
-        match state {
-            MountState::Silent => return Err(MountError::Silent(path)),
-            MountState::Dead if !ours || !options.clean_stale || cleaned == STACK_MAX => {
-                return Err(MountError::Stale { path, why: None });
-            }
-            MountState::Dead => clean(&path)?,
-            MountState::Free | MountState::Alive => {
-                let table::MountEntry { source: source_name, fs_type, .. } = entry;
-                return Err(MountError::AlreadyMounted { path, source_name, fs_type });
-            }
-        }
+        judge(options, &path, &entry)?;
         cleaned += 1;
+        let depth = table::depth(&path).map_err(|error| system("reading /proc/self/mountinfo")(errno(&error)))?;
+        if depth == 1 {
+            return Ok(Claimed { path, cleaned, below: Below::Lid });
+        }
+        if cleaned == STACK_MAX {
+            return Err(MountError::Stale { path, why: None });
+        }
+        clean(&path)?;
     }
-    empty(&path)?;
-    Ok((path, cleaned))
+    let below = Below::Bare(bare(&path)?);
+    Ok(Claimed { path, cleaned, below })
+}
+
+/// Takes the lid off before the new mount is there, because that cannot be put beneath it.
+pub(super) fn uncover(claimed: &mut Claimed) -> Result<(), MountError> {
+    if matches!(claimed.below, Below::Lid) {
+        clean(&claimed.path)?;
+        claimed.below = Below::Bare(bare(&claimed.path)?);
+    }
+    Ok(())
+}
+
+/// Fails unless what stands there is a dead mount that may be taken away.
+fn judge(options: &MountOptions, path: &Path, entry: &table::MountEntry) -> Result<(), MountError> {
+    let ours = entry.fs_type == options.fs_type();
+    match state(path, entry) {
+        MountState::Silent => Err(MountError::Silent(path.into())),
+        MountState::Dead if !ours || !options.clean_stale => Err(MountError::Stale { path: path.into(), why: None }),
+        MountState::Dead => Ok(()),
+        MountState::Free | MountState::Alive => {
+            let table::MountEntry { source: source_name, fs_type, .. } = entry.clone();
+            Err(MountError::AlreadyMounted { path: path.into(), source_name, fs_type })
+        }
+    }
 }
 
 /// The path with its parent resolved; the last component is not touched, it may be a dead mount.
@@ -109,23 +170,31 @@ fn state(path: &Path, entry: &table::MountEntry) -> MountState {
     }
 }
 
-fn clean(path: &Path) -> Result<(), MountError> {
+pub(super) fn clean(path: &Path) -> Result<(), MountError> {
     tracing::warn!(path = %path.display(), "unmounting what a dead daemon left behind");
     super::attach::detach_lazily(path).map_err(|error| MountError::Stale { path: path.into(), why: Some(error) })
 }
 
 /// An existing directory without entries.
-fn empty(path: &Path) -> Result<(), MountError> {
-    let found = path.symlink_metadata().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => MountError::Missing(path.into()),
-        _ => system("looking at the mount point")(errno(&error)),
+fn bare(path: &Path) -> Result<OwnedFd, MountError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
+        Errno::NOENT => MountError::Missing(path.into()),
+        Errno::NOTDIR | Errno::LOOP => MountError::NotADirectory(path.into()),
+        error => system("opening the mount point")(error),
     })?;
-    if !found.is_dir() {
-        return Err(MountError::NotADirectory(path.into()));
+    match has_no_entries(&directory).map_err(system("listing the mount point"))? {
+        true => Ok(directory),
+        false => Err(MountError::NotEmpty(path.into())),
     }
-    let mut entries = path.read_dir().map_err(|error| system("listing the mount point")(errno(&error)))?;
-    match entries.next() {
-        None => Ok(()),
-        Some(_) => Err(MountError::NotEmpty(path.into())),
+}
+
+fn has_no_entries(directory: &OwnedFd) -> Result<bool, Errno> {
+    for entry in Dir::read_from(directory)? {
+        let name = entry?.file_name().to_owned();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
     }
+    Ok(true)
 }

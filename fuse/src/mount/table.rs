@@ -22,6 +22,11 @@ pub(crate) fn at(path: &Path) -> io::Result<Option<MountEntry>> {
     Ok(all()?.into_iter().rev().find(|entry| entry.mountpoint == path))
 }
 
+/// How many mounts lie on top of one another exactly there.
+pub(crate) fn depth(path: &Path) -> io::Result<usize> {
+    Ok(all()?.into_iter().filter(|entry| entry.mountpoint == path).count())
+}
+
 /// Every mount of this namespace, in the order they were made.
 pub(crate) fn all() -> io::Result<Vec<MountEntry>> {
     let text = std::fs::read("/proc/self/mountinfo")?;

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::fixture::{Cluster, can_mount, mounts_below, until, within};
+use crate::fixture::{Cluster, background, can_mount, mounts_below, until, within};
 
 #[test]
 fn what_was_written_on_one_node_is_read_on_another_and_after_a_restart() {
@@ -89,4 +91,79 @@ fn the_stale_mount_of_a_killed_daemon_is_cleaned_and_acknowledged_files_are_ther
     assert!(said.iter().any(|(code, _)| code == "stale-mount-cleaned"), "{said:?}");
     assert_eq!(within("the read", move || fs::read(to_read)).expect("reads"), b"stable");
     assert_eq!(mounts_below(&cluster.dir).len(), 1);
+}
+
+/// A program that made files all the time went on in the bare directory between the dead mount and the new one: thousands
+/// of files that were fsynced, and none of them on the volume.
+#[test]
+fn what_is_acknowledged_while_a_daemon_is_killed_and_started_again_is_on_the_volume() {
+    if !can_mount() {
+        return;
+    }
+    let mut cluster = Cluster::with_volume(2);
+    let (root, stop) = (cluster.mount(1, "v"), Arc::new(AtomicBool::new(false)));
+    let told = Arc::clone(&stop);
+    let writer = background(move || {
+        let mut acknowledged = Vec::new();
+        for n in 0.. {
+            if told.load(Ordering::Relaxed) {
+                break;
+            }
+            let name = format!("n{n}");
+            let made = fs::File::create_new(root.join(&name)).and_then(|file| file.sync_all());
+            match made {
+                Ok(()) => acknowledged.push(name),
+                // Dead, or not mounted yet: as fast as one can, to meet the moment in between.
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+        acknowledged
+    });
+    for _ in 0..2 {
+        cluster.kill(1);
+        cluster.start(1);
+        until("the new mount", || cluster.is_mounted(1));
+    }
+    let written = writer_has_more(&cluster);
+    stop.store(true, Ordering::Relaxed);
+    let acknowledged = writer.ended("the writer");
+    assert!(written && !acknowledged.is_empty());
+    let there = cluster.mount(2, "v");
+    let missing = within("looking", move || {
+        acknowledged.into_iter().filter(|name| !there.join(name).exists()).collect::<Vec<_>>()
+    });
+    assert_eq!(missing, Vec::<String>::new(), "acknowledged and not on the volume");
+}
+
+/// Waits until the writer has made a file after the last restart.
+fn writer_has_more(cluster: &Cluster) -> bool {
+    let there = cluster.mount(2, "v");
+    let count = move || {
+        let there = there.clone();
+        within("counting", move || fs::read_dir(there).expect("lists").count())
+    };
+    let before = count();
+    until("more files", || count() > before);
+    true
+}
+
+#[test]
+fn where_a_volume_is_not_mounted_nothing_can_be_written_and_waiting_costs_no_incarnation() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::with_volume(1);
+    let point = cluster.mount(1, "v");
+    let life = |c: &Cluster| c.volume(1, "v").and_then(|v| v["incarnation"].as_u64()).unwrap_or(0);
+    let first = life(&cluster);
+    cluster.ask(1, &["volume", "unmount", "v"]).expect(0, &[]);
+    fs::write(point.join("lost"), "x").expect_err("there is no such directory");
+    // In the way on purpose: every attempt to mount finds it.
+    fs::create_dir(&point).expect("a folder");
+    fs::write(point.join("mine"), "x").expect("writes");
+    let ended = cluster.ask(1, &["volume", "mount", "v"]);
+    assert!(ended.code != 0 && format!("{}{}", ended.out, ended.err).contains("not empty"), "{ended:?}");
+    fs::remove_file(point.join("mine")).expect("removes");
+    cluster.ask(1, &["volume", "mount", "v"]).expect(0, &[]);
+    assert_eq!(life(&cluster), first + 1, "attempts that could not mount have begun incarnations");
 }
