@@ -6,7 +6,7 @@
 //! into its page in memory.
 //!
 //! States: *good*, and *failed* for ever after the latch was tripped or the device failed a request. A failed backend
-//! refuses every call; the database must be leaked then, because its Drop would try to write.
+//! refuses every call, so the database can be dropped then, although its Drop tries to write.
 //!
 //! Length: the store's length is the smallest that the superblock records, no less than what the database asked for.
 //! Growing goes into the metadata ranges, then into the range reserved ahead (moved to the ranges by one superblock
@@ -91,6 +91,11 @@ impl Shared {
     /// Whether nothing is to be had from here any more.
     pub(super) fn is_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire) || self.latch.is_tripped()
+    }
+
+    /// From now on nothing is to be had from here.
+    pub(super) fn refuse_everything(&self) {
+        self.failed.store(true, Ordering::Release);
     }
 
     /// The reign's latch.

@@ -4,7 +4,8 @@
 //! ```text
 //!            open(FencedEpoch)            close()  → the database is closed cleanly
 //!   (disk) ───────────────────► open ──┤
-//!                                         drop, or the latch tripped → the database is leaked: its Drop writes
+//!                                         drop, or the latch tripped → the backend refuses everything, then it is
+//!                                                                      dropped: its Drop would write
 //! ```
 //! - One [`Txn`] at a time; a second [`Store::write`] waits for the first. Every commit is durable when it returns
 //!   and keeps the next open quick (`quick_repair`), without exception.
@@ -14,7 +15,6 @@
 //!   own, zeroed, and entered in the superblock; a crash in between is finished by the next open, which finds the
 //!   range in table `metarange` but not in the superblock.
 
-use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -42,8 +42,8 @@ pub struct Store {
 }
 
 struct Inner {
-    /// Leaked unless `close` takes it: its Drop writes.
-    db: ManuallyDrop<Database>,
+    /// There until `close` takes it or all of this is dropped.
+    db: Option<Database>,
     shared: Arc<Shared>,
     state: Mutex<State>,
     /// The view of the last commit, if somebody asked for one since. Emptied after a commit and before it is
@@ -123,7 +123,7 @@ impl Store {
             tracing::warn!("the metadata store was not left by this program: all of it was read to open it");
         }
         let (state, current) = (Mutex::new(State::default()), Mutex::new(None));
-        Ok(Store { inner: Arc::new(Inner { db: ManuallyDrop::new(db), shared, state, current, repaired }) })
+        Ok(Store { inner: Arc::new(Inner { db: Some(db), shared, state, current, repaired }) })
     }
 
     /// Whether opening had to read the whole store. Every commit prevents that, so it means that something else than
@@ -156,7 +156,7 @@ impl Store {
         if self.inner.shared.is_failed() {
             return Err(MetaError::Fatal(Fatal::Latched));
         }
-        let mut txn = self.inner.db.begin_write()?;
+        let mut txn = self.inner.db()?.begin_write()?;
         txn.set_quick_repair(true);
         let state = self.inner.state.lock().clone();
         Ok(Txn { store: self, txn, state })
@@ -183,16 +183,16 @@ impl Store {
     }
 
     /// Closes the database cleanly, so that the next open has nothing to look at. Everything is committed already:
-    /// this is a courtesy. If the latch was tripped, or a reader is left, the database is leaked instead.
+    /// this is a courtesy. If the latch was tripped, or a reader is left, it is left as a crash would leave it.
     pub fn close(self) -> Result<()> {
         if self.inner.shared.is_failed() {
             return Err(MetaError::Fatal(Fatal::Latched));
         }
-        let Some(inner) = Arc::into_inner(self.inner) else {
+        let Some(mut inner) = Arc::into_inner(self.inner) else {
             return Ok(());
         };
         *inner.current.lock() = None;
-        let result = ManuallyDrop::into_inner(inner.db).close();
+        let result = inner.db.take().map_or(Ok(()), Database::close);
         inner.shared.latch().trip();
         Ok(result?)
     }
@@ -221,7 +221,19 @@ impl Store {
     }
 }
 
+impl Drop for Inner {
+    /// What the database writes when it is dropped must not reach the disk: the next coordinator may have it by now. It is
+    /// dropped all the same, since it holds the disk open, and this node's LIVE lock with it.
+    fn drop(&mut self) {
+        self.shared.refuse_everything();
+    }
+}
+
 impl Inner {
+    fn db(&self) -> Result<&Database> {
+        self.db.as_ref().ok_or(MetaError::Fatal(Fatal::Latched))
+    }
+
     fn view(&self) -> Result<Arc<View>> {
         if self.shared.is_failed() {
             return Err(MetaError::Fatal(Fatal::Latched));
@@ -231,7 +243,7 @@ impl Inner {
         if let Some(view) = &*current {
             return Ok(Arc::clone(view));
         }
-        let txn = redb::ReadableDatabase::begin_read(&*self.db)?;
+        let txn = redb::ReadableDatabase::begin_read(self.db()?)?;
         let limits = Limits::of(&self.shared.superblock());
         let view = Arc::new(View { tables: ReadTables::open(&txn)?, limits, _txn: txn });
         *current = Some(Arc::clone(&view));
