@@ -57,3 +57,4 @@ bench:
 	@./setup --for bench
 	$(CARGO) build --release -p shorefast -p shorefast-minifuse -p shorefast-benches
 	$(TARGET)/release/shorefast-bench $(BENCH)
+	$(CARGO) bench -p shorefast-benches --bench micro -- --noplot

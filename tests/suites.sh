@@ -3,7 +3,8 @@
 #
 #   tests/suites.sh quick|full|long
 #
-# quick: unit tests and tidy tests. full: everything within 15 minutes. long: also tests marked `#[ignore = "long: ..."]`.
+# quick: unit tests and tidy tests. full: everything within 15 minutes. long: also tests marked `#[ignore = "long: ..."]`,
+# and 3000 seeds of the simulation of the safety core.
 # A test that cannot run here prints `skipped: REASON` (or `SKIPPED NAME: REASON`) and passes; REQUIRE_ALL=1 makes that
 # a failure, as it does an ignored test whose reason does not begin with "long: ".
 # The tests are built once and run as programs: one build whatever the suite, and plain `cargo` is all it takes.
@@ -91,6 +92,18 @@ run_programs() {
     done < <(programs | sort)
 }
 
+# 3000 seeds on all cores, in three parts of some minutes each; what they came to is printed.
+run_simulation() {
+    local folder kind program part log
+    read -r folder kind program < <(programs | grep '/csv-fs lib ')
+    for part in 1/3 2/3 3/3; do
+        log="$LOGS/simulation-${part%/*}.log"
+        suite "simulation $part" "$log" env -C "$folder" SHOREFAST_SIM_SEEDS=3000 SHOREFAST_SIM_SHARD="$part" \
+            "$program" --exact sim::tests::seeds_under_faults_violate_nothing_and_heal --nocapture
+        grep -E '^[0-9]+ seeds, ' "$log"
+    done
+}
+
 run_demo() {
     suite demo "$LOGS/demo.log" "$TARGET/debug/shorefast" demo --report "$LOGS/demo-report.html"
     if [ "$(id -u)" = 0 ]; then run_demo_as_nobody; fi
@@ -135,5 +148,6 @@ report() {
 
 build
 run_programs
+if [ "$MODE" = long ]; then run_simulation; fi
 if [ "$MODE" != quick ]; then run_demo; fi
 report

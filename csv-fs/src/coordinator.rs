@@ -168,7 +168,21 @@ impl Coordinator {
         request: Redirect,
         payload: Option<AlignedBuf>,
     ) -> (RedirectAnswer, Option<AlignedBuf>) {
-        redirect::redirect(&self.inner, request, payload).await
+        let (to, done) = oneshot::channel();
+        // Whoever waited may have gone.
+        self.redirect_then(request, payload, move |answer, data| drop(to.send((answer, data))));
+        done.await.unwrap_or((RedirectAnswer::StaleEpoch { hint: None }, None))
+    }
+
+    /// The same without a task that waits: `then` is told by the request's completion, on the device's thread, or before
+    /// this returns. It must not block. Handing the request to the device may wait for a worker's turn.
+    pub fn redirect_then(
+        &self,
+        request: Redirect,
+        payload: Option<AlignedBuf>,
+        then: impl FnOnce(RedirectAnswer, Option<AlignedBuf>) + Send + 'static,
+    ) {
+        redirect::redirect(&self.inner, request, payload, then);
     }
 
     /// The connection with this [`ClientLink::id`] has ended.
@@ -250,6 +264,7 @@ impl Coordinator {
             grace: locked.core.in_grace(),
             sessions: locked.core.sessions().collect(),
             layouts: locked.core.layouts(),
+            open_files: locked.core.open_files(),
             redirects_in_progress: locked.core.redirects_in_progress(),
         }
     }
@@ -272,6 +287,8 @@ pub struct Status {
     pub sessions: Vec<ClientId>,
     /// Layouts given out.
     pub layouts: usize,
+    /// Handles that clients have open.
+    pub open_files: usize,
     /// Redirected requests on their way.
     pub redirects_in_progress: usize,
 }

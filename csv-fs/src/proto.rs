@@ -113,6 +113,16 @@ pub enum Reassert {
         /// Its sequence number there.
         seq: u64,
     },
+    /// A [`Request::Create`] that opens what it creates has been sent, unanswered so far. If the answer of that slot and
+    /// sequence is stored, the file is open, though its client does not know of it yet.
+    Creating {
+        /// The client's name for the open file.
+        handle: HandleId,
+        /// The slot of the request.
+        slot: SlotRef,
+        /// Its sequence number there.
+        seq: u64,
+    },
 }
 
 /// Answer to [`BindRequest`].
@@ -361,7 +371,7 @@ pub enum Request {
     },
     /// Return table. The path is good again and no redirected request of this client is outstanding.
     PathBack {
-        /// The fence generation.
+        /// The fence generation in the own slot. If it is higher than the one granted, the answer is a new path fence.
         fence_gen: FenceGen,
     },
     /// Return table. Everything was returned: end the session.
@@ -568,6 +578,9 @@ pub struct LayoutGrant {
     pub size: u64,
     /// Whether writes must clear suid, sgid or capabilities first: then only exclusive layouts are given for writing.
     pub kill_privilege: bool,
+    /// Exclusive layouts of the same client and file that were given out when the mapping was read. If one of them has
+    /// been sent back since, the mapping may be older than what was committed with it.
+    pub beside: Vec<LayoutId>,
 }
 
 /// A redirected read, write or flush.

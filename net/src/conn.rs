@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{AcquireError, Semaphore, oneshot, watch};
+use tokio::sync::{AcquireError, Semaphore, TryAcquireError, oneshot, watch};
 
-use crate::budget::{Budget, OverBudget, cost_kib};
+use crate::budget::{Budget, OverBudget};
 use crate::calls::{Answered, Calls, UnknownRequest};
 use crate::error::{CallError, CloseReason};
 use crate::frame::Kind;
@@ -31,10 +31,36 @@ use crate::service::{PeerHello, PeerIdentity, Role};
 
 type Answer = Result<Message, CallError>;
 
+/// Who gets an answer.
+enum Taker {
+    /// A future.
+    Waits(oneshot::Sender<Answer>),
+    /// A function, called by the reader or by whoever ends the connection.
+    Called(Box<dyn FnOnce(Answer) + Send>),
+}
+
+impl Taker {
+    fn take(self, answer: Answer) {
+        match self {
+            // The caller may have just gone; then nobody wants it.
+            Taker::Waits(waiter) => drop(waiter.send(answer)),
+            Taker::Called(then) => then(answer),
+        }
+    }
+}
+
 /// A call that waits for its answer, and what it paid.
 struct Waiter {
-    answer: oneshot::Sender<Answer>,
+    taker: Taker,
     cost: u32,
+}
+
+/// A call that [`Conn::call_then`] could not queue at once; as it was given.
+pub struct NotNow<F> {
+    /// What was to be asked.
+    pub msg: Message,
+    /// Who was to be told.
+    pub then: F,
 }
 
 /// Bytes moved, for the keep-alive.
@@ -128,10 +154,10 @@ impl Conn {
     /// and may be executed, its answer is discarded when it comes, and its slot and cost are used until then.
     pub async fn call(&self, msg: Message) -> Result<Message, CallError> {
         msg.check()?;
-        let cost = cost_kib(msg.body.len(), msg.payload.len());
+        let cost = msg.cost_kib();
         self.pay(cost).await.map_err(|_| self.closed_error())?;
         let (tx, answer) = oneshot::channel();
-        let call = self.open_call(Waiter { answer: tx, cost })?;
+        let call = self.open_call(Waiter { taker: Taker::Waits(tx), cost })?;
         let frame = OutFrame::message(Kind::Request, call.id, msg);
         if self.outbox.push(frame).is_err() {
             return Err(self.closed_error());
@@ -139,6 +165,33 @@ impl Conn {
         let answer = answer.await;
         call.answered();
         answer.unwrap_or_else(|_| Err(self.closed_error()))
+    }
+
+    /// Asks the peer without waiting and without a task: `then` is called once, with what [`Conn::call`] would have
+    /// returned. It is called on the connection's reader, or by whoever ends the connection, or before this returns;
+    /// it must not block.
+    ///
+    /// # Errors
+    /// [`NotNow`] while the limits of [`Conn::call`] are used up: nothing was sent, and it is for the caller to wait.
+    pub fn call_then<F>(&self, msg: Message, then: F) -> Result<(), NotNow<F>>
+    where
+        F: FnOnce(Result<Message, CallError>) + Send + 'static,
+    {
+        let cost = msg.cost_kib();
+        match msg.check().map(|()| self.pay_now(cost)) {
+            Err(too_large) => then(Err(too_large)),
+            Ok(Err(TryAcquireError::NoPermits)) => return Err(NotNow { msg, then }),
+            Ok(Err(TryAcquireError::Closed)) => then(Err(self.closed_error())),
+            Ok(Ok(())) => {
+                let opened = self.calls.lock().open(Waiter { taker: Taker::Called(Box::new(then)), cost });
+                match opened {
+                    // If it is refused, the connection is ending, and its end completes every call that was opened.
+                    Ok(id) => drop(self.outbox.push(OutFrame::message(Kind::Request, id, msg))),
+                    Err((_, waiter)) => waiter.taker.take(Err(self.closed_error())),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Sends a message that has no answer. Never waits; whether it arrives is not told.
@@ -181,6 +234,15 @@ impl Conn {
         Ok(())
     }
 
+    /// The same, unless it would have to wait.
+    fn pay_now(&self, cost: u32) -> Result<(), TryAcquireError> {
+        let slot = self.slots.try_acquire()?;
+        let kib = self.kib.try_acquire_many(cost)?;
+        slot.forget();
+        kib.forget();
+        Ok(())
+    }
+
     fn refund(&self, cost: u32) {
         self.kib.add_permits(cost as usize);
         self.slots.add_permits(1);
@@ -204,8 +266,7 @@ impl Conn {
         match found {
             Answered::Deliver(waiter) => {
                 self.refund(waiter.cost);
-                // The caller may have just gone; then nobody wants it.
-                drop(waiter.answer.send(answer));
+                waiter.taker.take(answer);
             }
             Answered::Late { cost } => self.refund(cost),
         }
@@ -247,7 +308,7 @@ impl Conn {
         self.kib.close();
         let waiters = self.calls.lock().close();
         for waiter in waiters {
-            drop(waiter.answer.send(Err(CallError::Closed(why.clone()))));
+            waiter.taker.take(Err(CallError::Closed(why.clone())));
         }
     }
 }

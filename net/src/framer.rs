@@ -36,7 +36,7 @@ pub struct Frame {
 impl Frame {
     /// The application's view.
     pub fn into_message(self) -> Message {
-        Message { opcode: self.header.opcode, epoch: self.header.epoch, body: self.body, payload: self.payload }
+        Message::new(self.header.opcode, self.header.epoch, self.body).with_payload(self.payload)
     }
 
     /// The body as a sentence for the log: one line, whatever the peer wrote.

@@ -45,7 +45,7 @@ mod reply;
 mod service;
 pub mod tls;
 
-pub use conn::Conn;
+pub use conn::{Conn, NotNow};
 pub use dialer::{DialTarget, Dialer, LinkState};
 pub use endpoint::{Net, NetConfig, Security};
 pub use error::{CallError, CloseReason, DownReason, NetError, Refusal};

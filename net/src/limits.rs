@@ -28,7 +28,8 @@ pub const MAX_CALLS: usize = 512;
 
 /// *wire* Request bytes (header, body, payload; each request rounded up to a KiB) of one direction that may be
 /// unanswered on one connection, in KiB: 64 MiB, enough to fill a 10 Gbit/s link with 50 ms answers. When full,
-/// [`crate::Conn::call`] waits; a peer that sends more is cut off.
+/// [`crate::Conn::call`] waits; a peer that sends more is cut off. A caller that says what its answers will carry
+/// ([`crate::Message::expecting`]) pays for that too, so this bounds what both ends hold.
 pub const MAX_CALLS_KIB: u32 = 64 << 10;
 
 /// Reply bytes that may wait to be sent on one connection. A peer may have asked for [`MAX_CALLS`] answers of

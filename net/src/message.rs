@@ -3,8 +3,9 @@
 use block::buf::AlignedBuf;
 use bytes::Bytes;
 
+use crate::budget::cost_kib;
 use crate::error::CallError;
-use crate::limits::{MAX_BODY, MAX_PAYLOAD};
+use crate::limits::{MAX_BODY, MAX_CALLS_KIB, MAX_PAYLOAD};
 
 /// Bulk data of a message. A received message has `None` or `Aligned`.
 #[derive(Default)]
@@ -69,18 +70,33 @@ pub struct Message {
     pub body: Bytes,
     /// Bulk data, at most [`MAX_PAYLOAD`].
     pub payload: Payload,
+    /// Bytes of payload that the answer will carry. Not sent: the caller pays for them as for its own, so that the
+    /// answers that a peer may have to hold for one connection are bounded too.
+    pub expects: u32,
 }
 
 impl Message {
     /// A message without payload.
     pub fn new(opcode: u16, epoch: u64, body: impl Into<Bytes>) -> Self {
-        Self { opcode, epoch, body: body.into(), payload: Payload::None }
+        Self { opcode, epoch, body: body.into(), payload: Payload::None, expects: 0 }
     }
 
     /// The same with a payload.
     pub fn with_payload(mut self, payload: Payload) -> Self {
         self.payload = payload;
         self
+    }
+
+    /// The same, saying how many bytes of payload its answer will carry.
+    pub fn expecting(mut self, bytes: u32) -> Self {
+        self.expects = bytes;
+        self
+    }
+
+    /// What a call of it costs, in KiB; never more than there is.
+    pub(crate) fn cost_kib(&self) -> u32 {
+        let expected = usize::try_from(self.expects).unwrap_or(usize::MAX);
+        cost_kib(self.body.len(), self.payload.len().saturating_add(expected)).min(MAX_CALLS_KIB)
     }
 
     /// Refuses what the protocol does not carry, before anything is queued.

@@ -6,6 +6,8 @@
 mod appends;
 #[path = "it/commands.rs"]
 mod commands;
+#[path = "it/coordinator_path.rs"]
+mod coordinator_path;
 #[path = "it/data.rs"]
 mod data;
 #[path = "it/demo.rs"]

@@ -2,7 +2,9 @@
 //!
 //! - `hot`: one contiguous place under a layout held, direct: from the worker that read the request to its ring and
 //!   back, without a lock that anybody contends for, a message or a task.
+//! - `warm`: the same over the coordinator: no task either.
 //! - `slow`: everything else, as a task: layouts asked for, blocks allocated, partial blocks filled or read first.
+//! - `seek`: where data and holes are.
 //! - `disk`: one request to the disk by whichever route there is, moved to the other if the route changes under it.
 //! - `commit`: flush, then commit; times; giving layouts back.
 //!
@@ -17,9 +19,11 @@ mod commit;
 mod disk;
 mod files;
 mod hot;
+mod seek;
 mod slow;
 #[cfg(test)]
 pub(crate) mod tests;
+mod warm;
 mod write;
 
 use std::collections::HashMap;
@@ -46,6 +50,7 @@ use super::session::{Caller, EIO, Errno, Session};
 use super::space::Space;
 
 pub use files::OpenFile;
+pub use seek::Seek;
 
 /// Layouts of files that nobody has open are kept for so many files; beyond, the oldest go back.
 const IDLE_FILES: usize = 1024;

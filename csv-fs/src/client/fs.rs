@@ -154,10 +154,11 @@ impl FileSystem {
             Operation::Release(release) => self.release(release.fh, reply).await,
             Operation::Fsync { fh, .. } => self.fsync(fh, reply, caller).await,
             Operation::Fallocate(fallocate) => self.fallocate(fallocate, reply, caller).await,
+            Operation::Lseek(seek) => self.lseek(seek, reply, caller).await,
             Operation::Readdir(read) => self.readdir(ino, read, false, reply, caller).await,
             Operation::Readdirplus(read) => self.readdir(ino, read, true, reply, caller).await,
             Operation::Statfs => self.statfs(reply, caller).await,
-            // Extended attributes, SEEK_DATA, copies, ioctls, O_TMPFILE: not there yet.
+            // Extended attributes, copies, ioctls, O_TMPFILE: not there yet.
             _ => sent(reply.unsupported()),
         }
     }

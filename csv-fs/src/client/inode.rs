@@ -245,6 +245,6 @@ impl Snapshot {
 
     /// Whether a write in these blocks has to clear suid, sgid or capabilities first.
     pub(crate) fn kills_privilege(&self) -> bool {
-        self.cells.iter().any(|c| c.kill_privilege)
+        self.cells.iter().any(|c| c.kills_privilege())
     }
 }

@@ -3,6 +3,7 @@
 //! Prevents: a layout goes back while an operation that took it is still on its way to the disk. `Withdraw` closes the
 //! gate; the last guard to go reports `Drained`, and only then the core lets the return begin.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use crate::core::client::Event;
@@ -18,8 +19,7 @@ pub(crate) struct LayoutCell {
     pub(crate) id: LayoutId,
     pub(crate) range: BlockRange,
     pub(crate) mode: LayoutMode,
-    /// Suid, sgid or capabilities are to be cleared before a write by an unprivileged caller.
-    pub(crate) kill_privilege: bool,
+    kill_privilege: AtomicBool,
     gate: Gate,
     session: Weak<Session>,
 }
@@ -33,6 +33,7 @@ pub(crate) struct LayoutGuard {
 impl LayoutCell {
     pub(crate) fn new(grant: &LayoutGrant, session: Weak<Session>) -> Arc<LayoutCell> {
         let LayoutGrant { id, range, mode, kill_privilege, .. } = *grant;
+        let kill_privilege = AtomicBool::new(kill_privilege);
         Arc::new(LayoutCell { id, range, mode, kill_privilege, gate: Gate::default(), session })
     }
 
@@ -69,6 +70,16 @@ impl LayoutCell {
     /// Whether it gives authority over the file's length.
     pub(crate) fn rules_size(&self) -> bool {
         self.mode == LayoutMode::Exclusive && self.range.end == BlockRange::ALL.end
+    }
+
+    /// Whether suid, sgid or capabilities are to be cleared before a write by an unprivileged caller.
+    pub(crate) fn kills_privilege(&self) -> bool {
+        self.kill_privilege.load(Ordering::SeqCst)
+    }
+
+    /// They were cleared. They do not come back while it is held: who sets them needs the whole file for itself.
+    pub(crate) fn privilege_killed(&self) {
+        self.kill_privilege.store(false, Ordering::SeqCst);
     }
 
     fn drained(&self) {

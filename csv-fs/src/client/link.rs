@@ -18,6 +18,34 @@ use crate::types::{HandleId, InodeNo};
 #[error("the connection to the coordinator has ended")]
 pub struct LinkLost;
 
+/// What became of redirected I/O; the buffer is a read's.
+pub type RedirectOutcome = Result<(RedirectAnswer, Option<AlignedBuf>), LinkLost>;
+
+/// Told once what became of a redirected request. Dropped untold, it says that the link is lost.
+pub struct RedirectDone(Option<Box<dyn FnOnce(RedirectOutcome) + Send>>);
+
+impl RedirectDone {
+    /// `told` must not block; it may be called under the session's lock.
+    pub fn new(told: impl FnOnce(RedirectOutcome) + Send + 'static) -> RedirectDone {
+        RedirectDone(Some(Box::new(told)))
+    }
+
+    /// Tells.
+    pub fn tell(mut self, outcome: RedirectOutcome) {
+        if let Some(told) = self.0.take() {
+            told(outcome);
+        }
+    }
+}
+
+impl Drop for RedirectDone {
+    fn drop(&mut self) {
+        if let Some(told) = self.0.take() {
+            told(Err(LinkLost));
+        }
+    }
+}
+
 /// One connection to a node that may be the coordinator: over the network, or within this process.
 pub trait CoordinatorLink: Send + Sync + 'static {
     /// Binds the client to the coordinator over this connection.
@@ -32,16 +60,15 @@ pub trait CoordinatorLink: Send + Sync + 'static {
     /// A dropped future does not withdraw the call.
     fn call(&self, epoch: Epoch, call: Call) -> BoxFuture<'_, Result<Answer, LinkLost>>;
 
-    /// Redirected I/O; `data` is a write's, the buffer returned a read's.
-    ///
-    /// # Cancel safety
-    /// A dropped future does not withdraw the request.
+    /// Redirected I/O; `data` is a write's. Called under the session's lock, so it neither waits nor does the work:
+    /// what cannot be sent at once comes back as a future, to be run by the caller. `done` is told on any thread.
     fn redirect(
         &self,
         epoch: Epoch,
         redirect: Redirect,
         data: Option<Bytes>,
-    ) -> BoxFuture<'_, Result<(RedirectAnswer, Option<AlignedBuf>), LinkLost>>;
+        done: RedirectDone,
+    ) -> Option<BoxFuture<'static, ()>>;
 
     /// Returns when the connection has ended.
     ///

@@ -51,6 +51,11 @@ pub struct Errno(pub i32);
 
 /// What became of a redirected request.
 pub(crate) type Redirected = (RedirectResult, Option<AlignedBuf>);
+/// Who is told of it.
+type RedirectWaiter = Box<dyn FnOnce(Redirected) + Send>;
+
+/// Inputs taken under one hold of the core's lock, before those who wait for redirected requests are told.
+const TURN: usize = 64;
 
 /// A reply, and for a layout the first guard on it: taken before a recall of the same layout could have withdrawn it,
 /// so that two nodes that want the same range both get on.
@@ -156,19 +161,21 @@ struct Inner {
     io: HashMap<IoId, Io>,
     callbacks: VecDeque<oneshot::Sender<CallbackAnswer>>,
     effects: Vec<Effect>,
+    /// To be told once the lock is free: they answer the kernel, drop guards and post events.
+    redirected: Vec<(RedirectWaiter, Redirected)>,
 }
 
 /// A redirected request's data.
 struct Io {
     data: Option<Bytes>,
     read: Option<AlignedBuf>,
-    waiter: Option<oneshot::Sender<Redirected>>,
+    waiter: Option<RedirectWaiter>,
 }
 
 enum Input {
     Event(Event),
     Call { ticket: Ticket, request: Request, waiter: oneshot::Sender<Result<Answered, CallFailure>> },
-    Redirect { io: IoId, event: Event, data: Option<Bytes>, waiter: oneshot::Sender<Redirected> },
+    Redirect { io: IoId, event: Event, data: Option<Bytes>, waiter: RedirectWaiter },
     IoAnswered { io: IoId, bind: Bind, answer: RedirectAnswer, read: Option<AlignedBuf> },
     Asked { client: ClientId, ask: CallbackAsk, waiter: oneshot::Sender<CallbackAnswer> },
 }
@@ -187,6 +194,7 @@ impl Session {
             io: HashMap::new(),
             callbacks: VecDeque::new(),
             effects: Vec::new(),
+            redirected: Vec::new(),
         };
         Arc::new_cyclic(|me| Session {
             core: Mutex::new(inner),
@@ -257,10 +265,25 @@ impl Session {
         len: u32,
         data: Option<Bytes>,
     ) -> Redirected {
-        let io = IoId(self.ios.fetch_add(1, Ordering::Relaxed));
-        let (waiter, done) = oneshot::channel();
-        self.put(Input::Redirect { io, event: Event::Redirect { io, layout, op, at, len }, data, waiter });
+        let (to, done) = oneshot::channel();
+        // Whoever waited may have gone.
+        self.redirect_then(layout, op, at, len, data, move |result| drop(to.send(result)));
         done.await.unwrap_or((RedirectResult::Evicted, None))
+    }
+
+    /// The same without waiting: `then` is told, on any thread and without a lock held. It must not block.
+    pub(crate) fn redirect_then(
+        &self,
+        layout: LayoutId,
+        op: RedirectOp,
+        at: u64,
+        len: u32,
+        data: Option<Bytes>,
+        then: impl FnOnce(Redirected) + Send + 'static,
+    ) {
+        let io = IoId(self.ios.fetch_add(1, Ordering::Relaxed));
+        let event = Event::Redirect { io, layout, op, at, len };
+        self.put(Input::Redirect { io, event, data, waiter: Box::new(then) });
     }
 
     /// What the coordinator asks of this client; answered without waiting for anything.
@@ -330,6 +353,12 @@ impl Session {
         self.core.lock().core.load()
     }
 
+    /// All that the core knows, for a test that waits in vain.
+    #[cfg(test)]
+    pub(crate) fn shown(&self) -> String {
+        format!("inbox {}, core {:#?}", self.inbox.lock().len(), self.core.lock().core)
+    }
+
     /// The path may be gone.
     pub(crate) fn suspect(&self, reason: Reason) {
         self.post(Event::PathSuspect { reason });
@@ -360,10 +389,13 @@ impl Session {
     fn run(&self) {
         loop {
             let Some(mut inner) = self.core.try_lock() else { return };
-            while let Some(input) = self.next() {
+            for _ in 0..TURN {
+                let Some(input) = self.next() else { break };
                 self.take(&mut inner, input);
             }
+            let redirected = std::mem::take(&mut inner.redirected);
             drop(inner);
+            redirected.into_iter().for_each(|(waiter, result)| waiter(result));
             // Something may have been put in between the last look and the unlocking.
             if self.inbox.lock().is_empty() {
                 return;

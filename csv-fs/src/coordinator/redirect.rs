@@ -1,4 +1,4 @@
-//! Redirected I/O: from the calling task straight to the device.
+//! Redirected I/O: from whoever brings it straight to the device, and from its completion to whoever is told.
 //!
 //! The core's check and guard are one step under its lock; the payload moves into the request as it came, a read's
 //! memory moves into the answer. The guard goes back from the completion, whatever became of the task that asked:
@@ -11,7 +11,6 @@ use block::device::{Completion, Done, Io};
 use block::error::{IoError, IoErrorKind};
 use block::units::ByteOffset;
 use rustix::io::Errno;
-use tokio::sync::oneshot;
 
 use super::actor::Inner;
 use crate::core::coord::{Event, GuardId};
@@ -32,60 +31,53 @@ impl Drop for Guarded {
     }
 }
 
-/// Executes one request.
-pub(super) async fn redirect(
+/// Executes one request. `then` is told, by the completion of the request if it went to the device.
+pub(super) fn redirect(
     inner: &Arc<Inner>,
     request: Redirect,
     payload: Option<AlignedBuf>,
-) -> (RedirectAnswer, Option<AlignedBuf>) {
+    then: impl FnOnce(RedirectAnswer, Option<AlignedBuf>) + Send + 'static,
+) {
     inner.metrics.redirects.add(1);
-    let done = match begin(inner, &request, payload) {
-        Ok(done) => done,
-        Err(answer) => return (answer, None),
+    let guarded = match begin(inner, &request, payload.as_deref()) {
+        Ok(guarded) => guarded,
+        Err(answer) => return then(answer, None),
     };
-    let Done { result, buf } = done.await.unwrap_or(Done { result: Err(IoError::dropped()), buf: None });
-    match result {
-        Ok(()) => {
-            count(inner, &request);
-            let data = if request.op == RedirectOp::Read { buf } else { None };
-            (RedirectAnswer::Done { verifier: inner.verifier }, data)
+    let completion = Completion::new(move |Done { result, buf }| {
+        let inner = Arc::clone(&guarded.inner);
+        // The guard first: whoever is told finds it gone.
+        drop(guarded);
+        match result {
+            Ok(()) => {
+                count(&inner, &request);
+                let data = if request.op == RedirectOp::Read { buf } else { None };
+                then(RedirectAnswer::Done { verifier: inner.verifier }, data);
+            }
+            Err(e) => then(refusal(&e), None),
         }
-        Err(e) => (refusal(&e), None),
-    }
+    });
+    let at = ByteOffset(request.at);
+    inner.device.submit(match (request.op, payload) {
+        (RedirectOp::Write, Some(data)) => Io::write(at, data, false, completion),
+        (RedirectOp::Read, _) => Io::read(at, request.len as usize, completion),
+        (RedirectOp::Flush | RedirectOp::Write, _) => Io::flush(completion),
+    });
 }
 
-fn begin(
-    inner: &Arc<Inner>,
-    request: &Redirect,
-    payload: Option<AlignedBuf>,
-) -> Result<oneshot::Receiver<Done>, RedirectAnswer> {
-    let invalid = RedirectAnswer::Errno(Errno::INVAL.raw_os_error());
+/// Checks it and takes its guard.
+fn begin(inner: &Arc<Inner>, request: &Redirect, payload: Option<&[u8]>) -> Result<Guarded, RedirectAnswer> {
     let len = usize::try_from(request.len).unwrap_or(usize::MAX);
-    let fits = match (request.op, &payload) {
+    let fits = match (request.op, payload) {
         (RedirectOp::Write, Some(data)) => data.len() == len && request.len <= MAX_LEN,
         (RedirectOp::Write, None) => false,
         (RedirectOp::Read, _) => request.len > 0 && request.len <= MAX_LEN,
         (RedirectOp::Flush, _) => true,
     };
     if !fits || request.volume != inner.volume {
-        return Err(invalid);
+        return Err(RedirectAnswer::Errno(Errno::INVAL.raw_os_error()));
     }
     let guard = inner.lock().core.redirect_begin(request)?;
-    let guarded = Guarded { inner: Arc::clone(inner), guard };
-    let (sender, receiver) = oneshot::channel();
-    let completion = Completion::new(move |done| {
-        drop(guarded);
-        // Nobody waits any more: its connection is gone, and the client asks again.
-        let _ = sender.send(done);
-    });
-    let at = ByteOffset(request.at);
-    let io = match (request.op, payload) {
-        (RedirectOp::Write, Some(data)) => Io::write(at, data, false, completion),
-        (RedirectOp::Read, _) => Io::read(at, len, completion),
-        (RedirectOp::Flush | RedirectOp::Write, _) => Io::flush(completion),
-    };
-    inner.device.submit(io);
-    Ok(receiver)
+    Ok(Guarded { inner: Arc::clone(inner), guard })
 }
 
 fn count(inner: &Inner, request: &Redirect) {

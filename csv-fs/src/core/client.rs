@@ -285,6 +285,12 @@ impl Client {
             .iter()
             .map(|(handle, o)| Reassert::Open { ino: o.ino, handle: *handle, flags: o.flags })
             .collect();
+        reassert.extend(self.slots.requests().filter_map(|(slot, seq, r)| match &r.request {
+            Request::Create { open: Some(open), .. } if r.sent => {
+                Some(Reassert::Creating { handle: open.handle, slot, seq })
+            }
+            _ => None,
+        }));
         reassert.extend(self.layouts.iter().filter_map(|(id, l)| self.reassert_layout(id, l)));
         BindRequest {
             volume: self.config.volume,
@@ -354,7 +360,15 @@ impl Client {
         if let Some(l) = self.layouts.remove(id) {
             self.redirects.layout_gone(id, out);
             out.push(Effect::Dropped { layout: id, ino: l.ino, lost });
+            if !self.asks_for(l.ino) {
+                self.layouts.nothing_asked(l.ino);
+            }
         }
+    }
+
+    /// Whether a LayoutGet of this inode is unanswered.
+    fn asks_for(&self, ino: InodeNo) -> bool {
+        self.slots.requests().any(|(_, _, r)| matches!(r.request, Request::LayoutGet { ino: i, .. } if i == ino))
     }
 
     /// The binding is over. Whoever was interrupted meanwhile is let go now.
@@ -399,9 +413,7 @@ impl Client {
     }
 
     fn recall(&mut self, layout: LayoutId, ino: InodeNo, out: &mut Vec<Effect>) -> Recalled {
-        let asking =
-            self.slots.requests().any(|(_, _, r)| matches!(r.request, Request::LayoutGet { ino: i, .. } if i == ino));
-        let recalled = self.layouts.recall(layout, ino, asking);
+        let recalled = self.layouts.recall(layout, ino, self.asks_for(ino));
         if recalled == Recalled::Start {
             out.push(Effect::Withdraw { layout, ino });
             if self.layouts.get(layout).is_some_and(|l| l.standing == Standing::Settling) {

@@ -249,6 +249,11 @@ impl Coord {
         self.files.count()
     }
 
+    /// Handles that clients have open.
+    pub fn open_files(&self) -> usize {
+        self.sessions.values().map(|s| s.opens.len()).sum()
+    }
+
     /// Redirected requests between submission and completion.
     pub fn redirects_in_progress(&self) -> usize {
         self.guards.len()

@@ -92,7 +92,7 @@ impl Ctx {
         while !self.with(|w| {
             w.shell(self.n).is_some_and(|s| !std::mem::replace(&mut s.files.entry(ino).or_default().appending, true))
         })? {
-            self.sleep(150).await?;
+            self.sleep(500).await?;
         }
         let done = loop {
             let layout = match self.acquire(ino, BlockRange::ALL, Want::Exclusive).await {
@@ -129,6 +129,7 @@ impl Ctx {
                 file.map.grew((block + 1) * FS_BLOCK);
                 file.unflushed = true;
             }
+            w.trace(|| format!("{}: appended block {block} of {ino} under layout {:#x}", self.who, layout.0));
             new.into_iter().flatten().for_each(|id| w.oracle.write_acked(id, now));
             w.oracle.size_acked(grown, now);
         })?;
@@ -209,11 +210,18 @@ impl Ctx {
         };
         match self.call(request).await? {
             (Reply::Created { attr, .. }, _) => {
-                self.with(|w| w.oracle.opened(self.who, handle, attr.ino))?;
+                self.has_open(handle, attr.ino)?;
                 Ok((attr.ino, handle))
             }
             _ => Err(Fail::Errno(0)),
         }
+    }
+
+    fn has_open(&self, handle: HandleId, ino: InodeNo) -> Result<(), Fail> {
+        self.with(|w| {
+            w.trace(|| format!("{} has {ino} open as handle {}", self.who, handle.0));
+            w.oracle.opened(self.who, handle, ino);
+        })
     }
 
     async fn close(&self, ino: InodeNo, handle: HandleId) -> Result<(), Fail> {
@@ -279,7 +287,7 @@ impl Ctx {
             Err(Fail::Errno(e)) if e == Errno::NOENT.raw_os_error() => return Ok(()),
             other => other?,
         };
-        self.with(|w| w.oracle.opened(self.who, handle, ino))?;
+        self.has_open(handle, ino)?;
         self.call(Request::Readdir { dir: InodeNo::ROOT, after: 0, max_bytes: 4096, plus: true }).await?;
         self.checked_read(ino, 0).await?;
         self.close(ino, handle).await
@@ -346,6 +354,9 @@ impl World {
     }
 
     pub(super) fn op_ended(&mut self, n: NodeId, who: ClientId, op: Op, result: Result<(), Fail>) {
+        self.trace(|| {
+            format!("{who}: {op:?} ends {}", if result.is_ok() { "well".to_owned() } else { format!("{result:?}") })
+        });
         match result {
             Ok(()) => {
                 self.coverage.variant("op", &op);

@@ -11,7 +11,7 @@ use super::oracle::WriteId;
 use super::world::{Core, MS, World, micros};
 use crate::core::client::map::FileMap;
 use crate::core::client::{
-    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, Reason, RedirectResult, Route, Standing, Ticket,
+    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, Reason, RedirectResult, Route, Ticket,
 };
 use crate::core::coord::CallbackId;
 use crate::proto::{
@@ -46,8 +46,6 @@ pub(super) struct File {
     pub(super) unflushed: bool,
     /// The next fsync fails.
     pub(super) lost: bool,
-    /// Exclusive layouts of it that were sent back so far.
-    returned: u64,
 }
 
 /// A reply, and the guard that a granted layout came with.
@@ -78,8 +76,6 @@ pub(super) struct ClientShell {
     pub(super) grant: BTreeSet<u64>,
     waiters: BTreeMap<Ticket, Sender<Called>>,
     granted: BTreeMap<Ticket, LayoutId>,
-    /// Layouts asked for: of which file, and how many of it had been sent back then.
-    asked: BTreeMap<Ticket, (InodeNo, u64)>,
     ios: BTreeMap<IoId, Io>,
     conns: BTreeMap<Bind, u64>,
     /// Direct reads that are out, and direct writes and flushes.
@@ -101,7 +97,7 @@ impl World {
 
     /// The node's slot is registered: its client begins, or its next life does.
     pub(super) fn registered(&mut self, n: NodeId, client: ClientId, fence_gen: FenceGen) {
-        self.trace(|| format!("node {n}: registered as {client} under generation {}", fence_gen.0));
+        self.trace(|| format!("{n}: registered as {client} under generation {}", fence_gen.0));
         let reborn = self.proc(n).and_then(|p| p.office.reborn.take());
         if let Some(poisoned) = reborn {
             self.coverage.count("client", "reborn");
@@ -119,7 +115,6 @@ impl World {
             grant: BTreeSet::new(),
             waiters: BTreeMap::new(),
             granted: BTreeMap::new(),
-            asked: BTreeMap::new(),
             ios: BTreeMap::new(),
             conns: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -225,7 +220,7 @@ impl World {
             Effect::Probe => self.probe(n),
             Effect::Route { from, to } => {
                 self.coverage.count("route", &format!("{}->{}", from.route, to.route));
-                self.trace(|| format!("node {n}: route {} -> {} ({})", from.route, to.route, to.reason));
+                self.trace(|| format!("{n}: route {} -> {} ({})", from.route, to.route, to.reason));
                 let bad = matches!(to.reason, Reason::IoTimedOut | Reason::IoFailed);
                 let Some(shell) = self.shell(n) else { return };
                 shell.path_bad = to.route != Route::Direct && (bad || shell.path_bad);
@@ -319,7 +314,6 @@ impl World {
         if let Request::Commit { give_back, .. } = &call.request {
             for layout in give_back {
                 self.oracle.gave_back(call.client, *layout);
-                self.was_sent_back(n, *layout);
             }
         }
         let Some((conn, server)) = server else {
@@ -367,10 +361,6 @@ impl World {
         shell.last += 1;
         let ticket = Ticket(shell.last);
         shell.waiters.insert(ticket, sender);
-        if let Request::LayoutGet { ino, .. } = &request {
-            let returned = shell.files.entry(*ino).or_default().returned;
-            shell.asked.insert(ticket, (*ino, returned));
-        }
         self.client(n, Event::Submit { ticket, request });
     }
 
@@ -451,40 +441,21 @@ impl World {
         let Some(client) = self.client_is(n) else { return };
         self.oracle.holds(client, grant.id, grant.ino, grant.range, grant.mode);
         self.trace(|| {
-            format!("{client} holds layout {:#x} of {} {:?} {:?}", grant.id.0, grant.ino, grant.range, grant.mode)
+            let LayoutGrant { id, ino, range, mode, size, .. } = grant;
+            format!("{client} holds layout {:#x} of {ino} {range:?} {mode:?}, told {size} bytes", id.0)
         });
         let Some(shell) = self.shell(n) else { return };
-        // What was sent back says nothing any more about what the file looks like. If that happened while the layout
-        // was asked for, nobody knows whether the mapping that came is older: then it goes back and is asked for again.
-        let returning = |id: &LayoutId| shell.core.layout(*id).is_some_and(|l| l.standing == Standing::Returning);
-        let mine = |h: &Held| h.ino == grant.ino && h.mode == LayoutMode::Exclusive;
-        let own = shell.layouts.iter().filter(|(id, h)| mine(h) && !returning(id)).map(|(_, h)| h.range);
-        let own: Vec<BlockRange> = own.collect();
+        let mine = |h: &&Held| h.ino == grant.ino && h.mode == LayoutMode::Exclusive;
+        let own: Vec<BlockRange> = shell.layouts.values().filter(mine).map(|h| h.range).collect();
         let rules = own.iter().any(|r| r.end == BlockRange::ALL.end);
         let file = shell.files.entry(grant.ino).or_default();
-        let fresh = shell.asked.remove(&ticket).is_some_and(|(_, returned)| returned == file.returned);
-        let waits = shell.waiters.contains_key(&ticket) && fresh;
-        if fresh {
-            file.map.merge(grant.range, &grant.extents, (!rules).then_some(grant.size), &own);
-        } else {
-            let layout = grant.id;
-            self.coverage.count("client", "grant of uncertain age");
-            self.at_node(n, 0, move |w| w.client(n, Event::GiveBack { layout }));
-        }
-        let Some(shell) = self.shell(n) else { return };
+        file.map.merge(grant.range, &grant.extents, (!rules).then_some(grant.size), &own);
+        let waits = shell.waiters.contains_key(&ticket);
         let guards = u32::from(waits);
-        let held = Held { ino: grant.ino, range: grant.range, mode: grant.mode, guards, withdrawn: !fresh };
+        let held = Held { ino: grant.ino, range: grant.range, mode: grant.mode, guards, withdrawn: false };
         shell.layouts.insert(grant.id, held);
         if waits {
             shell.granted.insert(ticket, grant.id);
-        }
-    }
-
-    /// A call that gives a layout back goes out.
-    fn was_sent_back(&mut self, n: NodeId, layout: LayoutId) {
-        let Some(shell) = self.shell(n) else { return };
-        if let Some(held) = shell.layouts.get(&layout).filter(|h| h.mode == LayoutMode::Exclusive) {
-            shell.files.entry(held.ino).or_default().returned += 1;
         }
     }
 
@@ -524,7 +495,7 @@ impl World {
     /// The incarnation is over. Its own requests end, an office held here is given up, and a new one begins.
     fn life_ended(&mut self, n: NodeId, reason: &str) {
         self.coverage.count("client", "evicted");
-        self.trace(|| format!("node {n}: its client was evicted: {reason}"));
+        self.trace(|| format!("{n}: its client was evicted: {reason}"));
         let (sender, ended) = oneshot();
         self.abort_all(n, move |_| sender.send(()));
         self.forget_files(n);
@@ -540,6 +511,10 @@ impl World {
                         w.in_office(n) || w.proc(n).is_some_and(|p| p.reign.as_ref().is_some_and(|r| !r.is_over()));
                     if !busy {
                         return w.new_office(n, Vec::new());
+                    }
+                    // It may have taken office meanwhile, which knows nothing of the end of its client.
+                    if w.in_office(n) {
+                        w.resign(n, None);
                     }
                     let (sender, wait) = oneshot();
                     w.wake_after(n, 50 * MS, sender);
@@ -557,7 +532,6 @@ impl World {
             shell.layouts.clear();
             shell.grant.clear();
             shell.granted.clear();
-            shell.asked.clear();
         }
     }
 

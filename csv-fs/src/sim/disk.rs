@@ -18,7 +18,7 @@ mod scsi;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use block::shared::{Epoch, NodeId};
+use block::shared::{Epoch, FenceGen, NodeId};
 
 use super::oracle::{Value, WriteId};
 use super::store::{Note, State};
@@ -138,6 +138,8 @@ struct Flight {
     process: u64,
     req: Req,
     stage: Stage,
+    /// The generation under which its node did I/O when it was submitted: what is from before a fence never goes again.
+    granted: FenceGen,
     /// The session of the nexus it went over (SCSI kind).
     session: Option<(u16, u64)>,
     answer: Option<Answer>,
@@ -214,10 +216,16 @@ impl World {
         self.disk.last += 1;
         let id = self.disk.last;
         let process = self.nodes[&n].process;
-        let flight =
-            Flight { node: n, process, req, stage: Stage::Held, session: None, answer: Some(Box::new(answer)) };
+        let (granted, answer): (FenceGen, Answer) = (self.granted(n), Box::new(answer));
+        let flight = Flight { node: n, process, req, stage: Stage::Held, granted, session: None, answer: Some(answer) };
         self.disk.flights.insert(id, flight);
         self.send_off(id);
+    }
+
+    /// The generation under which a node's client does I/O.
+    fn granted(&self, n: NodeId) -> FenceGen {
+        let client = self.nodes[&n].proc.as_ref().and_then(|p| p.client.as_ref());
+        client.map_or(FenceGen(0), |c| c.core.fence_gen())
     }
 
     /// Sends a held request on its way, if there is one.
@@ -234,6 +242,10 @@ impl World {
             Path::Hangs if !self.disk.scsi => return,
             Path::Hangs => 0,
         };
+        if self.disk.scsi && flight.req.is_data() && flight.granted < self.granted(n) {
+            self.coverage.count("disk", "from before a fence");
+            return self.after(50, move |w| w.complete(id, Res::Lost));
+        }
         if self.disk.scsi && !self.choose_nexus(id) {
             return;
         }
@@ -245,7 +257,7 @@ impl World {
         if write && take(&mut self.disk.stick_data, n) || pages && take(&mut self.disk.stick_pages, n) {
             flies += self.disk.stick_for.unwrap_or_else(|| 300 * MS + self.rng.below(5000 * MS));
             self.coverage.count("disk", if pages { "pages stuck" } else { "write stuck" });
-            self.trace(|| format!("a write of node {n} sticks in the fabric for {} ms", flies / MS));
+            self.trace(|| format!("a write of {n} sticks in the fabric for {} ms", flies / MS));
         }
         let lost = match caw {
             true if lease => self.disk.lose_lease.get_mut(&n).and_then(Vec::pop),
@@ -279,6 +291,9 @@ impl World {
         if self.disk.path(n) == Path::Hangs && self.disk.scsi && !self.disk.dead.contains(&(n, process)) {
             // It hangs in the fabric until the path heals.
             return self.after(20 * MS, move |w| w.land(id));
+        }
+        if self.disk.scsi && self.waits_its_turn(id) {
+            return self.after(MS, move |w| w.land(id));
         }
         let res = match self.disk.scsi.then(|| self.may_pass(id)).flatten() {
             Some(refused) => refused,
@@ -326,7 +341,7 @@ impl World {
 
     /// The way of a node to the disk changes.
     pub(super) fn set_path(&mut self, n: NodeId, path: Path) {
-        self.trace(|| format!("path of node {n}: {path:?}"));
+        self.trace(|| format!("path of {n}: {path:?}"));
         self.disk.paths.insert(n, path);
         if path == Path::Hangs {
             return;

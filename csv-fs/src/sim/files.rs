@@ -114,7 +114,7 @@ impl Ctx {
             if self.with(|w| w.shell(self.n).is_some_and(|s| s.files.entry(ino).or_default().locked.insert(block)))? {
                 return Ok(());
             }
-            self.sleep(120).await?;
+            self.sleep(400).await?;
         }
     }
 
@@ -347,13 +347,12 @@ impl Ctx {
         while !self.with(|w| {
             w.shell(self.n).is_some_and(|s| !std::mem::replace(&mut s.files.entry(ino).or_default().committing, true))
         })? {
-            self.sleep(150).await?;
+            self.sleep(500).await?;
         }
         let done = loop {
             let body = self.with(|w| {
                 let file = w.shell(self.n)?.files.entry(ino).or_default();
-                let mut body = file.map.commit_body(8);
-                body.sync = file.sync;
+                let body = file.map.commit_body(8, file.sync);
                 file.unflushed = false;
                 Some(body)
             })?;

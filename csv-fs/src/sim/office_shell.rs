@@ -97,7 +97,7 @@ impl World {
         let deadline = proc.office.core.next_deadline();
         let is = proc.office.core.in_office().map(|p| p.epoch());
         if was != is {
-            self.trace(|| format!("node {n}: in office {was:?} -> {is:?}"));
+            self.trace(|| format!("{n}: in office {was:?} -> {is:?}"));
         }
         for effect in out {
             self.coverage.variant("office effect", &effect);
@@ -142,7 +142,7 @@ impl World {
                 }
                 self.trace(|| {
                     format!(
-                        "node {n}: CAW slot {node} gen {} -> {} counter {} inc {}",
+                        "{n}: CAW slot of {node} gen {} -> {} counter {} inc {}",
                         expect.fence_gen.0, new.fence_gen.0, new.counter, new.incarnation.0
                     )
                 });
@@ -177,7 +177,7 @@ impl World {
         let of = self.office_generation(n);
         match effect {
             Effect::Registered { client, fence_gen } => self.registered(n, client, fence_gen),
-            Effect::SelfEvicted => self.trace(|| format!("node {n}: its incarnation is over")),
+            Effect::SelfEvicted => self.trace(|| format!("{n}: its incarnation is over")),
             Effect::StopDirect { fence_gen } => {
                 self.client(n, client_core::Event::FenceAsked { fence_gen });
                 self.abort_all(n, move |w| {
@@ -192,13 +192,13 @@ impl World {
             Effect::StartDrain { epoch } => self.start_drain(n, epoch),
             Effect::LostOffice { epoch, why } => {
                 self.coverage.variant("lost office", &why);
-                self.trace(|| format!("node {n}: office of epoch {} lost: {why:?}", epoch.0));
+                self.trace(|| format!("{n}: office of epoch {} lost: {why:?}", epoch.0));
             }
             Effect::FenceDone { ticket, result } => {
                 let Some((client, purpose)) = self.proc(n).and_then(|p| p.office.fences.remove(&ticket)) else {
                     return;
                 };
-                self.trace(|| format!("node {n}: fence of {client} for {purpose:?}: {result:?}"));
+                self.trace(|| format!("{n}: fence of {client} for {purpose:?}: {result:?}"));
                 if let Ok(proof) = &result {
                     self.coverage.variant("fenced how", &proof.how());
                 }
@@ -221,7 +221,7 @@ impl World {
             Effect::NexusRefused { nexus } => self.nexus_judged(n, nexus, false),
             Effect::Report(report) => {
                 self.coverage.variant("report", &report);
-                self.trace(|| format!("node {n}: {report:?}"));
+                self.trace(|| format!("{n}: {report:?}"));
             }
             _ => {}
         }
@@ -234,7 +234,7 @@ impl World {
         let holders = [holder, proc.office.core.lease().and_then(|l| l.holder)];
         let asked = proc.office.fences.values().map(|(c, _)| *c);
         if !asked.chain(holders.into_iter().flatten()).any(|c| c == victim) {
-            let what = format!("node {n} fences {victim}, and nobody asked for that life's end");
+            let what = format!("{n} fences {victim}, and nobody asked for that life's end");
             self.oracle.fail(Invariant::AsIfNothingHappened, what);
         }
     }

@@ -66,11 +66,13 @@ pub(super) struct Oracle {
     sizes: BTreeMap<InodeNo, files::Size>,
     cuts: BTreeMap<InodeNo, Vec<files::Cut>>,
     rights: BTreeMap<(ClientId, LayoutId), Right>,
+    /// Those that have not ended, by file.
+    in_force: BTreeMap<InodeNo, BTreeSet<(ClientId, LayoutId)>>,
     told_evicted: BTreeSet<ClientId>,
     evicted: BTreeMap<ClientId, u64>,
     path_fenced: BTreeMap<ClientId, FenceGen>,
     opened: (Epoch, Option<NodeId>),
-    draining: BTreeMap<ClientId, (u64, u64)>,
+    draining: BTreeMap<(Epoch, ClientId), (u64, u64)>,
     executed: BTreeSet<(ClientId, SlotRef, u64)>,
     names: BTreeMap<Vec<u8>, files::Name>,
     handles: BTreeMap<(ClientId, HandleId), InodeNo>,
@@ -119,26 +121,28 @@ impl Oracle {
     /// `evicted` is committed.
     pub(super) fn evicted(&mut self, client: ClientId, now: u64) {
         self.evicted.entry(client).or_insert(now);
-        for ((holder, _), right) in &mut self.rights {
-            if *holder == client {
-                right.ended.get_or_insert("its client was evicted");
-            }
+        let of_client = (client, LayoutId(0))..=(client, LayoutId(u64::MAX));
+        for (_, right) in self.rights.range_mut(of_client) {
+            right.ended.get_or_insert("its client was evicted");
         }
+        self.in_force.values_mut().for_each(|of_file| of_file.retain(|(c, _)| *c != client));
         self.handles.retain(|(c, _), _| *c != client);
     }
 
-    /// A client said that its route is draining.
-    pub(super) fn says_draining(&mut self, client: ClientId, now: u64) {
-        let (first, last) = self.draining.entry(client).or_insert((now, now));
+    /// A client said to the coordinator of a reign that its route is draining.
+    pub(super) fn says_draining(&mut self, to: Epoch, client: ClientId, now: u64) {
+        let (first, last) = self.draining.entry((to, client)).or_insert((now, now));
         if now - *last > 10_000_000 {
             *first = now;
         }
         *last = now;
     }
 
-    /// A recall is called overdue. What says that it is draining has `bound` for that, and `recall` after saying so.
-    pub(super) fn overdue(&mut self, client: ClientId, now: u64, recall: u64, bound: u64) {
-        if let Some((first, last)) = self.draining.get(&client).copied()
+    /// A coordinator calls a recall overdue. What said to it that it is draining has `bound` for that, and `recall` after
+    /// saying so. What was said in another reign does not count: a coordinator that was paused may call something
+    /// overdue when its office is long gone, and then it cannot commit that.
+    pub(super) fn overdue(&mut self, to: Epoch, client: ClientId, now: u64, recall: u64, bound: u64) {
+        if let Some((first, last)) = self.draining.get(&(to, client)).copied()
             && now < last + recall
             && now < first + bound
         {

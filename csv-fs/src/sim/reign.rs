@@ -54,7 +54,7 @@ impl World {
 
     /// Office was taken: the store is opened, then the core starts.
     pub(super) fn took_office(&mut self, n: NodeId, proof: FencedEpoch, _: BTreeMap<NodeId, SlotView>) {
-        self.trace(|| format!("node {n} takes office: {proof:?}"));
+        self.trace(|| format!("{n} takes office: {proof:?}"));
         self.coverage.variant("office by", &proof.before());
         let t = self.timing;
         let limits = Limits {
@@ -194,8 +194,8 @@ impl World {
             Effect::Report(report) => {
                 if let Report::Evicting { client, why: EvictReason::RecallOverdue } = report {
                     let (recall, path) = (micros(self.timing.recall), micros(self.timing.path_timeout));
-                    let now = self.now;
-                    self.oracle.overdue(client, now, recall / 2, path + 10_000 * MS);
+                    let (now, epoch) = (self.now, self.reign(n).map_or(Epoch(0), |r| r.epoch));
+                    self.oracle.overdue(epoch, client, now, recall / 2, path + 10_000 * MS);
                 }
                 self.coverage.variant("coord report", &report);
                 self.trace(|| format!("coordinator {n}: {report:?}"));
@@ -398,9 +398,9 @@ impl World {
         let Some((_, client)) = self.reign(n).and_then(|r| r.callbacks.remove(&id)) else { return };
         if let Some(answer) = &answer {
             self.coverage.variant("callback answer", answer);
-            let now = self.now;
+            let (now, epoch) = (self.now, self.reign(n).map_or(Epoch(0), |r| r.epoch));
             if *answer == CallbackAnswer::Draining {
-                self.oracle.says_draining(client, now);
+                self.oracle.says_draining(epoch, client, now);
             }
         }
         self.coord(n, Event::CallbackDone { id, answer });

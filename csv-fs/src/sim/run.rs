@@ -18,6 +18,8 @@ use crate::types::FS_BLOCK;
 
 /// The safety phase in virtual milliseconds.
 const SAFETY: u64 = 25_000;
+/// By so much it is longer, again and again, if chance made too few faults.
+const MORE: u64 = 5_000;
 /// Within so many virtual milliseconds everything must be whole again.
 const HEALS: u64 = 60_000;
 /// Fewer events or faults than these do not make a seed.
@@ -78,6 +80,13 @@ pub fn run_seed(setup: Setup) -> Outcome {
             w.faults_until(end, mean);
         }
         sim.run_for(SAFETY);
+        while sim.world.borrow().faults < FAULTS && sim.world.borrow().oracle.violation.is_none() {
+            let mut w = sim.world.borrow_mut();
+            let end = w.now + MORE * MS;
+            w.faults_until(end, mean / 2);
+            drop(w);
+            sim.run_for(MORE);
+        }
         {
             let mut w = sim.world.borrow_mut();
             w.heal_all();
@@ -103,16 +112,16 @@ fn whole(w: &World) -> Result<(), String> {
     }
     for (n, node) in &w.nodes {
         let Some(client) = node.proc.as_ref().and_then(|p| p.client.as_ref()) else {
-            return Err(format!("node {n} has no client"));
+            return Err(format!("{n} has no client"));
         };
         if !matches!(client.core.binding(), Binding::Bound { .. }) {
-            return Err(format!("node {n}: {:?}", client.core.binding()));
+            return Err(format!("{n}: {:?}", client.core.binding()));
         }
         if client.core.route().route != Route::Direct {
-            return Err(format!("node {n}: {:?}", client.core.route()));
+            return Err(format!("{n}: {:?}", client.core.route()));
         }
         if w.ops_done.get(n).copied().unwrap_or(0) < 5 {
-            return Err(format!("applications of node {n} do not get on: {:?} operations", w.ops_done.get(n)));
+            return Err(format!("applications of {n} do not get on: {:?} operations", w.ops_done.get(n)));
         }
     }
     Ok(())

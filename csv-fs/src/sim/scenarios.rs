@@ -40,6 +40,7 @@ pub const SCENARIOS: &[Scenario] = &[
     fences::LATE_FENCER,
     fences::REGISTERS_AGAIN,
     fences::ANSWERED_TOO_SOON,
+    fences::OLD_PROOF,
     rights::RING_OF_RECALLS,
     rights::HUNG_PATH,
     rights::FREED_TOO_SOON,

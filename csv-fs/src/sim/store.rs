@@ -49,6 +49,10 @@ pub(super) enum Note {
     PathFenced(ClientId, FenceGen),
     Freed(InodeNo, BlockRange),
     Reaped(InodeNo),
+    /// The file has no name any more.
+    Unnamed(ClientId, InodeNo),
+    /// The file is this long now.
+    Sized(ClientId, InodeNo, u64),
 }
 
 /// The first data block of the simulated disk.
@@ -275,10 +279,11 @@ impl State {
                 }
                 self.orphans.insert(ino);
                 orphaned.push(ino);
+                notes.push(Note::Unnamed(client, ino));
                 Ok(Reply::Done)
             }
-            Request::Setattr { ino, set } => self.setattr(*ino, *set, notes),
-            Request::Commit { ino, commit, .. } => self.commit(client, *ino, commit),
+            Request::Setattr { ino, set } => self.setattr(client, *ino, *set, notes),
+            Request::Commit { ino, commit, .. } => self.commit(client, *ino, commit, notes),
             Request::Grant { blocks } => self.grant(client, *blocks),
             Request::GrantReturn { ranges } => self.grant_back(client, ranges),
             Request::Times { .. } => Ok(Reply::Done),
@@ -301,10 +306,11 @@ impl State {
         Ok(Reply::Created { attr: attr(ino, 0, 0), opened: open })
     }
 
-    fn setattr(&mut self, ino: InodeNo, set: SetAttr, notes: &mut Vec<Note>) -> Done {
+    fn setattr(&mut self, client: ClientId, ino: InodeNo, set: SetAttr, notes: &mut Vec<Note>) -> Done {
         let inode = self.inodes.get_mut(&ino).ok_or(Errno::NOENT)?;
         if let Some(size) = set.size {
             inode.size = size;
+            notes.push(Note::Sized(client, ino, size));
             let cut = inode.blocks.split_off(&size.div_ceil(FS_BLOCK));
             if !cut.is_empty() {
                 self.free.extend(cut.values().map(|(d, _)| *d));
@@ -314,7 +320,7 @@ impl State {
         self.attr(ino).map(Reply::Attr).ok_or(Errno::IO.into())
     }
 
-    fn commit(&mut self, client: ClientId, ino: InodeNo, body: &CommitBody) -> Done {
+    fn commit(&mut self, client: ClientId, ino: InodeNo, body: &CommitBody, notes: &mut Vec<Note>) -> Done {
         let row = self.sessions.get_mut(&client).ok_or(Errno::STALE)?;
         let inode = self.inodes.get_mut(&ino).ok_or(Errno::NOENT)?;
         let claims: Vec<(u64, u64)> = body.extents.iter().flat_map(blocks_of).collect();
@@ -332,6 +338,7 @@ impl State {
             inode.blocks.insert(file, (disk, ExtentState::Written));
         }
         inode.size = inode.size.max(body.size.unwrap_or(0));
+        notes.push(Note::Sized(client, ino, inode.size));
         Ok(Reply::Done)
     }
 

@@ -245,7 +245,7 @@ impl World {
 
     /// A new process of this node.
     pub(super) fn start(&mut self, n: NodeId) {
-        self.trace(|| format!("node {n} starts"));
+        self.trace(|| format!("{n} starts"));
         let Some(node) = self.nodes.get_mut(&n) else { return };
         node.process += 1;
         node.armed.clear();
@@ -269,7 +269,7 @@ impl World {
         node.paused = false;
         node.mail.clear();
         let process = node.process;
-        self.trace(|| format!("node {n} is killed"));
+        self.trace(|| format!("{n} is killed"));
         self.killed.push((n, process));
         self.apps.insert(n, 0);
         self.doing.retain(|(m, _), _| *m != n);
@@ -279,7 +279,7 @@ impl World {
 
     /// SIGSTOP, or with its clock: a virtual machine is paused.
     pub(super) fn pause(&mut self, n: NodeId, clock_too: bool) {
-        self.trace(|| format!("node {n} is paused, clock too: {clock_too}"));
+        self.trace(|| format!("{n} is paused, clock too: {clock_too}"));
         let now = self.now;
         let Some(node) = self.nodes.get_mut(&n) else { return };
         node.paused = true;
@@ -295,7 +295,7 @@ impl World {
             return;
         }
         let mail = std::mem::take(&mut node.mail);
-        self.trace(|| format!("node {n} goes on, {} events late", mail.len()));
+        self.trace(|| format!("{n} goes on, {} events late", mail.len()));
         for (process, act) in mail {
             self.after(0, move |w| w.deliver(n, process, act));
         }

@@ -63,8 +63,8 @@ impl CreateError {
     /// What to do next.
     pub fn next_step(&self) -> String {
         match self {
-            CreateError::Format { source: MetaError::Fatal(Fatal::Occupied { id, .. }), .. } => {
-                format!("If that may be destroyed for ever, repeat the command with --wipe {id}")
+            CreateError::Format { source: MetaError::Fatal(Fatal::Occupied { .. }), .. } => {
+                "Give that only if it may be destroyed for ever; else name another disk.".into()
             }
             CreateError::Name(_) => "Choose another name.".into(),
             _ => "Use a file of at least 1 GiB that every node of this host can open, with direct I/O (`truncate -s 10G FILE` makes one).".into(),

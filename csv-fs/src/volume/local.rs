@@ -11,10 +11,10 @@ use block::shared::{BoxFuture, Epoch};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::client::link::{CoordinatorLink, LinkLost};
+use crate::client::link::{CoordinatorLink, LinkLost, RedirectDone};
 use crate::client::session::Session;
 use crate::coordinator::{ClientLink, Coordinator};
-use crate::proto::{Answer, BindAnswer, BindRequest, Call, Callback, CallbackAnswer, Redirect, RedirectAnswer};
+use crate::proto::{Answer, BindAnswer, BindRequest, Call, Callback, CallbackAnswer, Redirect};
 
 /// Local links are numbered from the top, connections of the network from the bottom: no number is both.
 static NEXT: AtomicU64 = AtomicU64::new(u64::MAX / 2);
@@ -59,12 +59,18 @@ impl CoordinatorLink for LocalLink {
         _epoch: Epoch,
         redirect: Redirect,
         data: Option<Bytes>,
-    ) -> BoxFuture<'_, Result<(RedirectAnswer, Option<AlignedBuf>), LinkLost>> {
-        let payload = data.map(|d| AlignedBuf::from_slice(&d));
-        Box::pin(async move {
-            self.alive()?;
-            Ok(self.coordinator.redirect(redirect, payload).await)
-        })
+        done: RedirectDone,
+    ) -> Option<BoxFuture<'static, ()>> {
+        if let Err(lost) = self.alive() {
+            done.tell(Err(lost));
+            return None;
+        }
+        let coordinator = Arc::clone(&self.coordinator);
+        // As a task: handing a request to the device may wait, and whoever calls this holds the session's lock.
+        Some(Box::pin(async move {
+            let payload = data.map(|d| AlignedBuf::from_slice(&d));
+            coordinator.redirect_then(redirect, payload, move |answer, read| done.tell(Ok((answer, read))));
+        }))
     }
 
     fn closed(&self) -> BoxFuture<'_, ()> {

@@ -5,17 +5,16 @@
 
 use std::sync::Arc;
 
-use block::buf::AlignedBuf;
 use block::shared::{BoxFuture, Epoch};
 use bytes::Bytes;
-use net::{Conn, Message, Payload};
+use net::{CallError, Conn, Message, NotNow, Payload};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::wire;
-use crate::client::link::{CoordinatorLink, LinkLost};
+use crate::client::link::{CoordinatorLink, LinkLost, RedirectDone};
 use crate::coordinator::ClientLink;
-use crate::proto::{Answer, BindAnswer, BindRequest, Call, Callback, CallbackAnswer, Opcode, Redirect, RedirectAnswer};
+use crate::proto::{Answer, BindAnswer, BindRequest, Call, Callback, CallbackAnswer, Opcode, Redirect, RedirectOp};
 
 /// One connection to a node that may be the coordinator.
 pub(super) struct RemoteLink(pub(super) Arc<Conn>);
@@ -26,31 +25,36 @@ impl RemoteLink {
         opcode: Opcode,
         epoch: Epoch,
         ask: &Q,
-        payload: Payload,
-    ) -> Result<(A, Payload), LinkLost> {
-        let message = wire::pack(opcode, epoch, ask, payload).map_err(|e| self.lost(&e.to_string()))?;
-        let answer: Message = self.0.call(message).await.map_err(|e| {
-            tracing::debug!(peer = %self.0.peer(), "no answer: {e}");
-            // A peer that does not answer a request of a known kind is as good as gone for this client.
-            if self.0.is_open() { self.lost(&e.to_string()) } else { LinkLost }
-        })?;
-        let value = wire::unpack(&answer).map_err(|e| self.lost(&e.to_string()))?;
-        Ok((value, answer.payload))
+    ) -> Result<A, LinkLost> {
+        let message = wire::pack(opcode, epoch, ask, Payload::None).map_err(|e| lost(&self.0, &e.to_string()))?;
+        let answer = self.0.call(message).await;
+        Ok(understood(&self.0, answer)?.0)
     }
+}
 
-    fn lost(&self, why: &str) -> LinkLost {
-        self.0.close(why);
-        LinkLost
-    }
+/// The answer to a request, read.
+fn understood<A: DeserializeOwned>(conn: &Conn, answer: Result<Message, CallError>) -> Result<(A, Payload), LinkLost> {
+    let answer = answer.map_err(|e| {
+        tracing::debug!(peer = %conn.peer(), "no answer: {e}");
+        // A peer that does not answer a request of a known kind is as good as gone for this client.
+        if conn.is_open() { lost(conn, &e.to_string()) } else { LinkLost }
+    })?;
+    let value = wire::unpack(&answer).map_err(|e| lost(conn, &e.to_string()))?;
+    Ok((value, answer.payload))
+}
+
+fn lost(conn: &Conn, why: &str) -> LinkLost {
+    conn.close(why);
+    LinkLost
 }
 
 impl CoordinatorLink for RemoteLink {
     fn bind(&self, epoch: Epoch, request: BindRequest) -> BoxFuture<'_, Result<BindAnswer, LinkLost>> {
-        Box::pin(async move { Ok(self.ask(Opcode::Bind, epoch, &request, Payload::None).await?.0) })
+        Box::pin(async move { self.ask(Opcode::Bind, epoch, &request).await })
     }
 
     fn call(&self, epoch: Epoch, call: Call) -> BoxFuture<'_, Result<Answer, LinkLost>> {
-        Box::pin(async move { Ok(self.ask(Opcode::Call, epoch, &call, Payload::None).await?.0) })
+        Box::pin(async move { self.ask(Opcode::Call, epoch, &call).await })
     }
 
     fn redirect(
@@ -58,12 +62,25 @@ impl CoordinatorLink for RemoteLink {
         epoch: Epoch,
         redirect: Redirect,
         data: Option<Bytes>,
-    ) -> BoxFuture<'_, Result<(RedirectAnswer, Option<AlignedBuf>), LinkLost>> {
+        done: RedirectDone,
+    ) -> Option<BoxFuture<'static, ()>> {
         let payload = data.map_or(Payload::None, Payload::Shared);
-        Box::pin(async move {
-            let (answer, payload) = self.ask(Opcode::Redirect, epoch, &redirect, payload).await?;
-            Ok((answer, payload.into_aligned()))
-        })
+        let expected = if redirect.op == RedirectOp::Read { redirect.len } else { 0 };
+        let message = match wire::pack(Opcode::Redirect, epoch, &redirect, payload) {
+            Ok(message) => message.expecting(expected),
+            Err(e) => {
+                done.tell(Err(lost(&self.0, &e.to_string())));
+                return None;
+            }
+        };
+        let conn = Arc::clone(&self.0);
+        let then = move |answer| {
+            let outcome = understood(&conn, answer).map(|(answer, payload)| (answer, payload.into_aligned()));
+            done.tell(outcome);
+        };
+        let NotNow { msg, then } = self.0.call_then(message, then).err()?;
+        let conn = Arc::clone(&self.0);
+        Some(Box::pin(async move { then(conn.call(msg).await) }))
     }
 
     fn closed(&self) -> BoxFuture<'_, ()> {

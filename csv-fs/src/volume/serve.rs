@@ -3,8 +3,8 @@
 //! A message's sender is known by its certificate. What it says of itself must agree: a client that binds, calls or
 //! redirects as another node is refused, whatever it presents.
 //!
-//! Nothing here waits: each request that takes time is a task that owns its reply. How many there are at once is
-//! bounded by the network's budget per connection.
+//! Nothing here waits: each request that takes time is a task that owns its reply, or (redirected I/O) a request to the
+//! device whose completion owns it. How many there are at once is bounded by the network's budget per connection.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -148,11 +148,12 @@ impl Directory {
         let Some(volume) = self.get(request.volume).filter(|_| claims_truly(from, request.client)) else {
             return send(reply, Opcode::Redirect, Epoch(0), &stale, Payload::None);
         };
-        tokio::spawn(async move {
-            let (answer, data) = match volume.coordinator() {
-                Some(coordinator) => coordinator.redirect(request, payload.into_aligned()).await,
-                None => (RedirectAnswer::StaleEpoch { hint: volume.hint() }, None),
-            };
+        // No task: the request goes to the device from here, the answer to the connection from its completion.
+        let Some(coordinator) = volume.coordinator() else {
+            let none = RedirectAnswer::StaleEpoch { hint: volume.hint() };
+            return send(reply, Opcode::Redirect, volume.epoch(), &none, Payload::None);
+        };
+        coordinator.redirect_then(request, payload.into_aligned(), move |answer, data| {
             send(reply, Opcode::Redirect, volume.epoch(), &answer, data.map_or(Payload::None, Payload::Aligned));
         });
     }

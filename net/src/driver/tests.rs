@@ -209,6 +209,52 @@ async fn answers_in_any_order_reach_their_calls() {
     assert_eq!(rig.conn.outstanding(), 0);
 }
 
+/// A call without a task; what it is told comes over the channel.
+fn call_then(conn: &Conn, opcode: u16, told: &mpsc::UnboundedSender<Result<Message, CallError>>) -> bool {
+    let told = told.clone();
+    conn.call_then(Message::new(opcode, 0, ""), move |answer| drop(told.send(answer))).is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_a_task_is_told_its_answer_and_the_end() {
+    let mut rig = Rig::new(4096).await;
+    let (sender, mut told) = mpsc::unbounded_channel();
+    assert!(call_then(&rig.conn, 1, &sender) && call_then(&rig.conn, 2, &sender));
+    let first = rig.peer.next().await.unwrap().header;
+    rig.peer.send(&reply(first.request_id, "one")).await;
+    assert_eq!(told.recv().await.unwrap().unwrap().body, "one");
+    rig.conn.close("enough");
+    let end = CallError::Closed(CloseReason::Local("enough".to_owned()));
+    assert_eq!(told.recv().await.unwrap().unwrap_err(), end);
+    assert!(call_then(&rig.conn, 3, &sender), "told at once");
+    assert_eq!(told.recv().await.unwrap().unwrap_err(), end);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_a_task_never_waits_and_keeps_to_the_limits() {
+    let mut rig = Rig::new(1 << 20).await;
+    let (sender, mut told) = mpsc::unbounded_channel();
+    for _ in 0..MAX_CALLS {
+        assert!(call_then(&rig.conn, 1, &sender));
+    }
+    assert!(!call_then(&rig.conn, 1, &sender), "given back, unsent");
+    let asked = rig.peer.next().await.unwrap().header;
+    rig.peer.send(&reply(asked.request_id, "")).await;
+    told.recv().await.unwrap().unwrap();
+    assert!(call_then(&rig.conn, 1, &sender));
+    assert_eq!(rig.conn.outstanding(), MAX_CALLS);
+}
+
+/// Reads are small questions with large answers: what the answers take at the peer is bounded all the same.
+#[tokio::test(start_paused = true)]
+async fn expected_answers_count_against_the_bytes_outstanding() {
+    let rig = Rig::new(1 << 20).await;
+    let read = || Message::new(1, 0, "").expecting(1 << 20);
+    let most = MAX_CALLS_KIB as usize / 1024;
+    let sent = (0..MAX_CALLS).take_while(|_| rig.conn.call_then(read(), |_| {}).is_ok()).count();
+    assert!((most - 1..=most).contains(&sent), "{sent}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_answer_to_a_dropped_call_is_discarded_and_its_slot_used_until_then() {
     let mut rig = Rig::new(4096).await;
@@ -412,7 +458,7 @@ async fn one_way_messages_arrive_in_aligned_memory() {
     let msg = Message::new(9, 4, "b").with_payload(payload);
     rig.peer.send(&OutFrame::message(Kind::Oneway, 0, msg)).await;
     match rig.seen.recv().await.unwrap() {
-        Seen::Oneway(Message { opcode: 9, epoch: 4, body, payload: Payload::Aligned(buf) }) => {
+        Seen::Oneway(Message { opcode: 9, epoch: 4, body, payload: Payload::Aligned(buf), .. }) => {
             assert_eq!((&body[..], &buf[..]), (&b"b"[..], &[3; 5000][..]));
         }
         other => panic!("{other:?}"),

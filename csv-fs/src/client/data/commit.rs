@@ -1,7 +1,8 @@
 //! From written to durable: flush, then commit; and times of writes in place.
 //!
 //! A commit's body is put together first, then everything answered so far is flushed, then the body is sent. Prevents:
-//! metadata that points at blocks whose data was never stable (after a crash they would show their former contents).
+//! metadata that points at blocks whose data was never stable (after a crash they would show their former contents);
+//! a greater length alone likewise, since behind the old end the last block may hold what an earlier cut left.
 //! One commit per inode is under way at a time, so an fsync that finds another at work waits for it and is then covered by
 //! its flush or makes its own.
 
@@ -63,13 +64,14 @@ impl DataPath {
     pub(super) async fn commit(&self, inode: &Arc<Inode>, flush: bool, caller: &Caller) -> Result<(), Errno> {
         let _one = inode.committing.lock().await;
         loop {
-            let (mut body, sync) = {
+            let mut body = {
                 let state = inode.state.lock();
-                (state.map.commit_body(BODY_MAX), (state.sync_asked > state.sync_named).then_some(state.sync_asked))
+                let sync = (state.sync_asked > state.sync_named).then_some(state.sync_asked);
+                state.map.commit_body(BODY_MAX, sync.unwrap_or(0))
             };
             body.mtime = inode.touched();
-            body.sync = sync.unwrap_or(0);
-            if !body.extents.is_empty() || (flush && inode.unflushed.load(Ordering::SeqCst)) {
+            let shows_more = !body.extents.is_empty() || body.size.is_some();
+            if shows_more || (flush && inode.unflushed.load(Ordering::SeqCst)) {
                 inode.unflushed.store(false, Ordering::SeqCst);
                 if let Err(errno) = self.flush().await {
                     inode.unflushed.store(true, Ordering::SeqCst);

@@ -10,6 +10,7 @@ use block::buf::AlignedBuf;
 use block::device::{Completion, Done, Io, Op};
 use block::error::IoError;
 use block::units::{ByteLen, ByteOffset};
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::hot::path_reason;
@@ -21,7 +22,18 @@ use crate::proto::RedirectOp;
 use crate::types::LayoutId;
 
 /// A redirected request carries at most this much, as much as the kernel asks for at once.
-const REDIRECT_MAX: usize = 1 << 20;
+pub(super) const REDIRECT_MAX: usize = 1 << 20;
+
+/// A write of fewer bytes is copied before it is sent, since it may be kept until the next flush. Its payload is a
+/// window of the slab that the kernel's request was read into, which is returned with its last window: a slab holds two
+/// requests of the largest size, so one small write that is kept would keep 2 MiB. A write of this size keeps at most
+/// twice its own; below, what is kept is what it holds. The copy is a fiftieth of what sending it costs.
+const COPY_BELOW: usize = REDIRECT_MAX;
+
+/// A write's data as it is sent, and kept until it is stable.
+pub(super) fn keepable(data: AlignedBuf) -> Bytes {
+    if data.len() < COPY_BELOW { Bytes::copy_from_slice(&data) } else { data.freeze() }
+}
 
 /// Why a request to the disk did not succeed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,7 +110,7 @@ impl DataPath {
                     }
                     Err((Some(fault), back)) => return Err((fault, back)),
                 },
-                Err(back) => back.map(AlignedBuf::freeze).unwrap_or_default(),
+                Err(back) => back.map(keepable).unwrap_or_default(),
             };
             match self.redirected_write(layout, at, &data).await {
                 Ok(true) => {
@@ -126,7 +138,7 @@ impl DataPath {
     }
 
     /// `false`: the route is direct again, and nothing, or a part that will be written once more, was written.
-    async fn redirected_write(&self, layout: LayoutId, at: u64, data: &bytes::Bytes) -> Result<bool, Fault> {
+    async fn redirected_write(&self, layout: LayoutId, at: u64, data: &Bytes) -> Result<bool, Fault> {
         let mut put = 0;
         while put < data.len() {
             let n = (data.len() - put).min(REDIRECT_MAX);
@@ -196,7 +208,7 @@ impl DataPath {
 }
 
 /// `Ok`: go direct.
-fn redirect_fault(result: RedirectResult) -> Result<(), Fault> {
+pub(super) fn redirect_fault(result: RedirectResult) -> Result<(), Fault> {
     match result {
         RedirectResult::Direct => Ok(()),
         RedirectResult::NoLayout => Err(Fault::Restart),

@@ -127,6 +127,22 @@ impl DataPath {
         }
     }
 
+    /// Granted blocks that are not mapped: in the pool, and kept by files for what they write next.
+    #[cfg(test)]
+    pub(crate) fn space_held(&self) -> (u64, u64) {
+        let kept = |inode: &Arc<Inode>| inode.state.lock().reserve.iter().map(|r| r.len.0).sum::<u64>();
+        (self.space.free(), self.inodes.lock().values().map(kept).sum())
+    }
+
+    /// What files keep for their next blocks goes back to the pool.
+    pub(super) fn take_reserves_back(&self) {
+        let all: Vec<Arc<Inode>> = self.inodes.lock().values().cloned().collect();
+        for inode in all {
+            let reserve = std::mem::take(&mut inode.state.lock().reserve);
+            self.space.put(reserve);
+        }
+    }
+
     fn forget_if_idle(&self, inode: &Arc<Inode>) {
         let mut inodes = self.inodes.lock();
         let unused = inode.opens.load(Ordering::SeqCst) == 0
@@ -355,6 +371,7 @@ impl Files for DataPath {
     }
 
     fn return_grant(&self) {
+        self.take_reserves_back();
         let ranges = self.space.drain();
         let session = Arc::clone(&self.session);
         if ranges.is_empty() {

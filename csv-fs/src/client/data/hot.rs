@@ -14,6 +14,7 @@ use block::error::IoErrorKind;
 use block::units::ByteOffset;
 
 use super::files::OpenFile;
+use super::warm::{self, WarmRead, WarmWrite};
 use super::{DataPath, Pending, ReadData, ReadTo, WriteTo};
 use crate::client::counters::add;
 use crate::client::gate::Entered;
@@ -29,7 +30,7 @@ impl DataPath {
             return to.answer(Err(Errno(EIO)));
         }
         match self.hot_read(&file.inode, offset, size, to) {
-            Ok(()) => add(&self.counters().hot, 1),
+            Ok(()) => {}
             Err(to) => self.slow_read(Arc::clone(&file.inode), offset, size, to),
         }
     }
@@ -43,7 +44,7 @@ impl DataPath {
             return self.slow_write(Arc::clone(&file.inode), None, data, kill, to);
         }
         match self.hot_write(&file.inode, offset, data, kill, to) {
-            Ok(()) => add(&self.counters().hot, 1),
+            Ok(()) => {}
             Err((data, to)) => self.slow_write(Arc::clone(&file.inode), Some(offset), data, kill, to),
         }
     }
@@ -55,6 +56,7 @@ impl DataPath {
         if end <= offset {
             // Past the end; the layout over these blocks makes the length known here the truth.
             let Some(_guard) = snapshot.cover(asked) else { return Err(to) };
+            add(&self.counters().hot, 1);
             to.answer(Ok(ReadData { buf: AlignedBuf::with_capacity(0), part: 0..0 }));
             return Ok(());
         }
@@ -67,12 +69,18 @@ impl DataPath {
             return Err(to);
         };
         let Some(place) = snapshot.place(asked, start, len) else { return Err(to) };
-        let Some(_in_gate) = self.enter_direct() else { return Err(to) };
+        let (inode, part) = (Arc::clone(inode), head..head + n);
+        let Some(_in_gate) = self.enter_direct() else {
+            if !warm::fits(len) {
+                return Err(to);
+            }
+            self.warm_read(WarmRead { to, inode, offset, size, part, place }, len);
+            return Ok(());
+        };
         let Some(me) = self.me() else { return Err(to) };
-        let pending =
-            Pending::Read { to, inode: Arc::clone(inode), offset, size, part: head..head + n, guard: place.guard };
-        let key = self.outstanding.insert(pending);
+        let key = self.outstanding.insert(Pending::Read { to, inode, offset, size, part, guard: place.guard });
         add(&self.counters().in_flight, 1);
+        add(&self.counters().hot, 1);
         let done = Completion::new(move |done| me.direct_done(key, done));
         self.disk.submit(Io::read_into(ByteOffset(place.disk), AlignedBuf::with_capacity(len), done));
         Ok(())
@@ -99,8 +107,10 @@ impl DataPath {
         let Some(place) = snapshot.place(BlockRange::of_bytes(offset, len), offset, data.len()) else {
             return Err((data, to));
         };
-        let Some(in_gate) = self.enter_direct() else { return Err((data, to)) };
-        let Some(me) = self.me() else { return Err((data, to)) };
+        let in_gate = self.enter_direct();
+        let Some(me) = self.me().filter(|_| in_gate.is_some() || warm::fits(data.len())) else {
+            return Err((data, to));
+        };
         match inode.hot_writes.enter() {
             Entered::Inside => {}
             Entered::Closed => return Err((data, to)),
@@ -109,8 +119,14 @@ impl DataPath {
                 return Err((data, to));
             }
         }
-        let key = self.outstanding.insert(Pending::Write { to, inode: Arc::clone(inode), offset, guard: place.guard });
+        let inode = Arc::clone(inode);
+        if in_gate.is_none() {
+            self.warm_write(WarmWrite { to, inode, offset, kill, place }, data);
+            return Ok(());
+        }
+        let key = self.outstanding.insert(Pending::Write { to, inode, offset, guard: place.guard });
         add(&self.counters().in_flight, 1);
+        add(&self.counters().hot, 1);
         let done = Completion::new(move |done| me.direct_done(key, done));
         self.disk.submit(Io::write(ByteOffset(place.disk), data, false, done));
         drop(in_gate);

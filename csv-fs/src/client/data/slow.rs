@@ -49,7 +49,7 @@ impl DataPath {
         }
     }
 
-    fn guard_for_read(&self, inode: &Inode, range: BlockRange) -> Option<LayoutGuard> {
+    pub(super) fn guard_for_read(&self, inode: &Inode, range: BlockRange) -> Option<LayoutGuard> {
         let cell = {
             let mut state = inode.state.lock();
             inode.missed(&mut state);

@@ -19,7 +19,7 @@ use crate::client::counters::add;
 use crate::client::inode::{Inode, wall_nanos};
 use crate::client::layout::{LayoutCell, LayoutGuard};
 use crate::client::session::{Caller, EIO, Errno};
-use crate::client::space::Reserved;
+use crate::client::space::{ENOSPC, Reserved};
 use crate::core::client::map::Kind;
 use crate::proto::{Request, SetAttr, Want};
 use crate::types::*;
@@ -38,9 +38,16 @@ const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
 /// How one attempt ended.
 enum Attempt {
     Done(u32),
-    /// So many blocks more are needed.
-    Space(u64),
+    Space(Missing),
     Restart,
+}
+
+/// Blocks that a write lacks.
+#[derive(Clone, Copy)]
+struct Missing {
+    blocks: u64,
+    /// So many more would keep the file together as it grows.
+    ahead: u64,
 }
 
 /// What one attempt works with.
@@ -91,17 +98,19 @@ impl DataPath {
         if data.is_empty() {
             return Ok(0);
         }
-        let mut missing = 0;
+        let mut missing = None;
         loop {
             let mut reserved = None;
-            if missing > 0 {
+            if let Some(missing) = missing {
                 let near = self.behind(inode, offset);
-                reserved = Some(self.space.reserve(caller, missing, near).await?);
+                reserved = Some(self.reserve(caller, missing, near).await?);
             }
             let guard = self.guard_for_write(inode, offset, data.len() as u64, caller).await?;
-            if std::mem::take(&mut kill) && guard.kill_privilege {
+            if std::mem::take(&mut kill) && guard.kills_privilege() {
+                let cell = Arc::clone(&guard);
                 drop(guard);
                 self.kill_privilege(inode, caller).await?;
+                cell.privilege_killed();
                 continue;
             }
             let attempt = match offset {
@@ -114,9 +123,21 @@ impl DataPath {
             };
             match attempt {
                 Attempt::Done(n) => return Ok(n),
-                Attempt::Space(blocks) => missing = blocks,
+                Attempt::Space(blocks) => missing = Some(blocks),
                 Attempt::Restart => {}
             }
+        }
+    }
+
+    /// Before ENOSPC is said, what other files of this node keep for their next blocks is taken back, and what would
+    /// only be kept ahead is done without.
+    async fn reserve(&self, caller: &Caller, missing: Missing, near: Option<DiskBlock>) -> Result<Reserved, Errno> {
+        match self.space.reserve(caller, missing.blocks + missing.ahead, near).await {
+            Err(Errno(ENOSPC)) => {
+                self.take_reserves_back();
+                self.space.try_reserve(missing.blocks, near).ok_or(Errno(ENOSPC))
+            }
+            other => other,
         }
     }
 
@@ -227,7 +248,7 @@ impl DataPath {
         }
         let plan = match self.plan(&job, &mut reserved)? {
             Ok(plan) => plan,
-            Err(blocks) => return Ok(Attempt::Space(blocks)),
+            Err(missing) => return Ok(Attempt::Space(missing)),
         };
         let result = self.put_image(&job, &plan, data).await;
         match result {
@@ -277,8 +298,8 @@ impl DataPath {
         self.disk_write(job.guard.id, base, buf).await.map_err(|(fault, _)| fault)
     }
 
-    /// Step 6. `Err(blocks)`: so much more space has to be reserved first.
-    fn plan(&self, job: &Job<'_>, reserved: &mut Option<Reserved>) -> Result<Result<Plan, u64>, Errno> {
+    /// Step 6. `Err(missing)`: so much more space has to be reserved first.
+    fn plan(&self, job: &Job<'_>, reserved: &mut Option<Reserved>) -> Result<Result<Plan, Missing>, Errno> {
         let range = BlockRange::of_bytes(job.offset, job.end - job.offset);
         let mut state = job.inode.state.lock();
         let pieces = state.map.pieces(range);
@@ -287,7 +308,7 @@ impl DataPath {
         if holes > have {
             let Some(more) = reserved.as_mut().filter(|r| r.left() + have >= holes) else {
                 let ahead = (state.map.size() / FS_BLOCK).min(AHEAD_MAX);
-                return Ok(Err(holes - have + ahead));
+                return Ok(Err(Missing { blocks: holes - have, ahead }));
             };
             let all = more.left();
             state.reserve.extend(more.take(all));

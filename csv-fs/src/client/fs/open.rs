@@ -3,18 +3,24 @@
 //! If the kernel does not take the answer to an OPEN or CREATE (the caller was killed while it waited), no RELEASE
 //! will come, and the handle is released here.
 
-use fuse::op::{Create, Fallocate, FileHandle};
+use block::units::ByteOffset;
+use fuse::op::{Create, Fallocate, FileHandle, Lseek, Whence};
 use fuse::{Delivery, OpenFlags, Opened, Reply};
 
 use super::attr::entry;
 use super::names::bytes;
 use super::{FileSystem, Who, done, odd, sent};
+use crate::client::data::Seek;
 use crate::client::session::{Caller, Errno};
 use crate::proto::{OpenRequest, Reply as Answer, Request, SetAttr};
 use crate::types::{Attr, HandleId, InodeNo};
 
 const O_EXCL: i32 = rustix::fs::OFlags::EXCL.bits().cast_signed();
 const O_TRUNC: i32 = rustix::fs::OFlags::TRUNC.bits().cast_signed();
+/// Set-user-id and set-group-id.
+const SUID_SGID: u32 = 0o6000;
+/// `EINVAL`.
+const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
 /// `EOPNOTSUPP`.
 const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
 /// `FALLOC_FL_KEEP_SIZE`.
@@ -55,9 +61,9 @@ impl FileSystem {
         Ok(())
     }
 
-    async fn truncate(&self, ino: InodeNo, kill: bool, caller: &Caller) -> Result<(), Errno> {
+    async fn truncate(&self, ino: InodeNo, kill: bool, caller: &Caller) -> Result<Attr, Errno> {
         let set = SetAttr { size: Some(0), kill_suid_sgid: kill, ..SetAttr::default() };
-        self.path.set_attr(ino, set, caller).await.map(drop)
+        self.path.set_attr(ino, set, caller).await
     }
 
     pub(super) async fn create(&self, parent: InodeNo, who: Who, c: Create, reply: Reply, caller: &Caller) {
@@ -77,6 +83,7 @@ impl FileSystem {
         caller: &Caller,
     ) -> Result<Attr, Errno> {
         let open = OpenRequest { handle, flags: c.flags.cast_unsigned() };
+        let (cut, kill) = (c.flags & O_TRUNC != 0, c.kill_suidgid);
         let request = Request::Create {
             parent,
             name: bytes(c.name),
@@ -93,13 +100,23 @@ impl FileSystem {
             other => return odd(other),
         };
         self.path.opened(attr.ino, handle, c.flags, Some(attr.size));
-        // A file that was there already is cut, one that is new has nothing to cut.
-        if c.flags & O_TRUNC != 0 && attr.size > 0 {
-            if let Err(errno) = self.truncate(attr.ino, c.kill_suidgid, caller).await {
-                self.close(handle).await;
-                return Err(errno);
-            }
-            return Ok(Attr { size: 0, ..attr });
+        let attr = match cut {
+            true => self.cut_if_old(attr, kill, told, caller).await,
+            false => self.path.exact(attr, told, caller).await,
+        };
+        if attr.is_err() {
+            self.close(handle).await;
+        }
+        attr
+    }
+
+    /// O_TRUNC: a file that was there already is cut, one that is new has nothing to cut.
+    async fn cut_if_old(&self, attr: Attr, kill: bool, told: u64, caller: &Caller) -> Result<Attr, Errno> {
+        // One that was changed since it was made was there already. One that is new keeps the bits it was made with,
+        // though the kernel, which does not know that it is new, asks for them to be cleared.
+        let loses_bits = kill && attr.mode & SUID_SGID != 0 && attr.ctime != attr.btime;
+        if attr.size > 0 || loses_bits {
+            return self.truncate(attr.ino, kill, caller).await;
         }
         self.path.exact(attr, told, caller).await
     }
@@ -147,6 +164,21 @@ impl FileSystem {
             Err(errno) => Err(errno),
         };
         done(reply, result);
+    }
+}
+
+impl FileSystem {
+    pub(super) async fn lseek(&self, seek: Lseek, reply: Reply, caller: &Caller) {
+        let found = match (self.open_file(seek.fh), seek.whence) {
+            (Err(errno), _) => Err(errno),
+            (Ok(_), Whence::Other(_)) => Err(Errno(EINVAL)),
+            (Ok(file), Whence::Data) => self.path.seek(&file.inode, seek.offset.0, Seek::Data, caller).await,
+            (Ok(file), Whence::Hole) => self.path.seek(&file.inode, seek.offset.0, Seek::Hole, caller).await,
+        };
+        sent(match found {
+            Ok(at) => reply.offset(ByteOffset(at)),
+            Err(Errno(errno)) => reply.error(errno),
+        });
     }
 }
 

@@ -274,3 +274,99 @@ async fn d56_a_hung_path_and_a_dead_coordinator_fail_no_system_call() {
         assert!(rounds > 20, "{rounds} rounds");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d57_holes_and_data_are_found_by_lseek() {
+    let Some(m) = Mounted::new().await else { return };
+    let (a, b) = (m.path(0, "f"), m.path(1, "f"));
+    on_mount(move || {
+        use rustix::fs::{FallocateFlags, SeekFrom::*};
+        let file = fs::File::create(&a).unwrap();
+        file.write_all_at(&[1; 5000], 1 << 20).unwrap();
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 8 << 20, 1 << 20).unwrap();
+        file.write_all_at(&[1], 20 << 20).unwrap();
+        let other = fs::File::open(&b).unwrap();
+        for file in [&file, &other] {
+            let seek = |to| rustix::fs::seek(file, to);
+            assert_eq!(seek(Data(0)), Ok(1 << 20));
+            assert_eq!(seek(Data((1 << 20) + 77)), Ok((1 << 20) + 77));
+            assert_eq!(seek(Hole(1 << 20)), Ok((1 << 20) + 8192));
+            assert_eq!(seek(Data(2 << 20)), Ok(20 << 20), "unwritten space is a hole");
+            assert_eq!(seek(Hole(20 << 20)), Ok((20 << 20) + 1), "the end is one");
+            assert_eq!(seek(Data((20 << 20) + 1)), Err(rustix::io::Errno::NXIO));
+            assert_eq!(seek(Hole((20 << 20) + 1)), Err(rustix::io::Errno::NXIO));
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d58_statx_tells_when_a_file_was_made() {
+    let Some(m) = Mounted::new().await else { return };
+    let (a, b) = (m.path(0, "f"), m.path(1, "f"));
+    on_mount(move || {
+        fs::write(&a, b"x").unwrap();
+        let born = fs::metadata(&a).unwrap().created().unwrap();
+        assert_eq!(fs::metadata(&b).unwrap().created().unwrap(), born);
+        fs::set_permissions(&b, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(fs::metadata(&a).unwrap().created().unwrap(), born);
+    })
+    .await;
+}
+
+/// The kernel leaves it to the file system to clear suid and sgid, and says when.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d60_a_write_or_cut_without_privilege_clears_suid_and_sgid() {
+    let Some(m) = Mounted::new().await else { return };
+    let (a, b) = (m.path(0, "f"), m.path(1, "f"));
+    on_mount(move || {
+        // Of this thread only; without it the kernel asks for the bits to be cleared.
+        let mut own = rustix::thread::capabilities(None).unwrap();
+        own.effective.remove(rustix::thread::CapabilitySet::FSETID);
+        rustix::thread::set_capabilities(None, own).unwrap();
+        let set = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o6755)).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        let made = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o4755).open(&a).unwrap();
+        assert_eq!(mode(&b), 0o4755, "a new file keeps the bits it was made with");
+        drop(made);
+        set(&a);
+        drop(fs::File::create(&a).unwrap());
+        assert_eq!(mode(&b), 0o755, "cut, though it was empty");
+        set(&b);
+        fs::OpenOptions::new().write(true).open(&a).unwrap().write_all(b"12345678").unwrap();
+        assert_eq!(mode(&b), 0o755, "written");
+        set(&b);
+        fs::OpenOptions::new().write(true).open(&a).unwrap().set_len(3).unwrap();
+        assert_eq!(mode(&b), 0o755, "cut by its descriptor");
+    })
+    .await;
+}
+
+/// The kernel takes no answer any more: nobody will ever release the handle.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d59_an_open_whose_answer_nobody_takes_is_undone() {
+    let Some(m) = Mounted::new().await else { return };
+    let (a, b) = (m.path(0, "f"), m.path(1, "f"));
+    // By the same node, so that looking it up needs no commit of another one.
+    write(a.clone(), b"x".to_vec()).await;
+    wait_until("closed", || m.cluster.opens() == 0).await;
+    m.cluster.suspend(true);
+    let cutting = std::thread::spawn(move || fs::File::create(a).map(drop));
+    // OPEN with O_TRUNC: open at the coordinator, and the cut waits.
+    wait_until("opened again", || m.cluster.opens() == 1).await;
+    m.mounts[0].abort().unwrap();
+    let failed = on_mount(move || cutting.join().unwrap()).await;
+    assert!(failed.is_err());
+    assert_eq!(m.cluster.opens(), 1);
+    m.cluster.suspend(false);
+    wait_until("released", || m.cluster.opens() == 0 && m.nodes[0].path.open_files() == 0).await;
+    assert_eq!(read(b).await, b"");
+}
+
+async fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+    let begin = std::time::Instant::now();
+    while !so() {
+        assert!(begin.elapsed() < SOON, "it was not {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use block::shared::Epoch;
 
-use crate::client::link::{ClientEvent, LinkLost};
+use crate::client::link::{ClientEvent, LinkLost, RedirectDone};
 use crate::core::client::{Effect, Event, IoId, Ticket};
 use crate::core::time::Now;
 use crate::proto::{BindRequest, Call, CallbackAsk, CoordinatorHint, Reassert, Redirect, RedirectAnswer};
@@ -83,13 +83,12 @@ impl Session {
             Effect::RedirectDone { io, result } => {
                 if let Some(entry) = inner.io.get_mut(&io) {
                     let read = entry.read.take();
-                    if let Some(waiter) = entry.waiter.take() {
-                        drop(waiter.send((result, read)));
-                    }
+                    let waiter = entry.waiter.take();
                     // A write's data stays until it is forgotten.
                     if result != crate::core::client::RedirectResult::Done || entry.data.is_none() {
                         inner.io.remove(&io);
                     }
+                    inner.redirected.extend(waiter.map(|w| (w, (result, read))));
                 }
             }
             Effect::Forget { io } => drop(inner.io.remove(&io)),
@@ -206,12 +205,13 @@ impl Session {
             return self.inbox.lock().push_back(Input::Event(Event::LinkLost { bind }));
         };
         let data = inner.io.get(&io).and_then(|e| e.data.clone());
-        self.spawner.here(async move {
-            match link.redirect(epoch, redirect, data).await {
-                Ok((answer, read)) => me.put(Input::IoAnswered { io, bind, answer, read }),
-                Err(LinkLost) => me.post(Event::LinkLost { bind }),
-            }
+        let done = RedirectDone::new(move |outcome| match outcome {
+            Ok((answer, read)) => me.put(Input::IoAnswered { io, bind, answer, read }),
+            Err(LinkLost) => me.post(Event::LinkLost { bind }),
         });
+        if let Some(waits) = link.redirect(epoch, redirect, data, done) {
+            self.spawner.here(waits);
+        }
     }
 
     /// Nothing is submitted any more (the gate is closed); who is between gate and device is waited for, then the

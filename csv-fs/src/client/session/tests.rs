@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use block::AlignedBuf;
 use block::fault::FaultDevice;
 use block::mem::MemDevice;
 use block::shared::{AbortOwn, BoxFuture, Epoch, FenceGen, Incarnation, NodeId};
@@ -15,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::client::data::DataPath;
-use crate::client::link::{ClientEvent, LinkLost};
+use crate::client::link::{ClientEvent, LinkLost, RedirectDone};
 use crate::proto::{Answer, BindAnswer, BindRequest, Call, LayoutGrant, Redirect, Want};
 
 /// One link after the other; each call is handed to the test, which answers it or lets it break.
@@ -55,13 +54,9 @@ impl CoordinatorLink for ScriptedLink {
         })
     }
 
-    fn redirect(
-        &self,
-        _: Epoch,
-        _: Redirect,
-        _: Option<Bytes>,
-    ) -> BoxFuture<'_, Result<(RedirectAnswer, Option<AlignedBuf>), LinkLost>> {
-        Box::pin(async { Err(LinkLost) })
+    fn redirect(&self, _: Epoch, _: Redirect, _: Option<Bytes>, done: RedirectDone) -> Option<BoxFuture<'static, ()>> {
+        done.tell(Err(LinkLost));
+        None
     }
 
     fn closed(&self) -> BoxFuture<'_, ()> {
@@ -164,6 +159,7 @@ async fn a_layout_recalled_with_its_grant_comes_with_a_guard() {
         extents: Vec::new(),
         size: 0,
         kill_privilege: false,
+        beside: Vec::new(),
     };
     answer.send(Answer::Ok(Reply::Layout(grant))).unwrap();
     let answered = asked.await.unwrap().unwrap();

@@ -1,7 +1,7 @@
 //! Session calls: into slots, out to the coordinator, and what their answers change here.
 
 use crate::core::time::Now;
-use crate::proto::{Answer, Call, OpenRequest, Reply, Request};
+use crate::proto::{Answer, Call, LayoutGrant, OpenRequest, Reply, Request};
 use crate::types::*;
 
 use super::binding::Binding;
@@ -100,6 +100,11 @@ impl Client {
 
     fn finished(&mut self, now: Now, done: InSlot, result: Result<Reply, i32>, out: &mut Vec<Effect>) {
         let InSlot { ticket, request, abandoned, .. } = done;
+        if let Ok(Reply::Layout(grant)) = &result
+            && self.layouts.is_overtaken(grant)
+        {
+            return self.send_back_untold(ticket, request, abandoned, grant, out);
+        }
         let recall_at_once = self.take_effect(ticket, &request, abandoned, &result, out);
         match self.own.remove(&ticket) {
             Some(own) => self.own_answered(now, own, result, out),
@@ -111,12 +116,28 @@ impl Client {
             debug_assert_eq!(recalled, Recalled::Start);
         }
         if let Request::LayoutGet { ino, .. } = request
-            && !self
-                .slots
-                .requests()
-                .any(|(_, _, r)| matches!(r.request, Request::LayoutGet { ino: i, .. } if i == ino))
+            && !self.asks_for(ino)
         {
-            self.layouts.forget_early(ino);
+            self.layouts.nothing_asked(ino);
+        }
+    }
+
+    /// A grant whose mapping may be older than what was committed here: nobody is told, it goes back, and whoever asked
+    /// asks again.
+    fn send_back_untold(
+        &mut self,
+        ticket: Ticket,
+        request: Request,
+        abandoned: bool,
+        grant: &LayoutGrant,
+        out: &mut Vec<Effect>,
+    ) {
+        let back = Request::Commit { ino: grant.ino, commit: Default::default(), give_back: vec![grant.id] };
+        self.submit_own(Own::Return, back, out);
+        match abandoned {
+            false => self.place(ticket, request, out),
+            true if !self.asks_for(grant.ino) => self.layouts.nothing_asked(grant.ino),
+            true => {}
         }
     }
 
@@ -132,6 +153,9 @@ impl Client {
     ) -> Option<(LayoutId, InodeNo)> {
         match (request, result) {
             (Request::LayoutGet { .. }, Ok(Reply::Layout(grant))) => {
+                for ended in self.layouts.ended_before(grant) {
+                    self.drop_layout(ended, false, out);
+                }
                 let recalled = self.layouts.grant(grant);
                 out.push(Effect::Granted { ticket, grant: grant.clone() });
                 return recalled.then_some((grant.id, grant.ino));

@@ -13,6 +13,10 @@
 //!
 //! A recall may overtake the answer that grants its layout (answers and callbacks are different tasks). A recall of an
 //! unknown layout is therefore remembered while a LayoutGet of that inode is unanswered.
+//!
+//! A grant may also be overtaken by the end of another exclusive layout of the same file: its mapping was read while that
+//! one was held, and lacks what was committed and returned with it. Exclusive layouts that were sent back are therefore
+//! remembered while a LayoutGet of that inode is unanswered, and a grant that may be older goes back untold.
 
 use std::collections::BTreeMap;
 
@@ -64,12 +68,13 @@ pub(super) enum Recalled {
 pub(super) struct Layouts {
     held: BTreeMap<LayoutId, HeldLayout>,
     early: BTreeMap<LayoutId, InodeNo>,
+    sent_back: BTreeMap<LayoutId, InodeNo>,
     rules: Rules,
 }
 
 impl Layouts {
     pub(super) fn new(rules: Rules) -> Layouts {
-        Layouts { held: BTreeMap::new(), early: BTreeMap::new(), rules }
+        Layouts { held: BTreeMap::new(), early: BTreeMap::new(), sent_back: BTreeMap::new(), rules }
     }
 
     pub(super) fn get(&self, id: LayoutId) -> Option<&HeldLayout> {
@@ -108,6 +113,9 @@ impl Layouts {
     pub(super) fn advance(&mut self, id: LayoutId, from: Standing, to: Standing) -> Option<HeldLayout> {
         let layout = self.held.get_mut(&id).filter(|l| l.standing == from)?;
         layout.standing = to;
+        if from == Standing::Returning {
+            self.sent_back.remove(&id);
+        }
         Some(*layout)
     }
 
@@ -115,20 +123,44 @@ impl Layouts {
     pub(super) fn returning(&mut self, id: LayoutId) {
         if let Some(l) = self.held.get_mut(&id) {
             l.standing = Standing::Returning;
+            if l.mode == LayoutMode::Exclusive {
+                self.sent_back.insert(id, l.ino);
+            }
         }
+    }
+
+    /// Whether a grant's mapping may lack what was committed with a layout that was sent back since: one that was held
+    /// when it was read, or that was given out later and came first.
+    pub(super) fn is_overtaken(&self, grant: &LayoutGrant) -> bool {
+        let newer = |id: &LayoutId| *id > grant.id || grant.beside.contains(id);
+        self.sent_back.iter().any(|(id, ino)| *ino == grant.ino && newer(id))
+    }
+
+    /// Layouts whose return the coordinator had executed when it read the mapping of this grant, though its answer has
+    /// not come yet: they are gone, and what is known under them is older than the grant.
+    pub(super) fn ended_before(&self, grant: &LayoutGrant) -> Vec<LayoutId> {
+        let ended = |(id, l): (&LayoutId, &HeldLayout)| {
+            let exclusive = l.ino == grant.ino && l.mode == LayoutMode::Exclusive;
+            let before = *id < grant.id && !grant.beside.contains(id);
+            (exclusive && before && l.standing == Standing::Returning).then_some(*id)
+        };
+        self.held.iter().filter_map(ended).collect()
     }
 
     pub(super) fn remove(&mut self, id: LayoutId) -> Option<HeldLayout> {
         self.held.remove(&id)
     }
 
-    /// No LayoutGet of this inode is unanswered any more: what was remembered for one never came.
-    pub(super) fn forget_early(&mut self, ino: InodeNo) {
+    /// No LayoutGet of this inode is unanswered any more: what was remembered for one is not needed, or never came.
+    pub(super) fn nothing_asked(&mut self, ino: InodeNo) {
+        let held = &self.held;
         self.early.retain(|_, i| *i != ino);
+        self.sent_back.retain(|id, i| *i != ino || held.contains_key(id));
     }
 
     pub(super) fn clear(&mut self) -> Vec<(LayoutId, HeldLayout)> {
         self.early.clear();
+        self.sent_back.clear();
         std::mem::take(&mut self.held).into_iter().collect()
     }
 }

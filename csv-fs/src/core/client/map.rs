@@ -229,12 +229,15 @@ impl FileMap {
         !self.uncommitted.0.is_empty() || self.size > self.committed_size
     }
 
-    /// What to commit of mapping and length; the caller adds times. Put together *before* the flush is submitted, sent after it was answered. At most `limit`
-    /// extents; the length goes with the last part, so that no mapping is missing below it.
-    pub fn commit_body(&self, limit: usize) -> CommitBody {
+    /// What to commit of mapping and length; the caller adds times. Put together *before* the flush is submitted, sent
+    /// after it was answered. At most `limit` extents. The length goes with the last part, so that no mapping is missing
+    /// below it; so does `sync`, the number of the sync that the commit answers (0: none), because an earlier part shows
+    /// less than what was written when it was asked for.
+    pub fn commit_body(&self, limit: usize, sync: u64) -> CommitBody {
         let extents: Vec<Extent> = self.uncommitted.0.values().take(limit).copied().collect();
         let whole = extents.len() == self.uncommitted.0.len();
-        CommitBody { extents, size: self.dirty_size().filter(|_| whole), ..CommitBody::default() }
+        let (size, sync) = if whole { (self.dirty_size(), sync) } else { (None, 0) };
+        CommitBody { extents, size, sync, ..CommitBody::default() }
     }
 
     /// That body was committed.

@@ -8,7 +8,8 @@
 //!   took the write is the disk's own, and the next flush covers it. A device that was *reset* under the same
 //!   coordinator may have lost it: then the next fsync fails (`WritesLost`).
 //!
-//! Kept data is bounded ([`Redirects::limit`]): above it the core flushes by itself and new writes wait for that.
+//! Kept data is bounded ([`Redirects::limit`]): above three quarters of it the core flushes by itself, at the bound new
+//! writes wait for that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -145,7 +146,8 @@ impl Redirects {
             }
             return;
         }
-        if self.kept_bytes >= self.limit && permit.writes {
+        // Well before the bound, so that new writes need not wait while it is under way.
+        if self.kept_bytes >= self.limit / 4 * 3 && permit.writes {
             self.flush_kept();
         }
         let full = self.kept_bytes >= self.limit;

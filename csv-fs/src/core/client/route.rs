@@ -18,7 +18,8 @@
 //!   (rule `DrainBeforePathBack`), and only then asks to be direct again. Prevents: a redirected write queued at the
 //!   coordinator lands after a newer direct one.
 //! - A path is good if the own slot was read twice in a row and carries the generation granted (rule
-//!   `RegisterThenReadSlot`). Prevents: a victim of a fence takes itself back.
+//!   `RegisterThenReadSlot`). Prevents: a victim of a fence takes itself back. If the slot carries a higher one, nobody
+//!   granted that, and whoever raised it may have given up: PATH_BACK names it, and is answered with a new path fence.
 
 use std::fmt;
 use std::time::Duration;
@@ -131,6 +132,8 @@ pub(super) struct Router {
     pub(super) early_reads: bool,
     /// Direct I/O is done under this generation only.
     pub(super) fence_gen: FenceGen,
+    /// What the last good probe read in the own slot.
+    pub(super) seen: FenceGen,
     pub(super) published: RouteInfo,
     pub(super) probe_every: Duration,
 }
@@ -144,6 +147,7 @@ impl Router {
             forced: false,
             early_reads: true,
             fence_gen,
+            seen: fence_gen,
             published,
             probe_every,
         }

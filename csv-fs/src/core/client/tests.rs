@@ -44,7 +44,16 @@ pub(super) fn bound_answer(epoch: u64, refused: Vec<LayoutId>) -> BindAnswer {
 }
 
 pub(super) fn grant(id: u64, range: BlockRange, mode: LayoutMode) -> LayoutGrant {
-    LayoutGrant { id: LayoutId(id), ino: INO, range, mode, extents: Vec::new(), size: 0, kill_privilege: false }
+    LayoutGrant {
+        id: LayoutId(id),
+        ino: INO,
+        range,
+        mode,
+        extents: Vec::new(),
+        size: 0,
+        kill_privilege: false,
+        beside: Vec::new(),
+    }
 }
 
 impl Rig {

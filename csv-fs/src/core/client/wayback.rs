@@ -68,8 +68,13 @@ impl Client {
         if !matches!(self.router.stage, Stage::Returning { .. }) {
             return;
         }
-        if result.is_err() {
-            return self.router.redirect(now);
+        match result {
+            Ok(Reply::PathFenced { fence_gen }) => {
+                self.router.fence_gen = self.router.fence_gen.max(fence_gen);
+                return self.router.redirect(now);
+            }
+            Ok(_) => {}
+            Err(_) => return self.router.redirect(now),
         }
         self.router.stage = Stage::Open;
         self.router.why = Reason::Healthy;
@@ -94,8 +99,10 @@ impl Client {
 
     pub(super) fn probed(&mut self, now: Now, seen: Option<FenceGen>) {
         let own = self.router.fence_gen;
-        let ok = seen.is_some_and(|g| g == own || !self.rules.has(Rule::RegisterThenReadSlot));
+        // A generation above the own is no good path, but a reason to ask: the coordinator fences anew.
+        let ok = seen.is_some_and(|g| g >= own || !self.rules.has(Rule::RegisterThenReadSlot));
         if self.router.probed(now, ok) {
+            self.router.seen = seen.unwrap_or(own);
             self.router.stage = Stage::Returning { asked: false };
         }
     }
@@ -127,7 +134,10 @@ impl Client {
             }
         }
         self.router.stage = Stage::Returning { asked: true };
-        let fence_gen = self.router.fence_gen;
+        let fence_gen = match self.rules.has(Rule::RegisterThenReadSlot) {
+            true => self.router.fence_gen.max(self.router.seen),
+            false => self.router.fence_gen,
+        };
         self.submit_own(Own::PathBack, Request::PathBack { fence_gen }, out);
     }
 

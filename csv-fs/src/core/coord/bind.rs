@@ -12,7 +12,7 @@ use super::session::{Life, Path, Session};
 use super::work::{BindWork, Work};
 use super::{Coord, Phase};
 use crate::core::rules::Rule;
-use crate::proto::{BindAnswer, BindRequest, Reassert};
+use crate::proto::{Answer, BindAnswer, BindRequest, Reassert, Reply};
 use crate::types::*;
 
 /// How a bind is met.
@@ -172,6 +172,7 @@ impl Coord {
         for thing in reassert {
             match thing {
                 Reassert::Open { ino, handle, .. } => self.opened(client, *handle, *ino),
+                Reassert::Creating { handle, slot, seq } => self.created_unheard(client, *handle, *slot, *seq),
                 Reassert::Layout { id, ino, range, mode, .. } => {
                     match self.take_in_layout(client, known, *ino, (*id, *range, *mode)) {
                         true => drop(kept.insert(*id)),
@@ -190,6 +191,15 @@ impl Coord {
         let lost: Vec<LayoutId> = session.layouts.difference(&kept).copied().collect();
         self.drop_layouts(client, &lost);
         refused
+    }
+
+    /// A creation whose answer its client has not had: if it took place, the file is open.
+    fn created_unheard(&mut self, client: ClientId, handle: HandleId, slot: SlotRef, seq: u64) {
+        let stored = self.sessions.get(&client).and_then(|s| s.stored(slot, seq));
+        if let Some(Answer::Ok(Reply::Created { attr, opened: true })) = stored {
+            let ino = attr.ino;
+            self.opened(client, handle, ino);
+        }
     }
 
     fn take_in_layout(

@@ -65,6 +65,11 @@ impl Coord {
                 about;
             self.evict(client, EvictReason::Replaced);
         }
+        if answer == Some(CallbackAnswer::Draining) && self.rules.has(Rule::DrainingCountsAsProgress) {
+            let (CallbackFor::Recall { client, .. } | CallbackFor::Sync { client, .. } | CallbackFor::Grant { client }) =
+                about;
+            self.drains(client);
+        }
         match about {
             CallbackFor::Recall { layout, client } => self.recall_answered(id, layout, client, answer),
             CallbackFor::Sync { ino, client, number } => self.sync_answered(id, (ino, client), number, answer),
@@ -77,11 +82,8 @@ impl Coord {
     }
 
     fn recall_answered(&mut self, id: CallbackId, layout: LayoutId, client: ClientId, answer: Option<CallbackAnswer>) {
-        if let Some(patience) = self.recalls.get_mut(&layout) {
-            if patience.asked == Some(id) {
-                patience.asked = None;
-            }
-            self.note_draining(answer, |coord| coord.recalls.get_mut(&layout));
+        if let Some(patience) = self.recalls.get_mut(&layout).filter(|p| p.asked == Some(id)) {
+            patience.asked = None;
         }
         if answer == Some(CallbackAnswer::NotHeld) && self.is_truly_not_held(layout, client) {
             self.drop_layouts(client, &[layout]);
@@ -89,29 +91,22 @@ impl Coord {
     }
 
     fn sync_answered(&mut self, id: CallbackId, of: (InodeNo, ClientId), number: u64, answer: Option<CallbackAnswer>) {
-        if let Some(sync) = self.syncs.get_mut(&of) {
-            if sync.patience.asked == Some(id) {
-                sync.patience.asked = None;
-            }
-            self.note_draining(answer, |coord| coord.syncs.get_mut(&of).map(|s| &mut s.patience));
+        if let Some(sync) = self.syncs.get_mut(&of).filter(|s| s.patience.asked == Some(id)) {
+            sync.patience.asked = None;
         }
         if answer == Some(CallbackAnswer::NotHeld) {
             self.synced(of.0, of.1, number);
         }
     }
 
-    fn note_draining(
-        &mut self,
-        answer: Option<CallbackAnswer>,
-        patience: impl FnOnce(&mut Coord) -> Option<&mut Patience>,
-    ) {
+    /// A client's route is draining: that holds up whatever is asked of it, not only what it was asked just now.
+    fn drains(&mut self, client: ClientId) {
         let (now, limits) = (self.now, self.config.limits);
-        if answer == Some(CallbackAnswer::Draining)
-            && self.rules.has(Rule::DrainingCountsAsProgress)
-            && let Some(patience) = patience(self)
-        {
-            patience.draining(now, &limits);
-        }
+        let files = &self.files;
+        let of_client = |l: &LayoutId| files.layout(*l).is_some_and(|(_, l)| l.client == client);
+        let recalls = self.recalls.iter_mut().filter(|(l, _)| of_client(l)).map(|(_, p)| p);
+        let syncs = self.syncs.iter_mut().filter(|((_, c), _)| *c == client).map(|(_, s)| &mut s.patience);
+        recalls.chain(syncs).for_each(|patience| patience.draining(now, &limits));
     }
 
     /// "Not held" is believed once the client has had the answer that gave the layout out, and nothing of its

@@ -229,7 +229,7 @@ impl Coord {
         }
     }
 
-    fn read(&mut self, op: OpId, ask: ReadAsk) {
+    pub(super) fn read(&mut self, op: OpId, ask: ReadAsk) {
         let ends = self.ends.count();
         self.set_stage(op, Stage::Reading { ends });
         self.out.push(Effect::Read { op, ask });

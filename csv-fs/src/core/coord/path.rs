@@ -69,9 +69,16 @@ impl Coord {
         self.finish(op, Answer::Ok(Reply::PathFenced { fence_gen }));
     }
 
-    /// `PathBack`: no new redirected I/O; answered when what is outstanding has ended.
+    /// `PathBack`: no new redirected I/O; answered when what is outstanding has ended. If the client's slot shows a
+    /// higher generation than the session, somebody who wanted this node's office raised it and gave up: the client is
+    /// fenced anew and told the generation of that. Without this it would be redirected for ever.
     pub(super) fn path_back(&mut self, op: OpId, client: ClientId, fence_gen: FenceGen) {
         let Some(session) = self.sessions.get_mut(&client) else { return };
+        if fence_gen > session.fence_gen && session.path == Path::Redirected && session.guards.is_empty() {
+            session.path = Path::Fencing(op);
+            self.set_stage(op, Stage::PathFencing);
+            return self.out.push(Effect::Fence { client, purpose: FencePurpose::Path });
+        }
         if fence_gen != session.fence_gen {
             return self.finish(op, errno(Errno::STALE));
         }

@@ -4,7 +4,7 @@ use rustix::io::Errno;
 
 use super::Coord;
 use super::calls::errno;
-use super::event::{EvictReason, LayoutFacts, OpId, ReadDone, StoreDone};
+use super::event::{EvictReason, LayoutFacts, OpId, ReadAsk, ReadDone, StoreDone};
 use super::files::Layout;
 use super::session::{Life, Path};
 use super::work::{Stage, Work};
@@ -26,7 +26,7 @@ impl Coord {
         match (std::mem::replace(&mut call.stage, Stage::New), done) {
             (Stage::RefreshRead { answer }, ReadDone::Answer(fresh)) => self.finish(op, refreshed(answer, fresh)),
             (Stage::Reading { ends }, ReadDone::Answer(answer)) => self.read_answered(op, client, answer, ends),
-            (Stage::Reading { .. }, ReadDone::Layout(facts)) => self.layout_read(op, client, facts),
+            (Stage::Reading { ends }, ReadDone::Layout(facts)) => self.layout_read(op, client, facts, ends),
             _ => self.finish(op, errno(Errno::IO)),
         }
     }
@@ -56,8 +56,9 @@ impl Coord {
         }
     }
 
-    /// A `LayoutGet` has its range and knows the mapping: gives it out, or asks for more than it thought it needs.
-    fn layout_read(&mut self, op: OpId, client: ClientId, mut facts: LayoutFacts) {
+    /// A `LayoutGet` has its range and knows the mapping: gives it out, or asks for more than it thought it needs. What
+    /// was read while an exclusive layout of the file ended may lack its last commit, and is read again.
+    fn layout_read(&mut self, op: OpId, client: ClientId, mut facts: LayoutFacts, ends: u64) {
         let Some(call) = self.call_work(op) else { return };
         let Request::LayoutGet { ino, range: asked, want } = call.request else { return };
         let Some((claimed, mode)) = call.layout else { return };
@@ -73,6 +74,11 @@ impl Coord {
             return self.queue_layout(op, ino, all_beyond, mode, true);
         }
         let Some(held) = self.files.held_by(ino, op) else { return self.finish(op, errno(Errno::IO)) };
+        if self.ends.since(ino, ends) {
+            return self.read(op, ReadAsk::Layout { ino, range: held });
+        }
+        let exclusive = |l: &Layout| (l.mode == LayoutMode::Exclusive).then_some(l.id);
+        let beside = self.files.layouts_on(ino, client).iter().filter_map(exclusive).collect();
         let range = BlockRange { start: held.start, end: held.end.min(facts.told_to.max(asked.end)) };
         facts.extents.retain(|e| e.range().overlaps(range));
         self.last_layout += 1;
@@ -82,7 +88,7 @@ impl Coord {
         self.files.check(ino);
         self.note_layout(client, id);
         let LayoutFacts { extents, size, kill_privilege, .. } = facts;
-        let grant = LayoutGrant { id, ino, range, mode, extents, size, kill_privilege };
+        let grant = LayoutGrant { id, ino, range, mode, extents, size, kill_privilege, beside };
         self.finish(op, Answer::Ok(Reply::Layout(grant)));
     }
 
@@ -174,7 +180,7 @@ impl Coord {
         let client = call.client;
         match call.request {
             Request::Goodbye => self.session_ended(op, client),
-            Request::PathLost { .. } => self.path_fence_stored(op, client),
+            Request::PathLost { .. } | Request::PathBack { .. } => self.path_fence_stored(op, client),
             _ => self.finish(op, errno(Errno::IO)),
         }
     }

@@ -113,6 +113,12 @@ impl World {
                 Note::PathFenced(client, fence_gen) => self.oracle.path_fenced(*client, *fence_gen),
                 Note::Freed(ino, range) => self.oracle.freed(*ino, *range),
                 Note::Reaped(ino) => self.oracle.reaped(*ino),
+                Note::Unnamed(client, ino) => {
+                    self.trace(|| format!("committed for {client}: {ino} has no name any more"))
+                }
+                Note::Sized(client, ino, size) => {
+                    self.trace(|| format!("committed for {client}: {ino} has {size} bytes"));
+                }
             }
         }
     }
@@ -175,6 +181,23 @@ impl World {
                 }
             }
         }
+        self.unmapped_is_zeroed(&gone);
         self.unflushed_is_poisoned();
+    }
+
+    /// Blocks that fell back and that no commit has mapped yet hold what their last owner left. Whoever wrote them hears
+    /// of the reset by a unit attention before its commit, and fills them with zeroes first; here that is done at once.
+    fn unmapped_is_zeroed(&mut self, gone: &BTreeSet<u64>) {
+        let store = Rc::clone(&self.disk.lun.store);
+        let mapped: BTreeSet<u64> = store.inodes.values().flat_map(|i| i.blocks.values().map(|(d, _)| *d)).collect();
+        let now = self.now;
+        for block in gone.iter().filter(|b| !mapped.contains(b)) {
+            self.disk.lun.data.insert(*block, [Value::Zero, Value::Zero]);
+            for place in self.oracle.put_on(*block) {
+                if store.inodes.contains_key(&place.0) && store.mapped(place.0, place.1).is_none() {
+                    self.oracle.fell_back(place, Value::Zero, now);
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Nexuses of the SCSI kind: sessions, registrations, and which requests may pass.
 //!
-//! Not modelled: the order of commands inside one session, and unit attentions. A nexus that has no registered
+//! Not modelled: the order of commands inside one session (but for registrations), and unit attentions. A nexus that has no registered
 //! incarnation yet (its node has not read its slot) registers a key of incarnation 0 at login, so that lease and slots
 //! can be read while a reservation is held; data never goes over it.
 
@@ -89,6 +89,17 @@ impl World {
         None
     }
 
+    /// Commands of one session are delivered in order (CmdSN); it matters for a registration, which must not overtake
+    /// what was sent before it: a write that a fence made impossible would land under the new key.
+    pub(super) fn waits_its_turn(&self, id: u64) -> bool {
+        let Some(flight) = self.disk.flights.get(&id) else { return false };
+        let register = matches!(flight.req, Req::Scsi(office::FenceStep::Register { .. }));
+        let before = |f: &super::Flight| {
+            f.node == flight.node && f.session == flight.session && matches!(f.stage, Stage::Flying)
+        };
+        register && self.disk.flights.range(..id).any(|(_, f)| before(f))
+    }
+
     /// A nexus was told of a conflict: it must begin anew.
     fn nexus_conflicted(&mut self, n: NodeId, nexus: u16) {
         let Some(x) = self.disk.nexuses.get_mut(&(n, nexus)) else { return };
@@ -101,7 +112,7 @@ impl World {
 
     /// A session breaks; what of it flies is purged when the nexus logs in again, and then sent once more.
     pub(in crate::sim) fn session_breaks(&mut self, n: NodeId, nexus: u16, for_ms: u64) {
-        self.trace(|| format!("nexus {nexus} of node {n} loses its session"));
+        self.trace(|| format!("nexus {nexus} of {n} loses its session"));
         if let Some(x) = self.disk.nexuses.get_mut(&(n, nexus)) {
             x.state = NexusState::Down;
             self.at_node(n, for_ms * MS, move |w| w.nexus_logs_in(n, nexus));

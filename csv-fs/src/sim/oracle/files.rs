@@ -225,6 +225,12 @@ impl Oracle {
         });
     }
 
+    /// The places whose writes were the last to land on a block of the disk.
+    pub(in crate::sim) fn put_on(&self, disk: u64) -> Vec<(InodeNo, u64, u8)> {
+        let on = |half: u8| self.writes.iter().rev().find(|w| w.place.2 == half && w.disk == Some(disk));
+        [0, 1].into_iter().filter_map(on).map(|w| w.place).collect()
+    }
+
     /// `client` is gone; `mapped` tells where the store has a block of a file. What it had not committed is undone.
     pub(in crate::sim) fn uncommitted_is_undone(
         &mut self,

@@ -29,10 +29,11 @@ impl Oracle {
         let right = Right { client, ino, range, mode, ended: None };
         let clash = |r: &&Right| {
             let exclusive = r.mode == LayoutMode::Exclusive || mode == LayoutMode::Exclusive;
-            r.ended.is_none() && r.ino == ino && r.client != client && r.range.overlaps(range) && exclusive
+            r.ended.is_none() && r.client != client && r.range.overlaps(range) && exclusive
         };
-        let other = self.rights.values().find(clash).cloned();
+        let other = self.in_force_on(ino).find(clash).cloned();
         self.rights.insert((client, layout), right);
+        self.in_force.entry(ino).or_default().insert((client, layout));
         if let Some(other) = other {
             let what = format!(
                 "{client} is given {range:?} of {ino} {mode:?} while {} holds {:?} {:?}",
@@ -46,7 +47,14 @@ impl Oracle {
     pub(in crate::sim) fn gave_back(&mut self, client: ClientId, layout: LayoutId) {
         if let Some(right) = self.rights.get_mut(&(client, layout)) {
             right.ended.get_or_insert("it was given back");
+            if let Some(of_file) = self.in_force.get_mut(&right.ino) {
+                of_file.remove(&(client, layout));
+            }
         }
+    }
+
+    fn in_force_on(&self, ino: InodeNo) -> impl Iterator<Item = &Right> {
+        self.in_force.get(&ino).into_iter().flatten().filter_map(|key| self.rights.get(key))
     }
 
     /// Data lands on the disk.
@@ -75,8 +83,9 @@ impl Oracle {
 
     /// Blocks of a file become free space.
     pub(in crate::sim) fn freed(&mut self, ino: InodeNo, range: BlockRange) {
-        let holds = |r: &&Right| r.ended.is_none() && r.ino == ino && r.range.overlaps(range);
-        if let Some(right) = self.rights.values().find(holds).cloned() {
+        let holds = |r: &&Right| r.ended.is_none() && r.range.overlaps(range);
+        let held = self.in_force_on(ino).find(holds).cloned();
+        if let Some(right) = held {
             let what = format!(
                 "blocks {range:?} of {ino} are freed while {} holds {:?} {:?}",
                 right.client, right.range, right.mode

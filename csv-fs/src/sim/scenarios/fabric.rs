@@ -25,6 +25,7 @@ pub(super) const RESIGNATION: Scenario = Scenario {
         s.run(5);
         s.fault("move", |w| w.resign(node(1), Some(node(3))));
         s.ends(&made, 30_000, "the creation is acknowledged");
+        s.run(4000);
         s.heals(&[]);
     },
 };

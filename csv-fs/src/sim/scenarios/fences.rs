@@ -3,7 +3,8 @@
 use block::shared::NodeId;
 
 use super::Scenario;
-use super::script::{is_bound, node};
+use super::script::{is_bound, node, route};
+use crate::core::client::Route;
 use crate::core::coord::{self, DurableState};
 use crate::core::rules::Rule;
 use crate::sim::app::{Op, file};
@@ -165,6 +166,42 @@ pub(super) const REGISTERS_AGAIN: Scenario = Scenario {
         s.world(|w| w.resume(node(2)));
         s.ends(&late, 30_000, "the late write ends, however it ends");
         s.heals(&[Op::Read(file(0), 1)]);
+    },
+    ..SCRIPT
+};
+
+/// Two nodes fence a coordinator that is cut off but alive; one succeeds it. Later the fenced client is coordinator again,
+/// in due form, with a page of its own in the fabric: the other's proof is of the earlier reign.
+pub(super) const OLD_PROOF: Scenario = Scenario {
+    name: "an old proof of a client that holds office again",
+    rule: Some(Rule::ProofOfOneReign),
+    script: |s| {
+        s.begin(3);
+        s.fault("cut node", |w| {
+            for n in 1..=2 {
+                w.net.cut.extend([(node(3), node(n)), (node(n), node(3))]);
+            }
+        });
+        s.until(20_000, "another takes office", |w| w.coordinators().iter().any(|n| *n != node(3)));
+        let heir = s.world(|w| w.coordinators().into_iter().find(|n| *n != node(3))).unwrap_or(node(1));
+        s.run(300);
+        s.world(|w| w.net.cut.clear());
+        s.until(20_000, "everybody is whole again", |w| {
+            w.nodes.keys().all(|n| is_bound(w, *n) && route(w, *n) == Some(Route::Direct))
+        });
+        s.run(1000);
+        s.fault("pages stick", |w| {
+            w.disk.stick_for = Some(3000 * MS);
+            w.disk.stick_pages.insert(node(3), 1);
+        });
+        // Else node 3 would hear of another reign before its first page is out.
+        s.fault("slow link", |w| {
+            w.net.slow.extend((1..=2).map(|n| ((node(n), node(3)), 2000 * MS)));
+        });
+        s.fault("move", |w| w.resign(heir, Some(node(3))));
+        s.until(20_000, "node 3 is coordinator again", |w| w.in_office(node(3)));
+        s.run(6000);
+        s.heals(&[]);
     },
     ..SCRIPT
 };

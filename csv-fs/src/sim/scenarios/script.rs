@@ -95,6 +95,8 @@ impl<'a> Script<'a> {
     pub(super) fn ends(&mut self, ended: &Ended, ms: u64, what: &str) {
         let ended = Rc::clone(ended);
         self.until(ms, what, move |_| ended.get());
+        // What comes next comes after it, also for an oracle that compares times.
+        self.run(1);
     }
 
     /// An operation, from its beginning to its end.

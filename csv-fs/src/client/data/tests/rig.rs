@@ -179,6 +179,16 @@ impl Cluster {
         node.session.reborn(next, fence_gen);
     }
 
+    /// Changes of metadata wait.
+    pub(crate) fn suspend(&self, suspended: bool) {
+        self.serving.lock().as_ref().unwrap().coordinator.suspend(suspended);
+    }
+
+    /// Handles open at the coordinator.
+    pub(crate) fn opens(&self) -> usize {
+        self.serving.lock().as_ref().unwrap().coordinator.status().open_files
+    }
+
     pub(crate) fn metrics(&self) -> Arc<crate::coordinator::Metrics> {
         self.serving.lock().as_ref().unwrap().coordinator.metrics()
     }
@@ -227,10 +237,18 @@ impl Cluster {
 }
 
 impl Node {
+    /// Waits for what must come soon; if it does not, shows where this client stands.
+    async fn soon<T>(&self, what: impl Future<Output = T>) -> T {
+        match tokio::time::timeout(SOON, what).await {
+            Ok(done) => done,
+            Err(_) => panic!("no answer: {}\n{:#?}\n{:#?}", self.session.shown(), self.path, self.events.lock()),
+        }
+    }
+
     pub(crate) async fn call(&self, request: Request) -> Reply {
         let patient = Caller::patient();
         let call = self.session.call(&patient, request);
-        tokio::time::timeout(SOON, call).await.expect("answered").expect("succeeds")
+        self.soon(call).await.expect("succeeds")
     }
 
     /// Creates and opens.
@@ -266,7 +284,7 @@ impl Node {
 
     pub(crate) async fn try_write(&self, file: &Arc<OpenFile>, offset: u64, data: &[u8]) -> Result<u32, Errno> {
         let write = self.path.write(file, offset, AlignedBuf::from_slice(data));
-        tokio::time::timeout(SOON, write).await.expect("answered")
+        self.soon(write).await
     }
 
     pub(crate) async fn write(&self, file: &Arc<OpenFile>, offset: u64, data: &[u8]) {
@@ -275,31 +293,31 @@ impl Node {
 
     pub(crate) async fn read(&self, file: &Arc<OpenFile>, offset: u64, size: u32) -> Vec<u8> {
         let read = self.path.read(file, offset, size);
-        tokio::time::timeout(SOON, read).await.expect("answered").expect("read").to_vec()
+        self.soon(read).await.expect("read").to_vec()
     }
 
     pub(crate) async fn fsync(&self, file: &Arc<OpenFile>) {
         let patient = Caller::patient();
         let sync = self.path.fsync(&file.inode, &patient);
-        tokio::time::timeout(SOON, sync).await.expect("answered").expect("fsync");
+        self.soon(sync).await.expect("fsync");
     }
 
     pub(crate) async fn attr(&self, ino: InodeNo) -> Attr {
         let patient = Caller::patient();
-        tokio::time::timeout(SOON, self.path.attr(ino, &patient)).await.expect("answered").expect("attributes")
+        self.soon(self.path.attr(ino, &patient)).await.expect("attributes")
     }
 
     pub(crate) async fn truncate(&self, ino: InodeNo, size: u64) {
         let set = SetAttr { size: Some(size), ..SetAttr::default() };
         let patient = Caller::patient();
         let call = self.path.set_attr(ino, set, &patient);
-        tokio::time::timeout(SOON, call).await.expect("answered").expect("truncated");
+        self.soon(call).await.expect("truncated");
     }
 
     pub(crate) async fn fallocate(&self, ino: InodeNo, offset: u64, len: u64) {
         let patient = Caller::patient();
         let call = self.path.fallocate(ino, offset, len, false, &patient);
-        tokio::time::timeout(SOON, call).await.expect("answered").expect("allocated");
+        self.soon(call).await.expect("allocated");
     }
 
     pub(crate) async fn routed(&self, route: Route) -> Reason {
@@ -330,6 +348,7 @@ impl Coordinators for Links {
     }
 }
 
+#[derive(Clone)]
 struct TestLink {
     serving: Arc<Serving>,
     session: Arc<Session>,
@@ -362,9 +381,13 @@ impl CoordinatorLink for TestLink {
         _epoch: Epoch,
         redirect: Redirect,
         data: Option<Bytes>,
-    ) -> BoxFuture<'_, Result<(RedirectAnswer, Option<AlignedBuf>), LinkLost>> {
+        done: RedirectDone,
+    ) -> Option<BoxFuture<'static, ()>> {
         let data = data.map(|d| AlignedBuf::from_slice(&d));
-        Box::pin(async move { self.unless_ended(self.serving.coordinator.redirect(redirect, data)).await })
+        let me = self.clone();
+        Some(Box::pin(async move {
+            done.tell(me.unless_ended(me.serving.coordinator.redirect(redirect, data)).await);
+        }))
     }
 
     fn closed(&self) -> BoxFuture<'_, ()> {

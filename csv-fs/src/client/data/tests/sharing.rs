@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::rig::*;
+use crate::proto::{Reply, Request, SetAttr};
+use crate::types::FS_BLOCK;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d10_data_and_size_are_seen_by_every_node_at_once() {
@@ -122,4 +124,46 @@ async fn d15_two_nodes_that_want_one_block_both_get_on() {
     let (one, two) = (fight(&a), fight(&b));
     one.await.unwrap();
     two.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d17_a_write_without_privilege_clears_suid_that_another_node_has_set_once() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.node(1), cluster.node(2));
+    let file = a.create("f").await;
+    a.write(&file, 0, &[1; 4096]).await;
+    let set = SetAttr { mode: Some(0o4755), ..SetAttr::default() };
+    b.call(Request::Setattr { ino: file.ino(), set }).await;
+    let write = async || {
+        let (to, answer) = tokio::sync::oneshot::channel();
+        let data = block::AlignedBuf::from_slice(&[2; 4096]);
+        a.path.submit_write(&file, 0, data, true, crate::client::data::WriteTo::Wait(to));
+        assert_eq!(tokio::time::timeout(SOON, answer).await.unwrap().unwrap(), Ok(4096));
+    };
+    assert_eq!(b.attr(file.ino()).await.mode & 0o7777, 0o4755);
+    write().await;
+    assert_eq!(b.attr(file.ino()).await.mode & 0o7777, 0o755);
+    write().await;
+    let calls = a.path.counters().snapshot().calls;
+    write().await;
+    assert_eq!(a.path.counters().snapshot().calls, calls, "cleared once, not at every write");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d18_space_that_another_node_holds_and_does_not_use_is_given_before_enospc_is_said() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.node(1), cluster.node(2));
+    let other = b.create("other").await;
+    b.write(&other, 0, &vec![1; 4 << 20]).await;
+    b.fsync(&other).await;
+    // The next write takes blocks ahead for its file; they are not in the node's pool then.
+    b.write(&other, 4 << 20, &[1; 4096]).await;
+    b.fsync(&other).await;
+    let Reply::Space(space) = a.call(Request::Statfs).await else { panic!() };
+    let (pool, files) = b.path.space_held();
+    assert!(pool > 1024 && files > 512, "{pool} in the pool, {files} with files");
+    let file = a.create("f").await;
+    // What is granted counts as free: all but a little needs both back.
+    a.fallocate(file.ino(), 0, (space.free - 256) * FS_BLOCK).await;
+    assert_eq!(b.path.space_held(), (0, 0));
 }

@@ -147,3 +147,55 @@ async fn d08_blocks_uncommitted_count_in_stat() {
     node.fsync(&file).await;
     assert_eq!(node.attr(file.ino()).await.blocks, BlockCount(2));
 }
+
+/// A length was committed without a flush when no block was new: after a crash, what a cut had left in the last block
+/// was part of the file again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d09_a_length_that_outlives_a_crash_shows_nothing_that_was_cut_off() {
+    let mut cluster = Cluster::on(MemDevice::with_volatile_cache(ByteLen(1 << 30), BlockSize::B512)).await;
+    let ino = {
+        let node = cluster.node(1);
+        let file = node.create("a").await;
+        node.write(&file, 0, &[0xaa; 4096]).await;
+        node.fsync(&file).await;
+        node.truncate(file.ino(), 100).await;
+        node.write(&file, 2000, b"x").await;
+        // Nobody asks for it to be durable; closing commits the length.
+        node.path.close(file.handle).await.unwrap();
+        file.ino()
+    };
+    cluster.kill_coordinator().await;
+    cluster.device.crash();
+    cluster.take_office(4).await;
+    let other = cluster.node(2);
+    let file = other.open(ino).await;
+    let mut expected = vec![0xaa; 100];
+    expected.resize(2000, 0);
+    expected.push(b'x');
+    assert_eq!(other.read(&file, 0, 8192).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d16_a_small_redirected_write_does_not_keep_the_slab_it_was_read_into() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node(1);
+    let file = node.create("a").await;
+    node.write(&file, 0, &vec![1; 1 << 20]).await;
+    node.session.force_redirect(true);
+    node.routed(crate::core::client::Route::BlockRedirected).await;
+    // As the kernel's requests are read: windows of a slab of a pool.
+    let slabs = block::buf::BufPool::new(2 << 20, 4);
+    let mut slab = slabs.get();
+    for block in 0..64u64 {
+        let mut payload = slab.split_to(8192);
+        payload.advance(4096);
+        payload.fill(block as u8);
+        assert_eq!(node.path.write(&file, block * 4096, payload).await, Ok(4096));
+    }
+    let large = slab.split_to(256 << 10);
+    assert_eq!(node.path.write(&file, 512 << 10, large).await, Ok(256 << 10));
+    drop(slab);
+    assert_eq!(node.session.load().3, (256 + 256) << 10, "all of it is kept");
+    assert_eq!(slabs.idle(), 1, "the slab is back in its pool");
+    assert_eq!(node.read(&file, 63 * 4096, 4096).await, [63; 4096]);
+}

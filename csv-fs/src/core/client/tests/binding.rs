@@ -179,3 +179,23 @@ fn eviction_fails_every_caller_drops_every_layout_and_a_new_life_opens_the_sound
     assert_eq!(sent_call(&out).request, open(2));
     assert_eq!(sent_call(&out).seq, 1, "a new session counts from 1");
 }
+
+/// What was created and opened, and not heard of, is named: until it is asked for again its file must not be freed.
+#[test]
+fn a_creation_without_an_answer_is_named_at_the_next_bind() {
+    let mut rig = Rig::bound();
+    let create = Request::Create {
+        parent: InodeNo::ROOT,
+        name: b"f".to_vec(),
+        mode: 0o100_644,
+        rdev: 0,
+        uid: 0,
+        gid: 0,
+        exclusive: true,
+        open: Some(OpenRequest { handle: HandleId(4), flags: 0 }),
+    };
+    let call = sent_call(&rig.submit(1, create));
+    let out = rig.event(Event::Hint(hint(6, 3)));
+    let Effect::SendBind { request, .. } = &out[1] else { panic!("{out:?}") };
+    assert_eq!(request.reassert, vec![Reassert::Creating { handle: HandleId(4), slot: call.slot, seq: call.seq }]);
+}

@@ -131,3 +131,42 @@ fn a_return_that_fails_is_settled_again() {
     let call = sent_call(&rig.event(Event::Settled { layout: LayoutId(70) }));
     assert_eq!(rig.answer(&call, Answer::Errno(5)), vec![Effect::Settle { layout: LayoutId(70), ino: INO }]);
 }
+
+/// The first of two layouts was recalled, committed and sent back while the grant of the second was on its way. That
+/// grant's mapping was from before the commit: the file seemed shorter than what had been appended, and the next append
+/// overwrote it.
+#[test]
+fn a_grant_that_the_end_of_another_layout_overtook_goes_back_untold_and_is_asked_for_again() {
+    let mut rig = Rig::bound();
+    rig.hold(grant(70, BlockRange::ALL, LayoutMode::Exclusive));
+    let asked = Request::LayoutGet { ino: INO, range: BlockRange::ALL, want: Want::Read };
+    let get = sent_call(&rig.submit(2, asked.clone()));
+    rig.recall(70);
+    rig.event(Event::Drained { layout: LayoutId(70) });
+    let back = sent_call(&rig.event(Event::Settled { layout: LayoutId(70) }));
+    rig.answer(&back, Answer::Ok(Reply::Done));
+    let old = LayoutGrant { beside: vec![LayoutId(70)], ..grant(71, BlockRange::ALL, LayoutMode::Shared) };
+    let out = rig.answer(&get, Answer::Ok(Reply::Layout(old)));
+    let calls: Vec<&Request> =
+        out.iter().filter_map(|e| if let Effect::SendCall { call } = e { Some(&call.request) } else { None }).collect();
+    let given_back = Request::Commit { ino: INO, commit: CommitBody::default(), give_back: vec![LayoutId(71)] };
+    assert_eq!(calls, [&given_back, &asked], "and nothing is told: {out:?}");
+    assert_eq!(out.len(), 2);
+    assert!(rig.core.layout(LayoutId(71)).is_none());
+}
+
+/// The same, but the coordinator had executed the return before it read the mapping; only the answer to the return was
+/// late. What is known under the old layout must not win over the grant.
+#[test]
+fn a_grant_that_is_newer_than_a_return_on_its_way_ends_that_layout_first() {
+    let mut rig = Rig::bound();
+    rig.hold(grant(70, BlockRange::ALL, LayoutMode::Exclusive));
+    rig.recall(70);
+    rig.event(Event::Drained { layout: LayoutId(70) });
+    let back = sent_call(&rig.event(Event::Settled { layout: LayoutId(70) }));
+    let get = sent_call(&rig.submit(2, Request::LayoutGet { ino: INO, range: BlockRange::ALL, want: Want::Read }));
+    let out = rig.answer(&get, Answer::Ok(Reply::Layout(grant(71, BlockRange::ALL, LayoutMode::Shared))));
+    assert_eq!(out[0], Effect::Dropped { layout: LayoutId(70), ino: INO, lost: false });
+    assert!(matches!(out[1], Effect::Granted { .. }), "{out:?}");
+    assert_eq!(rig.answer(&back, Answer::Ok(Reply::Done)), vec![], "gone already");
+}

@@ -114,10 +114,30 @@ fn a_slot_of_another_generation_is_no_good_path() {
     rig.redirected();
     for _ in 0..3 {
         rig.after(250);
-        rig.event(Event::Probed { fence_gen: Some(FenceGen(5)) });
+        rig.event(Event::Probed { fence_gen: Some(FenceGen(3)) });
     }
     assert_eq!(rig.core.route().route, Route::BlockRedirected);
     assert_eq!(rig.core.load().0, 0, "nothing was asked");
+}
+
+/// Two nodes fenced a coordinator at once. One took office and granted the generation it had raised; the other's raise
+/// landed after that, and was given up. The slot showed 5, 4 was granted, and the node stayed redirected for ever.
+#[test]
+fn a_generation_that_nobody_granted_is_named_to_the_coordinator_and_replaced_by_a_new_fence() {
+    let mut rig = Rig::bound();
+    rig.redirected();
+    rig.after(250);
+    rig.event(Event::Probed { fence_gen: Some(FenceGen(5)) });
+    rig.after(250);
+    let call = sent_call(&rig.event(Event::Probed { fence_gen: Some(FenceGen(5)) }));
+    assert_eq!(call.request, Request::PathBack { fence_gen: FenceGen(5) });
+    let out = rig.answer(&call, Answer::Ok(Reply::PathFenced { fence_gen: FenceGen(6) }));
+    assert!(!out.contains(&Effect::OpenDirect), "fenced, not back: {out:?}");
+    rig.after(250);
+    rig.event(Event::Probed { fence_gen: Some(FenceGen(6)) });
+    rig.after(250);
+    let call = sent_call(&rig.event(Event::Probed { fence_gen: Some(FenceGen(6)) }));
+    assert_eq!(call.request, Request::PathBack { fence_gen: FenceGen(6) });
 }
 
 #[test]

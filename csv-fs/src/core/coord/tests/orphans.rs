@@ -113,3 +113,20 @@ fn a_goodbye_closes_what_was_open() {
     assert!(reaps(&effects));
     assert_eq!(w.coord.sessions().collect::<Vec<_>>(), [b]);
 }
+
+/// A client created and opened a file; the answer was lost with its coordinator. Another had unlinked the file meanwhile.
+/// The next coordinator freed it when grace ended, a moment before the creation was sent again and replayed: the
+/// application got a handle of nothing.
+#[test]
+fn a_file_whose_creation_was_not_heard_of_is_open_after_a_takeover() {
+    let a = client(1);
+    let answer = Answer::Ok(Reply::Created { attr: attr(INO, 0), opened: true });
+    let session = DurableSession { answers: vec![(ordinary(3), 9, answer)], ..live(a) };
+    let inherited = Inherited { sessions: vec![session], orphans: vec![INO], truncated: vec![] };
+    let creating = |seq| Reassert::Creating { handle: HandleId(4), slot: ordinary(3), seq };
+    let (mut w, _) = World::inherit(inherited.clone(), Rules::all());
+    assert!(!reaps(&w.bind_with(a, vec![creating(9)])), "a has it open");
+    assert!(reaps(&w.call(a, release(4)).1));
+    let (mut w, _) = World::inherit(inherited, Rules::all());
+    assert!(reaps(&w.bind_with(a, vec![creating(10)])), "another creation, which did not take place");
+}

@@ -94,3 +94,20 @@ fn a_fence_that_ends_after_an_eviction_began_makes_nobody_redirected() {
     let result = Ok(FenceGen(GEN.0 + 1));
     assert_eq!(w.event(Event::FenceDone { client: a, purpose: FencePurpose::Path, result }), []);
 }
+
+/// Somebody who wanted this node's office raised its generation and gave up. The node could not come back under the
+/// one it was granted, and nobody granted the other.
+#[test]
+fn a_client_whose_slot_was_raised_behind_the_table_is_fenced_anew_when_it_comes_back() {
+    let (mut w, a, id) = one(Rules::all());
+    w.fence_path(a);
+    let raised = FenceGen(GEN.0 + 2);
+    let (tag, effects) = w.call(a, Request::PathBack { fence_gen: raised });
+    assert_eq!(effects, [Effect::Fence { client: a, purpose: FencePurpose::Path }]);
+    let fence_gen = FenceGen(GEN.0 + 3);
+    let effects = w.event(Event::FenceDone { client: a, purpose: FencePurpose::Path, result: Ok(fence_gen) });
+    let [Effect::Store { op, ask: StoreAsk::PathFenced { .. } }] = effects[..] else { panic!("{effects:?}") };
+    let effects = w.event(Event::StoreDone { op, done: StoreDone::Done });
+    assert_eq!(effects, [Effect::Report(Report::PathFenced { client: a }), ok(tag, Reply::PathFenced { fence_gen })]);
+    assert!(w.redirect(a, id, RedirectOp::Write).is_ok(), "redirected as before");
+}

@@ -196,6 +196,26 @@ fn g26_draining_counts_as_progress_of_a_recall_but_only_up_to_a_bound() {
     assert!(after <= LIMITS.path_timeout + LIMITS.fence + Duration::from_secs(1), "{after:?}");
 }
 
+/// A coordinator that had been paused found a recall overdue and, at the same moment, that client's answer to another one:
+/// that its route was draining. The client was evicted.
+#[test]
+fn draining_said_of_one_layout_counts_for_all_that_is_asked_of_that_client() {
+    let (mut w, a, b) = two();
+    let mut asked = Vec::new();
+    for n in 0..2 {
+        let (ino, range) = (InodeNo(1000 + u64::from(n)), BlockRange::new(0, 1));
+        let get = Request::LayoutGet { ino, range, want: Want::Exclusive };
+        let (_, effects) = w.call_in(a, ordinary(n), get.clone());
+        let facts = LayoutFacts { extents: vec![], told_to: FileBlock(u64::MAX), size: 0, kill_privilege: false };
+        w.event(Event::ReadDone { op: read_op(&effects), done: ReadDone::Layout(facts) });
+        asked.push(callback(&w.call_in(b, ordinary(n), get).1).0);
+    }
+    w.now = w.now + LIMITS.recall;
+    w.event(Event::CallbackDone { id: asked[0], answer: Some(CallbackAnswer::Draining) });
+    let effects = w.event(Event::Tick);
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Report(Report::Evicting { .. }))), "{effects:?}");
+}
+
 #[test]
 fn without_the_rule_a_hung_path_gets_its_node_evicted() {
     let (mut w, _, effects) = hung_path(Rules::without(Rule::DrainingCountsAsProgress));
@@ -323,4 +343,36 @@ fn a_recall_reaches_a_client_that_was_away() {
     let effects = w.bind_with(a, vec![still]);
     let (_, to, ask) = callback(&effects);
     assert_eq!((to, ask), (a, CallbackAsk::Recall { layout: held.id, ino: INO }));
+}
+
+/// A client asked for a second layout beside an exclusive one of its own. The mapping was read; then the first layout's
+/// last commit was stored and the layout came back; then the mapping, which lacked that commit, was given out: the
+/// client read zeroes where it had written.
+#[test]
+fn g35_a_mapping_that_was_read_while_an_exclusive_layout_ended_is_read_again() {
+    let mut w = World::new();
+    let a = client(1);
+    w.bind(a);
+    let first = w.layout(a, BlockRange::new(0, 1), Want::Exclusive, 4096);
+    assert_eq!(first.beside, []);
+    let get = Request::LayoutGet { ino: INO, range: BlockRange::new(0, 1), want: Want::Read };
+    let (tag, effects) = w.call_in(a, ordinary(1), get);
+    let op = read_op(&effects);
+    w.give_back(a, &[first.id]);
+    let facts =
+        || ReadDone::Layout(LayoutFacts { extents: vec![], told_to: FileBlock(1), size: 4096, kill_privilege: false });
+    let effects = w.event(Event::ReadDone { op, done: facts() });
+    assert!(matches!(effects[..], [Effect::Read { op: again, .. }] if again == op), "{effects:?}");
+    let effects = w.event(Event::ReadDone { op, done: facts() });
+    assert!(matches!(&effects[..], [Effect::Answer { tag: t, answer: Answer::Ok(Reply::Layout(_)) }] if *t == tag));
+}
+
+#[test]
+fn a_grant_names_the_exclusive_layouts_that_its_client_held_when_the_mapping_was_read() {
+    let mut w = World::new();
+    let a = client(1);
+    w.bind(a);
+    let first = w.layout(a, BlockRange::new(0, 1), Want::Exclusive, 4096);
+    let second = w.layout(a, BlockRange::new(0, 1), Want::Read, 4096);
+    assert_eq!(second.beside, [first.id]);
 }

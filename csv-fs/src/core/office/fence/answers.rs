@@ -48,6 +48,9 @@ impl Office {
     fn run_settled(&mut self, now: Now, run: &mut Run, settled: Settled<SlotView>, out: &mut Vec<Effect>) {
         let marking = matches!(run.phase, Phase::Marking { .. });
         let may_step = self.may_step(run);
+        // What was read may show that another took office: then nobody's generation is raised for this one any more.
+        let epoch = self.look.sight.as_ref().map(|s| s.lease.epoch);
+        let stale = run.tickets.is_empty() && run.for_office.is_some_and(|of| epoch.is_some_and(|e| e > of));
         let (Phase::Raising(caw) | Phase::Marking { caw: Some(caw), .. }) = &mut run.phase else { return };
         match settled {
             Settled::Open => {}
@@ -68,7 +71,7 @@ impl Office {
                 let slot = caw.new;
                 self.raised(now, run, slot, out);
             }
-            Settled::Lost(_) if !may_step => run.phase = Phase::Observe { from: self.look.next_seq() },
+            Settled::Lost(_) if !may_step || stale => run.phase = Phase::Observe { from: self.look.next_seq() },
             Settled::Lost(found) if marking => self.mark_over(now, run, found, out),
             Settled::Lost(found) => self.raise(now, run, found, out),
         }

@@ -1,9 +1,9 @@
 //! Who challenges whom, and when not.
 
-use super::lab::{Lab, node};
+use super::lab::{Lab, client, node};
 use crate::core::office::*;
 use crate::core::rules::Rules;
-use block::shared::Epoch;
+use block::shared::{Epoch, FenceGen};
 
 #[test]
 fn a_silent_holder_is_asked_first_and_then_fenced() {
@@ -213,4 +213,28 @@ fn a_proof_of_one_reign_says_nothing_of_a_later_reign_of_the_same_client() {
     let mut lab = a_fenced_client_reigns_again(Rules::all());
     lab.run_for(5000);
     assert_eq!(lab.coordinators(), [3]);
+}
+
+/// 1 and 2 fenced coordinator 3 at once; 1 was quicker and took office. 2 read that, together with a slot that had
+/// changed, and raised the generation of 3 once more before it gave up: a healthy node lost its direct path, and stood
+/// under a generation that nobody granted.
+#[test]
+fn a_challenger_that_reads_of_another_in_office_raises_nothing_more() {
+    let mut lab = Lab::three_with_3_in_office();
+    lab.host(2).hang = true;
+    let since = lab.now;
+    lab.give(2, Event::Asked { id: AskId(0), from: node(3), ask: Ask::NoPath { epoch: Epoch(1) } });
+    let raises = |e: &Effect| matches!(e, Effect::CawSlot { node: n, .. } if *n == node(3));
+    assert!(lab.acts(2, since).iter().any(raises), "{:#?}", lab.acts(2, since));
+    lab.run_for(200);
+    let seqs = lab.hosts[&node(2)].log.iter();
+    let seq = seqs.filter_map(|(_, e)| if let Effect::Read { seq } = e { Some(*seq) } else { None }).max();
+    let mut sight = Sight { lease: lab.lease.clone(), slots: lab.slots.clone() };
+    sight.lease =
+        LeaseView { epoch: Epoch(2), holder: Some(client(1, 1)), counter: sight.lease.counter + 1, ..sight.lease };
+    let slot = sight.slots.get_mut(&node(3)).expect("slot 3");
+    *slot = SlotView { fence_gen: FenceGen(1), ..slot.next(9) };
+    let out = lab.give(2, Event::Read { seq: seq.expect("a read"), sight: Some(sight) });
+    assert!(!out.iter().any(raises), "{out:#?}");
+    assert!(out.contains(&Effect::Report(Report::FenceAbandoned { client: client(3, 1) })), "{out:#?}");
 }
