@@ -99,7 +99,7 @@ pub(crate) struct DemoArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InitArgs {
     /// Make the certificates of a new cluster of this name
-    #[arg(long, value_name = "NAME", requires = "node", requires = "out", required_unless_present = "bundle")]
+    #[arg(long, value_name = "NAME", requires = "node", requires = "out")]
     pub(crate) cluster: Option<String>,
     /// A node: its number (1-64) and address; once for each
     #[arg(long, value_name = "ID=HOST:PORT", requires = "cluster")]
@@ -130,7 +130,7 @@ pub(crate) enum VolumeCommand {
     Create {
         /// The volume's name
         name: String,
-        /// The disk: an absolute path, or file:PATH
+        /// The disk: a path, or file:PATH
         #[arg(long, value_name = "URL", required = true)]
         disk: Vec<String>,
         /// Destroy what the disk carries; ID is the identity that the refusal printed
@@ -172,8 +172,8 @@ pub(crate) enum VolumeCommand {
     Redirect {
         /// The volume
         name: String,
-        /// on or off
-        #[arg(value_name = "on|off")]
+        /// Through the coordinator (on), or straight to the disk again (off)
+        #[arg(value_name = "on|off", hide_possible_values = true)]
         state: OnOff,
         /// The node [default: this one]
         #[arg(long, value_name = "NODE")]
@@ -261,9 +261,7 @@ impl From<FaultCommand> for DiskFault {
 /// `on` or `off`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(crate) enum OnOff {
-    /// on
     On,
-    /// off
     Off,
 }
 
@@ -294,7 +292,6 @@ mod tests {
 
     #[test]
     fn init_takes_a_cluster_or_a_bundle_but_not_both() {
-        let none = Cli::try_parse_from(["shorefast", "init"]);
         let both = Cli::try_parse_from([
             "shorefast",
             "init",
@@ -309,6 +306,13 @@ mod tests {
         ]);
         let cluster = Cli::try_parse_from(["shorefast", "init", "--cluster", "c", "--node", "1=h:1", "--out", "o"]);
         let bundle = Cli::try_parse_from(["shorefast", "init", "--bundle", "b"]);
-        assert!(none.is_err() && both.is_err() && cluster.is_ok() && bundle.is_ok());
+        assert!(both.is_err() && cluster.is_ok() && bundle.is_ok());
+    }
+
+    #[test]
+    fn the_help_of_redirect_says_what_on_and_off_do() {
+        let help = Cli::try_parse_from(["shorefast", "volume", "redirect", "--help"]).expect_err("help").to_string();
+        assert!(help.contains("Through the coordinator (on)"), "{help}");
+        assert!(!help.contains("- on:") && !help.contains("on: on"), "{help}");
     }
 }

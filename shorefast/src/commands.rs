@@ -5,6 +5,7 @@ mod init;
 mod status;
 mod volume;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -36,18 +37,35 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
     }
 }
 
-/// Shows what clap has to say: help on standard output, errors on the other.
-pub(crate) fn usage_error(e: &clap::Error) -> Exit {
+/// Shows what clap has to say: help on standard output, errors on the other, as JSON if the arguments ask for that.
+pub(crate) fn usage_error(e: &clap::Error, arguments: impl Iterator<Item = OsString>) -> Exit {
+    let json = arguments.take_while(|a| a != "--").any(|a| a == "--json");
     // A closed pipe is no reason to complain.
-    let _ = e.print();
+    let _ = match (e.use_stderr(), json) {
+        (true, true) => writeln!(io::stderr(), "{}", as_json(&usage_failure(e))),
+        _ => e.print(),
+    };
     if e.use_stderr() { Exit::Usage } else { Exit::Ok }
+}
+
+/// What clap says in paragraphs: the first is what is wrong, others may be advice.
+fn usage_failure(e: &clap::Error) -> Failure {
+    let text = e.to_string();
+    let mut paragraphs = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
+    let message = paragraphs.next().unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
+    let tip = paragraphs.find_map(|p| p.strip_prefix("tip: ").map(|tip| format!("Hint: {tip}. ")));
+    Failure::usage(message, tip.unwrap_or_default() + "See `shorefast --help`.")
+}
+
+fn as_json(failure: &Failure) -> serde_json::Value {
+    serde_json::json!({ "schema": SCHEMA, "error": failure })
 }
 
 /// Says on standard error why a command failed and what to do next; as JSON if that was asked for.
 pub(crate) fn complain(global: &Global, failure: &Failure) {
     let line = if global.json {
-        let value = serde_json::json!({ "schema": SCHEMA, "error": failure });
-        value.to_string()
+        as_json(failure).to_string()
     } else {
         format!("shorefast: {}\n           {}", failure.message, failure.next)
     };

@@ -1,13 +1,17 @@
 //! Puts the libraries together into one running node: the only place where block, net, fuse and csv-fs meet.
 
 mod control;
+mod moving;
 mod node;
 mod peers;
 mod records;
 mod report;
+mod retry;
 mod service;
 mod shown;
 mod talk;
+mod teller;
+mod told;
 mod transport;
 
 use std::collections::BTreeMap;
@@ -60,6 +64,7 @@ pub(crate) async fn start(
         directory: Directory::default(),
         records: Mutex::new(records),
         keeping: Mutex::new(BTreeMap::new()),
+        news: tokio::sync::watch::Sender::new(0),
         net: tokio::sync::Mutex::new(None),
     });
     service.serve(&node);

@@ -109,6 +109,18 @@ impl Config {
     }
 }
 
+/// What a key takes, for people; `None` if there is no such key.
+fn expected(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "bundle" | "socket" | "state_dir" | "mount_root" => "a path in quotes",
+        "listen" => "\"ADDRESS:PORT\" with a numeric address",
+        "workers" => "a whole number from 1 to 256",
+        "allow_other" | "debug" | "fault_device" | "plain_network" => "true or false",
+        "log" => "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
+        _ => return None,
+    })
+}
+
 /// A file being read: turns byte positions into lines for the errors.
 struct Place<'a> {
     text: &'a str,
@@ -124,9 +136,21 @@ impl Place<'_> {
 
     fn toml_error(&self, e: &toml::de::Error) -> Failure {
         let at = e.span().map_or(0, |s| s.start);
-        let key = self.key_at(at).map(|k| format!("key `{k}`: ")).unwrap_or_default();
-        let said = e.message().trim_end_matches('.').replace('\n', " ");
+        let key = self.key_at(at).unwrap_or_default();
+        let said = match expected(key) {
+            // TOML it is, so what is wrong is the value.
+            Some(expected) if self.text.parse::<toml::Table>().is_ok() => self.not_expected(at, expected),
+            _ => e.message().trim_end_matches('.').replace('\n', " "),
+        };
+        let key = if key.is_empty() { String::new() } else { format!("key `{key}`: ") };
         self.refuse(at, &format!("{key}{said}"), "Correct that line; docs/contract.md lists the keys.")
+    }
+
+    /// What a key takes, in plain words, and what stands there instead.
+    fn not_expected(&self, at: usize, expected: &str) -> String {
+        let line = self.text.get(at..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+        let found = line.split(" #").next().unwrap_or_default().trim();
+        format!("expected {expected}, found `{found}`")
     }
 
     /// The key of the line that holds a byte.
@@ -193,8 +217,32 @@ mod tests {
     fn a_wrong_value_is_refused_with_its_line_and_key() {
         let said = refusal("socket = \"/x\"\nlisten = \"nowhere\"\n");
         assert!(said.contains("line 2: key `listen`"), "{said}");
+        assert!(said.contains("expected \"ADDRESS:PORT\"") && said.contains("found `\"nowhere\"`"), "{said}");
         let said = refusal("workers = 0\n");
         assert!(said.contains("line 1: key `workers`"), "{said}");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_refused_in_plain_words_and_not_in_those_of_the_program() {
+        for (text, expected) in [
+            ("workers = \"four\" # of them", "expected a whole number from 1 to 256, found `\"four\"`"),
+            ("workers = -1", "expected a whole number from 1 to 256, found `-1`"),
+            ("debug = 1", "expected true or false, found `1`"),
+            ("socket = 7", "expected a path in quotes, found `7`"),
+        ] {
+            let said = refusal(text);
+            assert!(said.contains(expected), "{said}");
+            assert!(!["usize", "bool", "string", "integer"].iter().any(|word| said.contains(word)), "{said}");
+        }
+        assert!(refusal("workers = \n").contains("line 1"));
+    }
+
+    #[test]
+    fn every_key_of_the_template_has_its_plain_words() {
+        for line in TEMPLATE.lines().skip(1) {
+            let key = line.trim_start_matches("# ").split(" =").next().unwrap_or_default();
+            assert!(expected(key).is_some(), "{key}");
+        }
     }
 
     #[test]

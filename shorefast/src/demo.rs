@@ -15,6 +15,7 @@ mod interrupt;
 mod load;
 mod mounts;
 mod outcome;
+mod paste;
 mod pattern;
 mod place;
 mod process;
@@ -139,11 +140,39 @@ fn kept(cluster: &Cluster) -> String {
     }
     let sockets: Vec<String> = cluster.members.iter().map(|m| m.socket().display().to_string()).collect();
     let [one, two, ..] = sockets.as_slice() else { return text };
-    text += &format!(
-        "Try:\n  shorefast status --watch --socket {one}\n  shorefast debug disk --socket {two} hang\n  \
-         shorefast volume move {} --to node-2 --socket {one}\nEnd it:\n  shorefast demo --stop {}\n",
-        cluster::VOLUME,
-        cluster.dir.display()
-    );
-    text
+    text + &to_try(one, two, &cluster.dir.display().to_string())
+}
+
+/// Commands to be pasted, with the sockets of the first two nodes. The second one's disk is hurt, so the office is moved
+/// to the third.
+fn to_try(one: &str, two: &str, dir: &str) -> String {
+    let commands: [&[&str]; 4] = [
+        &["status", "--watch", "--socket", one],
+        &["debug", "disk", "hang", "--socket", two],
+        &["debug", "disk", "heal", "--socket", two],
+        &["volume", "move", cluster::VOLUME, "--to", "node-3", "--socket", one],
+    ];
+    let lines: String = commands.iter().map(|args| format!("  {}\n", paste::command(args))).collect();
+    format!("Try:\n{lines}End it:\n  {}\n", paste::command(&["demo", "--stop", dir]))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn what_a_kept_demo_prints_to_try_can_be_pasted() {
+        let text = to_try("/tmp/a demo's/node-1/api.sock", "/tmp/x/node-2/api.sock", "/tmp/a demo's");
+        let commands: Vec<Vec<String>> =
+            text.lines().filter(|l| l.starts_with("  ")).map(paste::tests::words).collect();
+        assert_eq!(commands.len(), 5, "{text}");
+        for words in &commands {
+            assert!(Path::new(&words[0]).is_absolute() && Path::new(&words[0]).exists(), "{words:?}");
+            Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{words:?}: {e}"));
+        }
+        assert_eq!(commands[4][1..], ["demo", "--stop", "/tmp/a demo's"]);
+    }
 }

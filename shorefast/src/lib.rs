@@ -3,7 +3,8 @@
 //! - `cli`: the command line, as types. `commands`: what each command does.
 //! - [`api`]: what the command line and a daemon say to one another over a Unix socket, and [`api::NodeControl`],
 //!   the one trait through which the API reaches a running node.
-//! - [`config`], `places`, [`init`]: the configuration file, where things lie, and how a cluster gets its certificates.
+//! - [`config`], `places`, [`init`], `disk_url`: the configuration file, where things lie, how a cluster gets its
+//!   certificates, and what can be a disk.
 //! - `daemon`: one node's life: start, serve, stop in stages. `compose` puts the libraries together for it.
 //! - [`events`]: the stable list of what a node reports. `render`: tables for people.
 //! - `demo`: three nodes on one machine, hurt on purpose, and the report of how they took it.
@@ -23,6 +24,7 @@ mod compose;
 pub mod config;
 mod daemon;
 mod demo;
+mod disk_url;
 pub mod events;
 pub mod exit;
 pub mod init;
@@ -38,7 +40,7 @@ mod docs_test;
 pub fn run() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
-        Err(e) => return commands::usage_error(&e).into(),
+        Err(e) => return commands::usage_error(&e, std::env::args_os().skip(1)).into(),
     };
     match commands::run(&cli) {
         Ok(exit) => exit.into(),

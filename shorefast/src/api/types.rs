@@ -205,12 +205,27 @@ pub struct VolumeNode {
     pub node: Node,
     /// How its data travels.
     pub route: Route,
-    /// Why, from a closed list; absent for `direct`.
+    /// Why, from a closed list; for `unmounted` a sentence. Absent for `direct`.
     pub reason: Option<String>,
     /// Since when.
     pub since: WallTime,
     /// Its paths to the disk.
     pub paths: Vec<PathInfo>,
+    /// Whether this node is to have it mounted: `false` after an unmount on request.
+    #[serde(default = "wanted")]
+    pub wanted: bool,
+}
+
+/// A node that does not say so has what it is to have.
+fn wanted() -> bool {
+    true
+}
+
+impl VolumeNode {
+    /// Whether somebody asked that it is not mounted there: nothing is wrong with that.
+    pub fn unmounted_on_request(&self) -> bool {
+        self.route == Route::Unmounted && !self.wanted
+    }
 }
 
 /// How a volume is, in one word.
@@ -219,7 +234,7 @@ pub struct VolumeNode {
 pub enum Health {
     /// Mounted, every route direct or as asked for.
     Healthy,
-    /// Works, but a node is redirected, down or waiting.
+    /// Works, but a node is redirected, waiting, or has not mounted it although it is to.
     Degraded,
     /// This node's requests wait.
     Paused,
@@ -253,6 +268,8 @@ pub enum Metadata {
     Grace,
     /// This node is coordinator and could not renew its lease.
     Suspended,
+    /// It is not mounted on the node that was asked, and no other node told.
+    Unknown,
 }
 
 impl fmt::Display for Metadata {
@@ -262,6 +279,7 @@ impl fmt::Display for Metadata {
             Metadata::Waiting => "waiting",
             Metadata::Grace => "grace",
             Metadata::Suspended => "suspended",
+            Metadata::Unknown => "-",
         })
     }
 }
@@ -279,13 +297,13 @@ pub struct VolumeStatus {
     pub disks: Vec<String>,
     /// Where it is mounted here.
     pub mount: Option<PathBuf>,
-    /// Size of its data in bytes.
+    /// Size of its data in bytes; 0 if no node that answers knows it.
     pub size_bytes: u64,
-    /// Of which in use.
+    /// Of which in use; 0 if that is not known.
     pub used_bytes: u64,
     /// The node that changes its metadata now.
     pub coordinator: Option<Node>,
-    /// The number of that reign.
+    /// The number of that reign; 0 if it is not known.
     pub epoch: u64,
     /// This node's incarnation on it.
     pub incarnation: u64,

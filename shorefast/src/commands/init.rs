@@ -14,7 +14,10 @@ pub(super) fn run(args: &InitArgs, global: &Global) -> Result<Exit, Failure> {
     match (&args.cluster, &args.out, &args.bundle) {
         (Some(cluster), Some(out), _) => new_cluster(cluster, &args.node, out, global),
         (_, _, Some(bundle)) => install_bundle(bundle, &args.etc, global),
-        _ => Err(Failure::usage("Name a cluster to make or a bundle to install.", "See `shorefast init --help`.")),
+        _ => Err(Failure::usage(
+            "`shorefast init` needs to know what to do: make a new cluster, or install one node's bundle.",
+            "Write `shorefast init --cluster NAME --node ID=HOST:PORT ... --out DIR`, or `shorefast init --bundle FILE`.",
+        )),
     }
 }
 

@@ -1,6 +1,5 @@
 //! What a command can ask of this node, done on its parts.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,21 +9,25 @@ use super::node::{Keeping, NodeParts, node_id};
 use super::records::Record;
 use super::shown;
 use super::talk::NodeTalk;
+use super::told::{Known, Told};
 use crate::api::{
     CreateVolume, DiskFault, Node, NodeControl, NodeInfo, Pending, Progress, SCHEMA, Status, VolumeNode, VolumeStatus,
 };
 use crate::clock::WallTime;
+use crate::disk_url;
 use crate::events::{Code, Draft, EventLog};
 use crate::exit::{Exit, Failure};
 
 /// How long a command waits for a volume to be mounted, moved or unmounted before it says that it still goes on.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long `volume create` waits for the other nodes; mounting takes a fraction of a second.
+const ELSEWHERE_WITHIN: Duration = Duration::from_secs(5);
 /// How often a command that waits looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long another node may take to answer a command that was passed on.
 const PASS_ON_WITHIN: Duration = Duration::from_secs(5);
-/// How long other nodes may take to tell their routes; a status must not wait for a dead node.
-const ROUTES_WITHIN: Duration = Duration::from_millis(300);
+/// How long other nodes may take to tell of their volumes; a status must not wait for a dead node.
+const WORDS_WITHIN: Duration = Duration::from_millis(300);
 
 /// The API's view of a node.
 pub(super) struct Control(pub(super) Arc<NodeParts>);
@@ -37,7 +40,7 @@ impl NodeControl for Control {
     fn nodes(&self) -> Pending<'_, Vec<NodeInfo>> {
         Box::pin(async move {
             // Asking everybody measures the round trips.
-            let _ = self.0.routes_of_others(ROUTES_WITHIN).await;
+            let _ = self.0.words_of_others(WORDS_WITHIN).await;
             Ok(self.node_list())
         })
     }
@@ -53,8 +56,9 @@ impl NodeControl for Control {
     fn volume_mount(&self, name: String) -> Pending<'_, VolumeStatus> {
         Box::pin(async move {
             let record = self.0.record(&name)?;
-            self.0.keeping.lock().retain(|id, k| *id != record.id || !matches!(k, Keeping::Unmounted));
+            self.0.keeping.lock().retain(|id, k| *id != record.id || !matches!(k, Keeping::Unmounted { .. }));
             self.0.keep(&Record { wanted: true, ..record });
+            self.0.ring();
             self.until_mounted(&name).await
         })
     }
@@ -104,15 +108,15 @@ impl Control {
         };
         let new = NewVolume {
             name: ask.name.clone(),
-            disk: Path::new(disk.strip_prefix("file:").unwrap_or(disk)).to_owned(),
+            disk: disk_url::shareable(disk)?,
             nodes: u8::try_from(node.bundle.nodes.len()).unwrap_or(u8::MAX),
             fast_timing: ask.timing == crate::api::Timing::Fast,
             wipe: ask.wipe.clone(),
         };
-        progress.say(format!("Formatting {disk}."));
+        progress.say(format!("Examining {disk}."));
         let id = csv_fs::volume::create(new, node.io.clone()).await.map_err(|e| create_failure(&e))?;
         node.events.record(Draft::volume(Code::VolumeCreated, &ask.name, format!("on {disk}, {id}")));
-        progress.say("Taking office and mounting.");
+        progress.say("Formatted. Taking office and mounting.");
         node.take_own_record(Record {
             id: id.to_string(),
             name: ask.name.clone(),
@@ -125,7 +129,23 @@ impl Control {
         let status = self.until_coordinated(&ask.name).await;
         progress.say("Telling the other nodes.");
         node.tell_records();
+        self.until_begun_elsewhere(&ask.name).await;
         status
+    }
+
+    /// Waits until the other nodes that can be reached have mounted a new volume, or know why not: who looks at the status
+    /// right after the command is to see how it is, not how it begins. What goes wrong there is not this command's failure.
+    async fn until_begun_elsewhere(&self, name: &str) {
+        let deadline = tokio::time::Instant::now() + ELSEWHERE_WITHIN;
+        while tokio::time::Instant::now() < deadline {
+            let words = self.0.words_of_others(WORDS_WITHIN).await;
+            let begun = words.iter().filter(|told| told.name == name && told.has_begun()).count();
+            let up = self.0.peers.addresses().keys().filter(|node| self.0.peers.conn(**node).is_some()).count();
+            if begun >= up {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Waits until a volume that is mounted here has a coordinator.
@@ -174,14 +194,13 @@ impl Control {
             )
         })?;
         self.0.directory.remove(&volume);
-        self.0.keeping.lock().insert(record.id, Keeping::Unmounted);
+        self.0.keeping.lock().insert(record.id, Keeping::Unmounted { since: WallTime::now() });
         self.0.events.record(Draft::volume(Code::VolumeUnmounted, name, "on request"));
         Ok(())
     }
 
     async fn move_office(&self, name: &str, to: Node, progress: &Progress) -> Result<VolumeStatus, Failure> {
         let volume = self.0.running(name)?;
-        let target = node_id(to);
         if !self.0.bundle.nodes.iter().any(|n| n.id == to) {
             return Err(Failure::new(
                 Exit::NotFound,
@@ -192,24 +211,26 @@ impl Control {
         progress.say(format!("Moving the coordinator of {name} to {to}."));
         let here = volume.office().coordinator.is_none_or(|c| c == self.0.me());
         let moved =
-            if here { volume.move_to(target, PATIENCE).await } else { self.move_there(name, to, &volume).await };
-        moved.map_err(|why| {
-            self.0.events.record(Draft::volume(Code::MoveFailed, name, why.clone()));
-            Failure::failed(
-                format!("The coordinator of {name} was not moved to {to}: {why}."),
-                "It is served meanwhile; see `shorefast status`, and try again.",
-            )
+            if here { self.0.hand_over(&volume, to, PATIENCE).await } else { self.move_there(name, to, &volume).await };
+        moved.inspect_err(|e| {
+            self.0.events.record(Draft::volume(Code::MoveFailed, name, e.message.clone()).advising(e.next.clone()));
         })?;
         Ok(self.running_status(name, &volume))
     }
 
     /// Passes a move on to the coordinator, which alone can hand over.
-    async fn move_there(&self, name: &str, to: Node, volume: &Volume) -> Result<(), String> {
-        let coordinator = volume.office().coordinator.ok_or("no coordinator is known")?;
+    async fn move_there(&self, name: &str, to: Node, volume: &Volume) -> Result<(), Failure> {
+        let failed = |why: String| {
+            Failure::failed(
+                format!("The coordinator of {name} was not moved to {to}: {why}."),
+                "See `shorefast status`, and try again.",
+            )
+        };
+        let coordinator = volume.office().coordinator.ok_or_else(|| failed("no coordinator is known".into()))?;
         let talk = NodeTalk::Move { name: name.to_owned(), to };
         match self.0.talk(coordinator, &talk, PATIENCE).await {
-            Some(NodeTalk::Done(done)) => done.map_err(|e| e.message),
-            _ => Err(format!("{coordinator} did not answer")),
+            Some(NodeTalk::Done(done)) => done,
+            _ => Err(failed(format!("the coordinator, {coordinator}, did not answer"))),
         }
     }
 
@@ -271,8 +292,9 @@ impl Control {
         let volumes = self.0.directory.all();
         // A keeper that still tries ends when it sees that its volume is not wanted.
         for keeping in self.0.keeping.lock().values_mut() {
-            *keeping = Keeping::Unmounted;
+            *keeping = Keeping::Unmounted { since: WallTime::now() };
         }
+        self.0.ring();
         let mut first = Ok(());
         for volume in volumes {
             if let Err(e) = volume.stop(true).await {
@@ -321,25 +343,30 @@ impl Control {
     /// Every volume, with the routes of the nodes that answer.
     async fn volume_list(&self) -> Vec<VolumeStatus> {
         for volume in self.0.directory.all() {
-            volume.refresh_space(ROUTES_WITHIN).await;
+            volume.refresh_space(WORDS_WITHIN).await;
         }
-        let mut routes = self.0.own_routes();
-        routes.extend(self.0.routes_of_others(ROUTES_WITHIN).await);
+        let mut words = self.0.words_of_others(WORDS_WITHIN).await;
+        words.extend(self.0.own_word());
         let records: Vec<Record> = self.0.records.lock().live().cloned().collect();
-        records
-            .iter()
-            .map(|r| {
-                let nodes = routes.iter().filter(|(name, _)| *name == r.name).map(|(_, n)| n.clone()).collect();
-                match self.0.running(&r.name) {
-                    Ok(volume) => self.status_of(&r.name, &volume, nodes),
-                    Err(e) => shown::absent(self.0.bundle.node, r, &e.message, self.0.is_unmounted(&r.id), nodes),
-                }
-            })
-            .collect()
+        records.iter().map(|record| self.listed(record, &words)).collect()
+    }
+
+    /// One volume, by what every node said of it.
+    fn listed(&self, record: &Record, words: &[Told]) -> VolumeStatus {
+        let about: Vec<&Told> = words.iter().filter(|told| told.name == record.name).collect();
+        let mut nodes: Vec<VolumeNode> = about.iter().map(|told| told.here.clone()).collect();
+        nodes.sort_by_key(|n| n.node);
+        match self.0.running(&record.name) {
+            Ok(volume) => self.status_of(&record.name, &volume, nodes),
+            Err(_) => {
+                let known = Known::best(about.iter().filter_map(|told| told.known.as_ref()));
+                shown::absent(self.0.bundle.node, record, nodes, known)
+            }
+        }
     }
 
     fn running_status(&self, name: &str, volume: &Volume) -> VolumeStatus {
-        let nodes = self.0.own_routes().into_iter().filter(|(n, _)| n == name).map(|(_, n)| n).collect();
+        let nodes = self.0.own_word().into_iter().filter(|told| told.name == name).map(|told| told.here).collect();
         self.status_of(name, volume, nodes)
     }
 

@@ -1,10 +1,12 @@
 //! A running node: its workers, its peers, its volumes, and what keeps the three together.
 //!
 //! Each wanted volume has a *keeper*, a task that starts it and, while it cannot be started (no disk yet, another
-//! daemon still holds this node's lock), says so once per reason and tries again. What a node remembers of volumes is
-//! exchanged with a peer whenever the link to it comes up and whenever it changes here.
+//! daemon still holds this node's lock), says so once per reason and tries again: ever more rarely, and at once when
+//! something has changed (`news`: a peer came up, a command asks). What repeats with every try is an event once, so that
+//! the cause does not scroll away. What a node remembers of volumes is exchanged with a peer whenever the link to it
+//! comes up and whenever it changes here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,12 +17,15 @@ use csv_fs::proto::{PeerAnswer, PeerAsk};
 use csv_fs::volume::{Directory, PeerState, Volume, VolumeSetup};
 use net::{DownReason, LinkState, Net};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::peers::Peers;
 use super::records::{Record, Records};
+use super::retry::Backoff;
 use super::talk::NodeTalk;
-use super::{report, shown};
-use crate::api::{Node, VolumeNode};
+use super::teller::Teller;
+use super::told::{STARTING, Told};
+use crate::api::Node;
 use crate::clock::WallTime;
 use crate::config::Config;
 use crate::events::{Code, Draft, EventLog};
@@ -29,8 +34,6 @@ use crate::init::Bundle;
 
 /// How long a peer may take to say which volumes it knows.
 const RECORDS_WITHIN: Duration = Duration::from_secs(2);
-/// A volume that could not be started is tried again after this.
-const TRY_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a node does about a volume that it knows.
 pub(super) enum Keeping {
@@ -38,11 +41,16 @@ pub(super) enum Keeping {
     Pending {
         /// Why.
         why: String,
+        /// Since when it is wanted and not there.
+        since: WallTime,
     },
     /// It runs.
     Running(Arc<Volume>),
     /// Not wanted here.
-    Unmounted,
+    Unmounted {
+        /// Since when.
+        since: WallTime,
+    },
 }
 
 /// The parts of a running node.
@@ -58,6 +66,8 @@ pub(super) struct NodeParts {
     pub(super) directory: Directory,
     pub(super) records: Mutex<Records>,
     pub(super) keeping: Mutex<BTreeMap<String, Keeping>>,
+    /// Raised by whatever may let a volume start that could not.
+    pub(super) news: watch::Sender<u64>,
     pub(super) net: tokio::sync::Mutex<Option<Net>>,
 }
 
@@ -73,7 +83,7 @@ impl NodeParts {
         let me = self.bundle.node;
         match self.keeping.lock().get(&record.id) {
             Some(Keeping::Running(volume)) => Ok(Arc::clone(volume)),
-            Some(Keeping::Pending { why }) => Err(Failure::failed(
+            Some(Keeping::Pending { why, .. }) => Err(Failure::failed(
                 format!("Volume {name} is not mounted on {me} yet: {why}."),
                 "It is tried again by itself; see `shorefast status`.",
             )),
@@ -92,18 +102,8 @@ impl NodeParts {
         })
     }
 
-    /// Whether a volume was unmounted here on request.
-    pub(super) fn is_unmounted(&self, id: &str) -> bool {
-        matches!(self.keeping.lock().get(id), Some(Keeping::Unmounted))
-    }
-
-    /// How this node's data travels, by volume's name.
-    pub(super) fn own_routes(&self) -> Vec<(String, VolumeNode)> {
-        self.directory.all().iter().map(|v| (v.name().to_owned(), shown::route(self.bundle.node, v))).collect()
-    }
-
-    /// What the other nodes say of theirs, all asked at once.
-    pub(super) async fn routes_of_others(self: &Arc<Self>, within: Duration) -> Vec<(String, VolumeNode)> {
+    /// What the other nodes say of the volumes, all asked at once.
+    pub(super) async fn words_of_others(self: &Arc<Self>, within: Duration) -> Vec<Told> {
         let mut asked = tokio::task::JoinSet::new();
         for node in self.peers.addresses().keys().copied().collect::<Vec<_>>() {
             let me = Arc::clone(self);
@@ -114,13 +114,18 @@ impl NodeParts {
                 answer
             });
         }
-        let mut routes = Vec::new();
+        let mut words = Vec::new();
         while let Some(answer) = asked.join_next().await {
             if let Ok(Some(NodeTalk::Routes(theirs))) = answer {
-                routes.extend(theirs);
+                words.extend(theirs);
             }
         }
-        routes
+        words
+    }
+
+    /// Something has changed that may let a volume start that could not: keepers try again at once.
+    pub(super) fn ring(&self) {
+        self.news.send_modify(|n| *n += 1);
     }
 
     /// Where a volume is mounted here.
@@ -164,7 +169,7 @@ impl NodeParts {
             if keeping.contains_key(&record.id) {
                 return;
             }
-            keeping.insert(record.id.clone(), Keeping::Pending { why: "starting".into() });
+            keeping.insert(record.id.clone(), Keeping::Pending { why: STARTING.into(), since: WallTime::now() });
         }
         let (node, record) = (Arc::clone(self), record.clone());
         tokio::spawn(async move { node.keeper(record).await });
@@ -172,20 +177,28 @@ impl NodeParts {
 
     /// Tries until the volume runs or is not wanted any more.
     async fn keeper(self: Arc<Self>, record: Record) {
-        let mut said = String::new();
+        let mut news = self.news.subscribe();
+        let mut backoff = Backoff::new();
+        let (mut said, mut told) = (String::new(), BTreeSet::new());
         while matches!(self.keeping.lock().get(&record.id), Some(Keeping::Pending { .. })) {
-            let why = match Volume::start(self.setup(&record)).await {
-                Ok(volume) => return self.runs(&record, volume).await,
+            news.borrow_and_update();
+            let teller = Teller::new(&self, record.name.clone(), told.clone());
+            let why = match Volume::start(self.setup(&record, &teller)).await {
+                Ok(volume) => {
+                    teller.runs();
+                    return self.runs(&record, volume).await;
+                }
                 Err(e) => e.to_string(),
             };
+            told.extend(teller.told());
             if why != said {
                 self.events.record(Draft::volume(Code::VolumePending, &record.name, why.clone()));
                 said.clone_from(&why);
             }
-            if let Some(Keeping::Pending { why: shown }) = self.keeping.lock().get_mut(&record.id) {
+            if let Some(Keeping::Pending { why: shown, .. }) = self.keeping.lock().get_mut(&record.id) {
                 *shown = why;
             }
-            tokio::time::sleep(TRY_AGAIN).await;
+            backoff.wait(&mut news).await;
         }
     }
 
@@ -208,7 +221,7 @@ impl NodeParts {
         }
     }
 
-    fn setup(&self, record: &Record) -> VolumeSetup {
+    fn setup(&self, record: &Record, teller: &Arc<Teller>) -> VolumeSetup {
         VolumeSetup {
             id: record.id.clone(),
             name: record.name.clone(),
@@ -220,7 +233,7 @@ impl NodeParts {
             workers: self.io.clone(),
             fault_device: self.config.fault_device,
             transport: Arc::new(super::transport::Transport(Arc::clone(&self.peers))),
-            notices: report::sink(Arc::clone(&self.events), record.name.clone()),
+            notices: Teller::sink(teller),
         }
     }
 
@@ -275,6 +288,7 @@ impl NodeParts {
                 LinkState::Up(_) if !was_up => {
                     was_up = true;
                     self.events.record(Draft::node(Code::PeerUp, format!("{node} can be reached")));
+                    self.ring();
                     self.exchange(node).await;
                 }
                 LinkState::Down { why, .. } => {

@@ -1,23 +1,60 @@
 //! What a volume reports, as events for people: each notice has one code, and a sentence that says to whom what
-//! happened.
-
-use std::sync::Arc;
+//! happened, and what to do where the code's own advice is too general. Words only; `teller` decides what is told.
 
 use csv_fs::client::link::ClientEvent;
-use csv_fs::core::client::Route;
+use csv_fs::core::client::{Reason, Route};
 use csv_fs::core::coord;
 use csv_fs::core::office;
 use csv_fs::volume::Notice;
 
-use crate::events::{Code, Draft, EventLog};
+use crate::events::{Code, Draft};
 
-/// Where a volume's notices go.
-pub(super) fn sink(events: Arc<EventLog>, volume: String) -> Arc<dyn Fn(Notice) + Send + Sync> {
-    Arc::new(move |notice| {
-        if let Some((code, message)) = told(notice) {
-            events.record(Draft::volume(code, &volume, message));
-        }
+/// A notice as an event; `None` for what only the log of the program needs, and for what `teller` words itself.
+pub(super) fn draft(volume: &str, notice: Notice) -> Option<Draft> {
+    let advice = match &notice {
+        Notice::Client(ClientEvent::Route { to, .. }) if to.route != Route::Direct => Some(route_advice(to.reason)),
+        _ => None,
+    };
+    let (code, message) = told(notice)?;
+    let draft = Draft::volume(code, volume, message);
+    Some(match advice {
+        Some(advice) => draft.advising(advice),
+        None => draft,
     })
+}
+
+/// Why this node may not be coordinator, as far as it can know, and what fits that.
+pub(super) fn withheld(volume: &str, path: bool, heard: &[(String, bool)]) -> Draft {
+    let unheard: Vec<&str> = heard.iter().filter(|(_, up)| !up).map(|(node, _)| node.as_str()).collect();
+    let (message, next) = match unheard.as_slice() {
+        _ if !path => (
+            "this node may not be coordinator: it has no working path of its own to the disk".to_owned(),
+            "Look at the disk and cables of this node; another node coordinates meanwhile.",
+        ),
+        [] => (
+            "this node may not be coordinator: it has a path and hears every other node, but another group of nodes that \
+             all hear one another goes first, or its own was not seen for long enough yet"
+                .to_owned(),
+            "Nothing, unless it stays: then see with `shorefast node list` on every node who does not hear whom.",
+        ),
+        some => (
+            format!("this node may not be coordinator: it does not hear enough of the others (not {})", some.join(", ")),
+            "See that the nodes reach one another: `shorefast node list` on each.",
+        ),
+    };
+    Draft::volume(Code::NoPermission, volume, message).advising(next)
+}
+
+/// What fits the reason of a route that is not direct.
+fn route_advice(reason: Reason) -> &'static str {
+    match reason {
+        Reason::IoTimedOut | Reason::IoFailed | Reason::Fenced => {
+            "Look at the disk and cables of that node; it goes on through the coordinator meanwhile."
+        }
+        Reason::Administrator => "Somebody asked for it; `shorefast volume redirect NAME off` on that node ends it.",
+        Reason::NoCoordinator => "Nothing, unless it stays: `shorefast status` says which nodes are up.",
+        Reason::DeviceOnCoordinator | Reason::Healthy => "Nothing.",
+    }
 }
 
 /// A notice as code and sentence; `None` for what only the log of the program needs.
@@ -64,14 +101,14 @@ fn why_lost(why: office::LostWhy) -> &'static str {
 fn office(report: &office::Report) -> Option<(Code, String)> {
     use office::Report;
     Some(match report {
-        Report::NotPermitted => (Code::NoPermission, "it does not hear enough of the other nodes".to_owned()),
         Report::Challenging { holder, epoch } => {
             (Code::TakeoverStarted, format!("the coordinator of {epoch}, {holder}, does not renew its lease"))
         }
         Report::Fenced { proof } => (Code::ClientFenced, proof.client().to_string()),
         Report::OwnPathLost => (Code::PathLost, "this node's own slot cannot be renewed".to_owned()),
         Report::OwnPathBack => (Code::PathBack, "this node's own slot is renewed again".to_owned()),
-        Report::Permitted { .. }
+        Report::NotPermitted
+        | Report::Permitted { .. }
         | Report::ChallengeDeferred { .. }
         | Report::Fencing { .. }
         | Report::FenceStep { .. }
@@ -100,7 +137,6 @@ fn client(event: ClientEvent) -> Option<(Code, String)> {
         ClientEvent::Route { from, to } => {
             (Code::RouteChanged, format!("{} → {}: {}", from.route, to.route, to.reason))
         }
-        ClientEvent::Unbound => (Code::MetadataWaiting, "no coordinator".to_owned()),
         // What an unmount's goodbye is answered with; the unmounting itself is an event already.
         ClientEvent::Evicted { reason } if reason == "unmounted" => return None,
         ClientEvent::Evicted { reason } => (Code::SelfEvicted, reason),
@@ -116,4 +152,43 @@ fn client(event: ClientEvent) -> Option<(Code, String)> {
         }
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(up: &[bool]) -> Vec<(String, bool)> {
+        (2..).zip(up).map(|(n, up)| (format!("node {n}"), *up)).collect()
+    }
+
+    #[test]
+    fn a_node_without_permission_says_what_is_known_of_the_cause_and_advises_to_it() {
+        let no_path = withheld("v", false, &heard(&[true, false]));
+        assert!(no_path.message.contains("no working path") && !no_path.message.contains("hear"), "{no_path:?}");
+        assert!(no_path.next.as_deref().is_some_and(|next| next.contains("disk")), "{no_path:?}");
+        let deaf = withheld("v", true, &heard(&[true, false]));
+        assert!(deaf.message.contains("does not hear enough") && deaf.message.contains("node 3"), "{deaf:?}");
+        assert!(!deaf.message.contains("node 2"), "{deaf:?}");
+        let outvoted = withheld("v", true, &heard(&[true, true]));
+        assert!(outvoted.message.contains("another group") && !outvoted.message.contains("not hear"), "{outvoted:?}");
+    }
+
+    #[test]
+    fn the_advice_of_route_changed_names_every_reason_and_none_that_does_not_exist() {
+        let reasons = [
+            Reason::IoTimedOut,
+            Reason::IoFailed,
+            Reason::Fenced,
+            Reason::Administrator,
+            Reason::NoCoordinator,
+            Reason::DeviceOnCoordinator,
+        ];
+        let advice = Code::RouteChanged.next_step();
+        let mut named: Vec<&str> = advice.split('`').skip(1).step_by(2).filter(|w| !w.contains(' ')).collect();
+        let mut there: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        named.sort_unstable();
+        there.sort_unstable();
+        assert_eq!(named, there);
+    }
 }

@@ -8,6 +8,7 @@ use csv_fs::types::FS_BLOCK;
 use csv_fs::volume::{MetadataState, Volume};
 
 use super::records::Record;
+use super::told::Known;
 use crate::api::{
     Health, IoCounters, Link, Metadata, Node, NodeInfo, PathInfo, Problem, Route, RouteIo, VolumeNode, VolumeStatus,
 };
@@ -28,7 +29,23 @@ pub(super) fn route(node: Node, volume: &Volume) -> VolumeNode {
             ok,
             detail: if ok { "ready".into() } else { reason },
         }],
+        wanted: true,
     }
+}
+
+/// How its metadata is served, as people read it.
+pub(super) fn metadata(state: MetadataState) -> Metadata {
+    match state {
+        MetadataState::Ok => Metadata::Ok,
+        MetadataState::Waiting => Metadata::Waiting,
+        MetadataState::Grace => Metadata::Grace,
+        MetadataState::Suspended => Metadata::Suspended,
+    }
+}
+
+/// How much of it is in use, as last heard.
+pub(super) fn used(volume: &Volume) -> Option<u64> {
+    volume.space().map(|s| (s.blocks - s.free.min(s.blocks)) * FS_BLOCK)
 }
 
 fn kind(route: CoreRoute) -> Route {
@@ -50,18 +67,8 @@ pub(super) fn running(
     nodes: Vec<VolumeNode>,
 ) -> VolumeStatus {
     let office = volume.office();
-    let metadata = match office.metadata {
-        MetadataState::Ok => Metadata::Ok,
-        MetadataState::Waiting => Metadata::Waiting,
-        MetadataState::Grace => Metadata::Grace,
-        MetadataState::Suspended => Metadata::Suspended,
-    };
-    let own = kind(volume.route().route);
-    let health = match own {
-        Route::Paused => Health::Paused,
-        _ if metadata != Metadata::Ok || nodes.iter().any(|n| n.route != Route::Direct) => Health::Degraded,
-        _ => Health::Healthy,
-    };
+    let metadata = metadata(office.metadata);
+    let health = health(kind(volume.route().route), metadata, &nodes);
     VolumeStatus {
         name: name.to_owned(),
         id: volume.id().to_string(),
@@ -69,7 +76,7 @@ pub(super) fn running(
         disks,
         mount: Some(mount),
         size_bytes: volume.size_bytes(),
-        used_bytes: volume.space().map_or(0, |s| (s.blocks - s.free.min(s.blocks)) * FS_BLOCK),
+        used_bytes: used(volume).unwrap_or(0),
         coordinator: office.coordinator.and_then(|n| Node::new(n.get())),
         epoch: office.epoch,
         incarnation: office.incarnation,
@@ -80,6 +87,20 @@ pub(super) fn running(
         locks: 0,
         io: io(volume),
     }
+}
+
+/// How a volume that runs here is, with its other nodes.
+fn health(own: Route, metadata: Metadata, nodes: &[VolumeNode]) -> Health {
+    match own {
+        Route::Paused => Health::Paused,
+        _ if metadata != Metadata::Ok || nodes.iter().any(is_a_problem) => Health::Degraded,
+        _ => Health::Healthy,
+    }
+}
+
+/// Whether a node's state on a volume is not as it should be.
+fn is_a_problem(n: &VolumeNode) -> bool {
+    n.route != Route::Direct && !n.unmounted_on_request()
 }
 
 fn io(volume: &Volume) -> IoCounters {
@@ -93,35 +114,23 @@ fn io(volume: &Volume) -> IoCounters {
     }
 }
 
-/// A volume that does not run here; `why` says why not.
-pub(super) fn absent(
-    me: Node,
-    record: &Record,
-    why: &str,
-    unmounted: bool,
-    mut nodes: Vec<VolumeNode>,
-) -> VolumeStatus {
-    nodes.push(VolumeNode {
-        node: me,
-        route: Route::Unmounted,
-        reason: Some(why.to_owned()),
-        since: WallTime::now(),
-        paths: Vec::new(),
-    });
-    nodes.sort_by_key(|n| n.node);
+/// A volume that does not run on `me`: what is known of it is what other nodes told, if any did.
+pub(super) fn absent(me: Node, record: &Record, nodes: Vec<VolumeNode>, known: Option<Known>) -> VolumeStatus {
+    let on_request = nodes.iter().any(|n| n.node == me && n.unmounted_on_request());
+    let (metadata, timing) = known.as_ref().map_or((Metadata::Unknown, ""), |k| (k.metadata, &k.timing));
     VolumeStatus {
         name: record.name.clone(),
         id: record.id.clone(),
-        health: if unmounted { Health::Unmounted } else { Health::Pending },
+        health: if on_request { Health::Unmounted } else { Health::Pending },
         disks: record.disks.clone(),
         mount: None,
-        size_bytes: 0,
-        used_bytes: 0,
-        coordinator: None,
-        epoch: 0,
+        size_bytes: known.as_ref().map_or(0, |k| k.size_bytes),
+        used_bytes: known.as_ref().and_then(|k| k.used_bytes).unwrap_or(0),
+        coordinator: known.as_ref().and_then(|k| k.coordinator),
+        epoch: known.as_ref().map_or(0, |k| k.epoch),
         incarnation: 0,
-        metadata: Metadata::Waiting,
-        timing: String::new(),
+        metadata,
+        timing: timing.to_owned(),
         nodes,
         sessions: None,
         locks: 0,
@@ -129,7 +138,7 @@ pub(super) fn absent(
     }
 }
 
-/// What an operator should look at.
+/// What an operator should look at. A message is whole: it names the volume and the node itself.
 pub(super) fn problems(nodes: &[NodeInfo], volumes: &[VolumeStatus]) -> Vec<Problem> {
     let mut found = Vec::new();
     for n in nodes.iter().filter(|n| matches!(n.link, Link::Down | Link::Refused)) {
@@ -148,29 +157,41 @@ pub(super) fn problems(nodes: &[NodeInfo], volumes: &[VolumeStatus]) -> Vec<Prob
 }
 
 fn volume_problems(v: &VolumeStatus, found: &mut Vec<Problem>) {
-    let mut say = |node, message: String, next: &str| {
-        found.push(Problem { node, volume: Some(v.name.clone()), message, next: next.into() })
-    };
-    match v.health {
-        Health::Pending => {
-            return say(
-                None,
-                format!("{} is not mounted here yet", v.name),
-                "`shorefast events` has the reason; it is tried again by itself.",
-            );
-        }
-        Health::Unmounted => return,
-        _ => {}
+    let mut say =
+        |node, message: String, next: String| found.push(Problem { node, volume: Some(v.name.clone()), message, next });
+    // What another node's metadata side does is that node's to complain about.
+    if v.mount.is_some() && v.metadata != Metadata::Ok {
+        say(None, format!("{}: metadata {}", v.name, v.metadata), "Nothing, unless it stays.".into());
     }
-    if v.metadata != Metadata::Ok {
-        say(None, format!("{}: metadata {}", v.name, v.metadata), "Nothing, unless it stays.");
-    }
-    for n in v.nodes.iter().filter(|n| n.route != Route::Direct) {
+    for n in v.nodes.iter().filter(|n| is_a_problem(n)) {
         let reason = n.reason.as_deref().unwrap_or("no reason known");
-        say(
-            Some(n.node),
-            format!("{}: the data of {} is {} ({reason})", v.name, n.node, n.route),
-            "Look at that node's path to the disk; it goes on meanwhile.",
-        );
+        let message = match n.route {
+            Route::Unmounted => format!("{}: {} has not mounted it: {reason}", v.name, n.node),
+            route => format!("{}: the data of {} is {route} ({reason})", v.name, n.node),
+        };
+        say(Some(n.node), message, advice(v, n));
     }
 }
+
+/// What to do about a node's state on a volume.
+fn advice(v: &VolumeStatus, n: &VolumeNode) -> String {
+    match (n.route, n.reason.as_deref()) {
+        (Route::Unmounted, _) => {
+            "It is tried again by itself; put right what the reason names, or see `shorefast events` on that node."
+                .into()
+        }
+        (_, Some("administrator")) => {
+            format!(
+                "Somebody asked for it; `shorefast volume redirect {} off --node {}` ends it.",
+                v.name,
+                n.node.number()
+            )
+        }
+        (_, Some("device-on-coordinator")) => "Nothing: only the coordinator has that disk.".into(),
+        (_, Some("no-coordinator")) => "Nothing, unless it stays: see which nodes are up.".into(),
+        _ => "Look at that node's path to the disk; it goes on meanwhile.".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::node::{NodeParts, node_id};
+use super::moving::Eligible;
+use super::node::NodeParts;
 use super::records::Record;
-use crate::api::{Node, VolumeNode};
+use super::told::Told;
+use crate::api::Node;
 use crate::exit::Failure;
 
 /// A planned move drains the coordinator first; after this it is reported as failed.
@@ -37,10 +39,17 @@ pub(super) enum NodeTalk {
     },
     /// Whether that was done.
     Done(Result<(), Failure>),
-    /// How does your data travel? Answered with [`NodeTalk::Routes`].
+    /// May you hold the office of that volume? Answered with [`NodeTalk::Office`].
+    MayHold {
+        /// The volume's name.
+        name: String,
+    },
+    /// Whether I may.
+    Office(Eligible),
+    /// How are the volumes you know? Answered with [`NodeTalk::Routes`].
     AskRoutes,
-    /// By volume's name.
-    Routes(Vec<(String, VolumeNode)>),
+    /// My word about each.
+    Routes(Vec<Told>),
 }
 
 impl NodeParts {
@@ -55,8 +64,9 @@ impl NodeParts {
             },
             Ok(NodeTalk::Redirect { name, on }) => NodeTalk::Done(self.running(&name).map(|v| v.redirect(on))),
             Ok(NodeTalk::Move { name, to }) => NodeTalk::Done(self.moved(&name, to).await),
-            Ok(NodeTalk::AskRoutes) => NodeTalk::Routes(self.own_routes()),
-            Ok(NodeTalk::Records(_) | NodeTalk::Done(_) | NodeTalk::Routes(_)) => {
+            Ok(NodeTalk::MayHold { name }) => NodeTalk::Office(self.eligible(&name)),
+            Ok(NodeTalk::AskRoutes) => NodeTalk::Routes(self.own_word()),
+            Ok(NodeTalk::Records(_) | NodeTalk::Done(_) | NodeTalk::Office(_) | NodeTalk::Routes(_)) => {
                 not_understood("An answer came as a question.".into())
             }
             Err(e) => not_understood(format!("A peer's message does not parse: {e}.")),
@@ -65,12 +75,6 @@ impl NodeParts {
 
     /// Hands the office over on behalf of another node.
     async fn moved(&self, name: &str, to: Node) -> Result<(), Failure> {
-        let done = self.running(name)?.move_to(node_id(to), MOVE_WITHIN).await;
-        done.map_err(|why| {
-            Failure::failed(
-                format!("The coordinator of {name} was not moved to {to}: {why}."),
-                "It is served meanwhile; try again.",
-            )
-        })
+        self.hand_over(&*self.running(name)?, to, MOVE_WITHIN).await
     }
 }

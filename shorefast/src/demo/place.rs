@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::mounts;
+use super::paste;
 use super::process::Identity;
 use crate::api::Node;
 use crate::exit::{Exit, Failure};
@@ -67,9 +68,10 @@ pub(crate) fn make(wanted: Option<&Path>) -> Result<PathBuf, Failure> {
 fn cannot(dir: &Path, e: &io::Error) -> Failure {
     let next = match e.kind() {
         io::ErrorKind::AlreadyExists => {
-            "It is not empty: name another with --dir; an old demo there ends with `shorefast demo --stop DIR`."
+            let stop = paste::command(&["demo", "--stop", &dir.display().to_string()]);
+            format!("It is not empty: name another with --dir; an old demo there ends with `{stop}`.")
         }
-        _ => "Name another folder with --dir.",
+        _ => "Name another folder with --dir.".to_owned(),
     };
     Failure::new(Exit::Refused, format!("The demo cannot have the folder {}: {e}.", dir.display()), next)
 }

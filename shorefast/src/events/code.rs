@@ -76,12 +76,12 @@ codes! {
     MountFailed = "mount-failed", Error, "A volume could not be mounted on this node.", "Put right what the message names, then `shorefast volume mount NAME`.";
     StaleMountCleaned = "stale-mount-cleaned", Warning, "A mount that its dead daemon had left was removed.", "Restart programs that still stand in the old mount.";
     SuperblockDamaged = "superblock-damaged", Error, "A superblock of a volume cannot be read or is damaged; another copy was used.", "Look at the disk's own error log before it loses more.";
-    RouteChanged = "route-changed", Warning, "A node's data takes another route to a volume's disk; the message has the reason.", "With reason `no-path`: look at the disk and cables of that node; it goes on through the coordinator meanwhile.";
+    RouteChanged = "route-changed", Warning, "A node's data takes another route to a volume's disk; the message has the reason.", "With reason `io-timed-out`, `io-failed` or `fenced`: look at the disk and cables of that node; it goes on through the coordinator meanwhile. `administrator`: somebody asked for it, `shorefast volume redirect NAME off` ends it. `no-coordinator`: see `shorefast status` if it stays. `device-on-coordinator`: nothing.";
     RouteDirect = "route-direct", Info, "A node's data goes straight to a volume's disk again.", "Nothing.";
     PathLost = "path-lost", Warning, "A node has no working path to a volume's disk.", "Look at the disk and cables of that node.";
     PathBack = "path-back", Info, "A node's path to a volume's disk works again.", "Nothing.";
     PathFenced = "path-fenced", Info, "A node's lost path was shut off for good, so that nothing stuck in it can land later.", "Nothing; it registers anew when its path is back.";
-    MetadataWaiting = "metadata-waiting", Warning, "There is no coordinator at the moment; data under held rights goes on, the rest waits.", "Nothing, unless it stays: `shorefast status` says which nodes could take over.";
+    MetadataWaiting = "metadata-waiting", Warning, "There has been no coordinator for a second; data under held rights goes on, the rest waits.", "Nothing, unless it stays: `shorefast status` says which nodes could take over.";
     MetadataSuspended = "metadata-suspended", Warning, "The coordinator could not renew its lease and holds back changes.", "Look at the disk of the coordinator.";
     MetadataResumed = "metadata-resumed", Info, "The coordinator renewed its lease and goes on.", "Nothing.";
     TakeoverStarted = "takeover-started", Warning, "This node takes a volume over; the message says why.", "Nothing; find out later what happened to the coordinator before.";
@@ -96,7 +96,7 @@ codes! {
     SelfReborn = "self-reborn", Info, "After an eviction this node began a new incarnation; files that had lost nothing go on.", "Nothing.";
     SelfEvicted = "self-evicted", Error, "This node was evicted: handles with unsaved data report errors until they are closed.", "Restart the programs that use them; find out why this node did not answer.";
     IoWaiting = "io-waiting", Warning, "A request waits unusually long; the message says for what.", "Look at what the message names.";
-    NoPermission = "no-permission", Warning, "This node may not be coordinator: it does not see enough of the others.", "See that the nodes reach one another.";
+    NoPermission = "no-permission", Warning, "This node may not be coordinator, for a second already; the message says what is known of why.", "The advice beside the message fits its cause: the node's path to the disk, or how the nodes reach one another.";
     LocksUnavailable = "locks-unavailable", Warning, "A program asked for a file lock, which this version refuses on a volume (ENOLCK).", "Do not run programs here that need file locks across nodes.";
     DiskFaultSet = "disk-fault-set", Warning, "An operator made this node's disks misbehave (`debug disk`).", "`shorefast debug disk heal` ends it.";
     DiskFaultHealed = "disk-fault-healed", Info, "An operator ended the misbehaviour of this node's disks.", "Nothing.";

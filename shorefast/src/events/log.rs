@@ -48,23 +48,30 @@ impl fmt::Display for Event {
 /// An event before it has a number and a time.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// What kind; severity and advice come from it.
+    /// What kind; severity and general advice come from it.
     pub code: Code,
     /// The volume.
     pub volume: Option<String>,
     /// What exactly.
     pub message: String,
+    /// What to do next, where the code's own advice is too general.
+    pub next: Option<String>,
 }
 
 impl Draft {
     /// About this node.
     pub fn node(code: Code, message: impl Into<String>) -> Draft {
-        Draft { code, volume: None, message: message.into() }
+        Draft { code, volume: None, message: message.into(), next: None }
     }
 
     /// About a volume.
     pub fn volume(code: Code, volume: impl Into<String>, message: impl Into<String>) -> Draft {
-        Draft { code, volume: Some(volume.into()), message: message.into() }
+        Draft { code, volume: Some(volume.into()), message: message.into(), next: None }
+    }
+
+    /// With advice of its own.
+    pub fn advising(self, next: impl Into<String>) -> Draft {
+        Draft { next: Some(next.into()), ..self }
     }
 }
 
@@ -97,7 +104,7 @@ impl EventLog {
             node: self.node,
             volume: draft.volume,
             message: draft.message,
-            next: draft.code.next_step().to_owned(),
+            next: draft.next.unwrap_or_else(|| draft.code.next_step().to_owned()),
         };
         match event.severity {
             Severity::Info => tracing::info!(code = %event.code, volume = event.volume, "{}", event.message),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::table::{bytes, plain_table};
-use crate::api::{IoCounters, Link, NodeInfo, Problem, Route, RouteIo, Status, VolumeNode, VolumeStatus};
+use crate::api::{IoCounters, Link, Node, NodeInfo, Problem, Route, RouteIo, Status, VolumeNode, VolumeStatus};
 use crate::clock::{WallTime, short};
 
 /// The whole picture: cluster, volumes, nodes by volumes, problems.
@@ -34,10 +34,36 @@ pub(crate) fn status(s: &Status) -> String {
 /// `status --check`: one line, problems first.
 pub(crate) fn check(s: &Status) -> String {
     match s.problems.split_first() {
-        None => format!("OK: cluster {}, {} volumes, {} nodes\n", s.cluster, s.volumes.len(), s.nodes.len()),
+        None => {
+            let (volumes, nodes) = (counted(s.volumes.len(), "volume"), counted(s.nodes.len(), "node"));
+            format!("OK: cluster {}, {volumes}, {nodes}{}\n", s.cluster, unmounted_on_request(s))
+        }
         Some((first, [])) => format!("PROBLEM: {}\n", first.message),
         Some((first, rest)) => format!("PROBLEM: {} (and {} more)\n", first.message, rest.len()),
     }
+}
+
+/// What is well and still worth saying: where somebody unmounted something.
+fn unmounted_on_request(s: &Status) -> String {
+    let at = |node: Node| {
+        let on_request = |v: &&VolumeStatus| v.nodes.iter().any(|n| n.node == node && n.unmounted_on_request());
+        s.volumes.iter().filter(on_request).count()
+    };
+    let said = |node: Node| {
+        let place = if node == s.node { "here".to_owned() } else { format!("on {node}") };
+        format!("; {} not mounted {place}, on request", counted(at(node), "volume"))
+    };
+    let nodes = std::iter::once(s.node).chain(s.nodes.iter().map(|n| n.node).filter(|n| *n != s.node));
+    nodes.filter(|n| at(*n) > 0).map(said).collect()
+}
+
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// What no node told stays open; nothing that exists has no size and no epoch.
+fn known(n: u64, shown: impl FnOnce(u64) -> String) -> String {
+    if n == 0 { "-".to_owned() } else { shown(n) }
 }
 
 /// `volume list`.
@@ -49,10 +75,10 @@ pub(crate) fn volumes(volumes: &[VolumeStatus]) -> String {
             [
                 v.name.clone(),
                 v.health.to_string(),
-                bytes(v.size_bytes),
-                bytes(v.used_bytes),
+                known(v.size_bytes, bytes),
+                known(v.used_bytes, bytes),
                 v.coordinator.map_or_else(|| "-".to_owned(), |n| n.to_string()),
-                v.epoch.to_string(),
+                known(v.epoch, |epoch| epoch.to_string()),
                 v.metadata.to_string(),
                 v.mount.as_ref().map_or_else(|| "-".to_owned(), |m| m.display().to_string()),
             ]
@@ -84,7 +110,9 @@ pub(crate) fn volume(v: &VolumeStatus) -> String {
     let now = WallTime::now();
     let mut text = volumes(std::slice::from_ref(v));
     let disks = v.disks.join(", ");
-    let _ = writeln!(text, "\nid {}   incarnation {}   timing {}   disks {disks}\n", v.id, v.incarnation, v.timing);
+    let incarnation = known(v.incarnation, |n| n.to_string());
+    let timing = if v.timing.is_empty() { "-" } else { &v.timing };
+    let _ = writeln!(text, "\nid {}   incarnation {incarnation}   timing {timing}   disks {disks}\n", v.id);
     text += &plain_table(
         ["NODE", "ROUTE", "SINCE", "REASON", "PATHS"],
         v.nodes.iter().map(|n| {
@@ -132,7 +160,7 @@ fn routes(s: &Status) -> String {
     )
 }
 
-/// `vm1 block-redirected via node-1 3m (no-path)`.
+/// `vm1 block-redirected via node-1 3m (io-failed)`.
 fn route_cell(s: &Status, v: &VolumeStatus, n: &VolumeNode) -> String {
     let mut cell = format!("{} {}", v.name, n.route);
     if let (Route::BlockRedirected | Route::FileRedirected, Some(via)) = (n.route, v.coordinator) {
@@ -147,9 +175,9 @@ fn route_cell(s: &Status, v: &VolumeStatus, n: &VolumeNode) -> String {
     cell
 }
 
+/// The message names volume and node itself.
 fn problem_line(p: &Problem) -> String {
-    let whom: Vec<String> = p.node.iter().map(ToString::to_string).chain(p.volume.clone()).collect();
-    format!("! {}: {} {}\n", whom.join(" "), p.message, p.next)
+    format!("! {} → {}\n", p.message, p.next)
 }
 
 fn round_trip(us: u64) -> String {

@@ -29,6 +29,30 @@ fn what_is_no_command_exits_2_and_help_exits_0() {
 }
 
 #[test]
+fn a_wrong_command_line_is_json_when_json_is_asked_for() {
+    for args in [&["frobnicate", "--json"][..], &["--json", "volume", "create", "v"], &["--json", "init"]] {
+        let ended = run(args);
+        let said: serde_json::Value = serde_json::from_str(&ended.err).expect("one object");
+        assert_eq!((ended.code, &said["schema"], &said["error"]["kind"]), (2, &1.into(), &"usage".into()), "{ended:?}");
+        let text = |name: &str| said["error"][name].as_str().unwrap_or_default().to_owned();
+        assert!(!text("message").contains("error: ") && !text("next").is_empty(), "{ended:?}");
+    }
+    run(&["--json", "--help"]).expect(0, &["demo", "volume", "status"]);
+}
+
+#[test]
+fn a_bare_init_says_both_ways_to_go_on() {
+    run(&["init"]).expect(2, &["--cluster NAME", "--node ID=HOST:PORT", "--out DIR", "--bundle FILE"]);
+}
+
+#[test]
+fn a_value_of_the_wrong_type_exits_2_and_says_in_plain_words_what_is_expected() {
+    let cluster = Cluster::new(1);
+    cluster.configure(1, "allow_other = 3\n");
+    run(&["daemon", "--config", &cluster.config(1)]).expect(2, &["`allow_other`: expected true or false, found `3`"]);
+}
+
+#[test]
 fn children_of_the_demo_are_not_in_the_help() {
     assert!(!run(&["--help"]).out.contains("demo-"));
 }

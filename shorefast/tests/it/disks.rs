@@ -42,7 +42,9 @@ fn refused_by_name(cluster: &Cluster, disk: &Path, name: &str) -> Ended {
     };
     let before = (head(0), head(512 << 20));
     let ended = create(cluster, disk, &[]);
-    ended.expect(4, &[name, "--wipe"]);
+    ended.expect(4, &[name, "--wipe", "Examining"]);
+    assert_eq!(ended.err.matches("--wipe").count(), 1, "the way out is told once: {ended:?}");
+    assert!(!ended.err.contains("Format"), "nothing was formatted: {ended:?}");
     assert!(before == (head(0), head(512 << 20)), "the refused disk was changed");
     ended
 }
@@ -61,10 +63,17 @@ fn a_disk_that_is_too_small_is_refused_with_4() {
 }
 
 #[test]
-fn a_disk_that_is_not_there_is_said_to_be_missing() {
+fn a_disk_that_is_not_there_is_said_to_be_missing_with_3() {
     let cluster = one_node();
-    let ended = create(&cluster, &cluster.dir.join("none.img"), &[]);
-    assert!(ended.code != 0 && ended.err.contains("none.img"), "{ended:?}");
+    create(&cluster, &cluster.dir.join("none.img"), &[]).expect(3, &["There is no disk", "none.img", "truncate"]);
+}
+
+#[test]
+fn a_lun_is_refused_with_4_and_a_plain_sentence() {
+    let cluster = one_node();
+    let ended = create(&cluster, Path::new("iscsi://192.0.2.1/iqn.2026-01.example:disk"), &[]);
+    ended.expect(4, &["this version knows only files", "iscsi://", "come later"]);
+    assert!(!ended.err.contains("COMPARE"), "{ended:?}");
 }
 
 #[test]

@@ -134,3 +134,42 @@ fn events_come_to_whoever_follows_them_as_they_happen() {
     drop(lines);
     reader.join().expect("it reads to the end").ok();
 }
+
+/// How often a node had events of a code.
+fn count(cluster: &Cluster, n: usize, code: &str) -> usize {
+    cluster.events(n).into_iter().filter(|(c, _)| c == code).count()
+}
+
+/// The office was resigned to a node that may not hold it yet (it had not been seen for long enough), came back, and was
+/// offered again: three seconds without a coordinator.
+#[test]
+fn a_move_straight_after_create_waits_until_the_target_may_hold_office_and_makes_no_detour() {
+    if !can_mount() {
+        return;
+    }
+    let mut cluster = Cluster::new(3);
+    for n in 1..=3 {
+        cluster.start(n);
+    }
+    cluster.create_volume("v");
+    cluster.ask(1, &["volume", "move", "v", "--to", "2"]).expect(0, &["node-2 is coordinator of v"]);
+    until("the new coordinator", || cluster.coordinator(1) == 2);
+    assert_eq!((count(&cluster, 1, "office-taken"), count(&cluster, 1, "office-resigned")), (1, 1));
+    assert_eq!(count(&cluster, 2, "office-taken"), 1);
+}
+
+#[test]
+fn a_move_to_a_node_that_may_never_hold_office_is_refused_and_the_office_stays() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::with_volume(3);
+    until("the unmounting", || cluster.ask(2, &["volume", "unmount", "v"]).code == 0);
+    // Asked at the coordinator, and through a node that is not.
+    for n in [1, 3] {
+        let ended = cluster.ask(n, &["volume", "move", "v", "--to", "2"]);
+        ended.expect(4, &["not moved to node-2", "unmounted there, on request", "stays where it is"]);
+        assert_eq!(ended.err.matches("was not moved").count(), 1, "{ended:?}");
+    }
+    assert_eq!((cluster.coordinator(1), count(&cluster, 1, "office-resigned")), (1, 0));
+}

@@ -30,10 +30,12 @@ fn an_administrator_redirects_the_data_of_any_node_and_takes_that_back() {
     exchange(&cluster, 2, 3, "all direct");
     until("everything in order", || cluster.ask(1, &["status", "--check"]).code == 0);
     // Asked on one node for another.
-    cluster.ask(1, &["volume", "redirect", "v", "on", "--node", "2"]).expect(0, &[]);
+    let ended = cluster.ask(1, &["volume", "redirect", "v", "on", "--node", "2"]);
+    ended.expect(0, &["node-2", "through the coordinator", "redirect v off --node 2"]);
     cluster.until_route(2, "block-redirected");
     assert_eq!(cluster.route(2).1, "administrator");
-    cluster.ask(1, &["status", "--check"]).expect(5, &["PROBLEM"]);
+    cluster.ask(1, &["status", "--check"]).expect(5, &["PROBLEM: v: the data of node-2 is block-redirected"]);
+    cluster.ask(1, &["status"]).expect(0, &["! v: the data of node-2", "(administrator) → Somebody asked for it"]);
     cluster.ask(3, &["status"]).expect(0, &["block-redirected", "administrator"]);
     let before = redirected_bytes(&cluster, 2);
     exchange(&cluster, 2, 3, "through the coordinator");
@@ -67,4 +69,75 @@ fn a_node_whose_disk_fails_goes_on_through_the_coordinator_and_every_change_is_a
     cluster.until_event(2, "route-changed", "block-redirected");
     cluster.until_event(2, "route-direct", "direct");
     cluster.until_event(1, "path-fenced", "");
+}
+
+/// What a node shows of the volume's health, and what its status says of a node.
+fn seen(cluster: &Cluster, by: usize, of: usize) -> (String, String, String) {
+    let v = cluster.volume(by, "v").expect("it is known");
+    let node = v["nodes"].as_array().and_then(|l| l.iter().find(|n| n["node"] == of)).cloned().unwrap_or_default();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    (text(&v["health"]), text(&node["route"]), text(&node["reason"]))
+}
+
+#[test]
+fn right_after_create_every_node_that_can_be_reached_has_mounted_the_volume() {
+    if !can_mount() {
+        return;
+    }
+    let mut cluster = Cluster::new(3);
+    for n in 1..=3 {
+        cluster.start(n);
+    }
+    let links = || cluster.ask(1, &["--json", "node", "list"]).json()["nodes"].clone();
+    until("the links", || links().as_array().is_some_and(|l| l.iter().filter(|n| n["link"] == "up").count() == 2));
+    cluster.create_volume("v");
+    cluster.ask(1, &["status", "--check"]).expect(0, &["OK"]);
+    assert!((1..=3).all(|n| cluster.is_mounted(n)));
+}
+
+#[test]
+fn an_unmount_on_request_is_no_problem_and_every_node_says_so() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::with_volume(2);
+    until("everything in order", || cluster.ask(1, &["status", "--check"]).code == 0);
+    until("the unmounting", || cluster.ask(2, &["volume", "unmount", "v"]).code == 0);
+    cluster.ask(1, &["status", "--check"]).expect(0, &["1 volume not mounted on node-2, on request"]);
+    cluster.ask(2, &["status", "--check"]).expect(0, &["OK", "1 volume not mounted here, on request"]);
+    assert_eq!(seen(&cluster, 1, 2), ("healthy".into(), "unmounted".into(), "on request".into()));
+    assert_eq!(seen(&cluster, 2, 2), ("unmounted".into(), "unmounted".into(), "on request".into()));
+    // What node 2 cannot know by itself node 1 tells.
+    let (here, there) = (cluster.volume(2, "v").expect("it is known"), cluster.volume(1, "v").expect("it runs"));
+    for field in ["size_bytes", "epoch", "coordinator", "metadata", "timing"] {
+        assert_eq!(here[field], there[field], "{field}");
+    }
+}
+
+#[test]
+fn a_node_that_cannot_mount_is_a_problem_on_every_node_with_its_reason_told_once_until_it_is_put_right() {
+    if !can_mount() {
+        return;
+    }
+    let mut cluster = Cluster::with_volume(2);
+    assert_eq!(cluster.stop(2), 0, "{}", cluster.log(2));
+    // Something stands where node 2 mounts.
+    let place = cluster.mount(2, "v");
+    let _ = fs::remove_dir(&place);
+    fs::write(&place, "in the way").expect("writes");
+    cluster.start(2);
+    for n in [1, 2] {
+        until("the problem", || {
+            let ended = cluster.ask(n, &["status", "--check"]);
+            ended.code == 5 && ended.out.contains("node-2 has not mounted it") && ended.out.contains("mnt/v")
+        });
+    }
+    let (health, route, reason) = seen(&cluster, 1, 2);
+    assert_eq!((health.as_str(), route.as_str()), ("degraded", "unmounted"));
+    cluster.ask(1, &["status"]).expect(0, &["v unmounted", &reason]);
+    fs::remove_file(&place).expect("removes");
+    cluster.ask(2, &["volume", "mount", "v"]).expect(0, &["mounted on"]);
+    until("everything in order", || cluster.ask(1, &["status", "--check"]).code == 0);
+    let pending = cluster.events(2).into_iter().filter(|(code, _)| code == "volume-pending").count();
+    assert_eq!(pending, 1, "the cause is told once: {:?}", cluster.events(2));
 }

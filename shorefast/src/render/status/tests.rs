@@ -12,7 +12,7 @@ fn info(n: u8, link: Link) -> NodeInfo {
 
 fn at(n: u8, route: Route, reason: Option<&str>) -> VolumeNode {
     let paths = vec![PathInfo { name: "disk0".to_owned(), ok: reason.is_none(), detail: "ready".to_owned() }];
-    VolumeNode { node: node(n), route, reason: reason.map(str::to_owned), since: WallTime(1_000), paths }
+    VolumeNode { node: node(n), route, reason: reason.map(str::to_owned), since: WallTime(1_000), paths, wanted: true }
 }
 
 pub(crate) fn sample() -> Status {
@@ -29,7 +29,7 @@ pub(crate) fn sample() -> Status {
         incarnation: 1,
         metadata: Metadata::Ok,
         timing: "fast".to_owned(),
-        nodes: vec![at(1, Route::Direct, None), at(3, Route::BlockRedirected, Some("no-path"))],
+        nodes: vec![at(1, Route::Direct, None), at(3, Route::BlockRedirected, Some("io-failed"))],
         sessions: Some(2),
         locks: 0,
         io: IoCounters::default(),
@@ -49,7 +49,7 @@ pub(crate) fn sample() -> Status {
         problems: vec![Problem {
             node: Some(node(2)),
             volume: None,
-            message: "Not to be reached.".to_owned(),
+            message: "node-2 cannot be reached: refused".to_owned(),
             next: "See whether it runs.".to_owned(),
         }],
     }
@@ -68,8 +68,8 @@ vm1     degraded  4.0 GiB  300 MiB  node-1       3      ok        /shorefast/vm1
 NODE    STATE      NET     ROUTES
 node-1  this node  0.09ms  vm1 direct
 node-2  down       0.09ms  -
-node-3  up         0.09ms  vm1 block-redirected via node-1 3m (no-path)
-! node-2: Not to be reached. See whether it runs.
+node-3  up         0.09ms  vm1 block-redirected via node-1 3m (io-failed)
+! node-2 cannot be reached: refused → See whether it runs.
 "
     );
 }
@@ -77,15 +77,39 @@ node-3  up         0.09ms  vm1 block-redirected via node-1 3m (no-path)
 #[test]
 fn check_is_one_line_that_names_the_first_problem() {
     let mut s = sample();
-    assert_eq!(check(&s), "PROBLEM: Not to be reached.\n");
+    assert_eq!(check(&s), "PROBLEM: node-2 cannot be reached: refused\n");
     s.problems.clear();
-    assert_eq!(check(&s), "OK: cluster lab, 1 volumes, 3 nodes\n");
+    assert_eq!(check(&s), "OK: cluster lab, 1 volume, 3 nodes\n");
+}
+
+#[test]
+fn check_says_ok_of_what_was_unmounted_on_request_and_says_that_it_was() {
+    let mut s = sample();
+    s.problems.clear();
+    let on_request = |n| VolumeNode { wanted: false, ..at(n, Route::Unmounted, Some("on request")) };
+    s.volumes[0].nodes = vec![on_request(1), at(2, Route::Direct, None), on_request(3)];
+    assert_eq!(
+        check(&s),
+        "OK: cluster lab, 1 volume, 3 nodes; 1 volume not mounted here, on request; \
+         1 volume not mounted on node-3, on request\n"
+    );
+}
+
+#[test]
+fn what_no_node_told_of_a_volume_is_shown_as_unknown() {
+    let mut s = sample();
+    let v = &mut s.volumes[0];
+    (v.mount, v.size_bytes, v.used_bytes, v.epoch, v.coordinator) = (None, 0, 0, 0, None);
+    (v.health, v.metadata) = (Health::Unmounted, Metadata::Unknown);
+    let text = volumes(&s.volumes);
+    let row: Vec<&str> = text.lines().nth(1).expect("a row").split_whitespace().collect();
+    assert_eq!(row, ["vm1", "unmounted", "-", "-", "-", "-", "-", "-"]);
 }
 
 #[test]
 fn volume_info_shows_reasons_paths_and_counters() {
     let text = volume(&sample().volumes[0]);
-    for part in ["node-3  block-redirected", "no-path", "disk0: ready", "calls to coordinators 0", "timing fast"] {
+    for part in ["node-3  block-redirected", "io-failed", "disk0: ready", "calls to coordinators 0", "timing fast"] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
     }
 }
