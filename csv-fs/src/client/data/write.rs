@@ -1,8 +1,8 @@
 //! Writes off the hot path: under an exclusive layout where they allocate, grow or touch part of a block, in place
 //! over several extents, or over the coordinator.
 //!
-//! 1. space is reserved, 2. the layout's guard taken, 3. an append fixes its offset, 4. the block range is locked, 5. for
-//!    a sub-block write hot writes of this file are kept out, 6. the mapping is looked at, 7. data is written, blocks new
+//! 1. space is reserved, 2. the layout's guard taken, 3. an append fixes its offset, 4. the block range is locked, and the
+//!    length looked at under that lock, 5. for a sub-block write hot writes of this file are kept out, 6. the mapping is looked at, 7. data is written, blocks new
 //!    to the file filled up with zeroes, 8. mapping and length change, and the caller is told.
 //!
 //! What is new to the file is mapped here only after its data was written, and committed only after a flush: nobody
@@ -114,11 +114,11 @@ impl DataPath {
                 continue;
             }
             let attempt = match offset {
-                Some(offset) => self.attempt(inode, &guard, offset, &mut data, reserved).await?,
+                Some(offset) => self.attempt(inode, &guard, (offset, false), &mut data, reserved).await?,
                 None => {
                     let _one = inode.appending.lock().await;
                     let size = inode.state.lock().map.size();
-                    self.attempt(inode, &guard, size, &mut data, reserved).await?
+                    self.attempt(inode, &guard, (size, true), &mut data, reserved).await?
                 }
             };
             match attempt {
@@ -227,15 +227,20 @@ impl DataPath {
         &self,
         inode: &Arc<Inode>,
         guard: &LayoutGuard,
-        offset: u64,
+        (offset, append): (u64, bool),
         data: &mut AlignedBuf,
         mut reserved: Option<Reserved>,
     ) -> Result<Attempt, Errno> {
         let end = offset + data.len() as u64;
-        let size = inode.state.lock().map.size();
         // Growing past the end touches the block of the old end too.
-        let lock_from = if offset > size { size } else { offset };
+        let lock_from = offset.min(inode.state.lock().map.size());
         let _range = inode.ranges.lock(BlockRange::of_bytes(lock_from, end - lock_from)).await;
+        // Only now: whoever held the range may have made the file longer, and what it wrote behind the old end must
+        // not be taken for what an earlier cut left there.
+        let size = inode.state.lock().map.size();
+        if append && size != offset {
+            return Ok(Attempt::Restart);
+        }
         let job = Job { inode, guard, offset, end };
         let sub_block = !self.is_whole(offset, end) || offset > size;
         let _alone = if sub_block { Some(self.keep_hot_writes_out(inode).await) } else { None };

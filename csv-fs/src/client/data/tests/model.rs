@@ -146,7 +146,12 @@ async fn d43_writers_side_by_side_keep_their_own_bytes() {
                 let at = (i % 5 * 6 + w) * SLOT;
                 let data = pattern(SLOT as usize, (i * 7 + w) as u8);
                 node.write(&file, at, &data).await;
-                assert_eq!(node.read(&file, at, SLOT as u32).await, data, "worker {w} step {i}");
+                let got = node.read(&file, at, SLOT as u32).await;
+                if let Some(wrong) = got.iter().zip(&data).position(|(a, b)| a != b) {
+                    let again = node.read(&file, at, SLOT as u32).await == data;
+                    let (state, core) = (file.inode.state.lock(), node.session.shown());
+                    panic!("worker {w} step {i}: wrong from {wrong}, right later: {again}\n{state:#?}\n{core}");
+                }
             }
         })
     });

@@ -1,5 +1,8 @@
 //! One client: what files hold.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::rig::*;
 use crate::types::*;
 use block::mem::MemDevice;
@@ -198,4 +201,32 @@ async fn d16_a_small_redirected_write_does_not_keep_the_slab_it_was_read_into() 
     assert_eq!(node.session.load().3, (256 + 256) << 10, "all of it is kept");
     assert_eq!(slabs.idle(), 1, "the slab is back in its pool");
     assert_eq!(node.read(&file, 63 * 4096, 4096).await, [63; 4096]);
+}
+
+/// Two writers on one node, both past the end. The second had looked at the length before it waited for the first to
+/// write the block of the old end, and then zeroed what the first had written there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d19_a_write_past_the_end_does_not_undo_one_that_made_the_file_longer_meanwhile() {
+    let cluster = Cluster::new().await;
+    let node = Arc::new(cluster.node(1));
+    let file = node.create("f").await;
+    node.write(&file, 0, &pattern(1000, 1)).await;
+    for round in 0..5u64 {
+        let end = node.attr(file.ino()).await.size;
+        let (first, second) = (pattern(500, 2), pattern(500, 3));
+        node.fault.delay(Duration::from_millis(60));
+        let write = |at: u64, data: &[u8]| {
+            let (node, file, data) = (Arc::clone(&node), Arc::clone(&file), data.to_vec());
+            tokio::spawn(async move { node.write(&file, at, &data).await })
+        };
+        let one = write(end, &first);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let other = write(end + 700, &second);
+        one.await.unwrap();
+        other.await.unwrap();
+        node.fault.heal();
+        assert_eq!(node.read(&file, end, 500).await, first, "round {round}");
+        assert_eq!(node.read(&file, end + 500, 200).await, vec![0; 200], "round {round}");
+        assert_eq!(node.read(&file, end + 700, 500).await, second, "round {round}");
+    }
 }
