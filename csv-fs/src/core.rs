@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod coord;
+pub mod locks;
 pub mod office;
 pub mod rules;
 pub mod time;

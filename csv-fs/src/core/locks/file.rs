@@ -1,0 +1,177 @@
+//! The locks of one file in one space.
+
+use std::collections::BTreeMap;
+
+use super::intervals::Intervals;
+use super::{ByteRange, Lock, Mode, Owner};
+use crate::types::{ClientId, HandleId};
+
+/// A stretch that one owner holds, without its start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Held {
+    end: u64,
+    mode: Mode,
+    handle: HandleId,
+    pid: u32,
+}
+
+/// What one owner holds: disjoint stretches by start.
+type Stretches = BTreeMap<u64, Held>;
+
+/// The locks.
+#[derive(Debug, Default)]
+pub(super) struct FileLocks {
+    owners: BTreeMap<Owner, Stretches>,
+    readers: Intervals,
+    writers: Intervals,
+}
+
+impl FileLocks {
+    pub(super) fn is_empty(&self) -> bool {
+        self.owners.is_empty()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.owners.values().map(BTreeMap::len).sum()
+    }
+
+    /// What an owner's first stretch allows; for `flock`, which has one.
+    pub(super) fn mode_of(&self, owner: Owner) -> Option<Mode> {
+        self.owners.get(&owner)?.values().next().map(|h| h.mode)
+    }
+
+    /// The lock of another owner that is in the way, with the lowest start.
+    pub(super) fn conflict(&self, lock: &Lock) -> Option<Lock> {
+        let writer = self.writers.first(lock.range, lock.owner);
+        let reader = (lock.mode == Mode::Write).then(|| self.readers.first(lock.range, lock.owner)).flatten();
+        let (range, owner) = [writer, reader].into_iter().flatten().min()?;
+        self.at(owner, range)
+    }
+
+    /// Every lock that is in the way.
+    pub(super) fn conflicts<'a>(&'a self, lock: &'a Lock) -> impl Iterator<Item = Lock> + 'a {
+        let readers = (lock.mode == Mode::Write).then(|| self.readers.overlapping(lock.range, lock.owner));
+        let all = self.writers.overlapping(lock.range, lock.owner).chain(readers.into_iter().flatten());
+        all.filter_map(|(range, owner)| self.at(owner, range))
+    }
+
+    fn at(&self, owner: Owner, range: ByteRange) -> Option<Lock> {
+        let held = self.owners.get(&owner)?.get(&range.start)?;
+        Some(lock_of(owner, range.start, held))
+    }
+
+    /// Takes a lock that nothing is in the way of.
+    pub(super) fn set(&mut self, lock: Lock) {
+        let Lock { owner, handle, pid, range, mode } = lock;
+        self.clear(owner, range);
+        let (mut start, mut end) = (range.start, range.end);
+        // What touches it and is the same is one stretch with it, so that a file locked byte by byte is one lock.
+        if let Some(stretches) = self.owners.get(&owner) {
+            let same = |h: &Held| h.mode == mode && h.handle == handle && h.pid == pid;
+            let before = stretches.range(..start).next_back().filter(|(_, h)| h.end == start && same(h));
+            let after = stretches.get(&end).filter(|h| same(h)).map(|h| h.end);
+            start = before.map_or(start, |(s, _)| *s);
+            end = after.unwrap_or(end);
+        }
+        self.take_out(owner, ByteRange { start, end });
+        self.put_in(owner, start, Held { end, mode, handle, pid });
+    }
+
+    /// Gives up what an owner has in a range; what sticks out of it stays.
+    pub(super) fn clear(&mut self, owner: Owner, range: ByteRange) -> bool {
+        let taken = self.take_out(owner, range);
+        for (start, held) in &taken {
+            if *start < range.start {
+                self.put_in(owner, *start, Held { end: range.start, ..*held });
+            }
+            if held.end > range.end {
+                self.put_in(owner, range.end, *held);
+            }
+        }
+        !taken.is_empty()
+    }
+
+    pub(super) fn released(&mut self, client: ClientId, handle: HandleId) -> bool {
+        self.drop_where(client, |held| held.handle == handle)
+    }
+
+    pub(super) fn client_gone(&mut self, client: ClientId) -> bool {
+        self.drop_where(client, |_| true)
+    }
+
+    pub(super) fn of_client(&self, client: ClientId) -> impl Iterator<Item = Lock> + '_ {
+        let of = self.owners.range(owners_of(client));
+        of.flat_map(|(owner, stretches)| stretches.iter().map(|(start, held)| lock_of(*owner, *start, held)))
+    }
+
+    fn drop_where(&mut self, client: ClientId, which: impl Fn(&Held) -> bool) -> bool {
+        let of = self.owners.range(owners_of(client));
+        let doomed: Vec<(Owner, ByteRange)> = of
+            .flat_map(|(owner, stretches)| stretches.iter().map(move |(start, held)| (*owner, *start, *held)))
+            .filter(|(_, _, held)| which(held))
+            .map(|(owner, start, held)| (owner, ByteRange { start, end: held.end }))
+            .collect();
+        for (owner, range) in &doomed {
+            self.take_out(*owner, *range);
+        }
+        !doomed.is_empty()
+    }
+
+    /// Takes out, whole, every stretch of an owner that overlaps a range.
+    fn take_out(&mut self, owner: Owner, range: ByteRange) -> Vec<(u64, Held)> {
+        let Some(stretches) = self.owners.get_mut(&owner) else { return Vec::new() };
+        let first = stretches.range(..=range.start).next_back().filter(|(_, h)| h.end > range.start).map(|(s, _)| *s);
+        let starts: Vec<u64> = first
+            .into_iter()
+            .chain(stretches.range(range.start..range.end).map(|(s, _)| *s).filter(|s| Some(*s) != first))
+            .collect();
+        let taken: Vec<(u64, Held)> = starts.iter().filter_map(|s| Some((*s, stretches.remove(s)?))).collect();
+        if stretches.is_empty() {
+            self.owners.remove(&owner);
+        }
+        for (start, held) in &taken {
+            self.set_of(held.mode).remove(ByteRange { start: *start, end: held.end }, owner);
+        }
+        taken
+    }
+
+    fn put_in(&mut self, owner: Owner, start: u64, held: Held) {
+        self.set_of(held.mode).insert(ByteRange { start, end: held.end }, owner);
+        self.owners.entry(owner).or_default().insert(start, held);
+    }
+
+    fn set_of(&mut self, mode: Mode) -> &mut Intervals {
+        match mode {
+            Mode::Read => &mut self.readers,
+            Mode::Write => &mut self.writers,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let all: Vec<Lock> =
+            self.owners.keys().flat_map(|o| self.of_client(o.client).filter(|l| l.owner == *o)).collect();
+        for (n, a) in all.iter().enumerate() {
+            assert!(a.range.start < a.range.end, "an empty interval");
+            for b in &all[n + 1..] {
+                assert!(!a.conflicts(b), "{a:?} and {b:?}");
+                assert!(a.owner != b.owner || !a.range.overlaps(b.range), "of one owner: {a:?} and {b:?}");
+            }
+        }
+        for (mode, set) in [(Mode::Read, &self.readers), (Mode::Write, &self.writers)] {
+            let mut own: Vec<_> = all.iter().filter(|l| l.mode == mode).map(|l| (l.range, l.owner)).collect();
+            own.sort_unstable();
+            assert_eq!(own, set.all(), "{mode:?}");
+        }
+    }
+}
+
+fn lock_of(owner: Owner, start: u64, held: &Held) -> Lock {
+    let Held { end, mode, handle, pid } = *held;
+    Lock { owner, handle, pid, range: ByteRange { start, end }, mode }
+}
+
+/// Every owner of a client.
+fn owners_of(client: ClientId) -> std::ops::RangeInclusive<Owner> {
+    Owner { client, id: 0 }..=Owner { client, id: u64::MAX }
+}
