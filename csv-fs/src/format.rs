@@ -3,8 +3,9 @@
 //! ```text
 //! 0          superblock A                  192 KiB    slots of nodes 1..=64, one per 4096-byte cell
 //! 64 KiB     superblock B                  1..65 MiB  witness area (not of this file system)
-//! 128 KiB    lease block                   66 MiB     first metadata range; the next one is reserved behind it
-//! 512 MiB    superblock C                  the rest   data
+//! 128 KiB    lease block                   65 MiB     redo log of the metadata store
+//! 512 MiB    superblock C                  66 MiB     first metadata range; the next one is reserved behind it
+//!                                          the rest   data
 //! ```
 //!
 //! This module encodes, decodes and recognises; it starts no I/O. Every structure is little-endian and carries a
@@ -56,6 +57,12 @@ pub const SLOTS: ByteOffset = ByteOffset(192 << 10);
 
 /// The number of slots, one for each possible node.
 pub const SLOT_COUNT: u8 = 64;
+
+/// The redo log of the metadata store.
+pub const LOG: ByteOffset = ByteOffset(65 << 20);
+
+/// Its length: some 250 small commits between two checkpoints, and a replay of milliseconds.
+pub const LOG_LEN: u64 = 1 << 20;
 
 /// The first metadata range.
 pub const FIRST_RANGE: ByteOffset = ByteOffset(66 << 20);

@@ -25,6 +25,7 @@
 
 mod backend;
 pub mod check;
+mod checkpoint;
 mod disk;
 mod error;
 mod inode;
@@ -32,6 +33,7 @@ mod latch;
 mod map;
 mod ops;
 mod reads;
+mod redo;
 mod rows;
 mod session;
 mod space;

@@ -25,7 +25,7 @@ pub const MAX_RANGES: usize = 128;
 pub const MAX_NEXT: usize = 64;
 
 /// Feature flags. A bit that is not known here may be ignored (`compat`), allows reading only (`ro_compat`), or makes
-/// the volume unusable (`incompat`). Version 1 defines none.
+/// the volume unusable (`incompat`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
     /// Unknown bits do no harm.
@@ -37,8 +37,10 @@ pub struct Features {
 }
 
 impl Features {
+    /// `incompat`: the metadata store is whole only together with its redo log.
+    pub const REDO_LOG: u64 = 1;
     /// The `incompat` bits this program knows.
-    pub const KNOWN_INCOMPAT: u64 = 0;
+    pub const KNOWN_INCOMPAT: u64 = Self::REDO_LOG;
     /// The `ro_compat` bits this program knows.
     pub const KNOWN_RO_COMPAT: u64 = 0;
 
@@ -171,7 +173,7 @@ impl Superblock {
         let first = BlockSpan { start: FIRST_RANGE.0 / FS_BLOCK, len: RANGE_LEN / FS_BLOCK };
         Ok(Superblock {
             generation: 1,
-            features: Features::default(),
+            features: Features { incompat: Features::REDO_LOG, ..Features::default() },
             volume,
             name,
             created_secs,

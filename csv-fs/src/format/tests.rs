@@ -67,7 +67,9 @@ fn slot() -> Slot {
 #[test]
 fn bytes_of_version_1_are_frozen() {
     let sb = superblock().encode();
-    assert_eq!(hex(&sb[..16]), "53484f5245465354010000008d75dd72");
+    assert_eq!(hex(&sb[..16]), "53484f524546535401000000c7287737");
+    let before_the_redo_log = Superblock { features: Features::default(), ..superblock() }.encode();
+    assert_eq!(hex(&before_the_redo_log[..16]), "53484f5245465354010000008d75dd72");
     assert_eq!(&sb[64..69], b"vol-1");
     let lease = lease().encode(VOLUME).expect("fits");
     assert_eq!(hex(&lease[..16]), "5348464c4541534501000000185b47a3");

@@ -16,6 +16,7 @@
 //! Interleaving prevented: a page write or sync that passes the latch is inside it until the device has answered, so
 //! whoever tripped the latch can wait for the last one before it resigns.
 
+mod log;
 mod pages;
 mod space;
 #[cfg(test)]

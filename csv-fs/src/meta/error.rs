@@ -45,6 +45,9 @@ pub enum Fatal {
         /// What `--wipe` must be given.
         id: String,
     },
+    /// The kernel gives no random numbers.
+    #[error("the kernel gives no random numbers: {0}")]
+    Random(Errno),
     /// A row that is not as the format says.
     #[error("the metadata are damaged: {0}; run `shorefast volume check`")]
     Damaged(&'static str),

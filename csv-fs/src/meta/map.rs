@@ -79,7 +79,7 @@ pub(super) fn holes(mapped: &[Extent], range: BlockRange) -> Vec<BlockRange> {
 
 /// Takes the mapping of `range` away; what stuck out on either side stays. The blocks are not freed.
 pub(super) fn unmap(t: &mut Tables<'_>, ino: InodeNo, range: BlockRange) -> Result<()> {
-    let inside = mapped(&t.extent, ino, range)?;
+    let inside = mapped(&*t.extent, ino, range)?;
     for part in inside {
         let whole = containing(t, ino, part.file)?.ok_or_else(|| damaged("an extent vanished"))?;
         t.extent.remove((TREE, ino.0, whole.file.0))?;

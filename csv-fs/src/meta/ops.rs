@@ -82,16 +82,17 @@ impl Ops<'_> {
         self.now
     }
 
-    pub(super) fn save_state(&mut self) -> Result<()> {
+    /// Stores the counts that differ from `before`.
+    pub(super) fn save_state(&mut self, before: &State) -> Result<()> {
         let s = &self.s;
         let rows = [
-            ("free", s.free),
-            ("granted", s.granted),
-            ("inodes", s.inodes),
-            ("name_bytes", s.name_bytes),
-            ("inodes_reserved", s.ino_limit),
+            ("free", before.free, s.free),
+            ("granted", before.granted, s.granted),
+            ("inodes", before.inodes, s.inodes),
+            ("name_bytes", before.name_bytes, s.name_bytes),
+            ("inodes_reserved", before.ino_limit, s.ino_limit),
         ];
-        for (name, value) in rows {
+        for (name, _, value) in rows.into_iter().filter(|(_, before, value)| before != value) {
             self.t.counter.insert(name, value)?;
         }
         Ok(())

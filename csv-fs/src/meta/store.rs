@@ -7,26 +7,29 @@
 //!                                         drop, or the latch tripped → the backend refuses everything, then it is
 //!                                                                      dropped: its Drop would write
 //! ```
-//! - One [`Txn`] at a time; a second [`Store::write`] waits for the first. Every commit is durable when it returns
-//!   and keeps the next open quick (`quick_repair`), without exception.
+//! - One [`Txn`] at a time; a second [`Store::write`] waits for the first. Every commit is durable when it returns, and
+//!   no [`View`] shows it before: as a record in the [redo log](super::redo), or, when that has no room left, as a
+//!   checkpoint of the database. A checkpoint keeps the next open quick (`quick_repair`), without exception.
 //! - A [`Reader`] may live on any thread; each [`View`] is one committed state, shared by all who ask between two
 //!   commits. No view is given once the latch is tripped: the database would go on serving what it has cached.
 //! - After a commit that used up the reserved range, the next one is taken from free space in a transaction of its
 //!   own, zeroed, and entered in the superblock; a crash in between is finished by the next open, which finds the
 //!   range in table `metarange` but not in the superblock.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use block::device::BlockDevice;
 use parking_lot::Mutex;
-use redb::{Database, ReadTransaction, ReadableTable, WriteTransaction};
+use redb::{Database, Durability, ReadTransaction, ReadableTable, WriteTransaction};
 
 use super::backend::{FencedBackend, Shared};
 use super::error::{Fatal, MetaError, Result};
 use super::latch::Latch;
 use super::ops::{Ops, Root, State};
 use super::reads::Limits;
+use super::redo::{self, Checkpoint, Rows, Tail};
 use super::tables::{ReadTables, Tables};
 use crate::core::office::FencedEpoch;
 use crate::format::{BlockSpan, Superblock};
@@ -46,6 +49,8 @@ struct Inner {
     db: Option<Database>,
     shared: Arc<Shared>,
     state: Mutex<State>,
+    /// Where the next record of the redo log goes. `None` until the log was read.
+    log: Mutex<Option<Tail>>,
     /// The view of the last commit, if somebody asked for one since. Emptied after a commit and before it is
     /// acknowledged, so whoever saw an acknowledgement sees its change.
     current: Mutex<Option<Arc<View>>>,
@@ -57,6 +62,8 @@ pub struct Txn<'s> {
     store: &'s Store,
     txn: WriteTransaction,
     state: State,
+    /// What was changed so far.
+    rows: RefCell<Rows>,
 }
 
 /// Makes views; may be cloned and sent to reader threads.
@@ -105,7 +112,7 @@ impl Store {
         let store = Store::on(Shared::new(dev, superblock.clone(), Arc::new(Latch::new()), false))?;
         let mut txn = store.write()?;
         txn.run(root.now, |ops| ops.initialise(superblock, root))??;
-        txn.commit()?;
+        txn.checkpoint()?;
         let superblock = store.superblock();
         store.close()?;
         Ok(superblock)
@@ -122,8 +129,8 @@ impl Store {
         if repaired {
             tracing::warn!("the metadata store was not left by this program: all of it was read to open it");
         }
-        let (state, current) = (Mutex::new(State::default()), Mutex::new(None));
-        Ok(Store { inner: Arc::new(Inner { db: Some(db), shared, state, current, repaired }) })
+        let (state, log, current) = (Mutex::new(State::default()), Mutex::new(None), Mutex::new(None));
+        Ok(Store { inner: Arc::new(Inner { db: Some(db), shared, state, log, current, repaired }) })
     }
 
     /// Whether opening had to read the whole store. Every commit prevents that, so it means that something else than
@@ -133,6 +140,8 @@ impl Store {
     }
 
     fn load(&mut self) -> Result<()> {
+        self.inner.shared.declare_log()?;
+        self.replay()?;
         let view = self.reader().view()?;
         *self.inner.state.lock() = State::load(&view.tables.counter)?;
         let known = self.superblock();
@@ -151,15 +160,36 @@ impl Store {
         self.reserve_ahead()
     }
 
+    /// Takes in what the last reign committed after its last checkpoint, and makes the next one.
+    fn replay(&self) -> Result<()> {
+        let view = self.reader().view()?;
+        let known = Checkpoint::load(&view.tables.counter)?;
+        drop(view);
+        let log = self.inner.shared.read_log()?;
+        let volume = self.superblock().volume;
+        let mut txn = self.write()?;
+        let mut records = 0;
+        if let Some(checkpoint) = known {
+            let mut tables = Tables::open(&txn.txn, &txn.rows)?;
+            for record in redo::records(&log, volume, checkpoint) {
+                redo::rows(record).try_for_each(|row| tables.redo(row?))?;
+                records += 1;
+            }
+            txn.state = State::load(&*tables.counter)?;
+            tracing::info!(records, generation = checkpoint.generation, "replayed the redo log");
+        }
+        *self.inner.log.lock() = Some(Tail::new(volume, redo::CAPACITY, known.unwrap_or_default()));
+        if records == 0 && known.is_some() { Ok(()) } else { txn.checkpoint() }
+    }
+
     /// Begins a write transaction; waits for the one before.
     pub fn write(&self) -> Result<Txn<'_>> {
         if self.inner.shared.is_failed() {
             return Err(MetaError::Fatal(Fatal::Latched));
         }
-        let mut txn = self.inner.db()?.begin_write()?;
-        txn.set_quick_repair(true);
+        let txn = self.inner.db()?.begin_write()?;
         let state = self.inner.state.lock().clone();
-        Ok(Txn { store: self, txn, state })
+        Ok(Txn { store: self, txn, state, rows: RefCell::default() })
     }
 
     /// For the reader threads.
@@ -185,9 +215,7 @@ impl Store {
     /// Closes the database cleanly, so that the next open has nothing to look at. Everything is committed already:
     /// this is a courtesy. If the latch was tripped, or a reader is left, it is left as a crash would leave it.
     pub fn close(self) -> Result<()> {
-        if self.inner.shared.is_failed() {
-            return Err(MetaError::Fatal(Fatal::Latched));
-        }
+        self.write()?.checkpoint()?;
         let Some(mut inner) = Arc::into_inner(self.inner) else {
             return Ok(());
         };
@@ -209,7 +237,7 @@ impl Store {
         if spans.is_empty() {
             return Ok(());
         }
-        txn.commit_only()?;
+        txn.checkpoint()?;
         self.reserve(&spans)
     }
 
@@ -265,20 +293,44 @@ impl Txn<'_> {
     /// others may go on and be committed; after a fatal one the transaction must be dropped.
     pub fn run<T>(&mut self, now: Timestamp, work: impl FnOnce(&mut Ops<'_>) -> T) -> Result<T> {
         let limits = Limits::of(&self.store.superblock());
-        let mut ops = Ops { t: Tables::open(&self.txn)?, s: &mut self.state, limits, now };
+        let before = self.state.clone();
+        let mut ops = Ops { t: Tables::open(&self.txn, &self.rows)?, s: &mut self.state, limits, now };
         let out = work(&mut ops);
-        ops.save_state()?;
+        ops.save_state(&before)?;
         Ok(out)
     }
 
     /// Makes everything durable.
     pub fn commit(self) -> Result<()> {
         let store = self.store;
-        self.commit_only()?;
+        let record = store.inner.log.lock().as_mut().and_then(|tail| tail.append(&self.rows.borrow()));
+        match record {
+            Some(record) => self.log(record)?,
+            None => self.checkpoint()?,
+        }
         store.reserve_ahead()
     }
 
-    fn commit_only(self) -> Result<()> {
+    /// The record first, then the database's memory: a view must not show what a crash could take back.
+    fn log(mut self, record: redo::Append) -> Result<()> {
+        self.store.inner.shared.append(record)?;
+        self.txn.set_durability(Durability::None)?;
+        self.finish()
+    }
+
+    /// Makes everything durable in the database itself, with all that was only in the log.
+    fn checkpoint(mut self) -> Result<()> {
+        let store = self.store;
+        let mut log = store.inner.log.lock();
+        let next = log.as_ref().map(Tail::checkpoint).unwrap_or_default().next()?;
+        next.save(&mut Tables::open(&self.txn, &self.rows)?.counter)?;
+        self.txn.set_quick_repair(true);
+        self.finish()?;
+        *log = Some(Tail::new(store.superblock().volume, redo::CAPACITY, next));
+        Ok(())
+    }
+
+    fn finish(self) -> Result<()> {
         let inner = &self.store.inner;
         let committed = self.txn.commit();
         *inner.current.lock() = None;

@@ -1,6 +1,9 @@
 //! The tables of the store. Every key of the namespace begins with a tree id (0 in version 1), so that a snapshot can
 //! later share what it does not change.
 //!
+//! A table open for writing notes every changed row for the redo log ([`Logged`]); there is no way around it, since the
+//! table itself is only reachable for reading.
+//!
 //! | table | key | value |
 //! |---|---|---|
 //! | inode | tree, ino | fixed part, then the target of a symbolic link |
@@ -19,9 +22,17 @@
 //! | tree | tree | parent, sealed |
 //! | counter | name | value |
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
+use std::borrow::Borrow;
+use std::cell::RefCell;
+use std::ops::Deref;
 
-use super::error::Result;
+use redb::{
+    AccessGuard, Key, ReadOnlyTable, ReadTransaction, ReadableTable, StorageError, Table, TableDefinition, Value,
+    WriteTransaction,
+};
+
+use super::error::{Result, damaged};
+use super::redo::{Row, Rows};
 use crate::types::InodeNo;
 
 pub(super) type InodeKey = (u16, u64);
@@ -45,19 +56,81 @@ pub(super) fn inode_key(ino: InodeNo) -> InodeKey {
     (TREE, ino.0)
 }
 
+/// A table open for writing, whose changes are noted.
+pub(super) struct Logged<'t, K: Key + 'static, V: Value + 'static> {
+    number: u8,
+    table: Table<'t, K, V>,
+    rows: &'t RefCell<Rows>,
+}
+
+impl<K: Key + 'static, V: Value + 'static> Logged<'_, K, V> {
+    /// As the database's own.
+    pub(super) fn insert<'k, 'v>(
+        &mut self,
+        key: impl Borrow<K::SelfType<'k>>,
+        value: impl Borrow<V::SelfType<'v>>,
+    ) -> std::result::Result<Option<AccessGuard<'_, V>>, StorageError> {
+        let (k, v) = (K::as_bytes(key.borrow()), V::as_bytes(value.borrow()));
+        self.rows.borrow_mut().push(Row { table: self.number, key: k.as_ref(), value: Some(v.as_ref()) });
+        drop((k, v));
+        self.table.insert(key, value)
+    }
+
+    /// As the database's own.
+    pub(super) fn remove<'k>(
+        &mut self,
+        key: impl Borrow<K::SelfType<'k>>,
+    ) -> std::result::Result<Option<AccessGuard<'_, V>>, StorageError> {
+        let k = K::as_bytes(key.borrow());
+        self.rows.borrow_mut().push(Row { table: self.number, key: k.as_ref(), value: None });
+        drop(k);
+        self.table.remove(key)
+    }
+
+    /// Changes a row as it was changed before.
+    fn redo(&mut self, row: Row<'_>) -> Result<()> {
+        let fits = |width: Option<usize>, bytes: &[u8]| width.is_none_or(|w| w == bytes.len());
+        if !fits(K::fixed_width(), row.key) || !row.value.is_none_or(|v| fits(V::fixed_width(), v)) {
+            return Err(damaged("a row of the redo log has another length than its table's rows"));
+        }
+        match row.value {
+            Some(value) => drop(self.insert(K::from_bytes(row.key), V::from_bytes(value))?),
+            None => drop(self.remove(K::from_bytes(row.key))?),
+        }
+        Ok(())
+    }
+}
+
+/// For reading only.
+impl<'t, K: Key + 'static, V: Value + 'static> Deref for Logged<'t, K, V> {
+    type Target = Table<'t, K, V>;
+
+    fn deref(&self) -> &Table<'t, K, V> {
+        &self.table
+    }
+}
+
 macro_rules! tables {
-    ($($field:ident, $constant:ident: $key:ty => $value:ty;)*) => {
+    ($($number:literal $field:ident, $constant:ident: $key:ty => $value:ty;)*) => {
         $(const $constant: TableDefinition<'static, $key, $value> = TableDefinition::new(stringify!($field));)*
 
         /// Every table, open for writing.
         pub(super) struct Tables<'t> {
-            $(pub(super) $field: Table<'t, $key, $value>,)*
+            $(pub(super) $field: Logged<'t, $key, $value>,)*
         }
 
         impl<'t> Tables<'t> {
-            /// Opens all; makes those that are not there yet.
-            pub(super) fn open(txn: &'t WriteTransaction) -> Result<Tables<'t>> {
-                Ok(Tables { $($field: txn.open_table($constant)?,)* })
+            /// Opens all; makes those that are not there yet. Changes are noted in `rows`.
+            pub(super) fn open(txn: &'t WriteTransaction, rows: &'t RefCell<Rows>) -> Result<Tables<'t>> {
+                Ok(Tables { $($field: Logged { number: $number, table: txn.open_table($constant)?, rows },)* })
+            }
+
+            /// Changes a row as it was changed before.
+            pub(super) fn redo(&mut self, row: Row<'_>) -> Result<()> {
+                match row.table {
+                    $($number => self.$field.redo(row),)*
+                    _ => Err(damaged("the redo log names a table that is not known")),
+                }
             }
         }
 
@@ -79,7 +152,7 @@ macro_rules! tables {
         }
 
         impl Access for Tables<'_> {
-            $(fn $field(&self) -> &impl ReadableTable<$key, $value> { &self.$field })*
+            $(fn $field(&self) -> &impl ReadableTable<$key, $value> { &*self.$field })*
         }
 
         impl Access for ReadTables {
@@ -88,20 +161,21 @@ macro_rules! tables {
     };
 }
 
+// The numbers are the redo log's, see docs/formats/volume.md: never given to another table.
 tables! {
-    inode, INODE: InodeKey => &'static [u8];
-    dirent, DIRENT: NameKey => (u64, u32, u64);
-    cookie, COOKIE: CookieKey => (u64, u32, &'static [u8]);
-    extent, EXTENT: ExtentKey => ExtentValue;
-    refcount, REFCOUNT: u64 => (u32, u32);
-    free, FREE: (u32, u64) => u32;
-    group, GROUP: u32 => u32;
-    grant, GRANT: GrantKey => u64;
-    session, SESSION: SessionKey => &'static [u8];
-    answer, ANSWER: AnswerKey => &'static [u8];
-    orphan, ORPHAN: OrphanKey => u64;
-    xattr, XATTR: NameKey => &'static [u8];
-    metarange, METARANGE: u64 => u64;
-    tree, TREES: u16 => (u16, u8);
-    counter, COUNTER: &'static str => u64;
+    1 inode, INODE: InodeKey => &'static [u8];
+    2 dirent, DIRENT: NameKey => (u64, u32, u64);
+    3 cookie, COOKIE: CookieKey => (u64, u32, &'static [u8]);
+    4 extent, EXTENT: ExtentKey => ExtentValue;
+    5 refcount, REFCOUNT: u64 => (u32, u32);
+    6 free, FREE: (u32, u64) => u32;
+    7 group, GROUP: u32 => u32;
+    8 grant, GRANT: GrantKey => u64;
+    9 session, SESSION: SessionKey => &'static [u8];
+    10 answer, ANSWER: AnswerKey => &'static [u8];
+    11 orphan, ORPHAN: OrphanKey => u64;
+    12 xattr, XATTR: NameKey => &'static [u8];
+    13 metarange, METARANGE: u64 => u64;
+    14 tree, TREES: u16 => (u16, u8);
+    15 counter, COUNTER: &'static str => u64;
 }

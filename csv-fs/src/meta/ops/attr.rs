@@ -68,7 +68,7 @@ impl Ops<'_> {
         self.check_room()?;
         self.finish_truncation(ino, &mut inode)?;
         let range = BlockRange::of_bytes(offset, len);
-        let holes = map::holes(&map::mapped(&self.t.extent, ino, range)?, range);
+        let holes = map::holes(&map::mapped(&*self.t.extent, ino, range)?, range);
         let needed: u64 = holes.iter().map(|h| h.end.0 - h.start.0).sum();
         if needed > self.s.free {
             return Err(Errno::NOSPC.into());

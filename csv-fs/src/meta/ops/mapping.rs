@@ -44,12 +44,12 @@ impl Ops<'_> {
     }
 
     fn check_claim(&self, client: ClientId, ino: InodeNo, claim: &Extent) -> Result<()> {
-        let mapped = map::mapped(&self.t.extent, ino, claim.range())?;
+        let mapped = map::mapped(&*self.t.extent, ino, claim.range())?;
         for part in &mapped {
             if part.disk != claimed_disk(claim, part.file) {
                 return Err(MetaError::Contradiction("a mapping names other blocks than the file has there"));
             }
-            if claim.state == ExtentState::Written && map::is_shared(&self.t.refcount, part)? {
+            if claim.state == ExtentState::Written && map::is_shared(&*self.t.refcount, part)? {
                 return Err(MetaError::Contradiction("a shared extent was written in place"));
             }
         }
@@ -63,7 +63,7 @@ impl Ops<'_> {
 
     /// Returns the blocks that are newly mapped.
     fn apply_claim(&mut self, client: ClientId, ino: InodeNo, claim: &Extent) -> Result<u64> {
-        let mapped = map::mapped(&self.t.extent, ino, claim.range())?;
+        let mapped = map::mapped(&*self.t.extent, ino, claim.range())?;
         let mut new = 0;
         for hole in map::holes(&mapped, claim.range()) {
             let disk = disk_of(claim, hole);

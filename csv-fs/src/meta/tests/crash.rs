@@ -5,6 +5,9 @@ use rustix::io::Errno;
 
 use super::*;
 use crate::format::{BlockSpan, SUPERBLOCKS};
+use crate::meta::backend::{FencedBackend, Shared};
+use crate::meta::redo::Checkpoint;
+use crate::meta::tables::ReadTables;
 
 const ROOT: InodeNo = InodeNo::ROOT;
 
@@ -67,6 +70,122 @@ fn every_prefix_shows_what_was_acknowledged_before_it() {
         }
     }
     assert_eq!(acknowledged, 6);
+}
+
+/// So many that the redo log fills up and a checkpoint is made; around it every prefix, elsewhere every ninth.
+#[test]
+fn every_prefix_around_a_checkpoint_shows_what_was_acknowledged_before_it() {
+    let Fixture { disk: start, superblock, store } = Fixture::new();
+    store.close().expect("closes");
+    let before = checkpoint_of(&start, &superblock);
+    let disk = recorded(&start, &superblock, 270);
+    let log = disk.log();
+    let mut acknowledged = 0;
+    let mut generations = std::collections::BTreeSet::new();
+    for prefix in 0..=log.len() {
+        if let Some(Entry::Mark(n)) = prefix.checked_sub(1).map(|i| &log.entries()[i]) {
+            acknowledged = *n;
+        }
+        if !(250..=258).contains(&acknowledged) && prefix % 90 != 0 {
+            continue;
+        }
+        for survivors in [Survivors::DurableOnly, Survivors::All, Survivors::Seeded(prefix as u64)] {
+            let context = format!("prefix {prefix} of {}, {survivors:?}", log.len());
+            let image = log.replay(&start, prefix, survivors);
+            generations.insert(checkpoint_of(&image, &superblock).generation - before.generation);
+            must_show(image, acknowledged, &context);
+        }
+    }
+    assert_eq!(acknowledged, 270);
+    assert_eq!(Vec::from_iter(generations), [0, 1], "a checkpoint was made, and only one");
+}
+
+/// The database on a disk, without its log.
+fn bare_database(dev: Arc<dyn BlockDevice>, superblock: &Superblock) -> redb::Database {
+    let shared = Shared::new(dev, superblock.clone(), Arc::new(Latch::new()), true);
+    redb::Database::builder().create_with_backend(FencedBackend(shared)).expect("opens")
+}
+
+/// The last checkpoint that a disk holds.
+fn checkpoint_of(disk: &MemDevice, superblock: &Superblock) -> Checkpoint {
+    let db = bare_database(as_dyn(&Arc::new(disk.copy())), superblock);
+    let txn = redb::ReadableDatabase::begin_read(&db).expect("begins");
+    Checkpoint::load(&ReadTables::open(&txn).expect("tables").counter).expect("readable").expect("there")
+}
+
+/// A node dies again and again while it opens the volume: every record is replayed as often, and shows once.
+#[test]
+fn crash_while_the_log_is_replayed_loses_nothing() {
+    let Fixture { disk: start, superblock, store } = Fixture::new();
+    store.close().expect("closes");
+    let log = recorded(&start, &superblock, 5).log();
+    let image = log.replay(&start, log.len(), Survivors::DurableOnly);
+    let opening = RecordingDevice::new(Arc::new(image.copy()));
+    let dev = Arc::clone(&opening) as Arc<dyn BlockDevice>;
+    let store = Store::open_unfenced(dev, &superblock, Arc::new(Latch::new())).expect("opens");
+    store.latch().trip();
+    let opened = opening.log();
+    assert!(opened.len() > 2, "opening makes a checkpoint");
+    for prefix in 0..=opened.len() {
+        for survivors in [Survivors::DurableOnly, Survivors::All, Survivors::Seeded(prefix as u64)] {
+            let again = opened.replay(&image, prefix, survivors);
+            must_show(again, 5, &format!("prefix {prefix} of {} of an opening, {survivors:?}", opened.len()));
+        }
+    }
+}
+
+/// Before the redo log was there the database alone was the store. Its volume is opened, and says from then on that an
+/// older program must leave it alone.
+#[test]
+fn volume_from_before_the_redo_log_is_opened_and_declares_it() {
+    let f = Fixture::new();
+    f.file("old");
+    let Fixture { disk, superblock, store } = f;
+    store.close().expect("closes");
+    let db = bare_database(as_dyn(&disk), &superblock);
+    let mut txn = db.begin_write().expect("begins");
+    txn.set_quick_repair(true);
+    let mut counters = txn.open_table(redb::TableDefinition::<&str, u64>::new("counter")).expect("opens");
+    for name in ["checkpoint", "checkpoint_chance"] {
+        counters.remove(name).expect("removes").expect("was there");
+    }
+    drop(counters);
+    txn.commit().expect("commits");
+    db.close().expect("closes");
+    let old = Superblock { features: crate::format::Features::default(), ..superblock };
+    disk::write_superblocks(&as_dyn(&disk), &old).expect("writes");
+    let f = Fixture::open(disk, old);
+    assert_eq!(f.superblock.features.incompat, crate::format::Features::REDO_LOG);
+    f.file("new");
+    let f = f.killed();
+    assert!(["old", "new"].iter().all(|name| f.view().lookup(ROOT, name.as_bytes()).is_ok()));
+    f.must_be_clean();
+}
+
+/// What a view shows must not be taken back by a crash, so it must not show what is only on its way to the log.
+#[test]
+fn view_shows_a_change_only_after_its_record_is_stable() {
+    let Fixture { disk, superblock, store } = Fixture::new();
+    store.close().expect("closes");
+    let fault = block::fault::FaultDevice::new(as_dyn(&disk));
+    let store = Store::open_unfenced(Arc::clone(&fault) as Arc<dyn BlockDevice>, &superblock, Arc::new(Latch::new()))
+        .expect("opens");
+    fault.hang();
+    std::thread::scope(|scope| {
+        let committing = scope.spawn(|| {
+            let mut txn = store.write().expect("begins");
+            txn.run(NOW, |ops| ops.create(&node(ROOT, b"a", 0o100_644), true)).expect("runs").expect("creates");
+            txn.commit()
+        });
+        while fault.held() == 0 {
+            std::thread::yield_now();
+        }
+        let seen = store.view().expect("a view").lookup(ROOT, b"a").map(drop);
+        fault.heal();
+        committing.join().expect("no panic").expect("commits");
+        assert_eq!(seen.expect_err("not there yet").errno(), Some(errno(Errno::NOENT)));
+    });
+    assert!(store.view().expect("a view").lookup(ROOT, b"a").is_ok());
 }
 
 #[test]

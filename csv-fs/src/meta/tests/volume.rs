@@ -1,6 +1,7 @@
 //! Making volumes of disks, and the check of a volume.
 
 use block::units::ByteOffset;
+use redb::ReadableTable;
 
 use super::*;
 use crate::format::{LEASE, LeaseBlock, SLOT_COUNT, Slot, slot_at};
@@ -84,8 +85,9 @@ fn check_finds_what_is_wrong() {
         }),
         ("exactly one thing", |ops| {
             ops.s.free -= 1;
-            let (key, len) =
-                ops.t.free.pop_first().expect("readable").map(|(k, v)| (k.value(), v.value())).expect("some");
+            let row = ops.t.free.first().expect("readable");
+            let (key, len) = row.map(|(k, v)| (k.value(), v.value())).expect("some");
+            ops.t.free.remove(key).expect("removes");
             ops.t.free.insert((key.0, key.1 + 1), len - 1).expect("inserts");
         }),
         ("which is not there", |ops| {
@@ -104,8 +106,8 @@ fn check_finds_what_is_wrong() {
             ops.t.grant.insert((5, 5, 0), 1).expect("inserts");
         }),
         ("counts", |ops| {
-            let (group, count) =
-                ops.t.group.pop_first().expect("readable").map(|(k, v)| (k.value(), v.value())).expect("some");
+            let row = ops.t.group.first().expect("readable");
+            let (group, count) = row.map(|(k, v)| (k.value(), v.value())).expect("some");
             ops.t.group.insert(group, count - 1).expect("inserts");
         }),
     ];
