@@ -136,6 +136,7 @@ impl BlockDevice for FileDevice {
         match worker::submit_here(transfer) {
             Ok(()) => {}
             Err(Refused::Closing(transfer)) => transfer.fail(IoErrorKind::ShuttingDown),
+            Err(Refused::Alone(transfer)) => run_to_end(transfer),
             Err(Refused::NoRing(transfer)) if worker::current().is_some() || !self.workers.has_rings() => {
                 self.run_on_thread(transfer);
             }

@@ -1,7 +1,7 @@
 //! Batches from threads that run no async code, such as a metadata thread: submit all, wait for all.
 //!
 //! A thread that does so often attaches a [`ThreadRing`]: its batches then go through a ring of its own
-//! instead of through a worker's queue.
+//! instead of through a worker's queue, and a batch of one through plain system calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -71,16 +71,18 @@ pub fn run_batch(device: &dyn BlockDevice, requests: Vec<(Op, ByteOffset, Memory
         tracing::error!("a batch was to be waited for on a worker; refused, it would wait for ever");
         return requests.into_iter().map(refused).collect();
     }
+    let (attached, alone) = (worker::is_attached(), requests.len() == 1);
     let gathering = Arc::new(Gathering {
         left: AtomicUsize::new(requests.len()),
         answers: Mutex::new(requests.iter().map(|_| None).collect()),
         all: Condvar::new(),
         // Without an eventfd the batch goes the slower way.
-        bell: worker::is_attached().then(Bell::new).and_then(Result::ok),
+        bell: (attached && !alone).then(Bell::new).and_then(Result::ok),
     });
     let submit = || submit_all(device, requests, &gathering);
     match &gathering.bell {
         Some(bell) => worker::drive(bell, submit, || gathering.is_done()),
+        None if attached && alone => worker::alone(submit),
         None => submit(),
     }
     gathering.wait()
@@ -177,8 +179,10 @@ mod tests {
         workers.shutdown().expect("ends");
         // The proof that the ring is the thread's own: the workers are gone.
         writes_and_reads(&device, 3);
+        let flush = || run_batch(&device, vec![(Op::Flush, ByteOffset::ZERO, Memory::Len(ByteLen(0)))]);
+        assert!(flush()[0].result.is_ok(), "one request alone needs neither ring nor worker");
         drop(ring);
-        let done = run_batch(&device, vec![(Op::Flush, ByteOffset::ZERO, Memory::Len(ByteLen(0)))]);
+        let done = flush();
         assert_eq!(done[0].result.as_ref().map_err(|e| e.kind), Err(IoErrorKind::ShuttingDown));
     }
 
@@ -190,18 +194,21 @@ mod tests {
         let options = OpenOptions::default();
         let file = FileDevice::open(image.path(), options, workers.handle()).expect("opens");
         let fault = FaultDevice::new(Arc::new(file));
-        fault.hang();
-        let healer = Arc::clone(&fault);
-        let heal = std::thread::spawn(move || {
-            while healer.held() < 300 {
-                std::thread::yield_now();
-            }
-            healer.heal();
-        });
         let _ring = ThreadRing::attach().expect("io_uring");
-        let write = |n: u64| (Op::Write { fua: false }, ByteOffset(n * 4096), AlignedBuf::zeroed(4096).into());
-        let written = run_batch(&*fault, (0..300).map(write).collect());
-        assert!(written.iter().all(|done| done.result.is_ok()));
-        heal.join().expect("healed");
+        for count in [300, 1] {
+            fault.hang();
+            let healer = Arc::clone(&fault);
+            let heal = std::thread::spawn(move || {
+                while healer.held() < count {
+                    std::thread::yield_now();
+                }
+                healer.heal();
+            });
+            let write =
+                |n: usize| (Op::Write { fua: false }, ByteOffset(n as u64 * 4096), AlignedBuf::zeroed(4096).into());
+            let written = run_batch(&*fault, (0..count).map(write).collect());
+            assert!(written.iter().all(|done| done.result.is_ok()));
+            heal.join().expect("healed");
+        }
     }
 }

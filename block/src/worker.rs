@@ -29,7 +29,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use attached::{Attached, Bell, drive, is_attached};
+pub(crate) use attached::{Attached, Bell, alone, drive, is_attached};
 pub(crate) use local::{Refused, submit_here};
 
 use crate::file::transfer::Transfer;

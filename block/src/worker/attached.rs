@@ -3,7 +3,7 @@
 //!
 //! The ring takes requests only while [`drive`] runs, because only then somebody takes its completions;
 //! at other times the thread's requests go to the workers. `drive` returns when the batch is done *and* the ring is
-//! empty.
+//! empty. A single request needs no ring: see [`alone`].
 
 use std::io;
 use std::marker::PhantomData;
@@ -63,6 +63,20 @@ impl Bell {
 /// True if this thread has an attached ring.
 pub(crate) fn is_attached() -> bool {
     local::current().is_none() && local::with_ring(|_| ()).is_some()
+}
+
+/// Runs `submit`, which starts one request that this thread then waits for: a file's request is carried out by plain system
+/// calls before `submit` returns. A ring would hand a flush to a thread of the kernel, and that wakes this one again.
+pub(crate) fn alone(submit: impl FnOnce()) {
+    struct Alone;
+    impl Drop for Alone {
+        fn drop(&mut self) {
+            local::set_alone(false);
+        }
+    }
+    local::set_alone(true);
+    let _alone = Alone;
+    submit();
 }
 
 /// Runs `submit` with this thread's attached ring open for its requests, then takes completions until

@@ -18,6 +18,8 @@ struct Local {
     /// True on workers, and on a thread with an attached ring while it runs a batch: somebody takes
     /// the ring's completions.
     driven: Cell<bool>,
+    /// True while this thread waits for one request and nothing else.
+    alone: Cell<bool>,
     /// Reused between turns, so that a turn allocates nothing.
     ended: Cell<Vec<Ended>>,
     /// The task that takes completions.
@@ -32,6 +34,7 @@ thread_local! {
             batch_depth: Cell::new(0),
             closing: Cell::new(false),
             driven: Cell::new(false),
+            alone: Cell::new(false),
             ended: Cell::new(Vec::new()),
             reaper: RefCell::new(None),
         }
@@ -45,6 +48,8 @@ pub(crate) enum Refused {
     NoRing(Transfer),
     /// This worker is closing.
     Closing(Transfer),
+    /// This thread waits for it anyway: plain system calls are the shortest way.
+    Alone(Transfer),
 }
 
 /// Completions taken from the ring in one go; enough for a full queue of a fast device.
@@ -88,6 +93,11 @@ pub(super) fn set_driven(driven: bool) {
     LOCAL.with(|local| local.driven.set(driven));
 }
 
+/// Says whether this thread waits for one request and nothing else.
+pub(super) fn set_alone(alone: bool) {
+    LOCAL.with(|local| local.alone.set(alone));
+}
+
 /// From now on requests are refused here; those under way go on.
 pub(super) fn set_closing() {
     LOCAL.with(|local| local.closing.set(true));
@@ -98,6 +108,9 @@ pub(crate) fn submit_here(transfer: Transfer) -> Result<(), Refused> {
     LOCAL.with(|local| {
         if local.closing.get() {
             return Err(Refused::Closing(transfer));
+        }
+        if local.alone.get() {
+            return Err(Refused::Alone(transfer));
         }
         if !local.driven.get() {
             return Err(Refused::NoRing(transfer));

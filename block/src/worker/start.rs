@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 use super::handoff::Inbox;
 use super::ring::Ring;
-use super::{Handle, ShutdownError, Workers, local};
+use super::{Handle, Refused, ShutdownError, Workers, local};
 use crate::error::IoErrorKind;
 
 /// Completions called in one turn before other tasks of the worker get theirs.
@@ -171,7 +171,7 @@ fn take(inbox: &Inbox) {
         taken = true;
         match local::submit_here(transfer) {
             Ok(()) => {}
-            Err(local::Refused::Closing(transfer) | local::Refused::NoRing(transfer)) => {
+            Err(Refused::Closing(transfer) | Refused::NoRing(transfer) | Refused::Alone(transfer)) => {
                 transfer.fail(IoErrorKind::ShuttingDown);
             }
         }
