@@ -88,8 +88,10 @@ pub(crate) trait Files: Send + Sync + 'static {
     fn uncommitted(&self, ino: InodeNo, range: BlockRange) -> (Vec<Extent>, Option<u64>, Option<Timestamp>);
     /// Bound; `grants` is what the coordinator has on record.
     fn bound(&self, first: bool, grants: Vec<DiskRange>);
-    /// Gives granted space back that is not needed.
+    /// Gives granted space back that is not used, with one call, also if there is none.
     fn return_grant(&self);
+    /// Whether space was asked for that [`Files::return_grant`] would not find yet.
+    fn asks_for_space(&self) -> bool;
     /// Closes the gate of direct I/O.
     fn close_direct(&self);
     /// Opens it.
