@@ -670,7 +670,7 @@ pub enum CallbackAsk {
         /// Which request for a sync.
         number: u64,
     },
-    /// Give back granted space that is not needed.
+    /// Give back granted space that is not used: one [`Request::GrantReturn`] follows, also if there is none.
     RecallGrant,
     /// Are you there? How far are the recalls asked for?
     Progress,
@@ -681,7 +681,8 @@ pub enum CallbackAsk {
 pub enum CallbackAnswer {
     /// Under way; a call will follow on the return table.
     Accepted,
-    /// Under way, but this node's route is draining.
+    /// Under way, but this node's route is draining. To [`CallbackAsk::RecallGrant`]: what is here goes back, but a
+    /// [`Request::Grant`] of this node is unanswered, so it is to be asked again.
     Draining,
     /// Nothing of that kind is held here (any more): counts as returned. Never said while a
     /// [`Request::LayoutGet`] of that file is unanswered (its answer may be on the way): that is [`Self::Accepted`].

@@ -6,6 +6,11 @@
 //! guard of a layout) without a second entry into the core. Prevents: two threads apply the effects of two events the
 //! other way round, and a layout that was withdrawn is published again.
 //!
+//! Whoever finds the lock taken goes away and relies on its holder: so *everybody* who held the lock looks into the inbox
+//! after letting go, also who only read something (`look`). Prevents: a task asks how many writes are kept while the
+//! caller of a truncation puts in that the second layout of the file goes back; that event finds the lock taken, the task
+//! lets go and leaves, and the truncation waits for the layout until somebody else happens to come by.
+//!
 //! Lock order: the core's lock, then an inode's. Nothing that holds an inode's lock posts an event while holding it.
 //!
 //! States, binding, slots and routes are the core's ([`crate::core::client`]); here is only what waits and what is
@@ -83,8 +88,10 @@ pub(crate) trait Files: Send + Sync + 'static {
     fn uncommitted(&self, ino: InodeNo, range: BlockRange) -> (Vec<Extent>, Option<u64>, Option<Timestamp>);
     /// Bound; `grants` is what the coordinator has on record.
     fn bound(&self, first: bool, grants: Vec<DiskRange>);
-    /// Gives granted space back that is not needed.
+    /// Gives granted space back that is not used, with one call, also if there is none.
     fn return_grant(&self);
+    /// Whether space was asked for that [`Files::return_grant`] would not find yet.
+    fn asks_for_space(&self) -> bool;
     /// Closes the gate of direct I/O.
     fn close_direct(&self);
     /// Opens it.
@@ -121,6 +128,7 @@ pub struct SessionParts {
 
 /// The session.
 pub struct Session {
+    /// Taken by `run` and `look` alone.
     core: Mutex<Inner>,
     inbox: Mutex<VecDeque<Input>>,
     me: Weak<Session>,
@@ -335,12 +343,12 @@ impl Session {
 
     /// Who this is, in which life.
     pub fn client(&self) -> ClientId {
-        self.core.lock().core.client()
+        self.look(Client::client)
     }
 
     /// The generation under which this client may do direct I/O, as the coordinator granted it last.
     pub fn fence_gen(&self) -> FenceGen {
-        self.core.lock().core.fence_gen()
+        self.look(Client::fence_gen)
     }
 
     /// What the data path counts.
@@ -350,13 +358,15 @@ impl Session {
 
     /// Requests in slots, requests waiting for one, redirected requests, bytes of redirected writes kept.
     pub fn load(&self) -> (usize, usize, usize, u64) {
-        self.core.lock().core.load()
+        self.look(Client::load)
     }
 
     /// All that the core knows, for a test that waits in vain.
     #[cfg(test)]
     pub(crate) fn shown(&self) -> String {
-        format!("inbox {}, core {:#?}", self.inbox.lock().len(), self.core.lock().core)
+        // Before looking, which would have it taken.
+        let inbox = self.inbox.lock().len();
+        self.look(|core| format!("inbox {inbox}, core {core:#?}"))
     }
 
     /// The path may be gone.
@@ -383,6 +393,13 @@ impl Session {
     fn put(&self, input: Input) {
         self.inbox.lock().push_back(input);
         self.run();
+    }
+
+    /// Reads something of the core. What was put in meanwhile found the lock taken, so it is taken now.
+    fn look<R>(&self, read: impl FnOnce(&Client) -> R) -> R {
+        let seen = read(&self.core.lock().core);
+        self.run();
+        seen
     }
 
     /// Takes what is in the inbox, unless somebody is at it, who will then take it all.

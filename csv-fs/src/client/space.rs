@@ -8,7 +8,7 @@
 //! *before* the layout's guard is taken ([`Space::reserve`]), never under it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
@@ -32,7 +32,25 @@ pub(crate) struct Space {
     free: Mutex<Vec<DiskRange>>,
     asking: tokio::sync::Mutex<()>,
     prefetching: AtomicBool,
+    /// Requests whose answer is not in the pool yet.
+    unanswered: AtomicU32,
     session: Arc<Session>,
+}
+
+/// A request for space; dropped when its answer is in the pool.
+struct Unanswered<'a>(&'a AtomicU32);
+
+impl<'a> Unanswered<'a> {
+    fn new(count: &'a AtomicU32) -> Unanswered<'a> {
+        count.fetch_add(1, Ordering::SeqCst);
+        Unanswered(count)
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Blocks taken out of the pool; what is not used goes back.
@@ -48,6 +66,7 @@ impl Space {
             free: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
             prefetching: AtomicBool::new(false),
+            unanswered: AtomicU32::new(0),
             session,
         })
     }
@@ -74,6 +93,17 @@ impl Space {
             }
             joins
         });
+    }
+
+    /// Whether something was asked for that is not in the pool yet: [`Space::drain`] does not find it.
+    pub(crate) fn asks(&self) -> bool {
+        self.unanswered.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether nothing was asked for, nor will be before the next write.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.prefetching.load(Ordering::SeqCst) && !self.asks()
     }
 
     /// Takes everything out, to give it back.
@@ -106,21 +136,28 @@ impl Space {
     pub(crate) fn try_reserve(self: &Arc<Self>, blocks: u64, near: Option<DiskBlock>) -> Option<Reserved> {
         let ranges = take(&mut self.free.lock(), blocks, near)?;
         let reserved = Reserved { ranges, pool: Arc::clone(self) };
-        if self.free() < LOW && !self.prefetching.swap(true, Ordering::SeqCst) {
-            let pool = Arc::clone(self);
-            self.session.spawner.control(async move {
-                let _one = pool.asking.lock().await;
-                if pool.free() < LOW {
-                    // Without success the next writer that finds nothing asks, and is told.
-                    let _ = pool.ask(&Caller::patient(), ASK).await;
-                }
-                pool.prefetching.store(false, Ordering::SeqCst);
-            });
-        }
+        self.ask_ahead();
         Some(reserved)
     }
 
+    /// Asks for more in the background if there is little.
+    pub(crate) fn ask_ahead(self: &Arc<Self>) {
+        if self.free() >= LOW || self.prefetching.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let pool = Arc::clone(self);
+        self.session.spawner.control(async move {
+            let _one = pool.asking.lock().await;
+            if pool.free() < LOW {
+                // Without success the next writer that finds nothing asks, and is told.
+                let _ = pool.ask(&Caller::patient(), ASK).await;
+            }
+            pool.prefetching.store(false, Ordering::SeqCst);
+        });
+    }
+
     async fn ask(&self, caller: &Caller, blocks: u64) -> Result<(), Errno> {
+        let _unanswered = Unanswered::new(&self.unanswered);
         match self.session.call(caller, Request::Grant { blocks: BlockCount(blocks) }).await? {
             Reply::Granted(ranges) if ranges.iter().any(|r| r.len.0 > 0) => {
                 self.put(ranges);

@@ -405,7 +405,8 @@ impl Client {
             CallbackAsk::Sync { .. } => CallbackAnswer::NotHeld,
             CallbackAsk::RecallGrant => {
                 out.push(Effect::ReturnGrant);
-                CallbackAnswer::Accepted
+                // What was asked for and has not come cannot go back now.
+                if dirty { CallbackAnswer::Draining } else { CallbackAnswer::Accepted }
             }
             CallbackAsk::Progress => under_way,
         };

@@ -90,6 +90,7 @@ use self::grace::Grace;
 use self::orphans::Orphans;
 use self::patience::Patience;
 use self::session::{Life, Session};
+use self::space::SpaceRecall;
 use self::sync::{Ends, Sync};
 use self::work::Work;
 
@@ -139,6 +140,7 @@ pub struct Coord {
     work: BTreeMap<OpId, Work>,
     parked: VecDeque<OpId>,
     waiting_for_space: BTreeSet<OpId>,
+    space_recalls: BTreeMap<ClientId, SpaceRecall>,
     callbacks: BTreeMap<CallbackId, CallbackFor>,
     guards: BTreeMap<GuardId, ClientId>,
     storing: BTreeSet<OpId>,
@@ -168,6 +170,7 @@ impl Coord {
             work: BTreeMap::new(),
             parked: VecDeque::new(),
             waiting_for_space: BTreeSet::new(),
+            space_recalls: BTreeMap::new(),
             callbacks: BTreeMap::new(),
             guards: BTreeMap::new(),
             storing: BTreeSet::new(),
@@ -309,6 +312,7 @@ impl Coord {
         self.grace = None;
         self.parked.clear();
         self.waiting_for_space.clear();
+        self.space_recalls.clear();
         self.recalls.clear();
         self.syncs.clear();
         self.callbacks.clear();

@@ -427,9 +427,6 @@ impl World {
     pub(super) fn return_grant(&mut self, n: NodeId) {
         let Some(ctx) = self.ctx(n) else { return };
         let back = self.shell(n).map(|s| std::mem::take(&mut s.grant)).unwrap_or_default();
-        if back.is_empty() {
-            return;
-        }
         let ranges = back.into_iter().map(|b| DiskRange { start: DiskBlock(b), len: BlockCount(1) }).collect();
         self.spawn_at(n, async move {
             let _ = ctx.call(Request::GrantReturn { ranges }).await;

@@ -117,7 +117,7 @@ impl Control {
         let id = csv_fs::volume::create(new, node.io.clone()).await.map_err(|e| create_failure(&e))?;
         node.events.record(Draft::volume(Code::VolumeCreated, &ask.name, format!("on {disk}, {id}")));
         progress.say("Formatted. Taking office and mounting.");
-        node.take_own_record(Record {
+        let untold = node.take_own_record(Record {
             id: id.to_string(),
             name: ask.name.clone(),
             disks: ask.disks.clone(),
@@ -128,6 +128,7 @@ impl Control {
         self.until_mounted(&ask.name).await?;
         let status = self.until_coordinated(&ask.name).await;
         progress.say("Telling the other nodes.");
+        drop(untold);
         node.tell_records();
         self.until_begun_elsewhere(&ask.name).await;
         status

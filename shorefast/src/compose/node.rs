@@ -151,12 +151,13 @@ impl NodeParts {
         Ok(())
     }
 
-    /// Takes the record of a volume that was just made here, and tells nobody yet: this node is to be its first
-    /// coordinator.
-    pub(super) fn take_own_record(self: &Arc<Self>, record: Record) -> Result<(), Failure> {
-        self.records.lock().take(record.clone())?;
+    /// Takes the record of a volume that was just made here. Until what is returned is dropped nobody is told of it,
+    /// whatever records are exchanged meanwhile: this node is to be its first coordinator.
+    pub(super) fn take_own_record(self: &Arc<Self>, record: Record) -> Result<Untold, Failure> {
+        let id = record.id.clone();
+        self.records.lock().take_untold(record.clone())?;
         self.keep(&record);
-        Ok(())
+        Ok(Untold { node: Arc::clone(self), id })
     }
 
     /// Begins to keep a volume that is wanted here and not kept yet.
@@ -257,7 +258,7 @@ impl NodeParts {
 
     /// Exchanges records with one peer.
     async fn exchange(self: &Arc<Self>, node: NodeId) {
-        let talk = NodeTalk::Exchange(self.records.lock().all());
+        let talk = NodeTalk::Exchange(self.records.lock().to_tell());
         if let Some(NodeTalk::Records(theirs)) = self.talk(node, &talk, RECORDS_WITHIN).await
             && let Err(e) = self.take_records(theirs)
         {
@@ -317,6 +318,18 @@ impl NodeParts {
             self.events.record(Draft::node(code, format!("{node}: {sentence}")));
             *said = sentence;
         }
+    }
+}
+
+/// A volume of which other nodes are not told before this is dropped.
+pub(super) struct Untold {
+    node: Arc<NodeParts>,
+    id: String,
+}
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        self.node.records.lock().may_be_told(&self.id);
     }
 }
 

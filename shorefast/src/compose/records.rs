@@ -4,8 +4,11 @@
 //! that was down learns what it missed, and a deleted volume stays deleted (its record is kept, marked).
 //! A file appears whole or not at all (written aside, flushed, renamed). One that cannot be read is left where it is
 //! and named in the error: nothing is guessed.
+//!
+//! A volume that is being made here is told to nobody until its maker says so. Prevents: the connection to another node
+//! comes up meanwhile, the exchange that belongs to that tells the new volume, and the other node takes its first office.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -37,6 +40,8 @@ pub(super) struct Record {
 pub(super) struct Records {
     dir: PathBuf,
     by_id: BTreeMap<String, Record>,
+    /// Volumes that are being made here. Forgotten by a restart: whoever made them does not wait any more.
+    untold: BTreeSet<String>,
 }
 
 impl Records {
@@ -58,7 +63,7 @@ impl Records {
                 by_id.insert(record.id.clone(), record);
             }
         }
-        Ok(Records { dir, by_id })
+        Ok(Records { dir, by_id, untold: BTreeSet::new() })
     }
 
     /// Every volume that exists.
@@ -66,9 +71,9 @@ impl Records {
         self.by_id.values().filter(|r| !r.deleted)
     }
 
-    /// Every record, for telling others.
-    pub(super) fn all(&self) -> Vec<Record> {
-        self.by_id.values().cloned().collect()
+    /// Every record that others may be told.
+    pub(super) fn to_tell(&self) -> Vec<Record> {
+        self.by_id.values().filter(|r| !self.untold.contains(&r.id)).cloned().collect()
     }
 
     /// A volume that exists, by name.
@@ -89,6 +94,22 @@ impl Records {
         })?;
         self.by_id.insert(record.id.clone(), record);
         Ok(true)
+    }
+
+    /// Takes the record of a volume that is being made here; others are told after [`Records::may_be_told`].
+    pub(super) fn take_untold(&mut self, record: Record) -> Result<(), Failure> {
+        let id = record.id.clone();
+        self.untold.insert(id.clone());
+        let taken = self.take(record).map(drop);
+        if taken.is_err() {
+            self.untold.remove(&id);
+        }
+        taken
+    }
+
+    /// From now on this volume is told.
+    pub(super) fn may_be_told(&mut self, id: &str) {
+        self.untold.remove(id);
     }
 }
 
@@ -139,6 +160,21 @@ mod tests {
         records.take(Record { deleted: true, ..record(3) }).unwrap();
         assert!(!records.take(record(2)).unwrap());
         assert_eq!(records.named("vm"), None);
+    }
+
+    /// The link to another node came up while a volume was being made: the exchange that belongs to that told it too early,
+    /// the other node mounted it as well and took its first office, and the maker was not its coordinator.
+    #[test]
+    fn a_volume_that_is_being_made_is_told_to_nobody_before_it_may_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut records = Records::load(dir.path()).unwrap();
+        let other = Record { id: "4567".into(), name: "other".into(), ..record(1) };
+        records.take(other.clone()).unwrap();
+        records.take_untold(record(1)).unwrap();
+        assert_eq!(records.named("vm"), Some(&record(1)), "known here");
+        assert_eq!(records.to_tell(), std::slice::from_ref(&other));
+        records.may_be_told("0123");
+        assert_eq!(records.to_tell(), [record(1), other]);
     }
 
     #[test]

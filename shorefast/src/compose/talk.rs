@@ -59,7 +59,7 @@ impl NodeParts {
             |said: String| NodeTalk::Done(Err(Failure::usage(said, "Bring both nodes to the same version.")));
         match serde_json::from_slice(body) {
             Ok(NodeTalk::Exchange(theirs)) => match self.take_records(theirs) {
-                Ok(()) => NodeTalk::Records(self.records.lock().all()),
+                Ok(()) => NodeTalk::Records(self.records.lock().to_tell()),
                 Err(e) => NodeTalk::Done(Err(e)),
             },
             Ok(NodeTalk::Redirect { name, on }) => NodeTalk::Done(self.running(&name).map(|v| v.redirect(on))),

@@ -134,6 +134,11 @@ impl DataPath {
         (self.space.free(), self.inodes.lock().values().map(kept).sum())
     }
 
+    #[cfg(test)]
+    pub(crate) fn space(&self) -> &std::sync::Arc<crate::client::space::Space> {
+        &self.space
+    }
+
     /// What files keep for their next blocks goes back to the pool.
     pub(super) fn take_reserves_back(&self) {
         let all: Vec<Arc<Inode>> = self.inodes.lock().values().cloned().collect();
@@ -374,9 +379,6 @@ impl Files for DataPath {
         self.take_reserves_back();
         let ranges = self.space.drain();
         let session = Arc::clone(&self.session);
-        if ranges.is_empty() {
-            return;
-        }
         self.session.spawner.control(async move {
             if let Err(Errno(errno)) = session.call(&Caller::patient(), Request::GrantReturn { ranges }).await {
                 tracing::warn!(
@@ -384,6 +386,10 @@ impl Files for DataPath {
                 );
             }
         });
+    }
+
+    fn asks_for_space(&self) -> bool {
+        self.space.asks()
     }
 
     fn close_direct(&self) {

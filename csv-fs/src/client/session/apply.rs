@@ -34,6 +34,7 @@ impl Session {
                 inner.callbacks.push_back(waiter);
                 let dirty = match &ask {
                     CallbackAsk::Sync { ino, .. } => self.files().is_some_and(|f| f.is_dirty(*ino)),
+                    CallbackAsk::RecallGrant => self.files().is_some_and(|f| f.asks_for_space()),
                     _ => false,
                 };
                 Event::Asked { client, ask, dirty }

@@ -184,3 +184,20 @@ async fn a_caller_interrupted_while_a_coordinator_works_for_it_gets_the_answer()
     answer.send(Answer::Errno(5)).unwrap();
     assert_eq!(asked.await.unwrap(), Err(Errno(5)));
 }
+
+/// A truncation waited for ever for a layout that it had given back itself: while it put that in, another thread read the
+/// core, and then left without a look into the inbox.
+#[tokio::test]
+async fn what_is_put_in_while_somebody_reads_the_core_is_taken() {
+    let (path, mut calls, _) = start();
+    let first = ask(&path, Request::Statfs);
+    next(&mut calls).await.1.send(Answer::Errno(28)).unwrap();
+    assert_eq!(first.await.unwrap().unwrap_err(), Errno(28), "bound, and nothing is due");
+    let session = path.session();
+    let (waiter, _answer) = oneshot::channel();
+    session.look(|_| {
+        let put = || session.put(Input::Call { ticket: Ticket(1 << 32), request: Request::Statfs, waiter });
+        std::thread::scope(|scope| scope.spawn(put).join()).expect("it waits for nobody");
+    });
+    assert_eq!(next(&mut calls).await.0.request, Request::Statfs);
+}

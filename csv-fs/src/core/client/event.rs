@@ -53,7 +53,8 @@ pub enum Event {
     Answered { bind: Bind, slot: SlotRef, seq: u64, answer: crate::proto::Answer },
 
     /// The coordinator asks; answered by [`Effect::AnswerCallback`] in the same call. `dirty`: whether the file of a
-    /// sync has anything uncommitted here.
+    /// sync has anything uncommitted here; for granted space, whether a request for more is unanswered, or its answer not
+    /// yet where [`Effect::ReturnGrant`] takes from.
     Asked { client: ClientId, ask: CallbackAsk, dirty: bool },
     /// The last guard of a withdrawn layout was let go.
     Drained { layout: LayoutId },
@@ -115,7 +116,7 @@ pub enum Effect {
     Dropped { layout: LayoutId, ino: InodeNo, lost: bool },
     /// Commit size, times and mappings of this file now, naming `number`; keep its layouts.
     Sync { ino: InodeNo, number: u64 },
-    /// Give back granted space that is not needed.
+    /// Give back granted space that is not used, with one call, also if there is none.
     ReturnGrant,
     /// The answer to [`Event::Asked`].
     AnswerCallback(CallbackAnswer),

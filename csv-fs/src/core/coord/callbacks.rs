@@ -65,19 +65,16 @@ impl Coord {
                 about;
             self.evict(client, EvictReason::Replaced);
         }
-        if answer == Some(CallbackAnswer::Draining) && self.rules.has(Rule::DrainingCountsAsProgress) {
-            let (CallbackFor::Recall { client, .. } | CallbackFor::Sync { client, .. } | CallbackFor::Grant { client }) =
-                about;
+        if let CallbackFor::Recall { client, .. } | CallbackFor::Sync { client, .. } = about
+            && answer == Some(CallbackAnswer::Draining)
+            && self.rules.has(Rule::DrainingCountsAsProgress)
+        {
             self.drains(client);
         }
         match about {
             CallbackFor::Recall { layout, client } => self.recall_answered(id, layout, client, answer),
             CallbackFor::Sync { ino, client, number } => self.sync_answered(id, (ino, client), number, answer),
-            CallbackFor::Grant { client } => {
-                if answer != Some(CallbackAnswer::Accepted) && answer != Some(CallbackAnswer::Draining) {
-                    self.space_answered(client);
-                }
-            }
+            CallbackFor::Grant { client } => self.grant_recall_answered(id, client, answer),
         }
     }
 
@@ -143,6 +140,7 @@ impl Coord {
         for ino in syncs {
             self.resend_sync(ino, client);
         }
+        self.ask_grant_back(client);
     }
 
     pub(super) fn conn_lost(&mut self, conn: ConnId) {

@@ -225,6 +225,7 @@ impl Coord {
             Request::PathLost { nothing_in_flight } => self.path_lost(op, client, nothing_in_flight),
             Request::PathBack { fence_gen } => self.path_back(op, client, fence_gen),
             Request::Goodbye => self.goodbye(op, client),
+            Request::Grant { .. } if self.is_calling_space_back() => self.wait_behind_recalls(op),
             _ => self.store_request(op),
         }
     }

@@ -69,6 +69,7 @@ impl Coord {
             self.parked.retain(|o| *o != op);
             self.finish(op, Answer::StaleBind);
         }
+        self.look_for_space();
     }
 
     /// `evicting` or `evicted` is committed.

@@ -92,7 +92,7 @@ impl Coord {
         self.work.remove(&op);
         self.orphans.freeing_tails.remove(&ino);
         self.reap_what_can_be();
-        self.space_freed();
+        self.look_for_space();
     }
 
     /// Begins to free orphans that nobody has open, and tails.
@@ -132,7 +132,7 @@ impl Coord {
         self.files.leave(ino, op);
         self.advance(ino);
         self.reap_what_can_be();
-        self.space_freed();
+        self.look_for_space();
     }
 
     /// Whether space is about to become free.

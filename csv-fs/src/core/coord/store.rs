@@ -158,7 +158,7 @@ impl Coord {
             }
             (Request::GrantReturn { .. }, Answer::Ok(_)) => {
                 self.finish(op, answer);
-                self.space_answered(client);
+                self.grant_returned(client);
             }
             (_, Answer::Ok(Reply::Created { attr, .. } | Reply::Attr(attr)))
                 if self.is_held_by_other(attr.ino, client) =>

@@ -85,7 +85,7 @@ pub(super) enum Stage {
         /// Which.
         layouts: Vec<LayoutId>,
     },
-    /// Granted space is called back before ENOSPC is said.
+    /// Granted space is called back before ENOSPC is said, or this waits behind those for whom it is.
     AwaitingSpace {
         /// Who has not answered yet.
         left: BTreeSet<ClientId>,

@@ -163,7 +163,44 @@ async fn d18_space_that_another_node_holds_and_does_not_use_is_given_before_enos
     let (pool, files) = b.path.space_held();
     assert!(pool > 1024 && files > 512, "{pool} in the pool, {files} with files");
     let file = a.create("f").await;
+    // What it asked for ahead has come; the next test is about the other case.
+    until(|| b.path.space().is_idle()).await;
     // What is granted counts as free: all but a little needs both back.
     a.fallocate(file.ino(), 0, (space.free - 256) * FS_BLOCK).await;
     assert_eq!(b.path.space_held(), (0, 0));
+}
+
+/// A node asked for space ahead at the moment at which another one's request found none: it returned what it had, was then
+/// granted more, and ENOSPC was said while it kept that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d61_space_that_is_granted_while_it_is_called_back_comes_back_too() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (Arc::new(cluster.node(1)), cluster.node(2));
+    let (file, other) = (a.create("f").await, b.create("other").await);
+    b.write(&other, 0, &[1; 4096]).await;
+    b.fsync(&other).await;
+    for round in 1..=5u64 {
+        let Reply::Space(space) = a.call(Request::Statfs).await else { panic!() };
+        until(|| b.path.space().is_idle()).await;
+        let before = cluster.metrics().calls.get();
+        cluster.suspend(true);
+        let all = {
+            let (a, ino, len) = (Arc::clone(&a), file.ino(), (space.free - 64) * FS_BLOCK);
+            tokio::spawn(async move { a.fallocate(ino, 0, len).await })
+        };
+        until(|| cluster.metrics().calls.get() > before).await;
+        // Behind it in the same transaction.
+        until(|| {
+            b.path.space().ask_ahead();
+            b.path.space().asks()
+        })
+        .await;
+        until(|| cluster.metrics().calls.get() > before + 1).await;
+        cluster.suspend(false);
+        all.await.unwrap();
+        until(|| b.path.space_held().0 == 0).await;
+        a.truncate(file.ino(), 0).await;
+        b.write(&other, round << 20, &[1; 4096]).await;
+        b.fsync(&other).await;
+    }
 }

@@ -69,6 +69,17 @@ fn a_sync_of_a_clean_file_is_answered_not_held() {
     );
 }
 
+/// Space that was granted while it was called back stayed with its node: its answer came after the return.
+#[test]
+fn a_recall_of_space_while_more_is_being_asked_for_says_so() {
+    let mut rig = Rig::bound();
+    let ask = |dirty| Event::Asked { client: me(), ask: CallbackAsk::RecallGrant, dirty };
+    let accepted = vec![Effect::ReturnGrant, Effect::AnswerCallback(CallbackAnswer::Accepted)];
+    assert_eq!(rig.event(ask(false)), accepted);
+    let again = vec![Effect::ReturnGrant, Effect::AnswerCallback(CallbackAnswer::Draining)];
+    assert_eq!(rig.event(ask(true)), again);
+}
+
 #[test]
 fn a_callback_to_another_incarnation_changes_nothing() {
     let mut rig = Rig::bound();

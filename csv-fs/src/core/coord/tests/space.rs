@@ -74,3 +74,122 @@ fn files_that_are_being_freed_are_waited_for() {
     let effects = w.event(Event::StoreDone { op: store_op(&freeing), done: freed });
     assert!(matches!(effects[..], [Effect::Store { ask: StoreAsk::Request { .. }, .. }]), "{effects:?}");
 }
+
+fn give_back(start: u64) -> Request {
+    Request::GrantReturn { ranges: vec![DiskRange { start: DiskBlock(start), len: BlockCount(9) }] }
+}
+
+/// A client returns what it has, the store agreeing; what that brings about besides its answer.
+fn returned(w: &mut World, c: ClientId) -> Vec<Effect> {
+    let (back, effects) = w.call(c, give_back(1));
+    let mut effects = w.event(Event::StoreDone { op: store_op(&effects), done: stored(Answer::Ok(Reply::Done)) });
+    assert_eq!(effects.remove(0), done(back));
+    effects
+}
+
+fn tries_again(effects: &[Effect], client: ClientId) -> bool {
+    matches!(effects, [Effect::Store { ask: StoreAsk::Request { client: c, .. }, .. }] if *c == client)
+}
+
+/// An allocation found no space; what another node gave back for it was granted to a third request that had come later, for
+/// a file's blocks ahead, and ENOSPC was said while nobody used them.
+#[test]
+fn a_grant_that_comes_later_does_not_take_what_is_called_back_for_another() {
+    let (mut w, a, b) = two();
+    let (_, effects) = w.call(a, Request::Fallocate { ino: INO, offset: 0, len: 4096, keep_size: true });
+    let effects = w.event(Event::StoreDone { op: store_op(&effects), done: full() });
+    let asked: Vec<CallbackId> =
+        effects.iter().filter_map(|e| if let Effect::Callback { id, .. } = e { Some(*id) } else { None }).collect();
+    assert_eq!(asked.len(), 2, "its own node may keep space too: {effects:?}");
+    let (ahead, effects) = w.call(b, grant());
+    assert_eq!(effects, [], "it waits");
+    for id in asked {
+        w.event(Event::CallbackDone { id, answer: Some(CallbackAnswer::Accepted) });
+    }
+    assert_eq!(returned(&mut w, a), []);
+    let effects = returned(&mut w, b);
+    let [Effect::Store { op: first, ask: StoreAsk::Request { client: c, .. } }, Effect::Store { op: second, .. }] =
+        effects[..]
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(c, a, "in the order in which they came");
+    w.event(Event::StoreDone { op: first, done: stored(Answer::Ok(Reply::Done)) });
+    let granted = Answer::Ok(Reply::Granted(vec![]));
+    let effects = w.event(Event::StoreDone { op: second, done: stored(granted.clone()) });
+    assert_eq!(effects, [Effect::Answer { tag: ahead, answer: granted }]);
+}
+
+/// The same, but the other node's grant had been executed before, and the recall overtook its answer: the node returned
+/// what it had, then got more, and kept that.
+#[test]
+fn a_client_whose_grant_crosses_the_recall_is_asked_again() {
+    let (mut w, a, b) = two();
+    let (tag, effects) = w.call(a, grant());
+    let effects = w.event(Event::StoreDone { op: store_op(&effects), done: full() });
+    let (id, ..) = callback(&effects);
+    w.event(Event::CallbackDone { id, answer: Some(CallbackAnswer::Draining) });
+    assert_eq!(returned(&mut w, b), [], "more is on its way to it");
+    let (id, to, ask) = callback(&w.pass(LIMITS.recall / 8));
+    assert_eq!((to, ask), (b, CallbackAsk::RecallGrant));
+    assert_eq!(returned(&mut w, b), [], "its return may come before its answer");
+    let effects = w.event(Event::CallbackDone { id, answer: Some(CallbackAnswer::Accepted) });
+    assert!(tries_again(&effects, a), "{effects:?}");
+    let effects = w.event(Event::StoreDone { op: store_op(&effects), done: full() });
+    assert_eq!(effects, [failed(tag, Errno::NOSPC)]);
+    assert_eq!(w.coord.next_deadline(), None, "nothing is called back any more");
+}
+
+/// Two nodes ask for space, each with nothing to give: each waited for the other's answer for as long as a recall may take.
+#[test]
+fn a_client_that_waits_for_space_itself_is_not_waited_for() {
+    let (mut w, a, b) = two();
+    let (tag, of_a) = w.call(a, grant());
+    let (_, of_b) = w.call(b, grant());
+    let (from_b, to, _) = callback(&w.event(Event::StoreDone { op: store_op(&of_a), done: full() }));
+    assert_eq!(to, b);
+    let (from_a, to, _) = callback(&w.event(Event::StoreDone { op: store_op(&of_b), done: full() }));
+    assert_eq!(to, a);
+    w.event(Event::CallbackDone { id: from_b, answer: Some(CallbackAnswer::Draining) });
+    w.event(Event::CallbackDone { id: from_a, answer: Some(CallbackAnswer::Draining) });
+    let effects = returned(&mut w, b);
+    assert!(tries_again(&effects, a), "{effects:?}");
+    assert_eq!(returned(&mut w, a), [], "what it asked for may come now");
+    let effects = w.event(Event::StoreDone { op: store_op(&effects), done: full() });
+    assert_eq!(effects, [failed(tag, Errno::NOSPC)]);
+    let (id, ..) = callback(&w.pass(LIMITS.recall / 8));
+    w.event(Event::CallbackDone { id, answer: Some(CallbackAnswer::Accepted) });
+    assert!(tries_again(&returned(&mut w, a), b));
+}
+
+/// A recall that could not be delivered counted as answered, and ENOSPC was said while that node kept what it had.
+#[test]
+fn a_client_that_cannot_be_reached_is_asked_when_it_has_come_back() {
+    let (mut w, a, b) = two();
+    let (_, effects) = w.call(a, grant());
+    let (id, ..) = callback(&w.event(Event::StoreDone { op: store_op(&effects), done: full() }));
+    w.event(Event::ConnLost { conn: ConnId(1002) });
+    assert_eq!(w.event(Event::CallbackDone { id, answer: None }), []);
+    let (id, to, ask) = callback(&w.bind_with(b, vec![]));
+    assert_eq!((to, ask), (b, CallbackAsk::RecallGrant));
+    w.event(Event::CallbackDone { id, answer: Some(CallbackAnswer::Accepted) });
+    assert!(tries_again(&returned(&mut w, b), a));
+}
+
+/// Who came while space was being called back for another may need what a node has got since.
+#[test]
+fn who_comes_while_space_is_called_back_has_it_called_back_anew() {
+    let (mut w, a, b) = two();
+    let create =
+        |name: &str| Request::Symlink { parent: InodeNo::ROOT, name: name.into(), target: vec![b'x'], uid: 0, gid: 0 };
+    let (_, first) = w.call_in(a, ordinary(1), create("one"));
+    let (_, second) = w.call_in(a, ordinary(2), create("two"));
+    let (id, ..) = callback(&w.event(Event::StoreDone { op: store_op(&first), done: full() }));
+    assert_eq!(w.event(Event::StoreDone { op: store_op(&second), done: full() }), []);
+    w.event(Event::CallbackDone { id, answer: Some(CallbackAnswer::Accepted) });
+    let effects = returned(&mut w, b);
+    let (id, to, _) = callback(&effects);
+    assert_eq!((to, effects.len()), (b, 2), "the next recall, and the first tries again: {effects:?}");
+    w.event(Event::CallbackDone { id, answer: Some(CallbackAnswer::Accepted) });
+    assert!(tries_again(&returned(&mut w, b), a));
+}
