@@ -38,3 +38,5 @@ mod shared;
 mod silence;
 #[path = "it/stuck_write.rs"]
 mod stuck_write;
+#[path = "it/suspended.rs"]
+mod suspended;

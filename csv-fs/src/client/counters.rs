@@ -25,6 +25,8 @@ pub struct Counters {
     pub longest_stall_ms: AtomicU64,
     /// Operations served on the hot path.
     pub hot: AtomicU64,
+    /// Operations sent over the coordinator at once, as the hot path sends them to the disk.
+    pub warm: AtomicU64,
     /// Operations that took the slow path.
     pub slow: AtomicU64,
     /// Calls made to the coordinator.
@@ -50,6 +52,8 @@ pub struct CounterSnapshot {
     pub longest_stall_ms: u64,
     /// Operations served on the hot path.
     pub hot: u64,
+    /// Operations sent over the coordinator at once, as the hot path sends them to the disk.
+    pub warm: u64,
     /// Operations that took the slow path.
     pub slow: u64,
     /// Calls made to the coordinator.
@@ -69,6 +73,7 @@ impl Counters {
             stalls: get(&self.stalls),
             longest_stall_ms: get(&self.longest_stall_ms),
             hot: get(&self.hot),
+            warm: get(&self.warm),
             slow: get(&self.slow),
             calls: get(&self.calls),
         }

@@ -109,6 +109,11 @@ pub enum ClientEvent {
         /// Now.
         to: RouteInfo,
     },
+    /// What this node's office is to know of the path to the disk.
+    OwnPath {
+        /// Whether it is there: a request failed, or the own slot was read again.
+        ok: bool,
+    },
     /// Bound to a coordinator.
     Bound {
         /// Its epoch.

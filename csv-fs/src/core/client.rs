@@ -56,7 +56,7 @@ pub struct ClientConfig {
     pub client: ClientId,
     /// The generation in the node's own slot when this life began.
     pub fence_gen: FenceGen,
-    /// Without a path, the own slot is read this often.
+    /// Without a direct path, the own slot is read this often.
     pub probe_every: Duration,
     /// Redirected writes kept until flushed, in bytes at most.
     pub kept_limit: u64,
@@ -162,10 +162,10 @@ impl Client {
             }
             Event::Redirect { io, layout, op, at, len } => self.redirect(Wire { io, layout, op, at, len }, out),
             Event::RedirectAnswered { io, bind, answer } => self.redirect_answered(now, io, bind, answer, out),
-            Event::PathSuspect { reason } => self.leave_direct(reason, out),
+            Event::PathSuspect { reason } => self.leave_direct(now, reason, out),
             Event::FenceAsked { fence_gen } => {
                 if fence_gen > self.router.fence_gen {
-                    self.leave_direct(Reason::Fenced, out);
+                    self.leave_direct(now, Reason::Fenced, out);
                 }
             }
             Event::NothingInFlight => self.nothing_in_flight(out),
@@ -174,7 +174,7 @@ impl Client {
                     *retry = Some(now + route::RETRY);
                 }
             }
-            Event::Probed { fence_gen } => self.probed(now, fence_gen),
+            Event::Probed { fence_gen } => self.probed(now, fence_gen, out),
             Event::Forced { redirect } => self.forced(now, redirect, out),
             Event::Reborn { client, fence_gen, poisoned } => self.reborn(now, client, fence_gen, &poisoned, out),
         }
@@ -251,6 +251,9 @@ impl Client {
         if to != self.router.published {
             out.push(Effect::Route { from: self.router.published, to });
             self.router.published = to;
+            if !self.rules.has(Rule::PathIsNotRoute) {
+                out.push(Effect::OwnPath { ok: !matches!(to.reason, Reason::IoTimedOut | Reason::IoFailed) });
+            }
         }
     }
 
@@ -334,7 +337,7 @@ impl Client {
                 for id in refused {
                     self.refused(id, out);
                 }
-                self.generation_told(fence_gen, out);
+                self.generation_told(now, fence_gen, out);
                 self.redirects.history(verifier, out);
                 if self.rules.has(Rule::ResendAfterBind) {
                     self.resend(bind, out);
@@ -517,7 +520,11 @@ impl Client {
         self.first_bind = true;
         let published = self.router.published;
         let forced = self.router.forced;
-        self.router = Router { published, ..Router::new(now, fence_gen, self.config.probe_every) };
+        if self.router.path_bad() {
+            out.push(Effect::OwnPath { ok: true });
+        }
+        self.router = Router::new(now, fence_gen, self.config.probe_every);
+        self.router.published = published;
         self.gate_open = true;
         out.push(Effect::OpenDirect);
         for (handle, o) in std::mem::take(&mut self.opens) {

@@ -187,6 +187,8 @@ pub struct Office {
     heard_of: Option<CoordinatorHint>,
     /// The holder's LIVE lock is not tried before this.
     probe_after: Now,
+    /// When it was last given an event.
+    ran: Now,
     /// Nexuses of this node and their registrations under way or done (SCSI kind).
     nexuses: BTreeMap<u16, Option<Tag>>,
 }
@@ -214,6 +216,7 @@ impl Office {
             favoured: None,
             heard_of: None,
             probe_after: Now(0),
+            ran: Now(0),
             nexuses: BTreeMap::new(),
         }
     }
@@ -299,6 +302,7 @@ impl Office {
             self.refuse(event, out);
             return;
         }
+        self.wakes(now);
         self.apply(now, event, out);
         self.advance_own(now, out);
         self.judge_path(now, out);
@@ -310,6 +314,23 @@ impl Office {
         self.advance_role(now, out);
         self.advance_reads(now, out);
         self.check();
+    }
+
+    /// A node that did not run (stopped, or its machine paused) is ticked late. It could not have taken an answer in that
+    /// time, so no request of its own is overdue for it: the answers may all be there.
+    fn wakes(&mut self, now: Now) {
+        let late = self.next_deadline().map(|at| now.since(at)).unwrap_or_default();
+        let gap = now.since(std::mem::replace(&mut self.ran, now));
+        if late < self.config.timing.renew {
+            return;
+        }
+        self.look.postpone(gap);
+        if let Some(caw) = self.own_caw_mut() {
+            caw.postpone(gap);
+        }
+        if let Some(caw) = self.lease_caw_mut() {
+            caw.postpone(gap);
+        }
     }
 
     fn apply(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {

@@ -44,6 +44,10 @@ pub enum Rule {
     ProofOfOneReign,
     /// A victim says "fenced" only once every request of its own has ended.
     AnswerNeedsNothingInFlight,
+    /// A node's raise of its own generation counts only when the renewal that carries it has landed.
+    OwnRaiseHasLanded,
+    /// What an office hears of its node's path is what became of requests, not the route that is published.
+    PathIsNotRoute,
 }
 
 /// The rules in force.

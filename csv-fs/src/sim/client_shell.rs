@@ -14,6 +14,7 @@ use crate::core::client::{
     Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, Reason, RedirectResult, Route, Ticket,
 };
 use crate::core::coord::CallbackId;
+use crate::core::office;
 use crate::proto::{
     Answer, BindAnswer, BindRequest, Call, CallbackAsk, CoordinatorHint, LayoutGrant, Reassert, Redirect,
     RedirectAnswer, RedirectOp, Reply, Request,
@@ -83,7 +84,6 @@ pub(super) struct ClientShell {
     others: BTreeMap<u64, Sender<Direct>>,
     callbacks: Vec<(NodeId, CallbackId, u64)>,
     pub(super) last: u64,
-    pub(super) path_bad: bool,
 }
 
 impl World {
@@ -121,7 +121,6 @@ impl World {
             others: BTreeMap::new(),
             callbacks: Vec::new(),
             last: 0,
-            path_bad: false,
         };
         if let Some(proc) = self.proc(n) {
             proc.client = Some(shell);
@@ -221,18 +220,15 @@ impl World {
             Effect::Route { from, to } => {
                 self.coverage.count("route", &format!("{}->{}", from.route, to.route));
                 self.trace(|| format!("{n}: route {} -> {} ({})", from.route, to.route, to.reason));
-                let bad = matches!(to.reason, Reason::IoTimedOut | Reason::IoFailed);
                 let Some(shell) = self.shell(n) else { return };
-                shell.path_bad = to.route != Route::Direct && (bad || shell.path_bad);
-                let bad = shell.path_bad;
                 // Nothing of its own can land any more: what is still out is executed by redirection.
                 let left = match to.route {
                     Route::BlockRedirected => std::mem::take(&mut shell.others),
                     _ => BTreeMap::new(),
                 };
                 left.into_values().for_each(|s| s.send(Direct::Again));
-                self.client_path(n, !bad);
             }
+            Effect::OwnPath { ok } => self.at_node(n, 0, move |w| w.office(n, office::Event::OwnPath { ok })),
             Effect::WritesLost { layout } => {
                 if let Some(shell) = self.shell(n)
                     && let Some(ino) = shell.layouts.get(&layout).map(|h| h.ino)

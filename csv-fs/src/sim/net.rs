@@ -286,8 +286,10 @@ impl World {
         }
     }
 
+    /// A loss is told of a peer that is lost: not of one whose next process was heard in the meantime, which nothing
+    /// would ever take back.
     fn peer_silent(&mut self, at: NodeId, of: NodeId) {
-        if self.is_up(at) {
+        if self.is_up(at) && !self.net.heard.contains(&pair(at, of)) {
             self.at_node(at, 0, move |w| w.office(at, office::Event::PeerLost { node: of, how: PeerLoss::Silent }));
         }
     }

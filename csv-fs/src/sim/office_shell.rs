@@ -1,13 +1,9 @@
 //! The thin shell around an office core: reads, compare-and-writes and locks of the simulated disk, questions over the
 //! simulated network. It decides nothing.
-//!
-//! One duty of a real shell that no core has: a client whose route is not direct says nothing about its path while it
-//! has no coordinator to talk to, so the shell then reads the own slot itself and tells the office what came of it.
 
 use block::shared::{Epoch, NodeId};
 
 use super::disk::{Req, Res};
-use super::exec::oneshot;
 use super::oracle::Invariant;
 use super::world::{Core, MS, World, micros};
 use crate::core::client as client_core;
@@ -37,7 +33,6 @@ pub(super) struct OfficeShell {
     last_ticket: u64,
     /// A new life of the client is to begin under this office.
     pub(super) reborn: Option<Vec<crate::types::HandleId>>,
-    client_ok: bool,
     /// Tells this office from the one before it in the same process.
     generation: u64,
 }
@@ -67,7 +62,6 @@ impl OfficeShell {
             fences: Default::default(),
             last_ticket: 0,
             reborn: None,
-            client_ok: true,
             generation: nonce,
         }
     }
@@ -350,42 +344,6 @@ impl World {
         };
         self.coverage.variant("fence asked", &purpose);
         self.at_node(n, 10, move |w| w.office(n, Event::RequestFence { ticket, client, purpose: to_office, answered }));
-    }
-
-    /// What the client's route says of the path.
-    pub(super) fn client_path(&mut self, n: NodeId, ok: bool) {
-        let Some(proc) = self.proc(n) else { return };
-        if std::mem::replace(&mut proc.office.client_ok, ok) != ok {
-            self.at_node(n, 0, move |w| w.office(n, Event::OwnPath { ok }));
-        }
-        if !ok {
-            self.at_node(n, 250 * MS, move |w| w.look_at_path(n));
-        }
-    }
-
-    /// While the path counts as bad and the client has nobody to tell, the own slot is read from time to time.
-    fn look_at_path(&mut self, n: NodeId) {
-        let Some(proc) = self.proc(n) else { return };
-        let bound =
-            proc.client.as_ref().is_some_and(|c| matches!(c.core.binding(), client_core::Binding::Bound { .. }));
-        if proc.office.client_ok {
-            return;
-        }
-        if bound {
-            return self.at_node(n, 250 * MS, move |w| w.look_at_path(n));
-        }
-        let (sender, receiver) = oneshot();
-        self.submit(n, Req::OwnSlot { via: None }, move |_, res| sender.send(matches!(res, Res::OwnSlot(_))));
-        let me = self.me.clone();
-        self.spawn_at(n, async move {
-            let ok = receiver.await == Some(true);
-            let Some(world) = me.upgrade() else { return };
-            let mut w = world.borrow_mut();
-            match ok {
-                true => w.client_path(n, true),
-                false => w.at_node(n, 250 * MS, move |w| w.look_at_path(n)),
-            }
-        });
     }
 
     /// A new office in the same process: the client's next incarnation registers.

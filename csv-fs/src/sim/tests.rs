@@ -2,7 +2,9 @@
 //!
 //! - `SHOREFAST_SIM_SEEDS=3000`: seeds 1 to 3000, on all cores (`make test-long`); without it a short run on one core for
 //!   [`SHORT_TIME`], and it says so.
+//! - `SHOREFAST_SIM_FIRST=3001`: so many seeds from that one on, instead of from 1 on.
 //! - `SHOREFAST_SIM_SHARD=2/6`: of those only the second sixth.
+//! - `SHOREFAST_SIM_THREADS=1`: on so many cores.
 //! - `SHOREFAST_SIM_SEED=17`: only that seed, with its trace.
 //! - `SHOREFAST_SIM_RULE=StoredAnswers`: the scenario of that rule without it, with its trace.
 
@@ -109,9 +111,12 @@ fn seeds_under_faults_violate_nothing_and_heal() {
     let mut total = match number("SHOREFAST_SIM_SEEDS") {
         Some(seeds) => {
             let (i, of) = shard();
-            let (first, last) = ((i - 1) * seeds / of + 1, i * seeds / of);
+            let before = number("SHOREFAST_SIM_FIRST").map_or(0, |first| first.saturating_sub(1));
+            let (first, last) = (before + (i - 1) * seeds / of + 1, before + i * seeds / of);
             println!("seeds {first} to {last}");
-            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            let threads = number("SHOREFAST_SIM_THREADS").and_then(|n| usize::try_from(n).ok());
+            let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+            let threads = threads.unwrap_or_else(cores).max(1);
             run_seeds(threads, first, |seed| seed <= last)
         }
         None => {

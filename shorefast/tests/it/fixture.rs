@@ -270,6 +270,13 @@ impl Cluster {
         code
     }
 
+    /// Sends a running node's daemon a signal by its name.
+    pub(crate) fn signal(&self, n: usize, signal: &str) {
+        let pid = self.daemons[n - 1].as_ref().expect("it runs").id().to_string();
+        let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("kill runs");
+        assert!(sent.success(), "{signal} was not sent to node {n}");
+    }
+
     /// SIGKILL, and waits.
     pub(crate) fn kill(&mut self, n: usize) {
         if let Some(mut child) = self.daemons[n - 1].take() {

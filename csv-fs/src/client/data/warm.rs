@@ -3,7 +3,7 @@
 //! It is handed to the session as it is, without a task: the request goes out from the thread that read it, and the
 //! kernel is answered by the thread that read the coordinator's answer. Layout guard and sub-block gate are held until
 //! then, as on the hot path. What the session gives back unexecuted (the route is direct again, the layout is gone)
-//! starts over on the slow path.
+//! starts over on the slow path, and counts there too.
 //!
 //! Prevents: every redirected request wakes its worker twice, once to be sent and once to be answered; on a busy
 //! machine those wake-ups cost more than TLS.
@@ -52,7 +52,7 @@ pub(super) fn fits(len: usize) -> bool {
 impl DataPath {
     /// `len` fits.
     pub(super) fn warm_read(&self, read: WarmRead, len: usize) {
-        add(&self.counters().slow, 1);
+        add(&self.counters().warm, 1);
         let (me, began) = (Weak::clone(&self.me), Instant::now());
         let (layout, at) = (read.place.guard.id, read.place.disk);
         self.session.redirect_then(layout, RedirectOp::Read, at, len as u32, None, move |result| match me.upgrade() {
@@ -80,7 +80,7 @@ impl DataPath {
 
     /// `data` fits.
     pub(super) fn warm_write(&self, write: WarmWrite, data: AlignedBuf) {
-        add(&self.counters().slow, 1);
+        add(&self.counters().warm, 1);
         let (me, began) = (Weak::clone(&self.me), Instant::now());
         let (layout, at, len) = (write.place.guard.id, write.place.disk, data.len() as u32);
         let data = keepable(data);

@@ -95,6 +95,7 @@ impl Session {
             Effect::Forget { io } => drop(inner.io.remove(&io)),
             Effect::Abort => self.abort(),
             Effect::Probe => self.probe(),
+            Effect::OwnPath { ok } => self.emit(ClientEvent::OwnPath { ok }),
             Effect::Route { from, to } => {
                 self.route.send_replace(to);
                 self.emit(ClientEvent::Route { from, to });

@@ -131,6 +131,8 @@ pub enum Effect {
     ReissueReads,
     /// Read the own slot over the device; then [`Event::Probed`].
     Probe,
+    /// What the office of this node is to know of its path: it failed a request, or it is there again.
+    OwnPath { ok: bool },
     /// The published route changed.
     Route { from: RouteInfo, to: RouteInfo },
 

@@ -17,6 +17,11 @@
 //! - *Returning* sends nothing new, waits until each redirected request is answered and what was written is flushed
 //!   (rule `DrainBeforePathBack`), and only then asks to be direct again. Prevents: a redirected write queued at the
 //!   coordinator lands after a newer direct one.
+//! - **What the office is told of the path** is not the route: the route stays redirected long after the path is good
+//!   again, if there is nobody to take it back from. A request that failed makes the path bad, the next good read of the
+//!   own slot makes it good, wherever the machine stands and whether or not a coordinator is bound. Prevents: the only
+//!   node with permission takes office, its own client binds to it and publishes *redirected* with the reason of long
+//!   ago, the office takes that for a lost path and is given up, again and again.
 //! - A path is good if the own slot was read twice in a row and carries the generation granted (rule
 //!   `RegisterThenReadSlot`). Prevents: a victim of a fence takes itself back. If the slot carries a higher one, nobody
 //!   granted that, and whoever raised it may have given up: PATH_BACK names it, and is answered with a new path fence.
@@ -114,10 +119,19 @@ pub(super) enum Stage {
     Aborting { retry: Option<Now> },
     /// PATH_LOST is in a slot, or asked again at `retry`.
     Asking { retry: Option<Now> },
-    /// Redirected I/O flows. `good` probes in a row; the next at `probe`, `None` while one is out.
-    Redirected { good: u8, probe: Option<Now> },
+    /// Redirected I/O flows. `good` probes in a row.
+    Redirected { good: u8 },
     /// Redirected I/O drains. `asked`: PATH_BACK is in a slot.
     Returning { asked: bool },
+}
+
+/// The next read of the own slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Probe {
+    /// Due then, if one is wanted.
+    Due(Now),
+    /// Under way.
+    Out,
 }
 
 /// The machine.
@@ -125,7 +139,10 @@ pub(super) enum Stage {
 pub(super) struct Router {
     pub(super) stage: Stage,
     /// Why it left `Open`.
-    pub(super) why: Reason,
+    why: Reason,
+    /// A request of the direct route failed, and the own slot was not read since.
+    path_bad: bool,
+    probe: Probe,
     /// The administrator wants it redirected.
     pub(super) forced: bool,
     /// The coordinator has not refused a read sent before the path fence.
@@ -144,6 +161,8 @@ impl Router {
         Router {
             stage: Stage::Open,
             why: Reason::Healthy,
+            path_bad: false,
+            probe: Probe::Due(now),
             forced: false,
             early_reads: true,
             fence_gen,
@@ -168,27 +187,80 @@ impl Router {
         self.takes_redirected(read) && !matches!(self.stage, Stage::Returning { .. })
     }
 
-    /// A probe came back. `true`: the path is good.
-    pub(super) fn probed(&mut self, now: Now, ok: bool) -> bool {
-        let Stage::Redirected { good, .. } = self.stage else { return false };
+    /// Off the direct route, for this reason. `true`: the office is to be told that the path is bad.
+    pub(super) fn leaves(&mut self, now: Now, why: Reason) -> bool {
+        self.why = why;
+        let fails = matches!(why, Reason::IoTimedOut | Reason::IoFailed);
+        if fails {
+            self.probe_later(now);
+        }
+        fails && !std::mem::replace(&mut self.path_bad, true)
+    }
+
+    /// Direct again.
+    pub(super) fn opens(&mut self) {
+        self.stage = Stage::Open;
+        self.why = Reason::Healthy;
+    }
+
+    /// The own slot was read, or could not be. `true`: the office is to be told that the path is good again.
+    pub(super) fn slot_read(&mut self, now: Now, ok: bool) -> bool {
+        self.probe = Probe::Due(now + self.probe_every);
+        ok && std::mem::take(&mut self.path_bad)
+    }
+
+    /// A probe came back that shows a slot of the right generation, or does not. `true`: the way back is open.
+    pub(super) fn probed(&mut self, ok: bool) -> bool {
+        let Stage::Redirected { good } = self.stage else { return false };
         let good = if ok { good + 1 } else { 0 };
-        self.stage = Stage::Redirected { good, probe: Some(now + self.probe_every) };
+        self.stage = Stage::Redirected { good };
         good >= PROBES && !self.forced
     }
 
     /// Redirected I/O may flow.
     pub(super) fn redirect(&mut self, now: Now) {
-        self.stage = Stage::Redirected { good: 0, probe: Some(now + self.probe_every) };
+        self.stage = Stage::Redirected { good: 0 };
+        self.probe_later(now);
+    }
+
+    /// A probe that is due now. At most one is under way.
+    pub(super) fn probe_due(&mut self, now: Now) -> bool {
+        let due = self.probe_at().is_some_and(|at| now >= at);
+        if due {
+            self.probe = Probe::Out;
+        }
+        due
+    }
+
+    fn probe_later(&mut self, now: Now) {
+        if self.probe != Probe::Out {
+            self.probe = Probe::Due(now + self.probe_every);
+        }
+    }
+
+    /// When the next probe is due, if one is wanted: the path is bad, or good and to be taken back.
+    fn probe_at(&self) -> Option<Now> {
+        let back = matches!(self.stage, Stage::Redirected { .. }) && !self.forced;
+        match self.probe {
+            Probe::Due(at) if self.path_bad || back => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Whether the office was told that the path is bad.
+    pub(super) fn path_bad(&self) -> bool {
+        self.path_bad
     }
 
     /// What users see, given whether a coordinator is bound.
     pub(super) fn now_published(&self, now: Now, bound: bool) -> RouteInfo {
+        let why = if self.forced { Reason::Administrator } else { self.why };
         let (route, reason) = match self.stage {
             Stage::Open => (Route::Direct, Reason::Healthy),
-            Stage::Aborting { .. } => (Route::Draining, self.why),
+            Stage::Aborting { .. } => (Route::Draining, why),
             _ if !bound => (Route::Paused, Reason::NoCoordinator),
-            Stage::Asking { .. } => (Route::Draining, self.why),
-            Stage::Redirected { .. } | Stage::Returning { .. } => (Route::BlockRedirected, self.why),
+            Stage::Asking { .. } => (Route::Draining, why),
+            Stage::Redirected { .. } | Stage::Returning { .. } => (Route::BlockRedirected, why),
         };
         if (route, reason) == (self.published.route, self.published.reason) {
             return self.published;
@@ -197,10 +269,10 @@ impl Router {
     }
 
     pub(super) fn deadline(&self) -> Option<Now> {
-        match self.stage {
+        let retry = match self.stage {
             Stage::Aborting { retry } | Stage::Asking { retry } => retry,
-            Stage::Redirected { probe, .. } if !self.forced => probe,
             _ => None,
-        }
+        };
+        retry.into_iter().chain(self.probe_at()).min()
     }
 }

@@ -13,11 +13,11 @@ use super::{Client, Own};
 
 impl Client {
     /// Off the direct route. The gate closes first: nothing is submitted after the proof was asked for.
-    pub(super) fn leave_direct(&mut self, why: Reason, out: &mut Vec<Effect>) {
+    pub(super) fn leave_direct(&mut self, now: Now, why: Reason, out: &mut Vec<Effect>) {
         if self.router.stage != Stage::Open || matches!(self.binder.state, Binding::Evicted { .. }) {
             return;
         }
-        self.router.why = why;
+        let bad = self.router.leaves(now, why);
         self.router.early_reads = true;
         self.gate_open = false;
         out.push(Effect::CloseDirect);
@@ -28,6 +28,9 @@ impl Client {
         } else {
             out.push(Effect::ReissueReads);
             self.ask_fence(out);
+        }
+        if bad && self.rules.has(Rule::PathIsNotRoute) {
+            out.push(Effect::OwnPath { ok: false });
         }
     }
 
@@ -76,32 +79,34 @@ impl Client {
             Ok(_) => {}
             Err(_) => return self.router.redirect(now),
         }
-        self.router.stage = Stage::Open;
-        self.router.why = Reason::Healthy;
+        self.router.opens();
         self.gate_open = true;
         out.push(Effect::OpenDirect);
         self.redirects.go_direct(out);
         if self.router.forced {
-            self.leave_direct(Reason::Administrator, out);
+            self.leave_direct(now, Reason::Administrator, out);
         }
     }
 
     /// The generation that the coordinator has on record for this session.
-    pub(super) fn generation_told(&mut self, fence_gen: FenceGen, out: &mut Vec<Effect>) {
+    pub(super) fn generation_told(&mut self, now: Now, fence_gen: FenceGen, out: &mut Vec<Effect>) {
         if fence_gen <= self.router.fence_gen {
             return;
         }
         match self.router.stage {
-            Stage::Open => self.leave_direct(Reason::Fenced, out),
+            Stage::Open => self.leave_direct(now, Reason::Fenced, out),
             _ => self.router.fence_gen = fence_gen,
         }
     }
 
-    pub(super) fn probed(&mut self, now: Now, seen: Option<FenceGen>) {
+    pub(super) fn probed(&mut self, now: Now, seen: Option<FenceGen>, out: &mut Vec<Effect>) {
+        if self.router.slot_read(now, seen.is_some()) && self.rules.has(Rule::PathIsNotRoute) {
+            out.push(Effect::OwnPath { ok: true });
+        }
         let own = self.router.fence_gen;
         // A generation above the own is no good path, but a reason to ask: the coordinator fences anew.
         let ok = seen.is_some_and(|g| g >= own || !self.rules.has(Rule::RegisterThenReadSlot));
-        if self.router.probed(now, ok) {
+        if self.router.probed(ok) {
             self.router.seen = seen.unwrap_or(own);
             self.router.stage = Stage::Returning { asked: false };
         }
@@ -110,13 +115,10 @@ impl Client {
     pub(super) fn forced(&mut self, now: Now, redirect: bool, out: &mut Vec<Effect>) {
         self.router.forced = redirect;
         match (redirect, self.router.stage) {
-            (true, Stage::Open) => self.leave_direct(Reason::Administrator, out),
+            (true, Stage::Open) => self.leave_direct(now, Reason::Administrator, out),
             (true, Stage::Returning { asked: false }) => self.router.redirect(now),
             (false, Stage::Redirected { .. }) => self.router.redirect(now),
             _ => {}
-        }
-        if redirect {
-            self.router.why = Reason::Administrator;
         }
     }
 
@@ -149,11 +151,10 @@ impl Client {
                 out.push(Effect::Abort);
             }
             Stage::Asking { retry } if due(retry) => self.ask_fence(out),
-            Stage::Redirected { good, probe } if due(probe) && !self.router.forced => {
-                self.router.stage = Stage::Redirected { good, probe: None };
-                out.push(Effect::Probe);
-            }
             _ => {}
+        }
+        if self.router.probe_due(now) {
+            out.push(Effect::Probe);
         }
     }
 }

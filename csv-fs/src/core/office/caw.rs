@@ -12,6 +12,8 @@
 //! for the first request may land a moment later; the same bytes sent again can do no harm, whichever lands.
 //! Interleaving prevented: see docs/semantics/fencing.md, `LostCawIsUnsettled`.
 
+use std::time::Duration;
+
 use super::event::{CawResult, ReadSeq, Tag};
 use super::view::{LeaseView, SlotView};
 use crate::core::rules::{Rule, Rules};
@@ -85,6 +87,11 @@ impl<V: Cell> Caw<V> {
     /// Since when an attempt has been out.
     pub(super) fn outstanding_since(&self) -> Option<Now> {
         self.attempts.iter().map(|(_, at)| *at).min()
+    }
+
+    /// For so long nobody here could have taken an answer: that time is not held against attempts that are out.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        self.attempts.iter_mut().for_each(|(_, at)| *at = *at + by);
     }
 
     /// Whether only a read can settle it, and it should start at once. After the first attempt the ordinary rounds of

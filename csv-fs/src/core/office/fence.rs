@@ -234,6 +234,9 @@ impl Office {
         for ticket in run.tickets.drain(..) {
             out.push(Effect::FenceDone { ticket, result: Err(FenceFailed::NotInOffice) });
         }
+        if matches!(run.phase, Phase::Own { .. }) {
+            self.raise_own(false);
+        }
         if run.for_office.is_none() {
             self.release(run.victim.node, run.lock, out);
         }
@@ -420,7 +423,7 @@ impl Office {
         match &mut run.phase {
             Phase::Own { asked } if !*asked => {
                 *asked = true;
-                self.raise_own();
+                self.raise_own(true);
             }
             Phase::Own { .. } if raised.0 > 0 && answered >= raised && !life.raising() => {
                 let fence_gen = life.slot.fence_gen;

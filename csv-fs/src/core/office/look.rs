@@ -15,7 +15,7 @@ use crate::core::time::Now;
 #[derive(Debug, Default)]
 pub(super) struct Look {
     next: u64,
-    outstanding: Option<(ReadSeq, Now)>,
+    outstanding: Option<Round>,
     due: Now,
     wanted: bool,
     /// The last complete round.
@@ -26,6 +26,15 @@ pub(super) struct Look {
     pub(super) failing: bool,
     lease: Option<Unchanged>,
     slots: BTreeMap<NodeId, SlotWatch>,
+}
+
+/// A round that is out.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    seq: ReadSeq,
+    started: Now,
+    /// From when on it counts as out: later than its start if this node did not run meanwhile.
+    since: Now,
 }
 
 /// Watches a slot for signs of its owner's life.
@@ -61,7 +70,12 @@ impl Look {
 
     /// Since when a round is outstanding.
     pub(super) fn outstanding_since(&self) -> Option<Now> {
-        self.outstanding.map(|(_, since)| since)
+        self.outstanding.map(|round| round.since)
+    }
+
+    /// For so long nobody here could have taken an answer.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        self.outstanding.iter_mut().for_each(|round| round.since = round.since + by);
     }
 
     /// The lease, as watched.
@@ -150,7 +164,7 @@ impl Office {
         }
         let seq = ReadSeq(look.next);
         look.next += 1;
-        look.outstanding = Some((seq, now));
+        look.outstanding = Some(Round { seq, started: now, since: now });
         look.wanted = false;
         look.due = now + self.config.timing.poll();
         out.push(Effect::Read { seq });
@@ -158,7 +172,7 @@ impl Office {
 
     /// Takes a round's result. Nothing older than what is known already is believed of any block.
     pub(super) fn on_read(&mut self, now: Now, seq: ReadSeq, sight: Option<Sight>, out: &mut Vec<Effect>) {
-        let Some((_, started)) = self.look.outstanding.take_if(|(s, _)| *s == seq) else { return };
+        let Some(Round { started, .. }) = self.look.outstanding.take_if(|r| r.seq == seq) else { return };
         let Some(sight) = sight else {
             self.look.failed();
             return;

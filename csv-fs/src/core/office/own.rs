@@ -9,12 +9,15 @@
 //!   else happens, and trips the latch of an office held here. "Nothing in flight" is said only after both have ended.
 //! - The owner never lowers `fence_gen`: it carries on what it found. A fencer's raise makes the owner's next renewal
 //!   miscompare, so the owner cannot miss it.
+//! - A raise of the own counts only when the very renewal that carries it has landed: not one that was out already when
+//!   it was asked for, and not one that met another fencer's raise, to the same generation or not.
 
 use block::shared::{FenceGen, Incarnation};
 
 use super::caw::{Caw, Settled};
 use super::effect::{Effect, FenceStep, LostWhy, Report, Via};
 use super::event::{AskId, ReadSeq, Tag};
+use super::role::Role;
 use super::view::{Key, NodeSet, Sight, SlotView};
 use super::{CawResult, DiskKind, Office};
 use crate::core::rules::Rule;
@@ -57,8 +60,9 @@ pub(super) struct Life {
     stopping: FenceGen,
     /// The highest generation for which nothing is in flight.
     pub(super) answered: FenceGen,
-    /// The generation that this node is to raise in its own slot, for its own coordinator.
+    /// Whether this node is to raise its own generation, for its own coordinator; until a renewal that does has landed.
     raise: bool,
+    /// The generation that the last such renewal has put into the slot.
     pub(super) self_raised: FenceGen,
     asks: Vec<(AskId, FenceGen)>,
 }
@@ -117,6 +121,14 @@ impl Office {
         }
     }
 
+    pub(super) fn own_caw_mut(&mut self) -> Option<&mut Caw<SlotView>> {
+        match &mut self.own {
+            Own::Registering(caw) => Some(caw),
+            Own::Registered(life) => life.caw.as_mut(),
+            _ => None,
+        }
+    }
+
     /// Does what is due for the own slot.
     pub(super) fn advance_own(&mut self, now: Now, out: &mut Vec<Effect>) {
         match &self.own {
@@ -141,11 +153,14 @@ impl Office {
 
     fn renew(&mut self, now: Now, out: &mut Vec<Effect>) {
         let (nonce, tag, heard) = (self.ids.nonce(), self.ids.tag(), self.heard);
+        let (reigning, rules) = (matches!(self.role, Role::Reigning(_)), self.rules);
         let Some(life) = self.life_mut() else { return };
         let mut new = SlotView { heard, answer: life.answer(), ..life.slot.next(nonce) };
-        if life.raise {
+        if life.raise && reigning {
             new.fence_gen = FenceGen(new.fence_gen.0 + 1);
-            life.self_raised = new.fence_gen;
+            if !rules.has(Rule::OwnRaiseHasLanded) {
+                life.self_raised = new.fence_gen;
+            }
         }
         let expect = life.slot;
         life.caw = Some(Caw::new(expect, new, tag, now));
@@ -222,7 +237,7 @@ impl Office {
     }
 
     fn own_done(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let renew = self.config.timing.renew;
+        let (renew, landed) = (self.config.timing.renew, self.rules.has(Rule::OwnRaiseHasLanded));
         match &mut self.own {
             Own::Registering(caw) => {
                 let (slot, due) = (caw.new, caw.started + renew);
@@ -244,7 +259,11 @@ impl Office {
             }
             Own::Registered(life) => {
                 let Some(caw) = life.caw.take() else { return };
-                life.raise &= caw.new.fence_gen != life.self_raised;
+                if landed && caw.new.fence_gen > caw.expect.fence_gen {
+                    life.self_raised = caw.new.fence_gen;
+                    life.raise = false;
+                }
+                life.raise &= landed || caw.new.fence_gen != life.self_raised;
                 life.slot = caw.new;
                 life.due = caw.started + renew;
                 self.look.learn_slot(self.config.node, caw.new);
@@ -353,10 +372,10 @@ impl Office {
         }
     }
 
-    /// Asks for a higher generation in the own slot, on behalf of this node's own coordinator.
-    pub(super) fn raise_own(&mut self) {
+    /// Asks for a higher generation in the own slot, on behalf of this node's own coordinator, or no longer does.
+    pub(super) fn raise_own(&mut self, raise: bool) {
         if let Some(life) = self.life_mut() {
-            life.raise = true;
+            life.raise = raise;
         }
     }
 

@@ -142,7 +142,7 @@ impl Office {
         }
     }
 
-    fn lease_caw_mut(&mut self) -> Option<&mut Caw<LeaseView>> {
+    pub(super) fn lease_caw_mut(&mut self) -> Option<&mut Caw<LeaseView>> {
         match &mut self.role {
             Role::Taking(t) => Some(&mut t.caw),
             Role::Reigning(r) => r.renewing.as_mut(),

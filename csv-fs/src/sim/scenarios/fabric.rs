@@ -5,6 +5,7 @@ use super::script::{Script, is_bound, node, route};
 use crate::core::client::{Event, Route};
 use crate::core::rules::Rule;
 use crate::sim::app::{Op, file};
+use crate::sim::disk::Path;
 use crate::sim::world::MS;
 
 /// The coordinator resigns in favour of another while a page write of its own sticks in the fabric.
@@ -138,5 +139,26 @@ pub(super) const WAY_BACK: Scenario = Scenario {
         s.ends(&late, 20_000, "the redirected write ends");
         s.until(20_000, "node 2 is direct again", |w| is_bound(w, node(2)) && route(w, node(2)) == Some(Route::Direct));
         s.heals(&[block, Op::Read(file(0), 1)]);
+    },
+};
+
+/// A coordinator's path hangs and comes back, and nobody else may take office.
+pub(super) const ONLY_ONE: Scenario = Scenario {
+    name: "the lost path of the only node that may take office",
+    rule: Some(Rule::PathIsNotRoute),
+    nodes: 1,
+    scsi: false,
+    nexuses: 1,
+    script: |s| {
+        s.begin(1);
+        let block = Op::Write(file(0), 1);
+        s.does(1, block);
+        s.fault("coordinator path hangs", |w| w.set_path(node(1), Path::Hangs));
+        let hung = s.op(1, block);
+        s.until(5000, "its office is given up", |w| !w.in_office(node(1)));
+        s.run(1000);
+        s.world(|w| w.set_path(node(1), Path::Good));
+        s.ends(&hung, 30_000, "the write goes on");
+        s.heals(&[Op::Read(file(0), 1)]);
     },
 };

@@ -4,10 +4,11 @@ use block::shared::NodeId;
 
 use super::Scenario;
 use super::script::{is_bound, node, route};
-use crate::core::client::Route;
+use crate::core::client::{Event, Route};
 use crate::core::coord::{self, DurableState};
 use crate::core::rules::Rule;
 use crate::sim::app::{Op, file};
+use crate::sim::disk::Path;
 use crate::sim::world::{MS, World};
 
 const SCRIPT: Scenario = Scenario { name: "", rule: None, nodes: 3, scsi: false, nexuses: 1, script: |_| {} };
@@ -68,7 +69,7 @@ pub(super) const REASSERTED_AFTER_EVICTION: Scenario = Scenario {
         let back: Vec<_> = s.world(|w| {
             let layouts = w.shell(node(3)).map(|shell| shell.layouts.keys().copied().collect()).unwrap_or_default();
             let back: Vec<crate::types::LayoutId> = layouts;
-            back.iter().for_each(|l| w.client(node(3), crate::core::client::Event::GiveBack { layout: *l }));
+            back.iter().for_each(|l| w.client(node(3), Event::GiveBack { layout: *l }));
             back
         });
         s.until(5000, "they are back", move |w| {
@@ -227,6 +228,42 @@ pub(super) const ANSWERED_TOO_SOON: Scenario = Scenario {
         });
         s.run(8000);
         drop(stuck);
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+    ..SCRIPT
+};
+
+/// A coordinator's own client, fenced once and granted that generation, is evicted with a write in the fabric, and just
+/// then a renewal of its slot is out.
+pub(super) const OWN_RAISE: Scenario = Scenario {
+    name: "the renewal that is taken for the raise of the coordinator's own client",
+    rule: Some(Rule::OwnRaiseHasLanded),
+    script: |s| {
+        s.begin(1);
+        s.fault("administrator", |w| w.client(node(1), Event::Forced { redirect: true }));
+        s.until(5000, "node 1 is redirected", |w| route(w, node(1)) == Some(Route::BlockRedirected));
+        s.world(|w| w.client(node(1), Event::Forced { redirect: false }));
+        s.until(5000, "node 1 is direct again", |w| route(w, node(1)) == Some(Route::Direct));
+        s.does(1, Op::WriteHalf(file(0), 1, 0));
+        let one = s.who(1);
+        // Renewals begin every 250 ms.
+        let pause = s.world(|w| w.rng.below(250));
+        s.run(pause);
+        s.fault("writes stick", |w| {
+            w.disk.stick_for = Some(4000 * MS);
+            w.disk.stick_data.insert(node(1), 1);
+        });
+        let stuck = s.op(1, Op::Write(file(0), 1));
+        s.until(2000, "the write is on its way", |w| w.disk.writes_flying(node(1)));
+        s.fault("path slow", |w| w.set_path(node(1), Path::Slow(60 * MS)));
+        s.world(|w| {
+            if let Some(client) = one {
+                w.coord(node(1), coord::Event::ClientDead { client });
+            }
+        });
+        let other = s.op(3, Op::WriteHalf(file(0), 1, 1));
+        s.run(8000);
+        drop((stuck, other));
         s.heals(&[Op::Read(file(0), 1)]);
     },
     ..SCRIPT

@@ -120,6 +120,29 @@ async fn d24_the_administrator_redirects_and_gives_back() {
     assert_eq!(node.read(&file, 0, 4096).await, [2; 4096]);
 }
 
+/// They were counted as slow, as if each had taken a task: nobody could see from the counters whether redirected I/O was
+/// sent at once, which is what makes it bearable.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redirected_io_in_place_is_counted_as_warm_and_not_as_slow() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node(1);
+    let file = file_of(&node).await;
+    node.session.force_redirect(true);
+    node.routed(Route::BlockRedirected).await;
+    let before = node.path.counters().snapshot();
+    for i in 0..16 {
+        node.write(&file, 4096 * i, &[2; 4096]).await;
+        assert_eq!(node.read(&file, 4096 * i, 4096).await, [2; 4096]);
+    }
+    let after = node.path.counters().snapshot();
+    let ways = |c: crate::client::counters::CounterSnapshot| [c.hot, c.warm, c.slow];
+    let [hot, warm, slow] = [0, 1, 2].map(|i| ways(after)[i] - ways(before)[i]);
+    assert_eq!([hot, warm, slow], [0, 32, 0]);
+    // What cannot be sent at once is slow here too.
+    node.write(&file, 100, &[3; 10]).await;
+    assert_eq!(node.path.counters().snapshot().slow, after.slow + 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d25_another_node_gets_a_layout_back_from_one_whose_path_hangs() {
     let cluster = Cluster::new().await;

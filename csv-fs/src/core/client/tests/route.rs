@@ -37,7 +37,7 @@ fn a_proof_that_could_not_be_had_is_asked_for_again() {
     let mut rig = Rig::bound();
     rig.event(Event::PathSuspect { reason: Reason::IoFailed });
     assert_eq!(rig.event(Event::AbortFailed), vec![]);
-    assert_eq!(rig.after(499), vec![]);
+    assert_eq!(rig.after(499), vec![Effect::Probe], "of the path, and no abort yet");
     assert_eq!(rig.after(1), vec![Effect::Abort]);
 }
 
@@ -88,9 +88,9 @@ fn the_path_is_taken_back_only_after_redirected_io_was_answered_and_flushed() {
     rig.io(1, RedirectOp::Write);
     rig.io_done(1, 5);
     rig.io(2, RedirectOp::Write);
-    for _ in 0..2 {
+    for told in [vec![Effect::OwnPath { ok: true }], vec![]] {
         assert_eq!(rig.after(250), vec![Effect::Probe]);
-        assert_eq!(rig.event(Event::Probed { fence_gen: Some(FenceGen(4)) }), vec![]);
+        assert_eq!(rig.event(Event::Probed { fence_gen: Some(FenceGen(4)) }), told);
     }
     assert_eq!(rig.io(3, RedirectOp::Write), vec![], "new ones wait for the outcome");
     let out = rig.io_done(2, 5);
@@ -144,9 +144,10 @@ fn a_generation_that_nobody_granted_is_named_to_the_coordinator_and_replaced_by_
 fn one_failed_probe_starts_the_count_again() {
     let mut rig = Rig::bound();
     rig.redirected();
-    for seen in [Some(FenceGen(4)), None, Some(FenceGen(4))] {
+    for (seen, told) in [(Some(FenceGen(4)), 1), (None, 0), (Some(FenceGen(4)), 0)] {
         rig.after(250);
-        assert_eq!(rig.event(Event::Probed { fence_gen: seen }), vec![]);
+        let told = vec![Effect::OwnPath { ok: true }; told];
+        assert_eq!(rig.event(Event::Probed { fence_gen: seen }), told, "and nothing is asked of the coordinator");
     }
     rig.after(250);
     let out = rig.event(Event::Probed { fence_gen: Some(FenceGen(4)) });
@@ -172,6 +173,48 @@ fn the_administrator_redirects_and_gives_back() {
     assert_eq!(rig.after(1000), vec![], "no probe while it is wanted so");
     rig.event(Event::Forced { redirect: false });
     assert_eq!(rig.after(250), vec![Effect::Probe]);
+}
+
+/// What the office hears of the path.
+fn told(out: &[Effect]) -> Vec<bool> {
+    out.iter().filter_map(|e| if let Effect::OwnPath { ok } = e { Some(*ok) } else { None }).collect()
+}
+
+/// The only node with permission had left the direct route while there was no coordinator. It took office, its client was
+/// bound to it and published why it was redirected; that was taken for a path lost just then, and the office was given
+/// up. So it went on for as long as anybody watched.
+#[test]
+fn the_office_is_told_of_the_path_and_not_of_the_route() {
+    let mut rig = Rig::bound();
+    assert_eq!(told(&rig.event(Event::PathSuspect { reason: Reason::IoTimedOut })), [false]);
+    rig.event(Event::LinkLost { bind: Bind(1) });
+    assert!(
+        rig.after(250).contains(&Effect::Probe),
+        "nobody to ask, nothing proved: the path is looked at all the same"
+    );
+    assert_eq!(rig.event(Event::Probed { fence_gen: None }), vec![]);
+    assert!(rig.after(250).contains(&Effect::Probe));
+    assert_eq!(told(&rig.event(Event::Probed { fence_gen: Some(FenceGen(3)) })), [true]);
+    assert!(!rig.after(60_000).contains(&Effect::Probe), "good until a request fails again");
+    let mut out = rig.event(Event::NothingInFlight);
+    out.extend(rig.event(Event::Hint(hint(6, 3))));
+    let bind = rig.core.binder.last;
+    out.extend(rig.event(Event::BindAnswered { bind, answer: bound_answer(6, Vec::new()) }));
+    let call = sent_call(&out);
+    out.extend(rig.answer(&call, Answer::Ok(Reply::PathFenced { fence_gen: FenceGen(4) })));
+    assert!(routes(&out).contains(&(Route::BlockRedirected, Reason::IoTimedOut)), "{out:?}");
+    assert_eq!(told(&out), Vec::<bool>::new(), "redirected for what is long over");
+}
+
+/// The reason of a wish that was withdrawn went on being shown.
+#[test]
+fn an_administrators_wish_shows_while_it_lasts_and_not_the_path_behind_it() {
+    let mut rig = Rig::bound();
+    rig.redirected();
+    let out = rig.event(Event::Forced { redirect: true });
+    assert_eq!(routes(&out), vec![(Route::BlockRedirected, Reason::Administrator)]);
+    let out = rig.event(Event::Forced { redirect: false });
+    assert_eq!(routes(&out), vec![(Route::BlockRedirected, Reason::IoTimedOut)]);
 }
 
 /// Rule AbortBeforeRedirect taken out: the redirected write goes out while a direct one may still land.

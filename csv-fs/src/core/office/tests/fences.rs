@@ -24,6 +24,12 @@ fn fence(lab: &mut Lab, by: u8, event: Event) -> FenceProof {
     outcome(lab, by, since).expect("an outcome").expect("a proof")
 }
 
+/// A renewal of node 3's own slot hangs at the disk.
+fn a_renewal_is_out(lab: &mut Lab) {
+    lab.host(3).hang = true;
+    lab.run_for(300);
+}
+
 #[test]
 fn a_living_client_stops_first_and_then_answers() {
     let mut lab = Lab::three_with_3_in_office();
@@ -217,6 +223,62 @@ fn the_coordinators_own_client_is_fenced_without_losing_office() {
     let proof = fence(&mut lab, 3, request(3, 1, false));
     assert_eq!((proof.how(), proof.fence_gen()), (HowFenced::Answered, FenceGen(1)));
     assert_eq!(lab.coordinators(), [3]);
+}
+
+/// A coordinator that had been stopped in its grace evicted everybody who had not come back, its own client with them. A
+/// renewal of its own slot was out already when the fence of that client began; its landing was taken for that of the
+/// raise, which was then never sent. The eviction never ended, and the client was told to try again for ever.
+#[test]
+fn a_renewal_that_was_out_before_a_fence_of_the_own_client_is_not_its_raise() {
+    let mut lab = Lab::three_with_3_in_office();
+    a_renewal_is_out(&mut lab);
+    let since = lab.now;
+    lab.give(3, request(3, 1, false));
+    lab.unhang(3);
+    lab.run_until("the fence ends", |l| outcome(l, 3, since).is_some());
+    assert_eq!(outcome(&lab, 3, since).expect("ended").map(|p| p.fence_gen()), Ok(FenceGen(1)));
+    assert!(lab.acts(3, since).contains(&Effect::StopDirect { fence_gen: FenceGen(1) }));
+}
+
+/// The same with a client that was fenced and granted the new generation before: the renewal that was out carried just
+/// that generation, and the fence was called proved although nothing had stopped.
+#[test]
+fn a_second_fence_of_the_own_client_is_not_proved_by_the_first() {
+    let mut lab = Lab::three_with_3_in_office();
+    fence(&mut lab, 3, request(3, 1, false));
+    lab.give(3, Event::Granted { fence_gen: FenceGen(1) });
+    a_renewal_is_out(&mut lab);
+    let since = lab.now;
+    lab.give(3, request(3, 1, false));
+    lab.unhang(3);
+    lab.run_until("the fence ends", |l| outcome(l, 3, since).is_some());
+    assert_eq!(outcome(&lab, 3, since).expect("ended").map(|p| p.fence_gen()), Ok(FenceGen(2)));
+    assert!(
+        lab.acts(3, since).contains(&Effect::StopDirect { fence_gen: FenceGen(2) }),
+        "stopped before it was proved"
+    );
+}
+
+/// Node 3's raise of its own generation for its own client meets that of a fencer, to the same generation. Taken for its
+/// own, it left node 3 in office: it answered the fencer as soon as direct I/O had ended, with its metadata still going.
+#[test]
+fn a_fencers_raise_to_the_generation_that_was_to_be_the_own_ends_the_office() {
+    let mut lab = Lab::three_with_3_in_office();
+    lab.host(3).never_drains = true;
+    let since = lab.now;
+    lab.give(3, request(3, 1, false));
+    lab.host(3).hang = true;
+    lab.run_for(300);
+    let other = SlotView { fence_gen: FenceGen(1), ..lab.slots[&node(3)].next(4711) };
+    lab.slots.insert(node(3), other);
+    lab.unhang(3);
+    lab.run_for(20);
+    let lost = Effect::LostOffice { epoch: lab.lease.epoch, why: LostWhy::Fenced };
+    assert!(lab.acts(3, since).contains(&lost), "{:#?}", lab.acts(3, since));
+    assert_eq!(outcome(&lab, 3, since), Some(Err(FenceFailed::NotInOffice)));
+    lab.run_for(1000);
+    assert_eq!(lab.slots[&node(3)].answer, FenceGen(0), "not said before its metadata has ended");
+    assert_eq!(lab.fence_gen(3), FenceGen(1), "nobody wants it raised any more");
 }
 
 #[test]

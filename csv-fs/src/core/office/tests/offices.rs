@@ -215,6 +215,31 @@ fn a_coordinator_whose_requests_hang_finds_out_by_itself() {
     assert_eq!(lab.coordinators().len(), 1);
 }
 
+/// A coordinator was stopped for longer than a path may take, with a request out. When it went on, it found that request
+/// overdue before it had looked whether the answer was there, and gave its office up.
+#[test]
+fn time_in_which_a_node_did_not_run_is_not_held_against_its_path() {
+    let mut lab = Lab::three_with_3_in_office();
+    let since = lab.now;
+    lab.host(3).hang = true;
+    lab.run_for(300);
+    lab.host(3).frozen = true;
+    lab.run_for(2200);
+    lab.host(3).frozen = false;
+    lab.give(3, Event::Tick);
+    assert!(lab.office(3).suspended());
+    lab.run_for(100);
+    lab.unhang(3);
+    lab.run_for(1000);
+    let acts = lab.acts(3, since);
+    assert!(!acts.iter().any(|e| matches!(e, Effect::LostOffice { .. })), "{acts:#?}");
+    assert!(acts.contains(&Effect::Resume { epoch: lab.lease.epoch }) && !lab.office(3).suspended());
+    assert_eq!(lab.coordinators(), [3]);
+    // Now that it runs, a request that hangs is overdue in time.
+    lab.host(3).hang = true;
+    lab.run_until("it finds out", |l| l.office(3).in_office().is_none());
+}
+
 #[test]
 fn a_coordinator_whose_path_comes_back_before_anybody_took_over_resigns_and_takes_office_anew() {
     let mut lab = Lab::new(&[1]);
