@@ -23,6 +23,7 @@ mod start;
 mod task;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::future::Future;
 use std::io;
@@ -35,6 +36,7 @@ pub(crate) use local::{Refused, submit_here};
 use crate::file::transfer::Transfer;
 use handoff::Inbox;
 pub use task::{Task, TaskLost};
+pub use watch::Watch;
 
 /// How long [`Workers::shutdown`] waits for requests inside the kernel before it gives up.
 const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);

@@ -96,15 +96,16 @@ impl Channel {
     /// answered.
     ///
     /// # Cancel safety
-    /// Safe: no request is in the loop's hands while it waits.
+    /// Safe: no request is in the loop's hands while it waits. If other channels of the mount go on, a request that this
+    /// one was woken for may wait until the next one comes.
     pub async fn serve<H: Fn(Request)>(self, handler: H) -> Result<Ended, ServeError> {
-        let readiness = Readiness::register(Arc::clone(&self.device)).map_err(ServeError::Watch)?;
+        let readiness = Readiness::register(&self.device).map_err(ServeError::Watch)?;
         let mut reader = Reader::new(&self.session);
         loop {
-            let mut ready = readiness.ready().await.map_err(ServeError::Watch)?;
+            readiness.ready().await.map_err(ServeError::Watch)?;
             loop {
                 match self.turn(&mut reader, &handler) {
-                    Ok(Turn::Empty) => break ready.clear_ready(),
+                    Ok(Turn::Empty) => break,
                     Ok(Turn::Full) => tokio::task::yield_now().await,
                     Err(Stop::Ended(ended)) => return Ok(ended),
                     Err(Stop::Failed(error)) => return Err(ServeError::Read(error)),

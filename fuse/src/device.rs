@@ -14,7 +14,7 @@ use rustix::io::{Errno, FdFlags};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use tokio::io::Interest;
-use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use tokio::io::unix::AsyncFd;
 
 /// Where the kernel offers FUSE.
 pub(crate) const PATH: &str = "/dev/fuse";
@@ -92,8 +92,13 @@ fn whole(written: usize, len: usize) -> Result<(), Errno> {
     if written == len { Ok(()) } else { Err(Errno::IO) }
 }
 
-/// A device registered with the runtime of this thread.
-pub(crate) struct Readiness(AsyncFd<Shared>);
+/// Waits for messages of one channel.
+pub(crate) enum Readiness {
+    /// On the ring of this worker: of all channels that wait, one is woken.
+    Ring(block::worker::Watch),
+    /// By the runtime of this thread, where there is no ring: all are woken, one gets the message.
+    Runtime(AsyncFd<Shared>),
+}
 
 /// What tokio holds: keeps the description open as long as it is registered.
 pub(crate) struct Shared(Arc<Device>);
@@ -109,15 +114,27 @@ const INTEREST: Interest = Interest::READABLE.add(Interest::ERROR);
 
 impl Readiness {
     /// Must be called on a runtime.
-    pub(crate) fn register(device: Arc<Device>) -> io::Result<Self> {
+    pub(crate) fn register(device: &Arc<Device>) -> io::Result<Self> {
+        match block::worker::Watch::new(device.fd.try_clone()?) {
+            Some(watch) => Ok(Self::Ring(watch)),
+            None => Self::with_the_runtime(Arc::clone(device)),
+        }
+    }
+
+    fn with_the_runtime(device: Arc<Device>) -> io::Result<Self> {
         // SAFETY: `Shared` owns the device for as long as tokio holds it; the device's OwnedFd is
         // never replaced or closed before its drop, so `as_raw_fd` always names the same description.
         let registered = unsafe { AsyncFd::register_with_interest(Shared(device), INTEREST) };
-        Ok(Self(registered?))
+        Ok(Self::Runtime(registered?))
     }
 
-    /// Resolves when a read may find something or the connection has ended. Cancel safe.
-    pub(crate) async fn ready(&self) -> io::Result<AsyncFdReadyGuard<'_, Shared>> {
-        self.0.ready(INTEREST).await
+    /// Resolves when a read may find something or the connection has ended. Whoever was told reads until nothing is left,
+    /// then asks again. Cancel safe.
+    pub(crate) async fn ready(&self) -> io::Result<()> {
+        match self {
+            Self::Ring(watch) => watch.readable().await,
+            // Cleared before the first read: what comes after it is told anew.
+            Self::Runtime(registered) => registered.ready(INTEREST).await.map(|mut guard| guard.clear_ready()),
+        }
     }
 }

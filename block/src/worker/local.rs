@@ -132,6 +132,17 @@ fn submit(local: &Local, ring: &mut Ring) {
     }
 }
 
+/// Gives what was put into the ring to the kernel, unless a batch is open, which will.
+pub(super) fn submit_unless_batched() {
+    LOCAL.with(|local| {
+        if local.batch_depth.get() == 0
+            && let Some(ring) = local.ring.borrow_mut().as_mut()
+        {
+            submit(local, ring);
+        }
+    });
+}
+
 fn wake(local: &Local) {
     if let Some(reaper) = local.reaper.borrow().as_ref() {
         reaper.wake_by_ref();

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll, Waker};
 
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{IoUring, opcode, squeue};
@@ -24,6 +25,7 @@ use slab::Slab;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::watch::{State, Watched};
 use crate::error::IoError;
 use crate::file::transfer::{Step, Transfer, Verdict};
 
@@ -34,22 +36,33 @@ const SUBMISSION_ENTRIES: u32 = 256;
 /// completions in memory of its own, none is lost.
 const COMPLETION_ENTRIES: u32 = 4096;
 
+/// Marks the numbers of watches among those of requests.
+const WATCH: u64 = 1 << 63;
+/// The number of an entry whose completion says nothing.
+const IGNORED: u64 = u64::MAX;
+
 pub(crate) struct Ring {
     uring: ManuallyDrop<IoUring>,
     in_flight: ManuallyDrop<Slab<Transfer>>,
+    watches: Slab<Watched>,
     /// Requests that found the submission queue full and the kernel busy.
     backlog: VecDeque<usize>,
 }
 
-/// A request that has ended and whose completion is to be called.
-pub(crate) struct Ended {
-    transfer: Transfer,
-    result: Result<(), IoError>,
+/// What is to be called now that the ring is not borrowed.
+pub(crate) enum Ended {
+    /// The completion of a request that has ended.
+    Request(Transfer, Result<(), IoError>),
+    /// Whoever waits for a descriptor.
+    Watch(Waker),
 }
 
 impl Ended {
     pub(crate) fn finish(self) {
-        self.transfer.finish(self.result);
+        match self {
+            Ended::Request(transfer, result) => transfer.finish(result),
+            Ended::Watch(waker) => waker.wake(),
+        }
     }
 }
 
@@ -64,6 +77,7 @@ impl Ring {
         Ok(Ring {
             uring: ManuallyDrop::new(uring),
             in_flight: ManuallyDrop::new(Slab::with_capacity(SUBMISSION_ENTRIES as usize)),
+            watches: Slab::new(),
             backlog: VecDeque::new(),
         })
     }
@@ -100,19 +114,70 @@ impl Ring {
 
     fn push(&mut self, key: usize) {
         let entry = entry_for(&mut self.in_flight[key]).user_data(key as u64);
-        if self.try_push(&entry) {
+        if !self.push_or_submit(&entry) {
+            self.backlog.push_back(key);
+        }
+    }
+
+    /// A descriptor to be watched.
+    pub(super) fn add_watch(&mut self, fd: OwnedFd) -> usize {
+        self.watches.insert(Watched { fd, state: State::Idle })
+    }
+
+    /// Arms a watch, or tells what came of it.
+    pub(super) fn poll_watch(&mut self, key: usize, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match std::mem::replace(&mut self.watches[key].state, State::Idle) {
+            State::Ready(result) => return Poll::Ready(result.map_err(io::Error::from_raw_os_error)),
+            State::Armed(_) => {}
+            State::Idle | State::Dropped => {
+                let fd = Fd(self.watches[key].fd.as_raw_fd());
+                let events = (libc::EPOLLIN | libc::EPOLLEXCLUSIVE).cast_unsigned();
+                let entry = opcode::PollAdd::new(fd, events).build().user_data(WATCH | key as u64);
+                if !self.push_or_submit(&entry) {
+                    // The kernel takes nothing at the moment: asked again at once.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+        }
+        self.watches[key].state = State::Armed(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Forgets a watch, once the kernel has.
+    pub(super) fn drop_watch(&mut self, key: usize) {
+        if !matches!(self.watches[key].state, State::Armed(_)) {
+            self.watches.remove(key);
             return;
         }
-        self.submit();
-        if !self.try_push(&entry) {
-            self.backlog.push_back(key);
+        self.watches[key].state = State::Dropped;
+        let entry = opcode::PollRemove::new(WATCH | key as u64).build().user_data(IGNORED);
+        if !self.push_or_submit(&entry) {
+            tracing::warn!("io_uring takes no requests; a descriptor stays open until its worker ends");
+        }
+    }
+
+    fn watch_completed(&mut self, key: usize, result: i32, ended: &mut Vec<Ended>) {
+        let Some(watched) = self.watches.get_mut(key) else { return };
+        if matches!(watched.state, State::Dropped) {
+            self.watches.remove(key);
+            return;
+        }
+        ended.extend(watched.completed(result).map(Ended::Watch));
+    }
+
+    fn push_or_submit(&mut self, entry: &squeue::Entry) -> bool {
+        self.try_push(entry) || {
+            self.submit();
+            self.try_push(entry)
         }
     }
 
     fn try_push(&mut self, entry: &squeue::Entry) -> bool {
         // SAFETY: the entry points into the buffer of a transfer in `in_flight` (or into a static
         // buffer), which stays there, unmoved, until the kernel's completion for it was taken; the
-        // descriptor is kept open by the same transfer.
+        // descriptor is kept open by the same transfer. That of a watch is kept open by its place in
+        // `watches` until its completion, and it points nowhere.
         unsafe { self.uring.submission().push(entry) }.is_ok()
     }
 
@@ -146,6 +211,13 @@ impl Ring {
         while taken < max {
             let Some(cqe) = self.uring.completion().next() else { break };
             taken += 1;
+            if cqe.user_data() == IGNORED {
+                continue;
+            }
+            if cqe.user_data() & WATCH != 0 {
+                self.watch_completed((cqe.user_data() & !WATCH) as usize, cqe.result(), ended);
+                continue;
+            }
             let key = cqe.user_data() as usize;
             let Some(transfer) = self.in_flight.get_mut(key) else {
                 debug_assert!(false, "the kernel completed a request that nobody started");
@@ -155,7 +227,7 @@ impl Ring {
             let result = u32::try_from(cqe.result()).map_err(|_| -cqe.result());
             match transfer.on_result(result) {
                 Verdict::Again => self.push(key),
-                Verdict::End(result) => ended.push(Ended { transfer: self.in_flight.remove(key), result }),
+                Verdict::End(result) => ended.push(Ended::Request(self.in_flight.remove(key), result)),
             }
         }
         while let Some(&key) = self.backlog.front() {
