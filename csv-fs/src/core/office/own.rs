@@ -244,7 +244,9 @@ impl Office {
             }
             Own::Registered(life) => {
                 let Some(caw) = life.caw.take() else { return };
-                life.raise &= caw.new.fence_gen != life.self_raised;
+                // Only a change that raised: one that was on its way when the raise was asked for did not, even if the
+                // slot still carries what was raised before.
+                life.raise &= caw.new.fence_gen <= caw.expect.fence_gen;
                 life.slot = caw.new;
                 life.due = caw.started + renew;
                 self.look.learn_slot(self.config.node, caw.new);

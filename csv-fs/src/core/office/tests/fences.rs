@@ -219,6 +219,31 @@ fn the_coordinators_own_client_is_fenced_without_losing_office() {
     assert_eq!(lab.coordinators(), [3]);
 }
 
+/// The coordinator asked for its own client's fence while a renewal of the slot was on its way. That was taken for the
+/// raise: the fence never ended, and the client was neither served nor evicted.
+#[test]
+fn the_own_clients_fence_is_not_lost_in_a_renewal_that_was_on_its_way() {
+    let mut lab = Lab::three_with_3_in_office();
+    lab.run_until("a renewal is on its way", |l| l.office(3).own_caw_since().is_some());
+    let proof = fence(&mut lab, 3, request(3, 1, false));
+    assert_eq!((proof.how(), proof.fence_gen()), (HowFenced::Answered, FenceGen(1)));
+}
+
+/// The same, but the slot still carried the generation of an earlier fence that had been granted since: that one's proof
+/// was given once more, while the client went on with direct I/O.
+#[test]
+fn an_earlier_fence_of_the_own_client_does_not_prove_a_later_one() {
+    let mut lab = Lab::three_with_3_in_office();
+    fence(&mut lab, 3, request(3, 1, false));
+    lab.give(3, Event::Granted { fence_gen: FenceGen(1) });
+    lab.run_for(1000);
+    lab.run_until("a renewal is on its way", |l| l.office(3).own_caw_since().is_some());
+    let since = lab.now;
+    let proof = fence(&mut lab, 3, request(3, 1, false));
+    assert_eq!((proof.how(), proof.fence_gen()), (HowFenced::Answered, FenceGen(2)));
+    assert!(lab.acts(3, since).contains(&Effect::StopDirect { fence_gen: FenceGen(2) }));
+}
+
 #[test]
 fn fences_end_with_the_office_that_asked_for_them() {
     let mut lab = Lab::three_with_3_in_office();
