@@ -231,7 +231,9 @@ impl World {
                     _ => BTreeMap::new(),
                 };
                 left.into_values().for_each(|s| s.send(Direct::Again));
-                self.client_path(n, !bad);
+                if to.says_of_path(&from, self.in_office(n)).is_some() {
+                    self.client_path(n, !bad);
+                }
             }
             Effect::WritesLost { layout } => {
                 if let Some(shell) = self.shell(n)

@@ -20,7 +20,7 @@ use super::peers::{self, PeerState, PeerTransport};
 use crate::client::link::ClientEvent;
 use crate::client::session::Session;
 use crate::coordinator::{Coordinator, Reign};
-use crate::core::client::{Reason, Route};
+use crate::core::client::Reason;
 use crate::core::coord;
 use crate::core::office::{self, FencedEpoch, LostWhy, PeerLoss, SlotView};
 use crate::format::Superblock;
@@ -249,8 +249,10 @@ impl VolumeHost {
     pub(super) fn client_event(&self, event: ClientEvent) {
         let office = self.office.read().clone();
         if let (Some(office), Some(session)) = (office, self.session.get()) {
-            if let ClientEvent::Route { to, .. } = &event {
-                office.own_path(path_ok(to.route, to.reason));
+            if let ClientEvent::Route { from, to } = &event
+                && let Some(ok) = to.says_of_path(from, self.coordinator().is_some())
+            {
+                office.own_path(ok);
             }
             // The core's lock is held by whoever reports: the generation is read afterwards.
             let session = Arc::clone(session);
@@ -345,11 +347,6 @@ impl VolumeHost {
             running.coordinator.send_replace(None);
         })
     }
-}
-
-/// Whether this node could do direct I/O, as its route says: a redirection that was asked for is no lost path.
-fn path_ok(route: Route, reason: Reason) -> bool {
-    route == Route::Direct || !matches!(reason, Reason::IoTimedOut | Reason::IoFailed)
 }
 
 impl OwnNode for VolumeHost {

@@ -105,6 +105,21 @@ pub struct RouteInfo {
     pub since: Now,
 }
 
+impl RouteInfo {
+    /// What a change of the route from `before` to this says about this node's path, for its office; `None`: nothing new. A
+    /// redirection that was asked for is no lost path.
+    ///
+    /// `serving`: this node coordinates, and serves its own client. That one leaves the direct route once; whatever else
+    /// it shows until it is direct again is the same old loss, seen by a reign that began after it with a good path.
+    /// Prevents: a lone coordinator's path hangs for a moment. It gives office up, finds its path good, takes office again;
+    /// its own client binds, shows why it left the direct route, and office is given up again, for ever: only a
+    /// coordinator can lead the client back.
+    pub fn says_of_path(&self, before: &RouteInfo, serving: bool) -> Option<bool> {
+        let ok = self.route == Route::Direct || !matches!(self.reason, Reason::IoTimedOut | Reason::IoFailed);
+        (ok || !serving || before.route == Route::Direct).then_some(ok)
+    }
+}
+
 /// Where the machine stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {

@@ -184,3 +184,23 @@ fn without_the_abort_rule_a_redirected_write_overtakes_the_proof() {
     rig.answer(&call, Answer::Ok(Reply::PathFenced { fence_gen: FenceGen(4) }));
     assert_eq!(sent_io(&rig.io(1, RedirectOp::Write)), vec![1]);
 }
+
+/// A lone coordinator whose path had hung for a moment gave office up again each time its own client bound to it: the
+/// client showed an old loss, and only a coordinator could lead it back.
+#[test]
+fn a_reign_that_began_after_a_path_was_lost_is_not_told_of_it_again() {
+    let now = |route, reason| RouteInfo { route, reason, since: Now(0) };
+    let direct = now(Route::Direct, Reason::Healthy);
+    let draining = now(Route::Draining, Reason::IoTimedOut);
+    let redirected = now(Route::BlockRedirected, Reason::IoTimedOut);
+    let paused = now(Route::Paused, Reason::NoCoordinator);
+    let forced = now(Route::BlockRedirected, Reason::Administrator);
+    let serving = true;
+    assert_eq!(draining.says_of_path(&direct, serving), Some(false), "lost in this very reign");
+    assert_eq!(draining.says_of_path(&paused, serving), None);
+    assert_eq!(redirected.says_of_path(&draining, serving), None);
+    assert_eq!(direct.says_of_path(&redirected, serving), Some(true));
+    assert_eq!(paused.says_of_path(&draining, !serving), Some(true), "office's own requests tell");
+    assert_eq!(draining.says_of_path(&paused, !serving), Some(false), "who coordinates leads it back");
+    assert_eq!(forced.says_of_path(&direct, serving), Some(true));
+}
