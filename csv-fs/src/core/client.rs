@@ -409,7 +409,9 @@ impl Client {
             CallbackAsk::RecallGrant => {
                 out.push(Effect::ReturnGrant);
                 // What was asked for and has not come cannot go back now.
-                if dirty { CallbackAnswer::Draining } else { CallbackAnswer::Accepted }
+                let abandoned = |r: &slots::InSlot| r.abandoned && matches!(r.request, Request::Grant { .. });
+                let more = dirty || self.slots.requests().any(|(_, _, r)| abandoned(r));
+                if more { CallbackAnswer::Draining } else { CallbackAnswer::Accepted }
             }
             CallbackAsk::Progress => under_way,
         };

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::fixture::{Cluster, can_mount, until, within};
+use crate::fixture::{Cluster, background, can_mount, until, within};
 
 fn exchange(cluster: &Cluster, from: usize, to: usize, text: &'static str) {
     let (here, there) = (cluster.mount(from, "v").join(text), cluster.mount(to, "v").join(text));
@@ -34,4 +34,27 @@ fn a_coordinator_whose_disk_hangs_is_direct_again_when_it_heals_and_can_be_unmou
     cluster.ask(2, &["volume", "mount", "v"]).expect(0, &[]);
     exchange(&cluster, 2, 1, "mounted-again");
     until("everything in order", || cluster.ask(2, &["status", "--check"]).code == 0);
+}
+
+/// A lone coordinator's disk hung for a moment. It gave up office, took it again, and gave it up as soon as its own client
+/// bound and said why it was not direct: for ever, with a healthy disk.
+#[test]
+fn a_lone_coordinator_whose_disk_hung_serves_again_when_it_heals() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::with_volume(1);
+    let at = |name: &str| cluster.mount(1, "v").join(name);
+    let before = at("before");
+    within("a write", move || fs::write(before, "before")).expect("writes");
+    let meanwhile = at("meanwhile");
+    cluster.ask(1, &["debug", "disk", "hang"]).expect(0, &[]);
+    let writing = background(move || fs::write(meanwhile, "meanwhile"));
+    cluster.until_event(1, "office-lost", "no path");
+    cluster.ask(1, &["debug", "disk", "heal"]).expect(0, &[]);
+    writing.ended("the write that met the hang").expect("writes");
+    cluster.until_route(1, "direct");
+    let meanwhile = at("meanwhile");
+    assert_eq!(within("a read", move || fs::read_to_string(meanwhile)).expect("reads"), "meanwhile");
+    until("everything in order", || cluster.ask(1, &["status", "--check"]).code == 0);
 }

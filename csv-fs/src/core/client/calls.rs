@@ -175,6 +175,11 @@ impl Client {
                     }
                 }
             }
+            // Whoever asked has gone, and nobody else would ever use it.
+            (Request::Grant { .. }, Ok(Reply::Granted(ranges))) if abandoned => {
+                let back = Request::GrantReturn { ranges: ranges.clone() };
+                self.submit_own(Own::Return, back, out);
+            }
             (Request::Goodbye, Ok(_)) => self.evict(UNMOUNTED.to_owned(), out),
             _ => {}
         }

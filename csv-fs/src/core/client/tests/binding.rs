@@ -127,6 +127,26 @@ fn what_an_interrupted_open_leaves_behind_is_released() {
     assert_eq!(sent_call(&out).request, Request::Release { ino: INO, handle: HandleId(4) });
 }
 
+/// A writer was interrupted while it waited for space and there was no coordinator. The next one granted it; nobody knew of
+/// that space until the node's session ended.
+#[test]
+fn space_that_was_granted_to_an_interrupted_caller_goes_back() {
+    let mut rig = Rig::bound();
+    rig.submit(1, Request::Grant { blocks: BlockCount(9) });
+    rig.event(Event::LinkLost { bind: Bind(1) });
+    rig.event(Event::Cancel { ticket: Ticket(1) });
+    rig.event(Event::Hint(hint(6, 3)));
+    let out = rig.event(Event::BindAnswered { bind: Bind(2), answer: bound_answer(6, Vec::new()) });
+    let call = sent_call(&out);
+    let recall = || Event::Asked { client: me(), ask: CallbackAsk::RecallGrant, dirty: false };
+    let said = rig.event(recall());
+    assert_eq!(said, [Effect::ReturnGrant, Effect::AnswerCallback(CallbackAnswer::Draining)], "it is on its way");
+    let ranges = vec![DiskRange { start: DiskBlock(70), len: BlockCount(9) }];
+    let out = rig.answer(&call, Answer::Ok(Reply::Granted(ranges.clone())));
+    assert_eq!(sent_call(&out).request, Request::GrantReturn { ranges });
+    assert_eq!(rig.event(recall()), [Effect::ReturnGrant, Effect::AnswerCallback(CallbackAnswer::Accepted)]);
+}
+
 #[test]
 fn requests_beyond_the_slots_wait_and_returns_do_not_wait_with_them() {
     let mut rig = Rig::bound();
