@@ -20,3 +20,4 @@ mod ranges;
 pub mod session;
 mod space;
 mod spawn;
+mod writes;

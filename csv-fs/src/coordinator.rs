@@ -265,6 +265,8 @@ impl Coordinator {
             sessions: locked.core.sessions().collect(),
             layouts: locked.core.layouts(),
             open_files: locked.core.open_files(),
+            locks: locked.core.locks().0,
+            lock_waiters: locked.core.locks().1,
             redirects_in_progress: locked.core.redirects_in_progress(),
         }
     }
@@ -289,6 +291,10 @@ pub struct Status {
     pub layouts: usize,
     /// Handles that clients have open.
     pub open_files: usize,
+    /// File locks held, as stretches.
+    pub locks: usize,
+    /// Who waits for one.
+    pub lock_waiters: usize,
     /// Redirected requests on their way.
     pub redirects_in_progress: usize,
 }

@@ -16,9 +16,13 @@ use block::shared::{Epoch, FenceGen, NodeId};
 
 use crate::types::*;
 
+mod locks;
+
+pub use locks::{ByteRange, LockHolder, LockMode, LockReply, LockRequest, LockSpace, OwnLock, PlacedLock, WaitId};
+
 /// The version of these messages; a peer that lacks it is refused at HELLO.
-/// 1: first.
-pub const PROTO_VERSION: u16 = 1;
+/// 1: first. 2: file locks.
+pub const PROTO_VERSION: u16 = 2;
 
 /// The opcode of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -123,6 +127,8 @@ pub enum Reassert {
         /// Its sequence number there.
         seq: u64,
     },
+    /// The client holds file locks and names them next, by [`LockRequest::Held`]; until then it has not come back.
+    LocksFollow,
 }
 
 /// Answer to [`BindRequest`].
@@ -381,6 +387,8 @@ pub enum Request {
         /// Space that is not needed any more.
         ranges: Vec<DiskRange>,
     },
+    /// Not durable. About file locks.
+    Locks(LockRequest),
 }
 
 impl Request {
@@ -394,6 +402,7 @@ impl Request {
             | Request::PathBack { .. }
             | Request::Goodbye
             | Request::GrantReturn { .. } => SlotTable::Return,
+            Request::Locks(ask) => ask.table(),
             _ => SlotTable::Ordinary,
         }
     }
@@ -531,6 +540,8 @@ pub enum Reply {
         /// The fence generation.
         fence_gen: FenceGen,
     },
+    /// About file locks.
+    Locks(LockReply),
 }
 
 /// A directory entry.
@@ -674,6 +685,11 @@ pub enum CallbackAsk {
     RecallGrant,
     /// Are you there? How far are the recalls asked for?
     Progress,
+    /// What was in the way of this waiter for a file lock is gone: ask again. `NotHeld`: it waits no more.
+    LockReady {
+        /// Which.
+        wait: WaitId,
+    },
 }
 
 /// Answer to [`Callback`].

@@ -48,6 +48,7 @@ use super::layout::LayoutGuard;
 use super::outstanding::{Outstanding, SCAN, scans_in};
 use super::session::{Caller, EIO, Errno, Session};
 use super::space::Space;
+use super::writes::Accepted;
 
 pub use files::OpenFile;
 pub use seek::Seek;
@@ -85,11 +86,14 @@ pub enum ReadTo {
     Wait(oneshot::Sender<Result<ReadData, Errno>>),
 }
 
-/// Who is told that a write was done.
-pub enum WriteTo {
-    /// The kernel.
+/// Who is told that a write was done. Until then the write counts as accepted.
+pub struct WriteTo {
+    to: Writer,
+    accepted: Option<Accepted>,
+}
+
+enum Writer {
     Fuse(fuse::Reply),
-    /// Somebody who waits.
     Wait(oneshot::Sender<Result<u32, Errno>>),
 }
 
@@ -203,7 +207,7 @@ impl DataPath {
     /// A dropped future does not withdraw the write.
     pub async fn write(&self, file: &Arc<OpenFile>, offset: u64, data: AlignedBuf) -> Result<u32, Errno> {
         let (to, answer) = oneshot::channel();
-        self.submit_write(file, offset, data, false, WriteTo::Wait(to));
+        self.submit_write(file, offset, data, false, WriteTo::wait(to));
         answer.await.unwrap_or(Err(Errno(EIO)))
     }
 
@@ -285,23 +289,35 @@ impl ReadTo {
 }
 
 impl WriteTo {
+    /// The kernel.
+    pub fn fuse(reply: fuse::Reply) -> WriteTo {
+        WriteTo { to: Writer::Fuse(reply), accepted: None }
+    }
+
+    /// Somebody who waits.
+    pub fn wait(to: oneshot::Sender<Result<u32, Errno>>) -> WriteTo {
+        WriteTo { to: Writer::Wait(to), accepted: None }
+    }
+
     fn unique(&self) -> Option<u64> {
-        match self {
-            WriteTo::Fuse(reply) => Some(reply.unique()),
-            WriteTo::Wait(_) => None,
+        match &self.to {
+            Writer::Fuse(reply) => Some(reply.unique()),
+            Writer::Wait(_) => None,
         }
     }
 
     fn answer(self, result: Result<u32, Errno>) {
-        match self {
-            WriteTo::Fuse(reply) => {
+        let WriteTo { to, accepted } = self;
+        match to {
+            Writer::Fuse(reply) => {
                 let _ = match result {
                     Ok(n) => reply.written(n),
                     Err(Errno(errno)) => reply.error(errno),
                 };
             }
-            WriteTo::Wait(waiter) => drop(waiter.send(result)),
+            Writer::Wait(waiter) => drop(waiter.send(result)),
         }
+        drop(accepted);
     }
 }
 

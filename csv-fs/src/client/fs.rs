@@ -4,14 +4,14 @@
 //! it waits for the coordinator. Names and attributes are never cached (all timeouts are 0) and every file is opened
 //! for direct I/O, so what one node has been told is what the next one sees.
 //!
-//! What it refuses: locks (ENOLCK, with one event per mount: granting them on this host alone would let two hosts start one virtual
-//! machine) and what is not there yet (EOPNOTSUPP, never ENOSYS, which the kernel would remember).
+//! What it refuses: what is not there yet (EOPNOTSUPP, never ENOSYS, which the kernel would remember).
 //!
 //! The kernel's node id is the inode's number; the root is 1. A FORGET needs no answer and changes nothing, because
 //! node ids are stable.
 
 mod attr;
 mod dir;
+mod locks;
 mod names;
 mod open;
 #[cfg(test)]
@@ -19,13 +19,11 @@ mod tests;
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use fuse::op::{FileHandle, Operation, Read, Write};
 use fuse::{Reply, Request};
 
 use super::data::{DataPath, OpenFile, ReadTo, WriteTo};
-use super::link::ClientEvent;
 use super::session::{Caller, EIO, Errno};
 use crate::types::{HandleId, InodeNo};
 
@@ -35,8 +33,6 @@ const NEAR: usize = 64;
 /// One mount of one volume.
 pub struct FileSystem {
     path: Arc<DataPath>,
-    /// The refusal of locks was said.
-    locks_said: AtomicBool,
 }
 
 /// The handler of one channel: lives on one worker.
@@ -55,7 +51,7 @@ struct Who {
 impl FileSystem {
     /// A file system over this data path.
     pub fn new(path: Arc<DataPath>) -> Arc<FileSystem> {
-        Arc::new(FileSystem { path, locks_said: AtomicBool::new(false) })
+        Arc::new(FileSystem { path })
     }
 
     /// The data path below.
@@ -67,13 +63,6 @@ impl FileSystem {
     /// `channel.serve(move |request| handler.handle(request))`.
     pub fn handler(self: &Arc<Self>) -> ChannelHandler {
         ChannelHandler { fs: Arc::clone(self), near: RefCell::new([const { None }; NEAR]) }
-    }
-
-    fn refuse_lock(&self, reply: Reply) {
-        if !self.locks_said.swap(true, Ordering::SeqCst) {
-            self.path.session.emit(ClientEvent::LocksRefused);
-        }
-        reply.error(ENOLCK);
     }
 }
 
@@ -96,7 +85,6 @@ impl ChannelHandler {
             | Operation::Access { .. } => {
                 without_asking(&op, reply);
             }
-            Operation::Getlk(_) | Operation::Setlk(_) | Operation::Setlkw(_) => fs.refuse_lock(reply),
             Operation::Destroy | Operation::Syncfs => sent(reply.empty()),
             Operation::Unknown { .. } => sent(reply.unsupported()),
             op => {
@@ -116,7 +104,7 @@ impl ChannelHandler {
     fn write(&self, write: Write, reply: Reply) {
         let Some(file) = self.file(write.fh) else { return sent(reply.error(EBADF)) };
         let kill = write.write_flags.kill_suidgid;
-        self.fs.path.submit_write(&file, write.offset.0, write.data, kill, WriteTo::Fuse(reply));
+        self.fs.path.submit_write(&file, write.offset.0, write.data, kill, WriteTo::fuse(reply));
     }
 
     fn file(&self, fh: FileHandle) -> Option<Arc<OpenFile>> {
@@ -150,7 +138,10 @@ impl FileSystem {
             Operation::Link { inode, name } => self.link(InodeNo(inode), ino, name, reply, caller).await,
             Operation::Open { flags, kill_suidgid } => self.open(ino, flags, kill_suidgid, reply, caller).await,
             Operation::Create(create) => self.create(ino, who, create, reply, caller).await,
-            Operation::Flush { fh, .. } => self.flush(fh, reply, caller).await,
+            Operation::Flush { fh, lock_owner } => self.flush(fh, lock_owner, reply, caller).await,
+            Operation::Getlk(ask) => self.test_lock(ask, reply, caller).await,
+            Operation::Setlk(ask) => self.set_lock(ask, false, reply, caller).await,
+            Operation::Setlkw(ask) => self.set_lock(ask, true, reply, caller).await,
             Operation::Release(release) => self.release(release.fh, reply).await,
             Operation::Fsync { fh, .. } => self.fsync(fh, reply, caller).await,
             Operation::Fallocate(fallocate) => self.fallocate(fallocate, reply, caller).await,
@@ -204,8 +195,6 @@ fn odd<T>(reply: crate::proto::Reply) -> Result<T, Errno> {
 
 /// `EBADF`.
 const EBADF: i32 = rustix::io::Errno::BADF.raw_os_error();
-/// `ENOLCK`.
-const ENOLCK: i32 = rustix::io::Errno::NOLCK.raw_os_error();
 
 impl std::fmt::Debug for FileSystem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

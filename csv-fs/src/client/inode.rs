@@ -20,6 +20,7 @@ use crate::types::*;
 use super::gate::Gate;
 use super::layout::{LayoutCell, LayoutGuard};
 use super::ranges::RangeLocks;
+use super::writes::Writes;
 
 /// A mapping with more extents than this is not published at every change, only after so many operations missed it.
 const REPUBLISH: usize = 64;
@@ -35,6 +36,8 @@ pub(crate) struct Inode {
     pub(crate) hot_left: Notify,
     pub(crate) state: Mutex<State>,
     pub(crate) ranges: RangeLocks,
+    /// Writes that were accepted and not answered.
+    pub(crate) writes: Writes,
     /// One LayoutGet at a time. Whoever waits for it holds nothing, so it is not part of the lock order.
     pub(crate) asking: tokio::sync::Mutex<()>,
     /// One commit at a time; nobody who holds a guard or a range waits for it.
@@ -106,6 +109,7 @@ impl Inode {
             hot_left: Notify::new(),
             state: Mutex::default(),
             ranges: RangeLocks::default(),
+            writes: Writes::default(),
             asking: tokio::sync::Mutex::default(),
             committing: tokio::sync::Mutex::default(),
             appending: tokio::sync::Mutex::default(),

@@ -136,8 +136,11 @@ pub enum ClientEvent {
         /// Which file.
         ino: InodeNo,
     },
-    /// A lock was asked for and refused: this version has none. Said once per mount.
-    LocksRefused,
+    /// Locks held through these handles were not taken in by a new coordinator; the handles fail until they are closed.
+    LocksLost {
+        /// Which.
+        handles: Vec<HandleId>,
+    },
     /// A commit failed with this errno and is tried again.
     CommitFailed {
         /// Of which file.

@@ -22,7 +22,7 @@ mod caller;
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -33,12 +33,13 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::core::client::{
-    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, Reason, RedirectResult, RouteInfo, Ticket,
+    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, LockOp, Reason, RedirectResult, RouteInfo, Ticket,
 };
 use crate::core::rules::Rules;
 use crate::core::time::Now;
 use crate::proto::{
-    CallbackAnswer, CallbackAsk, CoordinatorHint, LayoutGrant, RedirectAnswer, RedirectOp, Reply, Request,
+    ByteRange, CallbackAnswer, CallbackAsk, CoordinatorHint, LayoutGrant, LockSpace, RedirectAnswer, RedirectOp, Reply,
+    Request,
 };
 use crate::types::*;
 
@@ -56,6 +57,8 @@ pub struct Errno(pub i32);
 
 /// What became of a redirected request.
 pub(crate) type Redirected = (RedirectResult, Option<AlignedBuf>);
+/// Who is told the answer to a call.
+type Waiter = oneshot::Sender<Result<Answered, CallFailure>>;
 /// Who is told of it.
 type RedirectWaiter = Box<dyn FnOnce(Redirected) + Send>;
 
@@ -102,8 +105,10 @@ pub(crate) trait Files: Send + Sync + 'static {
     fn reissue_reads(&self);
     /// Acknowledged writes under this layout are lost.
     fn writes_lost(&self, layout: LayoutId);
-    /// The incarnation is over; the handles that must fail from now on.
-    fn evicted(&self) -> Vec<HandleId>;
+    /// The incarnation is over; the handles that must fail from now on. Through the `locked` ones locks were held.
+    fn evicted(&self, locked: &[HandleId]) -> Vec<HandleId>;
+    /// Locks held through these handles are lost.
+    fn locks_lost(&self, handles: &[HandleId]);
     /// A handle could not be opened again.
     fn handle_lost(&self, handle: HandleId, ino: InodeNo);
 }
@@ -146,6 +151,8 @@ pub struct Session {
     binding: watch::Sender<Binding>,
     /// When the core wants a tick; `u64::MAX` for never.
     deadline: AtomicU64,
+    /// A lock was asked for once.
+    lock_used: AtomicBool,
     /// Why the last incarnation ended, and which handles must not be opened again.
     ended: watch::Sender<Option<Ended>>,
 }
@@ -163,7 +170,7 @@ pub struct Ended {
 
 struct Inner {
     core: Client,
-    waiters: HashMap<Ticket, oneshot::Sender<Result<Answered, CallFailure>>>,
+    waiters: HashMap<Ticket, Waiter>,
     granted: HashMap<Ticket, LayoutGuard>,
     links: HashMap<Bind, (Epoch, Arc<dyn CoordinatorLink>)>,
     io: HashMap<IoId, Io>,
@@ -182,7 +189,8 @@ struct Io {
 
 enum Input {
     Event(Event),
-    Call { ticket: Ticket, request: Request, waiter: oneshot::Sender<Result<Answered, CallFailure>> },
+    Call { ticket: Ticket, request: Request, waiter: Waiter },
+    Lock { ticket: Ticket, op: LockOp, waiter: Waiter },
     Redirect { io: IoId, event: Event, data: Option<Bytes>, waiter: RedirectWaiter },
     IoAnswered { io: IoId, bind: Bind, answer: RedirectAnswer, read: Option<AlignedBuf> },
     Asked { client: ClientId, ask: CallbackAsk, waiter: oneshot::Sender<CallbackAnswer> },
@@ -221,6 +229,7 @@ impl Session {
             route,
             binding,
             deadline: AtomicU64::new(0),
+            lock_used: AtomicBool::new(false),
             ended: watch::Sender::new(None),
         })
     }
@@ -248,9 +257,38 @@ impl Session {
     /// The same; with a layout comes its first guard.
     pub(crate) async fn ask(&self, caller: &Caller, request: Request) -> Result<Answered, Errno> {
         add(&self.counters.calls, 1);
+        self.told(caller, |ticket, waiter| Input::Call { ticket, request, waiter }).await
+    }
+
+    /// Takes a file lock, or gives one up. Whoever waits for one may be interrupted at any time.
+    ///
+    /// # Cancel safety
+    /// A dropped future does not withdraw it: what it is given is held until the handle is closed.
+    pub async fn lock(&self, caller: &Caller, op: LockOp) -> Result<(), Errno> {
+        self.lock_used.store(true, Ordering::SeqCst);
+        self.told(caller, |ticket, waiter| Input::Lock { ticket, op, waiter }).await.map(drop)
+    }
+
+    /// A process has closed a file: its records there end. Costs nothing where no lock was ever asked for.
+    ///
+    /// # Cancel safety
+    /// A dropped future does not withdraw it.
+    pub async fn drop_records(&self, caller: &Caller, ino: InodeNo, owner: u64) -> Result<(), Errno> {
+        if !self.lock_used.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.lock(caller, LockOp::Drop { ino, space: LockSpace::Record, owner, range: ByteRange::ALL }).await
+    }
+
+    /// Locks held through this node, and callers that wait for one.
+    pub fn locks(&self) -> (usize, usize) {
+        self.core.lock().core.locks()
+    }
+
+    async fn told(&self, caller: &Caller, input: impl FnOnce(Ticket, Waiter) -> Input) -> Result<Answered, Errno> {
         let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
         let (waiter, answer) = oneshot::channel();
-        self.put(Input::Call { ticket, request, waiter });
+        self.put(input(ticket, waiter));
         let waiting = caller.waits(self, ticket);
         let result = answer.await.unwrap_or(Err(CallFailure::Evicted));
         drop(waiting);

@@ -139,6 +139,7 @@ fn perform(ops: &mut Ops<'_>, client: ClientId, request: &Request, left: &mut Le
         | Request::LayoutGet { .. }
         | Request::PathLost { .. }
         | Request::PathBack { .. }
+        | Request::Locks(_)
         | Request::Goodbye => Err(Errno::INVAL.into()),
     }
 }

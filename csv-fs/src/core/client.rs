@@ -18,6 +18,7 @@ mod binding;
 mod calls;
 mod event;
 mod held;
+mod locks;
 pub mod map;
 mod redirect;
 mod route;
@@ -42,6 +43,8 @@ pub use binding::Binding;
 pub use event::{CallFailure, Effect, Event, IoId, RedirectResult, Ticket};
 pub use held::{HeldLayout, Standing};
 use held::{Layouts, Recalled};
+pub use locks::LockOp;
+use locks::{JobId, Locks};
 use redirect::{Permit, Redirects, Wire};
 pub use route::{Reason, Route, RouteInfo};
 use route::{Router, Stage};
@@ -84,6 +87,12 @@ enum Own {
         ino: InodeNo,
         flags: u32,
     },
+    /// A lock, an unlock.
+    Lock(JobId),
+    /// Names locks, under this bind.
+    Named(Bind),
+    /// What needs no answer.
+    Told,
 }
 
 /// An open file, as it is re-asserted.
@@ -104,6 +113,7 @@ pub struct Client {
     redirects: Redirects,
     router: Router,
     opens: BTreeMap<HandleId, OpenFile>,
+    locks: Locks,
     own: BTreeMap<Ticket, Own>,
     next_own: u64,
     first_bind: bool,
@@ -122,6 +132,7 @@ impl Client {
             redirects: Redirects::new(config.kept_limit),
             router: Router::new(now, config.fence_gen, config.probe_every),
             opens: BTreeMap::new(),
+            locks: Locks::default(),
             own: BTreeMap::new(),
             next_own: Ticket::OWN,
             first_bind: true,
@@ -150,6 +161,7 @@ impl Client {
                 }
             }
             Event::Submit { ticket, request } => self.submit(ticket, request, out),
+            Event::Lock { ticket, op } => self.lock(ticket, op, out),
             Event::Cancel { ticket } => self.cancel(ticket, out),
             Event::Answered { bind, slot, seq, answer } => self.answered(now, bind, slot, seq, answer, out),
             Event::Asked { client, ask, dirty } => self.asked(client, ask, dirty, out),
@@ -282,7 +294,7 @@ impl Client {
         Effect::SendRedirect { io: w.io, redirect }
     }
 
-    fn bind_request(&self, bind: Bind) -> BindRequest {
+    fn bind_request(&mut self, bind: Bind) -> BindRequest {
         let mut reassert: Vec<Reassert> = self
             .opens
             .iter()
@@ -295,6 +307,7 @@ impl Client {
             _ => None,
         }));
         reassert.extend(self.layouts.iter().filter_map(|(id, l)| self.reassert_layout(id, l)));
+        reassert.extend(self.announce_locks().then_some(Reassert::LocksFollow));
         BindRequest {
             volume: self.config.volume,
             client: self.config.client,
@@ -342,6 +355,7 @@ impl Client {
                 if self.rules.has(Rule::ResendAfterBind) {
                     self.resend(bind, out);
                 }
+                self.locks_bound(bind, out);
             }
             BindAnswer::NotCoordinator { hint } => {
                 let newer = hint.is_some_and(|h| self.binder.heard(h));
@@ -414,6 +428,7 @@ impl Client {
                 if more { CallbackAnswer::Draining } else { CallbackAnswer::Accepted }
             }
             CallbackAsk::Progress => under_way,
+            CallbackAsk::LockReady { wait } => self.lock_ready(wait, out),
         };
         out.push(Effect::AnswerCallback(answer));
     }
@@ -501,8 +516,14 @@ impl Client {
                 out.push(Effect::Reply { ticket, result: Err(CallFailure::Evicted) });
             }
         }
-        self.own.clear();
-        out.push(Effect::Evicted { reason });
+        // What was just being opened again is opened again by the next life.
+        for own in std::mem::take(&mut self.own).into_values() {
+            if let Own::Reopen { handle, ino, flags } = own {
+                self.opens.insert(handle, OpenFile { ino, flags });
+            }
+        }
+        let locked = self.locks_evicted(out);
+        out.push(Effect::Evicted { reason, locked });
     }
 
     fn reborn(

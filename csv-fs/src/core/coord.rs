@@ -28,6 +28,7 @@
 //! - **path fences**: redirected I/O is taken only after one in this reign.
 //! - **grace**: until each inherited session has re-asserted or is evicted, only re-assertion, stored answers and the
 //!   return table are served.
+//! - **file locks**: given as answers, never waited for here; who waits is queued, and called when it is its turn.
 //! - **orphans**: freed in steps when nobody has them open, every layout on them came back, and grace is over.
 //! - **drain**: nothing new, layouts survive; when no redirected request and no change of the store is left, it says so.
 //!
@@ -59,6 +60,7 @@ mod event;
 mod evict;
 mod files;
 mod grace;
+mod locks;
 mod orphans;
 mod path;
 mod patience;
@@ -87,6 +89,7 @@ pub use self::patience::Limits;
 use self::callbacks::CallbackFor;
 use self::files::Files;
 use self::grace::Grace;
+use self::locks::Locks;
 use self::orphans::Orphans;
 use self::patience::Patience;
 use self::session::{Life, Session};
@@ -137,6 +140,7 @@ pub struct Coord {
     syncs: BTreeMap<(InodeNo, ClientId), Sync>,
     ends: Ends,
     orphans: Orphans,
+    locks: Locks,
     work: BTreeMap<OpId, Work>,
     parked: VecDeque<OpId>,
     waiting_for_space: BTreeSet<OpId>,
@@ -167,6 +171,7 @@ impl Coord {
             syncs: BTreeMap::new(),
             ends: Ends::default(),
             orphans: Orphans::default(),
+            locks: Locks::default(),
             work: BTreeMap::new(),
             parked: VecDeque::new(),
             waiting_for_space: BTreeSet::new(),
@@ -218,7 +223,8 @@ impl Coord {
         let recalls = self.recalls.values().map(|p| p.next(limits));
         let syncs = self.syncs.values().map(|s| s.patience.next(limits));
         let grace = self.grace.iter().filter_map(Grace::next);
-        recalls.chain(syncs).chain(grace).chain(self.space_deadlines()).chain(self.fence_retries()).min()
+        let waits = recalls.chain(syncs).chain(grace).chain(self.lock_deadline());
+        waits.chain(self.space_deadlines()).chain(self.fence_retries()).min()
     }
 
     /// The reign.

@@ -1,7 +1,8 @@
 //! File locks of a volume: `fcntl` records (of processes and of open files) and `flock`, of all nodes together.
 //!
-//! Pure: a table of what is held and a queue of who waits. The coordinator keeps one for its reign; a client keeps one of
-//! its own locks, to re-assert them.
+//! Pure: a table of what is held and a queue of who waits. The coordinator keeps one for its reign
+//! ([`crate::core::coord`], where the interleavings are told); a client keeps one of its own locks, to re-assert them
+//! ([`crate::core::client`]).
 //!
 //! # Semantics (those of Linux on a local file system)
 //! - Records and `flock` locks of one file never meet: [`Space`].
@@ -9,7 +10,8 @@
 //!   merges. `flock` changes from shared to exclusive by letting go first, so two upgraders do not wait for each other.
 //! - A lock ends with an unlock, with its owner's FLUSH, and with the RELEASE of the handle it was taken through: a process
 //!   killed by SIGKILL sends no unlock for locks of an open file, only RELEASE.
-//! - Who waits is woken in the order of arrival and tries again; who waits holds nothing by that. A waiter that would
+//! - Who waits is woken in the order of arrival and tries again; who waits holds nothing by that. Whoever comes to wait
+//!   does not overtake one that was woken and is on its way. A waiter that would
 //!   close a circle of owners is refused (`EDEADLK`). The kernel does not tell a server which records are of an open file,
 //!   so circles of those are refused too, where a local file system would wait for ever.
 //!
@@ -20,8 +22,10 @@
 //!
 //! # Invariants (asserted in tests after every step)
 //! 1. Two locks of different owners on one range are both for reading. 2. Intervals of one owner are disjoint and not empty.
-//! 3. Sets by file and intervals by owner agree.
+//! 3. Sets by file, intervals by owner, and counts by client and by handle agree.
 
+#[cfg(test)]
+mod cluster;
 mod deadlock;
 mod file;
 mod intervals;
@@ -33,28 +37,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::proto::OwnLock;
+pub use crate::proto::{ByteRange, LockMode as Mode, LockSpace as Space, WaitId};
 use crate::types::{ClientId, HandleId, InodeNo};
 
 use file::FileLocks;
-pub use waiters::{Refused, Wait, WaitId, Waiters};
-
-/// Which kind of lock: those of one space never meet those of the other.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub enum Space {
-    /// `fcntl`: byte ranges.
-    Record,
-    /// `flock`: the whole file.
-    Whole,
-}
-
-/// What a lock allows.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub enum Mode {
-    /// With other readers (`F_RDLCK`, `LOCK_SH`).
-    Read,
-    /// Alone (`F_WRLCK`, `LOCK_EX`).
-    Write,
-}
+pub use waiters::{Refused, Wait, Waiters};
 
 /// Who holds a lock: a process or an open file of a node, as the node's kernel numbers them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -63,38 +51,6 @@ pub struct Owner {
     pub client: ClientId,
     /// The kernel's number.
     pub id: u64,
-}
-
-/// Bytes `[start, end)`. `end` is past the last byte; a lock "to the end of the file, wherever that will be" ends at
-/// [`ByteRange::MAX`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub struct ByteRange {
-    /// First byte.
-    pub start: u64,
-    /// Behind the last byte; greater than `start`.
-    pub end: u64,
-}
-
-impl ByteRange {
-    /// Behind the last byte that a file can have (`OFFSET_MAX` + 1).
-    pub const MAX: u64 = 1 << 63;
-    /// The whole file and whatever it may grow to.
-    pub const ALL: ByteRange = ByteRange { start: 0, end: ByteRange::MAX };
-
-    /// From the first to the last byte, as the kernel gives them; `None` if that is no range.
-    pub fn inclusive(first: u64, last: u64) -> Option<ByteRange> {
-        (first <= last && last < ByteRange::MAX).then(|| ByteRange { start: first, end: last + 1 })
-    }
-
-    /// Whether both share a byte.
-    pub fn overlaps(self, other: ByteRange) -> bool {
-        self.start < other.end && other.start < self.end
-    }
-
-    /// The last byte, as the kernel wants it.
-    pub fn last(self) -> u64 {
-        self.end - 1
-    }
 }
 
 /// A lock, held or wanted.
@@ -113,6 +69,17 @@ pub struct Lock {
 }
 
 impl Lock {
+    /// A client's own lock, as the whole volume sees it.
+    pub fn of(client: ClientId, own: OwnLock) -> Lock {
+        let OwnLock { owner, handle, pid, range, mode } = own;
+        Lock { owner: Owner { client, id: owner }, handle, pid, range, mode }
+    }
+
+    /// As its client speaks of it.
+    pub fn own(&self) -> OwnLock {
+        OwnLock { owner: self.owner.id, handle: self.handle, pid: self.pid, range: self.range, mode: self.mode }
+    }
+
     fn conflicts(&self, other: &Lock) -> bool {
         self.owner != other.owner
             && self.range.overlaps(other.range)
@@ -124,6 +91,7 @@ impl Lock {
 #[derive(Debug, Default)]
 pub struct LockTable {
     files: BTreeMap<(InodeNo, Space), FileLocks>,
+    counts: BTreeMap<ClientId, usize>,
 }
 
 impl LockTable {
@@ -132,19 +100,39 @@ impl LockTable {
     /// # Errors
     /// The lock of another owner that is in the way, the one with the lowest start.
     pub fn set(&mut self, ino: InodeNo, space: Space, lock: Lock) -> Result<(), Lock> {
-        let file = self.files.entry((ino, space)).or_default();
-        if space == Space::Whole && file.mode_of(lock.owner).is_some_and(|held| held != lock.mode) {
-            file.clear(lock.owner, ByteRange::ALL);
-        }
-        let result = match file.conflict(&lock) {
+        self.lets_go_first(ino, space, &lock);
+        match self.test(ino, space, &lock) {
             Some(other) => Err(other),
             None => {
-                file.set(lock);
+                self.put(ino, space, lock);
                 Ok(())
             }
-        };
-        self.forget_if_empty(ino, space);
-        result
+        }
+    }
+
+    /// Takes a lock without a look at others: what the coordinator has given is so.
+    pub fn put(&mut self, ino: InodeNo, space: Space, lock: Lock) {
+        self.files.entry((ino, space)).or_default();
+        self.change(ino, space, lock.owner.client, |file| file.set(lock));
+    }
+
+    /// `flock` lets go of what it has before it asks for the other kind.
+    pub fn lets_go_first(&mut self, ino: InodeNo, space: Space, lock: &Lock) {
+        let held = self.files.get(&(ino, space)).and_then(|file| file.mode_of(lock.owner));
+        if space == Space::Whole && held.is_some_and(|held| held != lock.mode) {
+            self.clear(ino, space, lock.owner, ByteRange::ALL);
+        }
+    }
+
+    /// What an owner holds in a range, cut to it.
+    pub fn held_in(
+        &self,
+        ino: InodeNo,
+        space: Space,
+        owner: Owner,
+        range: ByteRange,
+    ) -> impl Iterator<Item = Lock> + '_ {
+        self.files.get(&(ino, space)).into_iter().flat_map(move |file| file.held_in(owner, range))
     }
 
     /// The lock that would be in the way (`F_GETLK`), the one with the lowest start.
@@ -154,7 +142,7 @@ impl LockTable {
 
     /// Gives up what an owner has in a range. `true` if that was anything.
     pub fn clear(&mut self, ino: InodeNo, space: Space, owner: Owner, range: ByteRange) -> bool {
-        self.change(ino, space, |file| file.clear(owner, range))
+        self.change(ino, space, owner.client, |file| file.clear(owner, range))
     }
 
     /// The owner closed a descriptor of the file: its records there end.
@@ -164,8 +152,8 @@ impl LockTable {
 
     /// The open file is gone: whatever was taken through it ends.
     pub fn released(&mut self, ino: InodeNo, client: ClientId, handle: HandleId) -> bool {
-        let records = self.change(ino, Space::Record, |file| file.released(client, handle));
-        self.change(ino, Space::Whole, |file| file.released(client, handle)) || records
+        let records = self.change(ino, Space::Record, client, |file| file.released(client, handle));
+        self.change(ino, Space::Whole, client, |file| file.released(client, handle)) || records
     }
 
     /// A client is gone, after its fence: the files in which it held something.
@@ -174,6 +162,7 @@ impl LockTable {
         let mut freed: Vec<InodeNo> = self.files.iter_mut().filter_map(|(k, file)| held(file).then_some(k.0)).collect();
         freed.dedup();
         self.files.retain(|_, file| !file.is_empty());
+        self.counts.remove(&client);
         freed
     }
 
@@ -184,19 +173,40 @@ impl LockTable {
 
     /// Intervals held, of all files.
     pub fn count(&self) -> usize {
-        self.files.values().map(FileLocks::count).sum()
+        self.counts.values().sum()
     }
 
-    fn change(&mut self, ino: InodeNo, space: Space, f: impl FnOnce(&mut FileLocks) -> bool) -> bool {
-        let changed = self.files.get_mut(&(ino, space)).is_some_and(f);
-        self.forget_if_empty(ino, space);
-        changed
+    /// Intervals that a client holds.
+    pub fn count_of(&self, client: ClientId) -> usize {
+        self.counts.get(&client).copied().unwrap_or(0)
     }
 
-    fn forget_if_empty(&mut self, ino: InodeNo, space: Space) {
-        if self.files.get(&(ino, space)).is_some_and(FileLocks::is_empty) {
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Changes what one client has in a file.
+    fn change<T: Default>(
+        &mut self,
+        ino: InodeNo,
+        space: Space,
+        client: ClientId,
+        f: impl FnOnce(&mut FileLocks) -> T,
+    ) -> T {
+        let Some(file) = self.files.get_mut(&(ino, space)) else { return T::default() };
+        let before = file.count();
+        let changed = f(file);
+        let after = file.count();
+        if file.is_empty() {
             self.files.remove(&(ino, space));
         }
+        let count = self.counts.entry(client).or_default();
+        *count = (*count + after).saturating_sub(before);
+        if *count == 0 {
+            self.counts.remove(&client);
+        }
+        changed
     }
 
     /// Locks of others that conflict with this one; for the search for circles.
@@ -205,7 +215,9 @@ impl LockTable {
     }
 
     #[cfg(test)]
-    fn check(&self) {
+    pub(in crate::core) fn check(&self) {
         self.files.values().for_each(FileLocks::check);
+        let counted: usize = self.files.values().map(FileLocks::count).sum();
+        assert_eq!(self.count(), counted, "counts by client and by file");
     }
 }

@@ -42,6 +42,8 @@ pub enum Rule {
     FenceBeforeLease,
     /// The proof that a coordinator was fenced is of one reign; it says nothing of a later one of the same client.
     ProofOfOneReign,
+    /// A client that holds file locks has come back to a new coordinator only once it has named them, and grace waits for it.
+    GraceWaitsForLocks,
     /// A victim says "fenced" only once every request of its own has ended.
     AnswerNeedsNothingInFlight,
     /// A node's raise of its own generation counts only when the renewal that carries it has landed.

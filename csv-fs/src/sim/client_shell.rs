@@ -236,7 +236,7 @@ impl World {
                     shell.files.entry(ino).or_default().lost = true;
                 }
             }
-            Effect::Evicted { reason } => self.life_ended(n, &reason),
+            Effect::Evicted { reason, .. } => self.life_ended(n, &reason),
             _ => {}
         }
     }

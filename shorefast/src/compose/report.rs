@@ -141,12 +141,14 @@ fn client(event: ClientEvent) -> Option<(Code, String)> {
         ClientEvent::Evicted { reason } if reason == "unmounted" => return None,
         ClientEvent::Evicted { reason } => (Code::SelfEvicted, reason),
         ClientEvent::Poisoned { handles } => {
-            (Code::SelfEvicted, format!("{} open files had unsaved data", handles.len()))
+            (Code::SelfEvicted, format!("{} open files had unsaved data or locks", handles.len()))
         }
         ClientEvent::WritesLost { ino } => {
             (Code::SelfEvicted, format!("unflushed writes of {ino} are lost; its next fsync fails"))
         }
-        ClientEvent::LocksRefused => (Code::LocksUnavailable, "ENOLCK".to_owned()),
+        ClientEvent::LocksLost { handles } => {
+            (Code::LocksLost, format!("{} open files had locks that the new coordinator refused", handles.len()))
+        }
         ClientEvent::CommitFailed { ino, errno } => {
             (Code::IoWaiting, format!("a commit of {ino} failed with errno {errno} and is tried again"))
         }

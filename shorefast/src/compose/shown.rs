@@ -84,7 +84,7 @@ pub(super) fn running(
         timing: volume.timing_name().to_owned(),
         nodes,
         sessions: office.sessions,
-        locks: 0,
+        locks: volume.session().locks().0 as u64,
         io: io(volume),
     }
 }

@@ -94,10 +94,10 @@ codes! {
     ClientFenced = "client-fenced", Warning, "A node's incarnation was made unable to reach the disk.", "Nothing; see why it was fenced.";
     ClientEvicted = "client-evicted", Error, "A node's session ended by eviction; what it had not made stable is lost there.", "See on that node which files report errors; restart the programs that held them.";
     SelfReborn = "self-reborn", Info, "After an eviction this node began a new incarnation; files that had lost nothing go on.", "Nothing.";
-    SelfEvicted = "self-evicted", Error, "This node was evicted: handles with unsaved data report errors until they are closed.", "Restart the programs that use them; find out why this node did not answer.";
+    SelfEvicted = "self-evicted", Error, "This node was evicted: handles with unsaved data or file locks report errors until they are closed.", "Restart the programs that use them; find out why this node did not answer.";
     IoWaiting = "io-waiting", Warning, "A request waits unusually long; the message says for what.", "Look at what the message names.";
     NoPermission = "no-permission", Warning, "This node may not be coordinator, for a second already; the message says what is known of why.", "The advice beside the message fits its cause: the node's path to the disk, or how the nodes reach one another.";
-    LocksUnavailable = "locks-unavailable", Warning, "A program asked for a file lock, which this version refuses on a volume (ENOLCK).", "Do not run programs here that need file locks across nodes.";
+    LocksLost = "locks-lost", Error, "File locks held through this node were not taken in by a new coordinator; the handles report errors until they are closed.", "Restart the programs that use them, and report it: this must not happen.";
     DiskFaultSet = "disk-fault-set", Warning, "An operator made this node's disks misbehave (`debug disk`).", "`shorefast debug disk heal` ends it.";
     DiskFaultHealed = "disk-fault-healed", Info, "An operator ended the misbehaviour of this node's disks.", "Nothing.";
 }

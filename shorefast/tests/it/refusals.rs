@@ -3,26 +3,10 @@
 use std::fs::{self, File};
 use std::process::Command;
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fcntl_lock, flock, getxattr};
+use rustix::fs::{FallocateFlags, fallocate, getxattr};
 use rustix::io::Errno;
 
 use crate::shared::Folder;
-
-#[test]
-fn locks_are_refused_with_enolck_and_said_once_in_an_event() {
-    let Some(folder) = Folder::new("locks") else { return };
-    folder.through(2, |dir| {
-        let file = File::create(dir.join("file")).expect("creates");
-        for _ in 0..3 {
-            assert_eq!(flock(&file, FlockOperation::NonBlockingLockExclusive), Err(Errno::NOLCK));
-            assert_eq!(flock(&file, FlockOperation::LockShared), Err(Errno::NOLCK));
-            assert_eq!(fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive), Err(Errno::NOLCK));
-        }
-    });
-    folder.cluster.until_event(2, "locks-unavailable", "ENOLCK");
-    let said = folder.cluster.events(2).into_iter().filter(|(code, _)| code == "locks-unavailable").count();
-    assert_eq!(said, 1);
-}
 
 #[test]
 fn attributes_holes_and_copies_that_are_not_there_yet_are_refused_and_not_forgotten_by_the_kernel() {

@@ -94,6 +94,8 @@ impl DataPath {
     pub async fn close(&self, handle: HandleId) -> Result<(), Errno> {
         let Some(file) = self.files.open.write().remove(&handle) else { return Ok(()) };
         let inode = &file.inode;
+        // What was taken through it ends with it; whoever gets a lock next must find every write there.
+        inode.writes.quiet().await;
         let last = inode.opens.fetch_sub(1, Ordering::SeqCst) == 1;
         let patient = Caller::patient();
         let committed = if last { self.commit(inode, false, &patient).await } else { Ok(()) };
@@ -424,7 +426,7 @@ impl Files for DataPath {
         }
     }
 
-    fn evicted(&self) -> Vec<HandleId> {
+    fn evicted(&self, locked: &[HandleId]) -> Vec<HandleId> {
         self.close_gates();
         self.space.reset(Vec::new());
         let open: Vec<Arc<OpenFile>> = self.files.open.read().values().cloned().collect();
@@ -432,7 +434,8 @@ impl Files for DataPath {
         for file in open {
             let inode = &file.inode;
             inode.state.lock().reserve.clear();
-            let lost = inode.forfeited.load(Ordering::SeqCst)
+            let lost = locked.contains(&file.handle)
+                || inode.forfeited.load(Ordering::SeqCst)
                 || inode.unflushed.load(Ordering::SeqCst)
                 || inode.lost.load(Ordering::SeqCst);
             if lost {
@@ -441,6 +444,12 @@ impl Files for DataPath {
             }
         }
         poisoned
+    }
+
+    fn locks_lost(&self, handles: &[HandleId]) {
+        for file in handles.iter().filter_map(|handle| self.file(*handle)) {
+            file.poisoned.store(true, Ordering::SeqCst);
+        }
     }
 
     fn handle_lost(&self, handle: HandleId, _ino: InodeNo) {

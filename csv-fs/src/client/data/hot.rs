@@ -20,6 +20,7 @@ use crate::client::counters::add;
 use crate::client::gate::Entered;
 use crate::client::inode::{Inode, wall_nanos};
 use crate::client::session::{EIO, Errno};
+use crate::client::writes::Accepted;
 use crate::core::client::Reason;
 use crate::types::BlockRange;
 
@@ -36,10 +37,11 @@ impl DataPath {
     }
 
     /// Writes; with O_APPEND at the end, wherever that is.
-    pub fn submit_write(&self, file: &Arc<OpenFile>, offset: u64, data: AlignedBuf, kill: bool, to: WriteTo) {
+    pub fn submit_write(&self, file: &Arc<OpenFile>, offset: u64, data: AlignedBuf, kill: bool, mut to: WriteTo) {
         if file.is_poisoned() {
             return to.answer(Err(Errno(EIO)));
         }
+        to.accepted = Some(Accepted::new(&file.inode));
         if file.appends() {
             return self.slow_write(Arc::clone(&file.inode), None, data, kill, to);
         }

@@ -4,13 +4,13 @@
 //! will come, and the handle is released here.
 
 use block::units::ByteOffset;
-use fuse::op::{Create, Fallocate, FileHandle, Lseek, Whence};
+use fuse::op::{Create, Fallocate, FileHandle, LockOwner, Lseek, Whence};
 use fuse::{Delivery, OpenFlags, Opened, Reply};
 
 use super::attr::entry;
 use super::names::bytes;
 use super::{FileSystem, Who, done, odd, sent};
-use crate::client::data::Seek;
+use crate::client::data::{OpenFile, Seek};
 use crate::client::session::{Caller, Errno};
 use crate::proto::{OpenRequest, Reply as Answer, Request, SetAttr};
 use crate::types::{Attr, HandleId, InodeNo};
@@ -134,12 +134,20 @@ impl FileSystem {
     }
 
     /// close(2), once per descriptor: what others see of times is up to date afterwards.
-    pub(super) async fn flush(&self, fh: FileHandle, reply: Reply, caller: &Caller) {
+    /// Its process' record locks on the file end, after every write that was accepted.
+    pub(super) async fn flush(&self, fh: FileHandle, owner: LockOwner, reply: Reply, caller: &Caller) {
         let result = match self.open_file(fh) {
-            Ok(file) => self.path.send_times(&file.inode, caller).await,
+            Ok(file) => self.flush_file(&file, owner, caller).await,
             Err(errno) => Err(errno),
         };
         done(reply, result);
+    }
+
+    async fn flush_file(&self, file: &OpenFile, owner: LockOwner, caller: &Caller) -> Result<(), Errno> {
+        file.inode.writes.quiet().await;
+        let told = self.path.send_times(&file.inode, caller).await;
+        self.path.session.drop_records(caller, file.ino(), owner.0).await?;
+        told
     }
 
     pub(super) async fn release(&self, fh: FileHandle, reply: Reply) {

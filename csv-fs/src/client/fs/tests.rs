@@ -15,7 +15,6 @@ use fuse::{Mount, MountOptions, Unmount};
 
 use super::FileSystem;
 use crate::client::data::tests::rig::{Cluster, Node, SOON, pattern};
-use crate::client::link::ClientEvent;
 
 /// Two mounts and what is under them.
 struct Mounted {
@@ -185,22 +184,29 @@ async fn d53_o_direct_and_ordinary_writers_side_by_side_see_one_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d54_locks_are_refused_once_aloud() {
+async fn d54_a_lock_taken_through_one_mount_keeps_others_out_through_the_other() {
+    use rustix::fs::{FlockOperation::*, fcntl_lock, flock};
     let Some(m) = Mounted::new().await else { return };
-    let a = m.path(0, "f");
-    on_mount(move || {
-        let file = fs::File::create(&a).unwrap();
-        for _ in 0..3 {
-            let refused =
-                rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap_err();
-            assert_eq!(refused, rustix::io::Errno::NOLCK);
-        }
-        let refused = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap_err();
-        assert_eq!(refused, rustix::io::Errno::NOLCK);
+    let (a, b) = (m.path(0, "f"), m.path(1, "f"));
+    let again = Err(rustix::io::Errno::AGAIN);
+    let (a, b) = on_mount(move || {
+        let (a, b) = (fs::File::create(&a).unwrap(), fs::OpenOptions::new().read(true).write(true).open(&b).unwrap());
+        flock(&a, NonBlockingLockExclusive).unwrap();
+        assert_eq!(flock(&b, NonBlockingLockShared), again);
+        // Records are another kind. Both descriptors are of this process, whose number differs by mount.
+        fcntl_lock(&b, NonBlockingLockExclusive).unwrap();
+        assert_eq!(fcntl_lock(&a, NonBlockingLockExclusive), Err(rustix::io::Errno::AGAIN));
+        (a, b)
     })
     .await;
-    let said = m.nodes[0].events.lock().iter().filter(|e| **e == ClientEvent::LocksRefused).count();
-    assert_eq!(said, 1);
+    assert_eq!((m.nodes[0].session.locks(), m.nodes[1].session.locks()), ((1, 0), (1, 0)));
+    let waiter = std::thread::spawn(move || flock(&b, LockExclusive).map(|()| b));
+    wait_until("waiting", || m.nodes[1].session.locks() == (1, 1)).await;
+    on_mount(move || drop(a)).await;
+    let b = on_mount(move || waiter.join().unwrap().unwrap()).await;
+    on_mount(move || drop(b)).await;
+    wait_until("free", || m.cluster.locks() == (0, 0)).await;
+    assert_eq!((m.nodes[0].session.locks(), m.nodes[1].session.locks()), ((0, 0), (0, 0)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

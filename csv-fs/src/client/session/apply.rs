@@ -20,6 +20,10 @@ impl Session {
                 inner.waiters.insert(ticket, waiter);
                 Event::Submit { ticket, request }
             }
+            Input::Lock { ticket, op, waiter } => {
+                inner.waiters.insert(ticket, waiter);
+                Event::Lock { ticket, op }
+            }
             Input::Redirect { io, event, data, waiter } => {
                 inner.io.insert(io, Io { data, read: None, waiter: Some(waiter) });
                 event
@@ -134,8 +138,12 @@ impl Session {
                 files.handle_lost(handle, ino);
                 self.emit(ClientEvent::Poisoned { handles: vec![handle] });
             }
-            Effect::Evicted { reason } => {
-                let poisoned = files.evicted();
+            Effect::LocksLost { handles } => {
+                files.locks_lost(&handles);
+                self.emit(ClientEvent::LocksLost { handles });
+            }
+            Effect::Evicted { reason, locked } => {
+                let poisoned = files.evicted(&locked);
                 if !poisoned.is_empty() {
                     self.emit(ClientEvent::Poisoned { handles: poisoned.clone() });
                 }

@@ -25,7 +25,10 @@ impl Client {
         self.place(ticket, request, out);
     }
 
-    fn place(&mut self, ticket: Ticket, request: Request, out: &mut Vec<Effect>) {
+    pub(super) fn place(&mut self, ticket: Ticket, request: Request, out: &mut Vec<Effect>) {
+        if !self.release_may_go(ticket, &request, out) {
+            return;
+        }
         match &request {
             // What a release was sent for is never re-asserted.
             Request::Release { handle, .. } => {
@@ -55,6 +58,9 @@ impl Client {
     }
 
     pub(super) fn cancel(&mut self, ticket: Ticket, out: &mut Vec<Effect>) {
+        if self.cancel_lock(ticket, out) {
+            return;
+        }
         if self.slots.cancel(ticket, self.binder.bound().is_some()) {
             out.push(Effect::Reply { ticket, result: Err(CallFailure::Interrupted) });
         }
@@ -64,6 +70,7 @@ impl Client {
         for ticket in self.slots.abandon_interrupted() {
             out.push(Effect::Reply { ticket, result: Err(CallFailure::Interrupted) });
         }
+        self.let_interrupted_locks_go(out);
     }
 
     pub(super) fn answered(
@@ -197,13 +204,17 @@ impl Client {
         match own {
             Own::PathLost => self.path_lost_answered(now, result),
             Own::PathBack => self.path_back_answered(now, result, out),
-            Own::Return | Own::Release => {}
+            Own::Return | Own::Release | Own::Told => {}
+            Own::Lock(job) => self.lock_answered(job, result, out),
+            Own::Named(bind) => self.named(bind, result, out),
             Own::Reopen { handle, ino, .. } if result.is_err() => {
                 self.opens.remove(&handle);
                 out.push(Effect::HandleLost { handle, ino });
+                self.pump_all_lanes(out);
             }
             Own::Reopen { handle, ino, flags } => {
                 self.opens.insert(handle, OpenFile { ino, flags });
+                self.pump_all_lanes(out);
             }
         }
     }

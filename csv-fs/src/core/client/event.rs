@@ -10,6 +10,7 @@ use crate::proto::{
 };
 use crate::types::*;
 
+use super::locks::LockOp;
 use super::route::{Reason, RouteInfo};
 
 /// A caller waiting for a [`Request`]'s reply. The shell counts from 1; the core's own lie above [`Ticket::OWN`].
@@ -47,7 +48,10 @@ pub enum Event {
 
     /// A new request.
     Submit { ticket: Ticket, request: Request },
-    /// The caller was interrupted. Takes effect only while no coordinator is bound or the request was never sent.
+    /// A program asks for a file lock, or gives one up. [`Effect::Reply`] follows.
+    Lock { ticket: Ticket, op: LockOp },
+    /// The caller was interrupted. Takes effect only while no coordinator is bound or the request was never sent; on
+    /// whoever waits for a lock, at once.
     Cancel { ticket: Ticket },
     /// The answer to [`Effect::SendCall`].
     Answered { bind: Bind, slot: SlotRef, seq: u64, answer: crate::proto::Answer },
@@ -143,8 +147,11 @@ pub enum Effect {
     /// Acknowledged redirected writes under this layout are lost: fail the next fsync of its file.
     WritesLost { layout: LayoutId },
 
-    /// This incarnation was evicted: every layout is dropped, every waiter was answered. A new one may start.
-    Evicted { reason: String },
+    /// This incarnation was evicted: every layout is dropped, every waiter was answered. A new one may start. Through the
+    /// `locked` handles file locks were held.
+    Evicted { reason: String, locked: Vec<HandleId> },
+    /// File locks held through these handles are lost.
+    LocksLost { handles: Vec<HandleId> },
     /// An open that survived an eviction could not be opened again.
     HandleLost { handle: HandleId, ino: InodeNo },
 }

@@ -138,6 +138,7 @@ impl Coord {
             return self.out.push(Effect::AnswerBind { tag, answer });
         }
         let refused = self.take_in(client, &request.reassert);
+        let back = self.locks_at_bind(client, request.bind, &request.reassert);
         let Some(session) = self.sessions.get_mut(&client) else { return };
         session.bound = true;
         session.known = true;
@@ -148,7 +149,9 @@ impl Coord {
             may_come_back || !session.has_guards_below(session.bind) || !self.rules.has(Rule::BindCancelsOlder),
             "invariant 5"
         );
-        self.came_back(client);
+        if back {
+            self.came_back(client);
+        }
         let answer = BindAnswer::Bound {
             epoch: self.config.epoch,
             grace: self.in_grace(),
@@ -172,6 +175,7 @@ impl Coord {
         for thing in reassert {
             match thing {
                 Reassert::Open { ino, handle, .. } => self.opened(client, *handle, *ino),
+                Reassert::LocksFollow => {}
                 Reassert::Creating { handle, slot, seq } => self.created_unheard(client, *handle, *slot, *seq),
                 Reassert::Layout { id, ino, range, mode, .. } => {
                     match self.take_in_layout(client, known, *ino, (*id, *range, *mode)) {

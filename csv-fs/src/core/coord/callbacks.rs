@@ -5,7 +5,7 @@ use super::event::{CallbackId, ConnId, Effect, EvictReason};
 use super::patience::Patience;
 use super::session::Life;
 use crate::core::rules::Rule;
-use crate::proto::{CallbackAnswer, CallbackAsk};
+use crate::proto::{CallbackAnswer, CallbackAsk, WaitId};
 use crate::types::*;
 
 /// What a callback was about.
@@ -17,6 +17,19 @@ pub(super) enum CallbackFor {
     Sync { ino: InodeNo, client: ClientId, number: u64 },
     /// Granted space.
     Grant { client: ClientId },
+    /// A waiter for a file lock.
+    Lock { client: ClientId, wait: WaitId },
+}
+
+impl CallbackFor {
+    fn client(self) -> ClientId {
+        match self {
+            CallbackFor::Recall { client, .. }
+            | CallbackFor::Sync { client, .. }
+            | CallbackFor::Grant { client }
+            | CallbackFor::Lock { client, .. } => client,
+        }
+    }
 }
 
 impl Coord {
@@ -61,9 +74,7 @@ impl Coord {
     pub(super) fn callback_done(&mut self, id: CallbackId, answer: Option<CallbackAnswer>) {
         let Some(about) = self.callbacks.remove(&id) else { return };
         if answer == Some(CallbackAnswer::WrongIncarnation) {
-            let (CallbackFor::Recall { client, .. } | CallbackFor::Sync { client, .. } | CallbackFor::Grant { client }) =
-                about;
-            self.evict(client, EvictReason::Replaced);
+            self.evict(about.client(), EvictReason::Replaced);
         }
         if let CallbackFor::Recall { client, .. } | CallbackFor::Sync { client, .. } = about
             && answer == Some(CallbackAnswer::Draining)
@@ -74,6 +85,7 @@ impl Coord {
         match about {
             CallbackFor::Recall { layout, client } => self.recall_answered(id, layout, client, answer),
             CallbackFor::Sync { ino, client, number } => self.sync_answered(id, (ino, client), number, answer),
+            CallbackFor::Lock { client, wait } => self.lock_call_answered(client, wait, answer),
             CallbackFor::Grant { client } => self.grant_recall_answered(id, client, answer),
         }
     }
@@ -172,6 +184,7 @@ impl Coord {
             self.resend_sync(ino, client);
         }
         self.space_overdue();
+        self.locks_overdue();
         self.fence_again();
         self.grace_overdue();
     }

@@ -217,7 +217,9 @@ impl Coord {
                 OpenVerdict::Noted => self.read(op, ReadAsk::Request(Request::Getattr { ino })),
                 OpenVerdict::BeingFreed => self.finish(op, errno(Errno::NOENT)),
             },
+            Request::Locks(ask) => self.lock_request(op, client, ask),
             Request::Release { handle, .. } => {
+                self.locks_released(client, handle);
                 self.closed(client, handle);
                 self.finish(op, Answer::Ok(Reply::Done));
             }

@@ -59,6 +59,7 @@ impl Coord {
             }
         }
         self.turn_bind_away(client);
+        self.drop_waiters(client);
         let waiting = |op: &OpId, work: &Work| {
             matches!(work, Work::Call(call) if call.client == client) && !self.storing.contains(op)
         };

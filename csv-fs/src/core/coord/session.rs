@@ -127,6 +127,8 @@ pub(super) struct Session {
     pub(super) bound: bool,
     /// Whether it has bound in this reign: then the tables know what it was given.
     pub(super) known: bool,
+    /// Its file locks are still to be named, under this bind: until then it has not come back.
+    pub(super) locks_due: Option<Bind>,
     /// Where callbacks go.
     pub(super) conn: Option<ConnId>,
     /// Where its data I/O goes.
@@ -155,6 +157,7 @@ impl Session {
             binding: None,
             bound: false,
             known: false,
+            locks_due: None,
             conn: None,
             path: Path::Direct,
             opens: BTreeMap::new(),

@@ -192,7 +192,7 @@ impl Coord {
         self.came_back(client);
     }
 
-    /// Gives away every layout and open of a client that is gone.
+    /// Gives away every layout, lock and open of a client that is gone.
     pub(super) fn release_everything(&mut self, client: ClientId) {
         let Some(session) = self.sessions.get_mut(&client) else { return };
         session.path = Path::Direct;
@@ -200,6 +200,7 @@ impl Coord {
         let handles: Vec<HandleId> = session.opens.keys().copied().collect();
         let layouts: Vec<LayoutId> = session.layouts.iter().copied().collect();
         self.drop_layouts(client, &layouts);
+        self.drop_locks(client);
         for handle in handles {
             self.closed(client, handle);
         }

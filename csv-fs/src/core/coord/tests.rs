@@ -5,6 +5,7 @@ mod binding;
 mod drain;
 mod eviction;
 mod grace;
+mod locks;
 mod orphans;
 mod paths;
 mod random;

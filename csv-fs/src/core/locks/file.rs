@@ -24,6 +24,9 @@ pub(super) struct FileLocks {
     owners: BTreeMap<Owner, Stretches>,
     readers: Intervals,
     writers: Intervals,
+    /// Stretches by the open file they were taken through: a RELEASE of one that took none looks at nothing else.
+    handles: BTreeMap<(ClientId, HandleId), usize>,
+    count: usize,
 }
 
 impl FileLocks {
@@ -32,7 +35,7 @@ impl FileLocks {
     }
 
     pub(super) fn count(&self) -> usize {
-        self.owners.values().map(BTreeMap::len).sum()
+        self.count
     }
 
     /// What an owner's first stretch allows; for `flock`, which has one.
@@ -53,6 +56,19 @@ impl FileLocks {
         let readers = (lock.mode == Mode::Write).then(|| self.readers.overlapping(lock.range, lock.owner));
         let all = self.writers.overlapping(lock.range, lock.owner).chain(readers.into_iter().flatten());
         all.filter_map(|(range, owner)| self.at(owner, range))
+    }
+
+    /// What an owner has in a range, cut to it.
+    pub(super) fn held_in(&self, owner: Owner, range: ByteRange) -> impl Iterator<Item = Lock> + '_ {
+        let stretches = self.owners.get(&owner);
+        let first = stretches.and_then(|s| s.range(..=range.start).next_back().map(|(start, _)| *start));
+        let near =
+            stretches.into_iter().flat_map(move |s| s.range(first.unwrap_or(range.start)..range.end.max(range.start)));
+        let cut = move |(start, held): (&u64, &Held)| {
+            let lock = lock_of(owner, *start, held);
+            lock.range.overlaps(range).then(|| Lock { range: lock.range.intersect(range), ..lock })
+        };
+        near.filter_map(cut)
     }
 
     fn at(&self, owner: Owner, range: ByteRange) -> Option<Lock> {
@@ -92,7 +108,7 @@ impl FileLocks {
     }
 
     pub(super) fn released(&mut self, client: ClientId, handle: HandleId) -> bool {
-        self.drop_where(client, |held| held.handle == handle)
+        self.handles.contains_key(&(client, handle)) && self.drop_where(client, |held| held.handle == handle)
     }
 
     pub(super) fn client_gone(&mut self, client: ClientId) -> bool {
@@ -131,6 +147,13 @@ impl FileLocks {
         }
         for (start, held) in &taken {
             self.set_of(held.mode).remove(ByteRange { start: *start, end: held.end }, owner);
+            self.count -= 1;
+            if let Some(n) = self.handles.get_mut(&(owner.client, held.handle)) {
+                *n -= 1;
+                if *n == 0 {
+                    self.handles.remove(&(owner.client, held.handle));
+                }
+            }
         }
         taken
     }
@@ -138,6 +161,8 @@ impl FileLocks {
     fn put_in(&mut self, owner: Owner, start: u64, held: Held) {
         self.set_of(held.mode).insert(ByteRange { start, end: held.end }, owner);
         self.owners.entry(owner).or_default().insert(start, held);
+        *self.handles.entry((owner.client, held.handle)).or_default() += 1;
+        self.count += 1;
     }
 
     fn set_of(&mut self, mode: Mode) -> &mut Intervals {
@@ -163,6 +188,7 @@ impl FileLocks {
             own.sort_unstable();
             assert_eq!(own, set.all(), "{mode:?}");
         }
+        assert_eq!((self.count, self.handles.values().sum::<usize>()), (all.len(), all.len()));
     }
 }
 

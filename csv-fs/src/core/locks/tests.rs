@@ -2,9 +2,20 @@ use block::shared::{Incarnation, NodeId};
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::time::Now;
 
 const FILE: InodeNo = InodeNo(7);
 const OTHER: InodeNo = InodeNo(8);
+const NOW: Now = Now(1000);
+
+/// Of some file.
+pub(super) fn an_attr() -> crate::types::Attr {
+    use crate::types::{Attr, BlockCount, Timestamp};
+    let t = Timestamp::default();
+    let (ino, blocks) = (FILE, BlockCount(0));
+    let mode = 0o100_644;
+    Attr { ino, mode, nlink: 1, uid: 0, gid: 0, rdev: 0, size: 0, blocks, atime: t, mtime: t, ctime: t, btime: t }
+}
 
 fn client(n: u8) -> ClientId {
     ClientId { node: NodeId::new(n).unwrap(), incarnation: Incarnation(1) }
@@ -109,15 +120,6 @@ fn a_client_that_is_gone_holds_nothing_and_its_files_are_told() {
     t.check();
 }
 
-/// The kernel's "to the end" is the last byte that a file can have.
-#[test]
-fn ranges_are_as_the_kernel_gives_them() {
-    assert_eq!(ByteRange::inclusive(0, i64::MAX as u64), Some(ByteRange::ALL));
-    assert_eq!(ByteRange::ALL.last(), i64::MAX as u64);
-    assert_eq!(ByteRange::inclusive(5, 4), None);
-    assert_eq!(ByteRange::inclusive(0, u64::MAX), None);
-}
-
 fn wait(lock: Lock) -> Wait {
     Wait { ino: FILE, space: Space::Record, lock }
 }
@@ -130,18 +132,18 @@ fn waiters_are_ready_in_the_order_of_arrival_when_what_was_in_the_way_is_gone() 
     let second = wait(write(3, 1, 4, 6));
     let third = wait(read(2, 2, 8, 9));
     for (id, wish) in [(1, first), (2, second), (3, third)] {
-        assert_eq!(w.acquire(&mut t, WaitId(id), wish), Err(Refused::Blocked(write(1, 1, 0, 10))));
+        assert_eq!(w.acquire(&mut t, WaitId(id), wish), Err(Refused::Blocked));
     }
-    assert_eq!(w.ready(&t, FILE), []);
+    assert_eq!(w.ready(&t, FILE, ByteRange::ALL, NOW), []);
     t.clear(FILE, Space::Record, owner(1, 1), ByteRange::ALL);
     // The second overlaps the first, which came before it.
-    assert_eq!(w.ready(&t, FILE), [(client(2), WaitId(1)), (client(2), WaitId(3))]);
+    assert_eq!(w.ready(&t, FILE, ByteRange::ALL, NOW), [(client(2), WaitId(1)), (client(2), WaitId(3))]);
     w.acquire(&mut t, WaitId(1), first).unwrap();
     w.acquire(&mut t, WaitId(3), third).unwrap();
     w.acquire(&mut t, WaitId(2), second).unwrap_err();
-    assert_eq!((w.ready(&t, FILE), w.count()), (vec![], 1));
+    assert_eq!((w.ready(&t, FILE, ByteRange::ALL, NOW), w.count()), (vec![], 1));
     t.clear(FILE, Space::Record, owner(2, 1), ByteRange::ALL);
-    assert_eq!(w.ready(&t, FILE), [(client(3), WaitId(2))]);
+    assert_eq!(w.ready(&t, FILE, ByteRange::ALL, NOW), [(client(3), WaitId(2))]);
 }
 
 #[test]
@@ -153,11 +155,66 @@ fn a_second_attempt_keeps_its_place_and_who_left_is_not_called() {
     w.acquire(&mut t, WaitId(1), b).unwrap_err();
     w.acquire(&mut t, WaitId(1), a).unwrap_err();
     t.flushed(FILE, owner(1, 1));
-    assert_eq!(w.ready(&t, FILE), [(client(2), WaitId(1))]);
-    w.leave(client(2), WaitId(1));
-    assert_eq!(w.ready(&t, FILE), [(client(3), WaitId(1))]);
-    w.released(FILE, client(3), HandleId(1));
-    assert_eq!((w.ready(&t, FILE), w.count()), (vec![], 0));
+    assert_eq!(w.ready(&t, FILE, ByteRange::ALL, NOW), [(client(2), WaitId(1))]);
+    assert_eq!(w.ready(&t, FILE, ByteRange::ALL, NOW), [], "it was told, and comes");
+    assert_eq!(w.leave(client(2), WaitId(1)), Some(a));
+    assert_eq!(w.ready(&t, FILE, ByteRange::ALL, NOW), [(client(3), WaitId(1))]);
+    assert_eq!(w.released(FILE, client(3), HandleId(1)), [b]);
+    assert_eq!((w.ready(&t, FILE, ByteRange::ALL, NOW), w.count()), (vec![], 0));
+}
+
+/// A program that takes and drops a lock in a loop beside the coordinator was always faster than the message to a waiter
+/// far away.
+#[test]
+fn who_comes_to_wait_does_not_overtake_one_that_was_told_and_who_does_not_wait_does() {
+    let (mut t, mut w) = (LockTable::default(), Waiters::default());
+    t.set(FILE, Space::Record, write(1, 1, 0, 1)).unwrap();
+    let (far, near) = (wait(write(2, 1, 0, 1)), wait(write(1, 1, 0, 1)));
+    w.acquire(&mut t, WaitId(1), far).unwrap_err();
+    t.flushed(FILE, owner(1, 1));
+    assert_eq!(w.ready(&t, FILE, ByteRange::ALL, NOW), [(client(2), WaitId(1))]);
+    assert_eq!(w.acquire(&mut t, WaitId(9), near), Err(Refused::Blocked));
+    // F_SETLK asks what is, not who waits.
+    t.set(FILE, Space::Record, write(3, 1, 0, 1)).unwrap();
+    assert_eq!(w.acquire(&mut t, WaitId(1), far), Err(Refused::Blocked));
+    t.flushed(FILE, owner(3, 1));
+    assert_eq!(w.ready(&t, FILE, ByteRange::ALL, NOW), [(client(2), WaitId(1))]);
+    w.acquire(&mut t, WaitId(1), far).unwrap();
+    assert_eq!(w.count(), 1);
+}
+
+#[test]
+fn one_that_was_told_and_does_not_come_is_told_again_and_keeps_nobody_out() {
+    let (mut t, mut w) = (LockTable::default(), Waiters::default());
+    t.set(FILE, Space::Record, write(1, 1, 0, 1)).unwrap();
+    let (silent, other) = (wait(write(2, 1, 0, 1)), wait(write(3, 1, 0, 1)));
+    w.acquire(&mut t, WaitId(1), silent).unwrap_err();
+    w.acquire(&mut t, WaitId(2), other).unwrap_err();
+    t.flushed(FILE, owner(1, 1));
+    assert_eq!(w.ready(&t, FILE, ByteRange::ALL, NOW), [(client(2), WaitId(1))]);
+    let due = w.next().unwrap();
+    assert_eq!(w.overdue(NOW), []);
+    assert_eq!(w.overdue(due), [(client(2), WaitId(1), silent)]);
+    assert_eq!(w.ready(&t, FILE, ByteRange::ALL, due), [(client(3), WaitId(2))]);
+    w.acquire(&mut t, WaitId(2), other).unwrap();
+    // It comes after all, and queues like everybody.
+    assert_eq!(w.acquire(&mut t, WaitId(1), silent), Err(Refused::Blocked));
+    assert_eq!(w.next(), None);
+    t.flushed(FILE, owner(3, 1));
+    assert_eq!(w.ready(&t, FILE, ByteRange::ALL, due), [(client(2), WaitId(1))]);
+}
+
+#[test]
+fn what_an_owner_holds_in_a_range_is_told_cut_to_it() {
+    let mut t = LockTable::default();
+    t.set(FILE, Space::Record, write(1, 1, 0, 10)).unwrap();
+    t.set(FILE, Space::Record, read(1, 1, 10, 20)).unwrap();
+    t.set(FILE, Space::Record, read(1, 1, 30, 40)).unwrap();
+    let held =
+        |start, end| -> Vec<Lock> { t.held_in(FILE, Space::Record, owner(1, 1), ByteRange { start, end }).collect() };
+    assert_eq!(held(5, 31), [write(1, 1, 5, 10), read(1, 1, 10, 20), read(1, 1, 30, 31)]);
+    assert_eq!(held(20, 30), []);
+    assert_eq!((held(0, 10), t.count_of(client(1))), (vec![write(1, 1, 0, 10)], 3));
 }
 
 #[test]
@@ -167,15 +224,15 @@ fn a_circle_of_owners_over_files_and_nodes_is_refused_and_a_chain_is_not() {
     t.set(FILE, Space::Record, write(1, 1, 0, 1)).unwrap();
     t.set(OTHER, Space::Record, write(2, 1, 0, 1)).unwrap();
     t.set(OTHER, Space::Record, write(3, 1, 5, 6)).unwrap();
-    assert!(matches!(w.acquire(&mut t, WaitId(1), on(OTHER, write(1, 1, 0, 1))), Err(Refused::Blocked(_))));
-    assert!(matches!(w.acquire(&mut t, WaitId(1), on(OTHER, write(2, 1, 5, 6))), Err(Refused::Blocked(_))));
+    assert!(matches!(w.acquire(&mut t, WaitId(1), on(OTHER, write(1, 1, 0, 1))), Err(Refused::Blocked)));
+    assert!(matches!(w.acquire(&mut t, WaitId(1), on(OTHER, write(2, 1, 5, 6))), Err(Refused::Blocked)));
     // 3 -> 1 -> 2 -> 3.
     assert_eq!(w.acquire(&mut t, WaitId(1), on(FILE, write(3, 1, 0, 1))), Err(Refused::Deadlock));
     // Somebody outside may wait for any of them.
-    assert!(matches!(w.acquire(&mut t, WaitId(9), on(FILE, write(3, 2, 0, 1))), Err(Refused::Blocked(_))));
+    assert!(matches!(w.acquire(&mut t, WaitId(9), on(FILE, write(3, 2, 0, 1))), Err(Refused::Blocked)));
     assert_eq!(w.count(), 3, "who was refused does not wait");
     w.leave(client(1), WaitId(1));
-    assert!(matches!(w.acquire(&mut t, WaitId(1), on(FILE, write(3, 1, 0, 1))), Err(Refused::Blocked(_))));
+    assert!(matches!(w.acquire(&mut t, WaitId(1), on(FILE, write(3, 1, 0, 1))), Err(Refused::Blocked)));
 }
 
 /// Looks through every interval would be ten thousand million steps here.

@@ -189,6 +189,12 @@ impl Cluster {
         self.serving.lock().as_ref().unwrap().coordinator.status().open_files
     }
 
+    /// Locks held at the coordinator, and waiters there.
+    pub(crate) fn locks(&self) -> (usize, usize) {
+        let status = self.serving.lock().as_ref().unwrap().coordinator.status();
+        (status.locks, status.lock_waiters)
+    }
+
     pub(crate) fn metrics(&self) -> Arc<crate::coordinator::Metrics> {
         self.serving.lock().as_ref().unwrap().coordinator.metrics()
     }

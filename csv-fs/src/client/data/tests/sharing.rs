@@ -137,7 +137,7 @@ async fn d17_a_write_without_privilege_clears_suid_that_another_node_has_set_onc
     let write = async || {
         let (to, answer) = tokio::sync::oneshot::channel();
         let data = block::AlignedBuf::from_slice(&[2; 4096]);
-        a.path.submit_write(&file, 0, data, true, crate::client::data::WriteTo::Wait(to));
+        a.path.submit_write(&file, 0, data, true, crate::client::data::WriteTo::wait(to));
         assert_eq!(tokio::time::timeout(SOON, answer).await.unwrap().unwrap(), Ok(4096));
     };
     assert_eq!(b.attr(file.ino()).await.mode & 0o7777, 0o4755);

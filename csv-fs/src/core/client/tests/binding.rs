@@ -175,7 +175,7 @@ fn eviction_fails_every_caller_drops_every_layout_and_a_new_life_opens_the_sound
             Effect::CloseDirect,
             Effect::Dropped { layout: LayoutId(70), ino: INO, lost: true },
             Effect::Reply { ticket: Ticket(5), result: Err(CallFailure::Evicted) },
-            Effect::Evicted { reason: "no answer to a recall".into() },
+            Effect::Evicted { reason: "no answer to a recall".into(), locked: Vec::new() },
         ]
     );
     assert_eq!(rig.submit(6, getattr()), vec![Effect::Reply { ticket: Ticket(6), result: Err(CallFailure::Evicted) }]);
@@ -218,4 +218,22 @@ fn a_creation_without_an_answer_is_named_at_the_next_bind() {
     let out = rig.event(Event::Hint(hint(6, 3)));
     let Effect::SendBind { request, .. } = &out[1] else { panic!("{out:?}") };
     assert_eq!(request.reassert, vec![Reassert::Creating { handle: HandleId(4), slot: call.slot, seq: call.seq }]);
+}
+
+/// A node was evicted twice in a row. What the first of its new lives had not opened again yet was forgotten by the second:
+/// the file could be freed under its handle, and a lock through it was EBADF.
+#[test]
+fn a_second_eviction_before_a_handle_was_opened_again_does_not_forget_it() {
+    let mut rig = Rig::bound();
+    let call = sent_call(&rig.submit(1, open(1)));
+    rig.answer(&call, Answer::Ok(Reply::Done));
+    for life in 10..=11 {
+        let call = sent_call(&rig.submit(life, getattr()));
+        rig.answer(&call, Answer::Evicted { reason: "again".into() });
+        let client = ClientId { incarnation: Incarnation(life), ..me() };
+        rig.event(Event::Reborn { client, fence_gen: FenceGen(3), poisoned: Vec::new() });
+        let bind = rig.core.binder.last;
+        let out = rig.event(Event::BindAnswered { bind, answer: bound_answer(5, Vec::new()) });
+        assert_eq!(sent_call(&out).request, open(1), "in life {life}");
+    }
 }
