@@ -10,15 +10,21 @@
 //! Every frame carries the sender's epoch in its header; a receiver that knows a higher one answers
 //! [`Answer::StaleEpoch`]. Variants are appended, never reordered: postcard numbers them in this order.
 
+mod clear;
+#[cfg(test)]
+mod tests;
+
 use serde::{Deserialize, Serialize};
 
 use block::shared::{Epoch, FenceGen, NodeId};
 
 use crate::types::*;
 
+pub use clear::{Clear, ClearInto};
+
 /// The version of these messages; a peer that lacks it is refused at HELLO.
-/// 1: first.
-pub const PROTO_VERSION: u16 = 1;
+/// 1: first. 2: [`Request::Clear`].
+pub const PROTO_VERSION: u16 = 2;
 
 /// The opcode of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -381,6 +387,8 @@ pub enum Request {
         /// Space that is not needed any more.
         ranges: Vec<DiskRange>,
     },
+    /// Durable. Recalls every layout on the range first. A step at a time: answered with how far it came.
+    Clear(Clear),
 }
 
 impl Request {
@@ -414,6 +422,7 @@ impl Request {
                 | Request::Times { .. }
                 | Request::Grant { .. }
                 | Request::GrantReturn { .. }
+                | Request::Clear(_)
         )
     }
 }
@@ -531,6 +540,8 @@ pub enum Reply {
         /// The fence generation.
         fence_gen: FenceGen,
     },
+    /// Cleared up to this block; the rest is to be asked for again.
+    Cleared(FileBlock),
 }
 
 /// A directory entry.

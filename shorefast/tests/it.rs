@@ -16,8 +16,12 @@ mod demo;
 mod disks;
 #[path = "it/eviction.rs"]
 mod eviction;
+#[path = "it/ext4.rs"]
+mod ext4;
 #[path = "it/fixture.rs"]
 mod fixture;
+#[path = "it/holes.rs"]
+mod holes;
 #[path = "it/listing.rs"]
 mod listing;
 #[path = "it/mounts.rs"]

@@ -6,6 +6,7 @@
 //! - `slow`: everything else, as a task: layouts asked for, blocks allocated, partial blocks filled or read first.
 //! - `seek`: where data and holes are.
 //! - `disk`: one request to the disk by whichever route there is, moved to the other if the route changes under it.
+//! - `clear`: holes made, ranges zeroed.
 //! - `commit`: flush, then commit; times; giving layouts back.
 //!
 //! Lock order: route gate, layout guard, block-range lock, device. No lock is held across a coordinator call, except
@@ -15,6 +16,7 @@
 //! "path" closes the gate *before* it is issued again, so its second life is redirected, after the proof that the
 //! first cannot land any more.
 
+mod clear;
 mod commit;
 mod disk;
 mod files;

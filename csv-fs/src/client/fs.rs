@@ -14,6 +14,7 @@ mod attr;
 mod dir;
 mod names;
 mod open;
+mod ranges;
 #[cfg(test)]
 mod tests;
 

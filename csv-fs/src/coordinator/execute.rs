@@ -125,6 +125,7 @@ fn perform(ops: &mut Ops<'_>, client: ClientId, request: &Request, left: &mut Le
         Request::Fallocate { ino, offset, len, keep_size } => {
             ops.fallocate(*ino, *offset, *len, *keep_size).map(Reply::Attr)
         }
+        Request::Clear(clear) => ops.clear(clear).map(Reply::Cleared),
         Request::Commit { ino, commit, .. } => ops.commit_mappings(client, *ino, commit).map(|_| Reply::Done),
         Request::Times { changes } => ops.times(changes).map(|()| Reply::Done),
         Request::Grant { blocks } => ops.grant(client, *blocks).map(Reply::Granted),

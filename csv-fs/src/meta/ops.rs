@@ -2,6 +2,7 @@
 //! leaves the transaction as it was for the others.
 
 mod attr;
+mod clear;
 mod grants;
 mod init;
 mod mapping;

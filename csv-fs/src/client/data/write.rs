@@ -267,7 +267,7 @@ impl DataPath {
     }
 
     /// Step 5. Hot writes look at nothing but their gate.
-    async fn keep_hot_writes_out<'a>(&self, inode: &'a Inode) -> Alone<'a> {
+    pub(super) async fn keep_hot_writes_out<'a>(&self, inode: &'a Inode) -> Alone<'a> {
         {
             let mut state = inode.state.lock();
             state.sub_block += 1;
@@ -410,7 +410,7 @@ impl DataPath {
 }
 
 /// Hot writes of an inode are kept out until dropped.
-struct Alone<'a>(&'a Inode);
+pub(super) struct Alone<'a>(&'a Inode);
 
 impl Drop for Alone<'_> {
     fn drop(&mut self) {

@@ -3,14 +3,12 @@
 //! If the kernel does not take the answer to an OPEN or CREATE (the caller was killed while it waited), no RELEASE
 //! will come, and the handle is released here.
 
-use block::units::ByteOffset;
-use fuse::op::{Create, Fallocate, FileHandle, Lseek, Whence};
+use fuse::op::{Create, FileHandle};
 use fuse::{Delivery, OpenFlags, Opened, Reply};
 
 use super::attr::entry;
 use super::names::bytes;
 use super::{FileSystem, Who, done, odd, sent};
-use crate::client::data::Seek;
 use crate::client::session::{Caller, Errno};
 use crate::proto::{OpenRequest, Reply as Answer, Request, SetAttr};
 use crate::types::{Attr, HandleId, InodeNo};
@@ -19,12 +17,6 @@ const O_EXCL: i32 = rustix::fs::OFlags::EXCL.bits().cast_signed();
 const O_TRUNC: i32 = rustix::fs::OFlags::TRUNC.bits().cast_signed();
 /// Set-user-id and set-group-id.
 const SUID_SGID: u32 = 0o6000;
-/// `EINVAL`.
-const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
-/// `EOPNOTSUPP`.
-const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
-/// `FALLOC_FL_KEEP_SIZE`.
-const KEEP_SIZE: i32 = 1;
 
 /// No page cache, and writes to one file side by side.
 const FLAGS: OpenFlags = OpenFlags::DIRECT_IO.and(OpenFlags::PARALLEL_DIRECT_WRITES);
@@ -154,31 +146,6 @@ impl FileSystem {
             Err(errno) => Err(errno),
         };
         done(reply, result);
-    }
-
-    /// Mode 0, and the same without growing the file.
-    pub(super) async fn fallocate(&self, f: Fallocate, reply: Reply, caller: &Caller) {
-        let result = match self.open_file(f.fh) {
-            Ok(_) if f.mode & !KEEP_SIZE != 0 => Err(Errno(EOPNOTSUPP)),
-            Ok(file) => self.path.fallocate(file.ino(), f.offset.0, f.length.0, f.mode == KEEP_SIZE, caller).await,
-            Err(errno) => Err(errno),
-        };
-        done(reply, result);
-    }
-}
-
-impl FileSystem {
-    pub(super) async fn lseek(&self, seek: Lseek, reply: Reply, caller: &Caller) {
-        let found = match (self.open_file(seek.fh), seek.whence) {
-            (Err(errno), _) => Err(errno),
-            (Ok(_), Whence::Other(_)) => Err(Errno(EINVAL)),
-            (Ok(file), Whence::Data) => self.path.seek(&file.inode, seek.offset.0, Seek::Data, caller).await,
-            (Ok(file), Whence::Hole) => self.path.seek(&file.inode, seek.offset.0, Seek::Hole, caller).await,
-        };
-        sent(match found {
-            Ok(at) => reply.offset(ByteOffset(at)),
-            Err(Errno(errno)) => reply.error(errno),
-        });
     }
 }
 

@@ -151,6 +151,9 @@ impl Need {
                 true => Need::Exclusive(*ino, BlockRange::of_bytes(*offset, *len)),
                 false => Need::Exclusive(*ino, BlockRange::ALL),
             },
+            // Invariant 3: I/O under a layout may be on its way to the very blocks that become free, or that must read
+            // as zeroes.
+            Request::Clear(clear) if returned_before_freed(rules) => Need::Exclusive(clear.ino, clear.range),
             Request::LayoutGet { ino, range, want } => {
                 let exclusive = *want == crate::proto::Want::Exclusive;
                 Need::Layout(*ino, *range, if exclusive { LayoutMode::Exclusive } else { LayoutMode::Shared })
