@@ -13,6 +13,7 @@
 mod clear;
 #[cfg(test)]
 mod tests;
+mod xattr;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,9 +22,10 @@ use block::shared::{Epoch, FenceGen, NodeId};
 use crate::types::*;
 
 pub use clear::{Clear, ClearInto};
+pub use xattr::{CAPABILITY, XattrCall, xattr_flags};
 
 /// The version of these messages; a peer that lacks it is refused at HELLO.
-/// 1: first. 2: [`Request::Clear`].
+/// 1: first. 2: holes, extended attributes, the umask in [`Request::Create`].
 pub const PROTO_VERSION: u16 = 2;
 
 /// The opcode of a frame.
@@ -248,8 +250,10 @@ pub enum Request {
         parent: InodeNo,
         /// The name in it.
         name: Vec<u8>,
-        /// Type and permission bits, or what is allowed.
+        /// Type and permission bits; the umask is still to be applied.
         mode: u32,
+        /// Applied unless the directory has a default access list.
+        umask: u32,
         /// Device number.
         rdev: u32,
         /// Owner.
@@ -389,6 +393,8 @@ pub enum Request {
     },
     /// Durable. Recalls every layout on the range first. A step at a time: answered with how far it came.
     Clear(Clear),
+    /// Durable where it changes something.
+    Xattr(XattrCall),
 }
 
 impl Request {
@@ -408,6 +414,9 @@ impl Request {
 
     /// Whether it changes the store, so that its answer is stored with the change.
     pub fn is_durable(&self) -> bool {
+        if let Request::Xattr(call) = self {
+            return call.is_durable();
+        }
         matches!(
             self,
             Request::Create { .. }
@@ -464,6 +473,8 @@ pub struct SetAttr {
     pub mtime: Option<Timestamp>,
     /// Clear suid and sgid as a write or chown by an unprivileged user does.
     pub kill_suid_sgid: bool,
+    /// Remove the file's capabilities, as every write does.
+    pub kill_capability: bool,
 }
 
 /// What a commit records.
@@ -542,6 +553,8 @@ pub enum Reply {
     },
     /// Cleared up to this block; the rest is to be asked for again.
     Cleared(FileBlock),
+    /// The value of an extended attribute, or all names.
+    Bytes(Vec<u8>),
 }
 
 /// A directory entry.

@@ -42,3 +42,5 @@ mod shared;
 mod silence;
 #[path = "it/stuck_write.rs"]
 mod stuck_write;
+#[path = "it/xattrs.rs"]
+mod xattrs;

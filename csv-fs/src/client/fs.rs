@@ -17,6 +17,7 @@ mod open;
 mod ranges;
 #[cfg(test)]
 mod tests;
+mod xattr;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -159,7 +160,11 @@ impl FileSystem {
             Operation::Readdir(read) => self.readdir(ino, read, false, reply, caller).await,
             Operation::Readdirplus(read) => self.readdir(ino, read, true, reply, caller).await,
             Operation::Statfs => self.statfs(reply, caller).await,
-            // Extended attributes, copies, ioctls, O_TMPFILE: not there yet.
+            Operation::Setxattr(set) => self.setxattr(ino, set, reply, caller).await,
+            Operation::Getxattr { name, size } => self.getxattr(ino, name, size, reply, caller).await,
+            Operation::Listxattr { size } => self.listxattr(ino, who, size, reply, caller).await,
+            Operation::Removexattr { name } => self.removexattr(ino, name, reply, caller).await,
+            // Copies, ioctls, O_TMPFILE: not there yet.
             _ => sent(reply.unsupported()),
         }
     }

@@ -10,6 +10,7 @@ mod names;
 mod orphans;
 mod rename;
 mod sessions;
+mod xattr;
 
 use redb::{ReadableTable, ReadableTableMetadata};
 use rustix::io::Errno;

@@ -5,6 +5,7 @@ mod files;
 mod model;
 mod names;
 mod volume;
+mod xattr;
 
 use std::sync::Arc;
 
@@ -141,7 +142,7 @@ impl Fixture {
 }
 
 fn node(parent: InodeNo, name: &[u8], mode: u32) -> NewNode<'_> {
-    NewNode { parent, name, mode, rdev: 0, uid: 1000, gid: 100 }
+    NewNode { parent, name, mode, umask: 0, rdev: 0, uid: 1000, gid: 100 }
 }
 
 fn errno(e: rustix::io::Errno) -> i32 {

@@ -3,10 +3,14 @@
 use super::*;
 
 #[test]
-fn bytes_of_clear_are_frozen() {
+fn bytes_of_what_version_2_added_are_frozen() {
     let clear = Clear { ino: InodeNo(300), range: BlockRange::new(1, 200), into: ClearInto::Unwritten };
     let request = Request::Clear(clear);
     assert_eq!(postcard::to_stdvec(&request).expect("encodes"), [23, 0xac, 2, 1, 0xc8, 1, 1]);
+    let xattr = XattrCall::Set { ino: InodeNo(7), name: b"user.a".to_vec(), value: vec![9], flags: 1, kill_sgid: true };
+    let expected = [24, 2, 7, 6, b'u', b's', b'e', b'r', b'.', b'a', 1, 9, 1, 1];
+    assert_eq!(postcard::to_stdvec(&Request::Xattr(xattr)).expect("encodes"), expected);
+    assert_eq!(postcard::to_stdvec(&Reply::Bytes(vec![1, 2])).expect("encodes"), [10, 2, 1, 2]);
     let reply = Reply::Cleared(FileBlock(9));
     assert_eq!(postcard::to_stdvec(&reply).expect("encodes"), [9, 9]);
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::process::Command;
 
-use rustix::fs::{FlockOperation, fcntl_lock, flock, getxattr};
+use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::io::Errno;
 
 use crate::shared::Folder;
@@ -22,21 +22,6 @@ fn locks_are_refused_with_enolck_and_said_once_in_an_event() {
     folder.cluster.until_event(2, "locks-unavailable", "ENOLCK");
     let said = folder.cluster.events(2).into_iter().filter(|(code, _)| code == "locks-unavailable").count();
     assert_eq!(said, 1);
-}
-
-#[test]
-fn attributes_that_are_not_there_yet_are_refused_and_not_forgotten_by_the_kernel() {
-    let Some(folder) = Folder::new("not-yet") else { return };
-    for n in [1, 2] {
-        folder.through(n, |dir| {
-            let path = dir.join("file");
-            fs::write(&path, "x").expect("writes");
-            // Twice: an ENOSYS would be remembered and look different the second time.
-            for _ in 0..2 {
-                assert_eq!(getxattr(&path, c"user.colour", &mut [0_u8; 10]).err(), Some(Errno::OPNOTSUPP));
-            }
-        });
-    }
 }
 
 /// `mmap` for reading, as a child asks for it: its errno, 0 if it was granted.

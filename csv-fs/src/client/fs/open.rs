@@ -80,6 +80,7 @@ impl FileSystem {
             parent,
             name: bytes(c.name),
             mode: c.mode,
+            umask: c.umask,
             rdev: 0,
             uid: who.uid,
             gid: who.gid,

@@ -209,6 +209,7 @@ impl Coord {
             | Request::Readlink { .. }
             | Request::Readdir { .. }
             | Request::Statfs => self.read(op, ReadAsk::Request(request)),
+            Request::Xattr(ref call) if !call.is_durable() => self.read(op, ReadAsk::Request(request)),
             Request::LayoutGet { ino, .. } => match self.files.widen(ino, op) {
                 Some(range) => self.read(op, ReadAsk::Layout { ino, range }),
                 None => self.finish(op, errno(Errno::INVAL)),

@@ -139,6 +139,8 @@ impl Need {
     pub(super) fn of(request: &Request, rules: Rules) -> Need {
         match request {
             Request::Getattr { ino } => Need::Sync(*ino),
+            // As with suid: it ends everybody's right to write without clearing it.
+            Request::Xattr(call) if call.gives_privilege() => Need::Exclusive(call.ino(), BlockRange::ALL),
             Request::Setattr { ino, set } => {
                 let privileged = set.mode.is_some_and(|m| m & SUID_SGID != 0);
                 match set.size {

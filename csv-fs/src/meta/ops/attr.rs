@@ -29,11 +29,16 @@ impl Ops<'_> {
         }
         if let Some(mode) = set.mode {
             inode.mode = (inode.mode & S_IFMT) | (mode & !S_IFMT);
+            self.acl_follows_mode(ino, mode)?;
         }
         inode.uid = set.uid.unwrap_or(inode.uid);
         inode.gid = set.gid.unwrap_or(inode.gid);
-        if set.kill_suid_sgid {
+        let chown = set.uid.is_some() || set.gid.is_some();
+        if set.kill_suid_sgid || (chown && set.mode.is_none()) {
             kill_privilege(&mut inode);
+        }
+        if set.kill_suid_sgid || set.kill_capability || chown || set.size.is_some() {
+            self.remove_capability(ino)?;
         }
         inode.atime = set.atime.unwrap_or(inode.atime);
         inode.mtime = set.mtime.unwrap_or(inode.mtime);
@@ -74,6 +79,7 @@ impl Ops<'_> {
             return Err(Errno::NOSPC.into());
         }
         self.fill(ino, &holes, needed)?;
+        self.remove_capability(ino)?;
         inode.blocks += needed;
         if !keep_size && end > inode.size {
             inode.size = end;

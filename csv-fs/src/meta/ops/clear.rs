@@ -34,6 +34,7 @@ impl Ops<'_> {
             at = part.range().end;
             inode.blocks = inode.blocks.saturating_sub(self.clear_part(ino, &part, into)?);
         }
+        self.remove_capability(ino)?;
         inode.mtime = self.now;
         inode.ctime = self.now;
         self.put_inode(ino, &inode)?;

@@ -21,8 +21,10 @@ pub struct NewNode<'a> {
     pub parent: InodeNo,
     /// Under which name.
     pub name: &'a [u8],
-    /// Type and permission bits, after umask; without a type: a regular file.
+    /// Type and permission bits, before the umask; without a type: a regular file.
     pub mode: u32,
+    /// Applied unless the directory has a default access list.
+    pub umask: u32,
     /// Of a device.
     pub rdev: u32,
     /// Owner.
@@ -65,6 +67,7 @@ impl Ops<'_> {
             return self.found(found, exclusive || kind != FileType::RegularFile);
         }
         self.check_new_name(&dir, kind == FileType::Directory)?;
+        let (mode, lists) = self.inherited(new.parent, mode, new.umask)?;
         let mut inode = self.inherit(&dir, mode, new.uid, new.gid);
         if matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
             inode.rdev = new.rdev;
@@ -74,6 +77,7 @@ impl Ops<'_> {
             inode.parent = new.parent;
         }
         let attr = self.add(new.parent, dir, new.name, &inode)?;
+        self.put_lists(attr.ino, inode.is_dir(), &lists)?;
         Ok(Created { attr, existed: false })
     }
 

@@ -259,6 +259,7 @@ impl Node {
             parent: InodeNo::ROOT,
             name: name.into(),
             mode: 0o100644,
+            umask: 0,
             rdev: 0,
             uid: 0,
             gid: 0,

@@ -408,3 +408,16 @@ fn the_own_layouts_of_whoever_clears_blocks_are_in_its_way_too() {
     let (_, effects) = w.call_in(a, ordinary(2), Request::Clear(clear));
     assert_eq!(callback(&effects).2, CallbackAsk::Recall { layout: held.id, ino: INO });
 }
+
+#[test]
+fn g37_capabilities_are_set_only_after_everybody_who_writes_without_clearing_them_gave_that_back() {
+    let (mut w, a, b) = two();
+    let held = w.layout(a, BlockRange::new(0, 1), Want::Write, MIB);
+    let set = |name: &[u8]| {
+        Request::Xattr(XattrCall::Set { ino: INO, name: name.into(), value: vec![1], flags: 0, kill_sgid: false })
+    };
+    let (_, effects) = w.call_in(b, ordinary(1), set(b"user.colour"));
+    store_op(&effects);
+    let (_, effects) = w.call_in(b, ordinary(2), set(CAPABILITY));
+    assert_eq!(callback(&effects).2, CallbackAsk::Recall { layout: held.id, ino: INO });
+}
