@@ -11,6 +11,7 @@
 //! [`Answer::StaleEpoch`]. Variants are appended, never reordered: postcard numbers them in this order.
 
 mod clear;
+mod hints;
 #[cfg(test)]
 mod tests;
 mod xattr;
@@ -22,10 +23,11 @@ use block::shared::{Epoch, FenceGen, NodeId};
 use crate::types::*;
 
 pub use clear::{Clear, ClearInto};
+pub use hints::{Hints, HintsCall};
 pub use xattr::{CAPABILITY, XattrCall, xattr_flags};
 
 /// The version of these messages; a peer that lacks it is refused at HELLO.
-/// 1: first. 2: holes, extended attributes, the umask in [`Request::Create`].
+/// 1: first. 2: holes, extended attributes, hints, files without a name, the umask in [`Request::Create`].
 pub const PROTO_VERSION: u16 = 2;
 
 /// The opcode of a frame.
@@ -244,7 +246,8 @@ pub enum Request {
     /// Space.
     Statfs,
     /// Durable. Makes a file, directory, device or fifo (`mode` carries the type); opens it too if `open` is given.
-    /// `exclusive`: EEXIST if the name is there; else an existing regular file is opened.
+    /// `exclusive`: EEXIST if the name is there; else an existing regular file is opened. With an empty name the file has
+    /// none (O_TMPFILE), and `exclusive` says that it never gets one.
     Create {
         /// The directory.
         parent: InodeNo,
@@ -395,6 +398,8 @@ pub enum Request {
     Clear(Clear),
     /// Durable where it changes something.
     Xattr(XattrCall),
+    /// Durable where it changes something.
+    Hints(HintsCall),
 }
 
 impl Request {
@@ -416,6 +421,9 @@ impl Request {
     pub fn is_durable(&self) -> bool {
         if let Request::Xattr(call) = self {
             return call.is_durable();
+        }
+        if let Request::Hints(call) = self {
+            return matches!(call, HintsCall::Set { .. });
         }
         matches!(
             self,
@@ -555,6 +563,13 @@ pub enum Reply {
     Cleared(FileBlock),
     /// The value of an extended attribute, or all names.
     Bytes(Vec<u8>),
+    /// Hints of an inode.
+    Hints {
+        /// What is kept.
+        hints: Hints,
+        /// Extents of the file.
+        extents: u32,
+    },
 }
 
 /// A directory entry.

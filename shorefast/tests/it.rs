@@ -32,6 +32,8 @@ mod names;
 mod nodes;
 #[path = "it/office.rs"]
 mod office;
+#[path = "it/posix.rs"]
+mod posix;
 #[path = "it/refusals.rs"]
 mod refusals;
 #[path = "it/routes.rs"]

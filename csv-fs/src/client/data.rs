@@ -7,6 +7,7 @@
 //! - `seek`: where data and holes are.
 //! - `disk`: one request to the disk by whichever route there is, moved to the other if the route changes under it.
 //! - `clear`: holes made, ranges zeroed.
+//! - `copy`: copies within the volume.
 //! - `commit`: flush, then commit; times; giving layouts back.
 //!
 //! Lock order: route gate, layout guard, block-range lock, device. No lock is held across a coordinator call, except
@@ -18,6 +19,7 @@
 
 mod clear;
 mod commit;
+mod copy;
 mod disk;
 mod files;
 mod hot;
@@ -177,6 +179,11 @@ impl DataPath {
     /// What is counted.
     pub fn counters(&self) -> &Counters {
         self.session.counters()
+    }
+
+    /// The device's logical block in bytes.
+    pub fn logical_block(&self) -> u64 {
+        self.logical
     }
 
     /// The inode, made if this node does not know it yet.

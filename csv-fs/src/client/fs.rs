@@ -12,6 +12,7 @@
 
 mod attr;
 mod dir;
+mod ioctl;
 mod names;
 mod open;
 mod ranges;
@@ -99,7 +100,7 @@ impl ChannelHandler {
                 without_asking(&op, reply);
             }
             Operation::Getlk(_) | Operation::Setlk(_) | Operation::Setlkw(_) => fs.refuse_lock(reply),
-            Operation::Destroy | Operation::Syncfs => sent(reply.empty()),
+            Operation::Destroy => sent(reply.empty()),
             Operation::Unknown { .. } => sent(reply.unsupported()),
             op => {
                 let waits = Arc::clone(fs);
@@ -155,7 +156,7 @@ impl FileSystem {
             Operation::Flush { fh, .. } => self.flush(fh, reply, caller).await,
             Operation::Release(release) => self.release(release.fh, reply).await,
             Operation::Fsync { fh, .. } => self.fsync(fh, reply, caller).await,
-            Operation::Fallocate(fallocate) => self.fallocate(fallocate, reply, caller).await,
+            Operation::Fallocate(fallocate) => self.fallocate(who, fallocate, reply, caller).await,
             Operation::Lseek(seek) => self.lseek(seek, reply, caller).await,
             Operation::Readdir(read) => self.readdir(ino, read, false, reply, caller).await,
             Operation::Readdirplus(read) => self.readdir(ino, read, true, reply, caller).await,
@@ -164,7 +165,10 @@ impl FileSystem {
             Operation::Getxattr { name, size } => self.getxattr(ino, name, size, reply, caller).await,
             Operation::Listxattr { size } => self.listxattr(ino, who, size, reply, caller).await,
             Operation::Removexattr { name } => self.removexattr(ino, name, reply, caller).await,
-            // Copies, ioctls, O_TMPFILE: not there yet.
+            Operation::Tmpfile(tmpfile) => self.tmpfile(ino, who, tmpfile, reply, caller).await,
+            Operation::CopyFileRange(copy) => self.copy(who, copy, reply, caller).await,
+            Operation::Ioctl(ioctl) => self.ioctl(ino, ioctl, reply, caller).await,
+            Operation::Syncfs => done(reply, self.path.sync_all(caller).await),
             _ => sent(reply.unsupported()),
         }
     }

@@ -7,7 +7,7 @@ use super::verify;
 use super::writer::Outcome;
 use crate::core::coord::{StoreAsk, StoreDone};
 use crate::meta::{Gone, MetaError, NewNode, Ops, Reads, Reaped, Rename, Session, SessionState, Store};
-use crate::proto::{Answer, Reply, Request, XattrCall};
+use crate::proto::{Answer, HintsCall, Reply, Request, XattrCall};
 use crate::types::*;
 
 /// Runs one. Only fatal errors come back as such.
@@ -95,6 +95,9 @@ fn perform(ops: &mut Ops<'_>, client: ClientId, request: &Request, left: &mut Le
             let (parent, mode, umask) = (*parent, *mode, *umask);
             let new = NewNode { parent, name, mode, umask, rdev: *rdev, uid: *uid, gid: *gid };
             let attr = ops.create(&new, *exclusive)?.attr;
+            if name.is_empty() {
+                left.orphaned.push(attr.ino);
+            }
             let regular = FileType::from_raw_mode(attr.mode) == FileType::RegularFile;
             Ok(Reply::Created { attr, opened: open.is_some() && regular })
         }
@@ -127,6 +130,11 @@ fn perform(ops: &mut Ops<'_>, client: ClientId, request: &Request, left: &mut Le
             ops.fallocate(*ino, *offset, *len, *keep_size).map(Reply::Attr)
         }
         Request::Xattr(call) => xattr(ops, call),
+        Request::Hints(HintsCall::Set { ino, hints }) => {
+            ops.set_hints(*ino, *hints)?;
+            let (hints, extents) = ops.hints(*ino)?;
+            Ok(Reply::Hints { hints, extents })
+        }
         Request::Clear(clear) => ops.clear(clear).map(Reply::Cleared),
         Request::Commit { ino, commit, .. } => ops.commit_mappings(client, *ino, commit).map(|_| Reply::Done),
         Request::Times { changes } => ops.times(changes).map(|()| Reply::Done),
@@ -140,6 +148,7 @@ fn perform(ops: &mut Ops<'_>, client: ClientId, request: &Request, left: &mut Le
         | Request::Open { .. }
         | Request::Release { .. }
         | Request::LayoutGet { .. }
+        | Request::Hints(HintsCall::Get { .. })
         | Request::PathLost { .. }
         | Request::PathBack { .. }
         | Request::Goodbye => Err(Errno::INVAL.into()),

@@ -11,7 +11,7 @@ use super::store::View;
 use super::tables::{Access, TREE};
 use super::{OrphanKind, map, rows, space, xattr};
 use crate::format::Superblock;
-use crate::proto::{CAPABILITY, DirEntry, Space};
+use crate::proto::{CAPABILITY, DirEntry, Hints, Space};
 use crate::types::*;
 
 /// What the superblock says about space.
@@ -173,6 +173,17 @@ pub trait Reads {
     fn xattrs(&self, ino: InodeNo) -> Result<Vec<u8>> {
         rows::inode(self.access(), ino)?;
         xattr::names(self.access(), ino)
+    }
+
+    /// Hints and marks, and how many extents there are.
+    fn hints(&self, ino: InodeNo) -> Result<(Hints, u32)> {
+        let inode = rows::inode(self.access(), ino)?;
+        let mut extents = 0_u32;
+        for row in self.access().extent().range((TREE, ino.0, 0)..=(TREE, ino.0, u64::MAX))? {
+            row?;
+            extents = extents.saturating_add(1);
+        }
+        Ok((Hints { extent_size: inode.extent_hint, project: inode.project }, extents))
     }
 
     /// Whether a file has capabilities that a write must remove.

@@ -11,6 +11,10 @@ fn bytes_of_what_version_2_added_are_frozen() {
     let expected = [24, 2, 7, 6, b'u', b's', b'e', b'r', b'.', b'a', 1, 9, 1, 1];
     assert_eq!(postcard::to_stdvec(&Request::Xattr(xattr)).expect("encodes"), expected);
     assert_eq!(postcard::to_stdvec(&Reply::Bytes(vec![1, 2])).expect("encodes"), [10, 2, 1, 2]);
+    let hints = Hints { extent_size: 4096, project: 3 };
+    let set = Request::Hints(HintsCall::Set { ino: InodeNo(7), hints });
+    assert_eq!(postcard::to_stdvec(&set).expect("encodes"), [25, 1, 7, 0x80, 32, 3]);
+    assert_eq!(postcard::to_stdvec(&Reply::Hints { hints, extents: 2 }).expect("encodes"), [11, 0x80, 32, 3, 2]);
     let reply = Reply::Cleared(FileBlock(9));
     assert_eq!(postcard::to_stdvec(&reply).expect("encodes"), [9, 9]);
 }

@@ -29,7 +29,7 @@ fn value(path: &Path, name: &str) -> Result<Vec<u8>, rustix::io::Errno> {
 }
 
 /// Runs a tool in a folder; its code and what it said.
-fn tool(dir: &Path, line: &str) -> (Option<i32>, String, String) {
+pub(crate) fn tool(dir: &Path, line: &str) -> (Option<i32>, String, String) {
     let out = Command::new("sh").args(["-c", line]).current_dir(dir).env("LC_ALL", "C").output().expect("sh runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (out.status.code(), text(&out.stdout), text(&out.stderr))

@@ -87,7 +87,7 @@ impl DataPath {
         });
     }
 
-    async fn write_anywhere(
+    pub(super) async fn write_anywhere(
         &self,
         inode: &Arc<Inode>,
         offset: Option<u64>,

@@ -3,7 +3,7 @@
 //! If the kernel does not take the answer to an OPEN or CREATE (the caller was killed while it waited), no RELEASE
 //! will come, and the handle is released here.
 
-use fuse::op::{Create, FileHandle};
+use fuse::op::{Create, FileHandle, Tmpfile};
 use fuse::{Delivery, OpenFlags, Opened, Reply};
 
 use super::attr::entry;
@@ -101,6 +101,29 @@ impl FileSystem {
             self.close(handle).await;
         }
         attr
+    }
+
+    pub(super) async fn tmpfile(&self, dir: InodeNo, who: Who, t: Tmpfile, reply: Reply, caller: &Caller) {
+        let handle = self.path.new_handle();
+        let request = Request::Create {
+            parent: dir,
+            name: Vec::new(),
+            mode: t.mode,
+            umask: t.umask,
+            rdev: 0,
+            uid: who.uid,
+            gid: who.gid,
+            exclusive: t.flags & O_EXCL != 0,
+            open: Some(OpenRequest { handle, flags: t.flags.cast_unsigned() }),
+        };
+        match self.path.session.call(caller, request).await {
+            Ok(Answer::Created { attr, opened: true }) => {
+                self.path.opened(attr.ino, handle, t.flags, Some(attr.size));
+                self.opened(handle, reply.created(&entry(&attr), opened(handle))).await;
+            }
+            Ok(other) => super::fail(reply, odd(other)),
+            Err(Errno(errno)) => sent(reply.error(errno)),
+        }
     }
 
     /// O_TRUNC: a file that was there already is cut, one that is new has nothing to cut.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::event::{ConnId, Tag};
 use crate::core::rules::{Rule, Rules};
 use crate::core::time::Now;
-use crate::proto::{Answer, BindRequest, Request};
+use crate::proto::{Answer, BindRequest, HintsCall, Request};
 use crate::types::*;
 
 /// A piece of work.
@@ -138,7 +138,7 @@ impl Need {
     /// is. Space that is given up (a truncate) is thereby freed only after every layout on it came back.
     pub(super) fn of(request: &Request, rules: Rules) -> Need {
         match request {
-            Request::Getattr { ino } => Need::Sync(*ino),
+            Request::Getattr { ino } | Request::Hints(HintsCall::Get { ino }) => Need::Sync(*ino),
             // As with suid: it ends everybody's right to write without clearing it.
             Request::Xattr(call) if call.gives_privilege() => Need::Exclusive(call.ino(), BlockRange::ALL),
             Request::Setattr { ino, set } => {

@@ -14,7 +14,7 @@ use crate::meta::inode::{Inode, S_IFMT, S_ISGID, S_ISUID, S_IXGRP};
 use crate::meta::space::{self, Wanted};
 use crate::meta::tables::TREE;
 use crate::meta::{map, rows};
-use crate::proto::SetAttr;
+use crate::proto::{Hints, SetAttr};
 use crate::types::*;
 
 impl Ops<'_> {
@@ -45,6 +45,18 @@ impl Ops<'_> {
         inode.ctime = self.now;
         self.put_inode(ino, &inode)?;
         Ok(inode.attr(ino))
+    }
+
+    /// Keeps hints. EINVAL for an extent size that is no whole number of blocks.
+    pub fn set_hints(&mut self, ino: InodeNo, hints: Hints) -> Result<()> {
+        let mut inode = rows::inode(&self.t, ino)?;
+        if !u64::from(hints.extent_size).is_multiple_of(FS_BLOCK) {
+            return Err(Errno::INVAL.into());
+        }
+        inode.extent_hint = hints.extent_size;
+        inode.project = hints.project;
+        inode.ctime = self.now;
+        self.put_inode(ino, &inode)
     }
 
     /// Times of in-place writes: the later one wins, since another node may have written after. Files that are gone

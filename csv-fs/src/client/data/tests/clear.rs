@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::rig::*;
 use crate::client::data::Seek;
 use crate::types::*;
+use block::mem::MemDevice;
+use block::units::{BlockSize, ByteLen};
 
 /// The volume's free blocks, grants included.
 async fn free(node: &Node) -> u64 {
@@ -134,4 +136,50 @@ async fn d64_a_hole_is_made_while_the_path_hangs() {
     expected[100..20_100].fill(0);
     assert!(b.read(&b.open(file.ino()).await, 0, 60_000).await == expected);
     a.fault.heal();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d65_a_copy_is_what_the_source_was() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.node(1), cluster.node(2));
+    let (from, to) = (a.create("from").await, a.create("to").await);
+    let data = pattern(3_000_000, 5);
+    a.write(&from, 0, &data).await;
+    let patient = crate::client::session::Caller::patient();
+    let mut copied = 0;
+    while copied < data.len() as u64 - 7 {
+        let left = 1 << 30;
+        copied += a.path.copy((&from, 7 + copied), (&to, copied), left, false, &patient).await.expect("copies");
+    }
+    assert_eq!(a.path.copy((&from, 3_000_000), (&to, 0), 10, false, &patient).await, Ok(0), "at the end");
+    a.path.sync_all(&patient).await.expect("stable");
+    let seen = b.open(to.ino()).await;
+    let mut got = Vec::new();
+    while got.len() < copied as usize {
+        got.extend(b.read(&seen, got.len() as u64, 1 << 20).await);
+    }
+    assert!(got == data[7..]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d66_a_sync_of_everything_survives_a_crash_of_node_coordinator_and_disk_cache() {
+    let mut cluster = Cluster::on(MemDevice::with_volatile_cache(ByteLen(1 << 30), BlockSize::B512)).await;
+    let mut files = Vec::new();
+    {
+        let node = cluster.node(1);
+        for n in 0..5 {
+            let file = node.create(&format!("f{n}")).await;
+            node.write(&file, 0, &pattern(50_000, n)).await;
+            files.push(file.ino());
+        }
+        let patient = crate::client::session::Caller::patient();
+        node.soon(node.path.sync_all(&patient)).await.expect("stable");
+    }
+    cluster.kill_coordinator().await;
+    cluster.device.crash();
+    cluster.take_office(4).await;
+    let other = cluster.node(2);
+    for (n, ino) in files.into_iter().enumerate() {
+        assert_eq!(other.read(&other.open(ino).await, 0, 60_000).await, pattern(50_000, n as u8));
+    }
 }

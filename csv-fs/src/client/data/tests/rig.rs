@@ -239,7 +239,7 @@ impl Cluster {
 
 impl Node {
     /// Waits for what must come soon; if it does not, shows where this client stands.
-    async fn soon<T>(&self, what: impl Future<Output = T>) -> T {
+    pub(crate) async fn soon<T>(&self, what: impl Future<Output = T>) -> T {
         match tokio::time::timeout(SOON, what).await {
             Ok(done) => done,
             Err(_) => panic!("no answer: {}\n{:#?}\n{:#?}", self.session.shown(), self.path, self.events.lock()),
