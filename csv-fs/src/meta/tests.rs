@@ -2,6 +2,7 @@
 
 mod crash;
 mod files;
+mod listing;
 mod model;
 mod names;
 mod volume;

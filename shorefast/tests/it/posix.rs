@@ -26,6 +26,29 @@ fn shells(here: &Path, there: &Path, said: &mut Said, steps: &[&str]) {
     }
 }
 
+fn renames(there: &Path, said: &mut Said) {
+    let rename = |a: &str, b: &str, f| renameat_with(CWD, there.join(a), CWD, there.join(b), f);
+    let (no, noreplace, exchange) = (RenameFlags::empty(), RenameFlags::NOREPLACE, RenameFlags::EXCHANGE);
+    for (a, b, f) in [
+        ("file", "file", no),
+        ("file", "dir", no),
+        ("dir", "file", no),
+        ("dir", "dir/sub/x", no),
+        ("dir/sub", "dir", no),
+        ("none", "x", no),
+        ("file", "dangling", noreplace),
+        ("file", "none", exchange),
+        ("file", "dir", exchange),
+        ("file", "dir", exchange),
+        ("dir", "dir/sub/x", exchange),
+        ("file", "none/x", no),
+        ("dir/.", "x", no),
+        ("file", "x", noreplace),
+    ] {
+        said.note(format!("rename {a} {b} {f:?}"), rename(a, b, f));
+    }
+}
+
 fn names(here: &Path, there: &Path, said: &mut Said) {
     fs::write(here.join("file"), "x").expect("writes");
     fs::create_dir_all(here.join("dir/sub")).expect("folders");
@@ -57,32 +80,7 @@ fn names(here: &Path, there: &Path, said: &mut Said) {
         (flags("dir", OFlags::WRONLY), flags("dir", OFlags::CREATE | OFlags::RDONLY), flags("file", OFlags::DIRECTORY)),
     );
     said.note("below a file", (e(fs::metadata(there.join("file/x"))), flags("file/", OFlags::RDONLY)));
-    let rename = |a: &str, b: &str, f| renameat_with(CWD, here.join(a), CWD, there.join(b), f);
-    // Of one mount, so that the kernel asks.
-    let near = |a: &str, b: &str, f| renameat_with(CWD, there.join(a), CWD, there.join(b), f);
-    let (no, noreplace, exchange) = (RenameFlags::empty(), RenameFlags::NOREPLACE, RenameFlags::EXCHANGE);
-    if here == there {
-        said.note("same", rename("file", "file", no));
-    } else {
-        said.note("same", near("file", "file", no));
-    }
-    for (a, b, f) in [
-        ("file", "dir", no),
-        ("dir", "file", no),
-        ("dir", "dir/sub/x", no),
-        ("dir/sub", "dir", no),
-        ("none", "x", no),
-        ("file", "dangling", noreplace),
-        ("file", "none", exchange),
-        ("file", "dir", exchange),
-        ("file", "dir", exchange),
-        ("dir", "dir/sub/x", exchange),
-        ("file", "none/x", no),
-        ("dir/.", "x", no),
-        ("file", "x", noreplace),
-    ] {
-        said.note(format!("rename {a} {b} {f:?}"), near(a, b, f));
-    }
+    renames(there, said);
     said.note("unlink", (unlink(there.join("dir")), unlink(there.join("none")), unlink(there.join("x/"))));
     said.note(
         "rmdir",
