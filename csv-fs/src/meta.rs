@@ -23,6 +23,7 @@
 //! 3. cookies are unique within a directory and below its next one; each directory is reached from the root once;
 //! 4. a written extent was flushed before it was mapped (kept by the callers, see [`Ops::commit_mappings`]).
 
+mod acl;
 mod backend;
 pub mod check;
 mod checkpoint;
@@ -42,6 +43,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod volume;
+mod xattr;
 
 pub use error::{Fatal, MetaError, Result};
 pub use latch::Latch;

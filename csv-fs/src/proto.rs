@@ -10,18 +10,28 @@
 //! Every frame carries the sender's epoch in its header; a receiver that knows a higher one answers
 //! [`Answer::StaleEpoch`]. Variants are appended, never reordered: postcard numbers them in this order.
 
+mod clear;
+mod hints;
+mod locks;
+mod peer;
+#[cfg(test)]
+mod tests;
+mod xattr;
+
 use serde::{Deserialize, Serialize};
 
 use block::shared::{Epoch, FenceGen, NodeId};
 
 use crate::types::*;
 
-mod locks;
-
+pub use clear::{Clear, ClearInto};
+pub use hints::{Hints, HintsCall};
 pub use locks::{ByteRange, LockHolder, LockMode, LockReply, LockRequest, LockSpace, OwnLock, PlacedLock, WaitId};
+pub use peer::{PeerAnswer, PeerAsk};
+pub use xattr::{CAPABILITY, XattrCall, xattr_flags};
 
 /// The version of these messages; a peer that lacks it is refused at HELLO.
-/// 1: first. 2: file locks.
+/// 1: first. 2: file locks, holes, extended attributes, hints, files without a name, the umask in [`Request::Create`].
 pub const PROTO_VERSION: u16 = 2;
 
 /// The opcode of a frame.
@@ -242,14 +252,17 @@ pub enum Request {
     /// Space.
     Statfs,
     /// Durable. Makes a file, directory, device or fifo (`mode` carries the type); opens it too if `open` is given.
-    /// `exclusive`: EEXIST if the name is there; else an existing regular file is opened.
+    /// `exclusive`: EEXIST if the name is there; else an existing regular file is opened. With an empty name the file has
+    /// none (O_TMPFILE), and `exclusive` says that it never gets one.
     Create {
         /// The directory.
         parent: InodeNo,
         /// The name in it.
         name: Vec<u8>,
-        /// Type and permission bits, or what is allowed.
+        /// Type and permission bits; the umask is still to be applied.
         mode: u32,
+        /// Applied unless the directory has a default access list.
+        umask: u32,
         /// Device number.
         rdev: u32,
         /// Owner.
@@ -389,6 +402,12 @@ pub enum Request {
     },
     /// Not durable. About file locks.
     Locks(LockRequest),
+    /// Durable. Recalls every layout on the range first. A step at a time: answered with how far it came.
+    Clear(Clear),
+    /// Durable where it changes something.
+    Xattr(XattrCall),
+    /// Durable where it changes something.
+    Hints(HintsCall),
 }
 
 impl Request {
@@ -409,6 +428,12 @@ impl Request {
 
     /// Whether it changes the store, so that its answer is stored with the change.
     pub fn is_durable(&self) -> bool {
+        if let Request::Xattr(call) = self {
+            return call.is_durable();
+        }
+        if let Request::Hints(call) = self {
+            return matches!(call, HintsCall::Set { .. });
+        }
         matches!(
             self,
             Request::Create { .. }
@@ -423,6 +448,7 @@ impl Request {
                 | Request::Times { .. }
                 | Request::Grant { .. }
                 | Request::GrantReturn { .. }
+                | Request::Clear(_)
         )
     }
 }
@@ -464,6 +490,8 @@ pub struct SetAttr {
     pub mtime: Option<Timestamp>,
     /// Clear suid and sgid as a write or chown by an unprivileged user does.
     pub kill_suid_sgid: bool,
+    /// Remove the file's capabilities, as every write does.
+    pub kill_capability: bool,
 }
 
 /// What a commit records.
@@ -542,6 +570,17 @@ pub enum Reply {
     },
     /// About file locks.
     Locks(LockReply),
+    /// Cleared up to this block; the rest is to be asked for again.
+    Cleared(FileBlock),
+    /// The value of an extended attribute, or all names.
+    Bytes(Vec<u8>),
+    /// Hints of an inode.
+    Hints {
+        /// What is kept.
+        hints: Hints,
+        /// Extents of the file.
+        extents: u32,
+    },
 }
 
 /// A directory entry.
@@ -705,89 +744,4 @@ pub enum CallbackAnswer {
     NotHeld,
     /// Another incarnation lives here.
     WrongIncarnation,
-}
-
-/// What any node may ask another about a volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PeerAsk {
-    /// Who is coordinator, as far as you know?
-    Who {
-        /// Which volume.
-        volume: VolumeId,
-    },
-    /// Are you alive as coordinator (perhaps with a stalled disk)?
-    Alive {
-        /// Which volume.
-        volume: VolumeId,
-        /// The reign.
-        epoch: Epoch,
-    },
-    /// You are being fenced: let nothing more reach the disk, and say so once nothing is in flight.
-    Fence {
-        /// Which volume.
-        volume: VolumeId,
-        /// Which life of which client.
-        client: ClientId,
-        /// The fence generation.
-        fence_gen: FenceGen,
-    },
-    /// A coordinator of this epoch has taken office.
-    NewEpoch {
-        /// Which volume.
-        volume: VolumeId,
-        /// The best that is known.
-        hint: CoordinatorHint,
-    },
-    /// The coordinator's own path is gone: whoever has one, take over.
-    NoPath {
-        /// Which volume.
-        volume: VolumeId,
-        /// The reign.
-        epoch: Epoch,
-    },
-    /// Take office: the coordinator has resigned in your favour.
-    TakeOffice {
-        /// Which volume.
-        volume: VolumeId,
-        /// The reign.
-        epoch: Epoch,
-    },
-    /// For the node's own business (volume lists, status); opaque here.
-    Node {
-        /// Opaque bytes.
-        body: Vec<u8>,
-    },
-}
-
-/// Answer to [`PeerAsk`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PeerAnswer {
-    /// The best this node knows.
-    Who {
-        /// The best that is known.
-        hint: Option<CoordinatorHint>,
-    },
-    /// In office; whether its disk stalls.
-    Alive {
-        /// Whether it is in office.
-        in_office: bool,
-        /// Whether its disk does not answer just now.
-        disk_stalled: bool,
-    },
-    /// Nothing of that incarnation is in flight, and nothing more will be.
-    Fenced,
-    /// Not (yet) to be had; the reason.
-    NotFenced {
-        /// Why not.
-        why: String,
-    },
-    /// Understood.
-    Noted,
-    /// For the node's own business.
-    Node {
-        /// Opaque bytes.
-        body: Vec<u8>,
-    },
-    /// No such volume here.
-    UnknownVolume,
 }

@@ -7,7 +7,6 @@
 //! Deliberately absent, because asking would be wrong here:
 //! - WRITEBACK_CACHE: the kernel would ignore the server's sizes and times;
 //! - DIRECT_IO_ALLOW_MMAP: shared mappings of one file on two nodes would not be coherent;
-//! - DONT_MASK and POSIX_ACL: the kernel applies the umask itself as long as there are no ACLs;
 //! - EXPORT_SUPPORT: nobody looks up "." and ".." by node id;
 //! - SPLICE_*: a message is one copy into an aligned buffer, a pipe would cost two calls more;
 //! - CACHE_SYMLINKS, NO_OPEN_SUPPORT, NO_OPENDIR_SUPPORT: caches that no recall reaches, and opens
@@ -75,6 +74,9 @@ features! {
     BigWrites = 5, "BIG_WRITES", Asked,
         "Writes larger than a page. Every kernel above the floor has them whether asked or not; the bit is part of the protocol.",
         "writes of one page", "throughput of large writes";
+    DontMask = 6, "DONT_MASK", Asked,
+        "The server applies the umask, since a directory's default access list takes its place.",
+        "the kernel applies the umask before", "permissions that a default access list gives and the umask takes";
     FlockLocks = 10, "FLOCK_LOCKS", Needed,
         "flock(2) comes to the server. Needed for the reason of POSIX_LOCKS.",
         "none", "exclusion between nodes";
@@ -93,6 +95,9 @@ features! {
     ParallelDirops = 18, "PARALLEL_DIROPS", Asked,
         "Look-ups and listings of one directory run side by side.",
         "one at a time per directory", "parallel look-ups";
+    PosixAcl = 20, "POSIX_ACL", Asked,
+        "The kernel checks access control lists, and forgets those it has read whenever it asks for attributes again.",
+        "access control lists are stored and not checked", "the permissions that they give and take";
     AbortError = 21, "ABORT_ERROR", Asked,
         "An aborted connection reads ECONNABORTED, an unmounted one ENODEV.",
         "both read ENODEV", "the reason in the log";

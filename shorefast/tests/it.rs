@@ -16,8 +16,12 @@ mod demo;
 mod disks;
 #[path = "it/eviction.rs"]
 mod eviction;
+#[path = "it/ext4.rs"]
+mod ext4;
 #[path = "it/fixture.rs"]
 mod fixture;
+#[path = "it/holes.rs"]
+mod holes;
 #[path = "it/listing.rs"]
 mod listing;
 #[path = "it/lockers.rs"]
@@ -32,6 +36,8 @@ mod names;
 mod nodes;
 #[path = "it/office.rs"]
 mod office;
+#[path = "it/posix.rs"]
+mod posix;
 #[path = "it/refusals.rs"]
 mod refusals;
 #[path = "it/routes.rs"]
@@ -44,3 +50,5 @@ mod silence;
 mod stuck_write;
 #[path = "it/suspended.rs"]
 mod suspended;
+#[path = "it/xattrs.rs"]
+mod xattrs;

@@ -6,6 +6,8 @@
 //! - `slow`: everything else, as a task: layouts asked for, blocks allocated, partial blocks filled or read first.
 //! - `seek`: where data and holes are.
 //! - `disk`: one request to the disk by whichever route there is, moved to the other if the route changes under it.
+//! - `clear`: holes made, ranges zeroed.
+//! - `copy`: copies within the volume.
 //! - `commit`: flush, then commit; times; giving layouts back.
 //!
 //! Lock order: route gate, layout guard, block-range lock, device. No lock is held across a coordinator call, except
@@ -15,7 +17,9 @@
 //! "path" closes the gate *before* it is issued again, so its second life is redirected, after the proof that the
 //! first cannot land any more.
 
+mod clear;
 mod commit;
+mod copy;
 mod disk;
 mod files;
 mod hot;
@@ -179,6 +183,11 @@ impl DataPath {
     /// What is counted.
     pub fn counters(&self) -> &Counters {
         self.session.counters()
+    }
+
+    /// The device's logical block in bytes.
+    pub fn logical_block(&self) -> u64 {
+        self.logical
     }
 
     /// The inode, made if this node does not know it yet.

@@ -11,11 +11,14 @@
 
 mod attr;
 mod dir;
+mod ioctl;
 mod locks;
 mod names;
 mod open;
+mod ranges;
 #[cfg(test)]
 mod tests;
+mod xattr;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -85,7 +88,7 @@ impl ChannelHandler {
             | Operation::Access { .. } => {
                 without_asking(&op, reply);
             }
-            Operation::Destroy | Operation::Syncfs => sent(reply.empty()),
+            Operation::Destroy => sent(reply.empty()),
             Operation::Unknown { .. } => sent(reply.unsupported()),
             op => {
                 let waits = Arc::clone(fs);
@@ -144,12 +147,19 @@ impl FileSystem {
             Operation::Setlkw(ask) => self.set_lock(ask, true, reply, caller).await,
             Operation::Release(release) => self.release(release.fh, reply).await,
             Operation::Fsync { fh, .. } => self.fsync(fh, reply, caller).await,
-            Operation::Fallocate(fallocate) => self.fallocate(fallocate, reply, caller).await,
+            Operation::Fallocate(fallocate) => self.fallocate(who, fallocate, reply, caller).await,
             Operation::Lseek(seek) => self.lseek(seek, reply, caller).await,
             Operation::Readdir(read) => self.readdir(ino, read, false, reply, caller).await,
             Operation::Readdirplus(read) => self.readdir(ino, read, true, reply, caller).await,
             Operation::Statfs => self.statfs(reply, caller).await,
-            // Extended attributes, copies, ioctls, O_TMPFILE: not there yet.
+            Operation::Setxattr(set) => self.setxattr(ino, set, reply, caller).await,
+            Operation::Getxattr { name, size } => self.getxattr(ino, name, size, reply, caller).await,
+            Operation::Listxattr { size } => self.listxattr(ino, who, size, reply, caller).await,
+            Operation::Removexattr { name } => self.removexattr(ino, name, reply, caller).await,
+            Operation::Tmpfile(tmpfile) => self.tmpfile(ino, who, tmpfile, reply, caller).await,
+            Operation::CopyFileRange(copy) => self.copy(who, copy, reply, caller).await,
+            Operation::Ioctl(ioctl) => self.ioctl(ino, ioctl, reply, caller).await,
+            Operation::Syncfs => done(reply, self.path.sync_all(caller).await),
             _ => sent(reply.unsupported()),
         }
     }

@@ -247,8 +247,8 @@ impl Snapshot {
         self.cells.iter().find(|c| c.range.contains(range))?.guard()
     }
 
-    /// Whether a write in these blocks has to clear suid, sgid or capabilities first.
-    pub(crate) fn kills_privilege(&self) -> bool {
-        self.cells.iter().any(|c| c.kills_privilege())
+    /// Whether a write has to clear suid, sgid (if the writer is `unprivileged`) or capabilities first.
+    pub(crate) fn kills(&self, unprivileged: bool) -> bool {
+        self.cells.iter().any(|c| c.kills(unprivileged))
     }
 }

@@ -19,7 +19,10 @@ pub(crate) struct LayoutCell {
     pub(crate) id: LayoutId,
     pub(crate) range: BlockRange,
     pub(crate) mode: LayoutMode,
+    /// suid, sgid or capabilities may be there, and a write without privilege clears all.
     kill_privilege: AtomicBool,
+    /// Capabilities may be there, and every write removes them.
+    kill_capability: AtomicBool,
     gate: Gate,
     session: Weak<Session>,
 }
@@ -33,8 +36,8 @@ pub(crate) struct LayoutGuard {
 impl LayoutCell {
     pub(crate) fn new(grant: &LayoutGrant, session: Weak<Session>) -> Arc<LayoutCell> {
         let LayoutGrant { id, range, mode, kill_privilege, .. } = *grant;
-        let kill_privilege = AtomicBool::new(kill_privilege);
-        Arc::new(LayoutCell { id, range, mode, kill_privilege, gate: Gate::default(), session })
+        let (kill_capability, kill_privilege) = (AtomicBool::new(kill_privilege), AtomicBool::new(kill_privilege));
+        Arc::new(LayoutCell { id, range, mode, kill_privilege, kill_capability, gate: Gate::default(), session })
     }
 
     /// A guard, unless it was withdrawn.
@@ -72,14 +75,17 @@ impl LayoutCell {
         self.mode == LayoutMode::Exclusive && self.range.end == BlockRange::ALL.end
     }
 
-    /// Whether suid, sgid or capabilities are to be cleared before a write by an unprivileged caller.
-    pub(crate) fn kills_privilege(&self) -> bool {
-        self.kill_privilege.load(Ordering::SeqCst)
+    /// Whether suid, sgid (if the writer is `unprivileged`) or capabilities are to be cleared before a write.
+    pub(crate) fn kills(&self, unprivileged: bool) -> bool {
+        (unprivileged && self.kill_privilege.load(Ordering::SeqCst)) || self.kill_capability.load(Ordering::SeqCst)
     }
 
     /// They were cleared. They do not come back while it is held: who sets them needs the whole file for itself.
-    pub(crate) fn privilege_killed(&self) {
-        self.kill_privilege.store(false, Ordering::SeqCst);
+    pub(crate) fn killed(&self, unprivileged: bool) {
+        self.kill_capability.store(false, Ordering::SeqCst);
+        if unprivileged {
+            self.kill_privilege.store(false, Ordering::SeqCst);
+        }
     }
 
     fn drained(&self) {

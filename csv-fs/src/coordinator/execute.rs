@@ -7,7 +7,7 @@ use super::verify;
 use super::writer::Outcome;
 use crate::core::coord::{StoreAsk, StoreDone};
 use crate::meta::{Gone, MetaError, NewNode, Ops, Reads, Reaped, Rename, Session, SessionState, Store};
-use crate::proto::{Answer, Reply, Request};
+use crate::proto::{Answer, HintsCall, Reply, Request, XattrCall};
 use crate::types::*;
 
 /// Runs one. Only fatal errors come back as such.
@@ -91,9 +91,13 @@ fn perform(ops: &mut Ops<'_>, client: ClientId, request: &Request, left: &mut Le
     // Whether an inode may be freed is the core's to say: with its last name it always becomes an orphan.
     let keep = |_| true;
     match request {
-        Request::Create { parent, name, mode, rdev, uid, gid, exclusive, open } => {
-            let new = NewNode { parent: *parent, name, mode: *mode, rdev: *rdev, uid: *uid, gid: *gid };
+        Request::Create { parent, name, mode, umask, rdev, uid, gid, exclusive, open } => {
+            let (parent, mode, umask) = (*parent, *mode, *umask);
+            let new = NewNode { parent, name, mode, umask, rdev: *rdev, uid: *uid, gid: *gid };
             let attr = ops.create(&new, *exclusive)?.attr;
+            if name.is_empty() {
+                left.orphaned.push(attr.ino);
+            }
             let regular = FileType::from_raw_mode(attr.mode) == FileType::RegularFile;
             Ok(Reply::Created { attr, opened: open.is_some() && regular })
         }
@@ -125,6 +129,13 @@ fn perform(ops: &mut Ops<'_>, client: ClientId, request: &Request, left: &mut Le
         Request::Fallocate { ino, offset, len, keep_size } => {
             ops.fallocate(*ino, *offset, *len, *keep_size).map(Reply::Attr)
         }
+        Request::Xattr(call) => xattr(ops, call),
+        Request::Hints(HintsCall::Set { ino, hints }) => {
+            ops.set_hints(*ino, *hints)?;
+            let (hints, extents) = ops.hints(*ino)?;
+            Ok(Reply::Hints { hints, extents })
+        }
+        Request::Clear(clear) => ops.clear(clear).map(Reply::Cleared),
         Request::Commit { ino, commit, .. } => ops.commit_mappings(client, *ino, commit).map(|_| Reply::Done),
         Request::Times { changes } => ops.times(changes).map(|()| Reply::Done),
         Request::Grant { blocks } => ops.grant(client, *blocks).map(Reply::Granted),
@@ -137,11 +148,23 @@ fn perform(ops: &mut Ops<'_>, client: ClientId, request: &Request, left: &mut Le
         | Request::Open { .. }
         | Request::Release { .. }
         | Request::LayoutGet { .. }
+        | Request::Hints(HintsCall::Get { .. })
         | Request::PathLost { .. }
         | Request::PathBack { .. }
         | Request::Locks(_)
         | Request::Goodbye => Err(Errno::INVAL.into()),
     }
+}
+
+fn xattr(ops: &mut Ops<'_>, call: &XattrCall) -> Result<Reply, MetaError> {
+    match call {
+        XattrCall::Set { ino, name, value, flags, kill_sgid } => {
+            ops.set_xattr(*ino, name, value, *flags, *kill_sgid)?
+        }
+        XattrCall::Remove { ino, name } => ops.remove_xattr(*ino, name)?,
+        XattrCall::Get { .. } | XattrCall::List { .. } => return Err(Errno::INVAL.into()),
+    }
+    Ok(Reply::Done)
 }
 
 impl Left {

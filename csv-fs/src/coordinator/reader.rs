@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use super::actor::{Inner, ReadItem};
 use crate::core::coord::{Event, LayoutFacts, ReadAsk, ReadDone};
 use crate::meta::{MetaError, Reader, Reads, View};
-use crate::proto::{Answer, Reply, Request};
+use crate::proto::{Answer, HintsCall, Reply, Request, XattrCall};
 use crate::types::*;
 
 /// How many there are: one may wait for the disk while the other answers from the cache.
@@ -69,6 +69,11 @@ fn reply(view: &View, request: &Request) -> Result<Reply, MetaError> {
             Ok(Reply::Entries { entries: listing.entries, end: listing.end })
         }
         Request::Statfs => view.statfs().map(Reply::Space),
+        Request::Hints(HintsCall::Get { ino }) => {
+            view.hints(*ino).map(|(hints, extents)| Reply::Hints { hints, extents })
+        }
+        Request::Xattr(XattrCall::Get { ino, name }) => view.xattr(*ino, name).map(Reply::Bytes),
+        Request::Xattr(XattrCall::List { ino }) => view.xattrs(*ino).map(Reply::Bytes),
         _ => Err(rustix::io::Errno::INVAL.into()),
     }
 }
@@ -86,6 +91,6 @@ fn layout(view: &View, ino: InodeNo, range: BlockRange) -> Result<LayoutFacts, M
         None => range.end,
     };
     extents.truncate(MAX_EXTENTS);
-    let kill_privilege = attr.mode & SUID != 0 || attr.mode & SGID_EXEC == SGID_EXEC;
+    let kill_privilege = attr.mode & SUID != 0 || attr.mode & SGID_EXEC == SGID_EXEC || view.has_capability(ino)?;
     Ok(LayoutFacts { extents, told_to, size: attr.size, kill_privilege })
 }

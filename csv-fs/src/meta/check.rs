@@ -87,10 +87,24 @@ pub fn check(view: &View, superblock: &Superblock) -> Result<Report> {
     names::check(t, &mut report)?;
     blocks::check(t, superblock, &mut report)?;
     clients(t, &mut report)?;
+    attributes(t, &mut report)?;
     let space = view.statfs()?;
     let found = report.inodes;
     report.unless(space.files == found, || format!("the count of inodes is {}, but there are {found}", space.files));
     Ok(report)
+}
+
+/// Extended attributes belong to inodes.
+fn attributes(t: &ReadTables, report: &mut Report) -> Result<()> {
+    let mut last = None;
+    for row in t.xattr().iter()? {
+        let (tree, ino, _) = row?.0.value();
+        if last.replace((tree, ino)) != Some((tree, ino)) {
+            let there = t.inode().get((tree, ino))?.is_some();
+            report.unless(there, || format!("ino {ino} has extended attributes, but is not there"));
+        }
+    }
+    Ok(())
 }
 
 /// Grants and stored answers belong to sessions.

@@ -5,7 +5,7 @@ use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::error::{Result, damaged};
-use crate::types::{Attr, BlockCount, InodeNo, Timestamp};
+use crate::types::{Attr, BlockCount, FS_BLOCK, InodeNo, Timestamp};
 
 /// The first cookie of a directory; 1 and 2 are `.` and `..`.
 pub(super) const FIRST_COOKIE: u64 = 3;
@@ -18,6 +18,9 @@ pub(super) const S_ISUID: u32 = 0o4000;
 pub(super) const S_ISGID: u32 = 0o2000;
 /// Group may execute.
 pub(super) const S_IXGRP: u32 = 0o010;
+
+/// Flag of an inode: made without a name, it may be given one.
+pub(super) const LINKABLE: u32 = 1;
 
 /// The file type bits of a mode.
 pub(super) fn type_bits(kind: FileType) -> u32 {
@@ -117,7 +120,7 @@ impl Inode {
         self.kind() == FileType::RegularFile
     }
 
-    /// What `stat` shows.
+    /// What `stat` shows. A directory is shown as one block long: its entries lie in the store.
     pub(super) fn attr(&self, ino: InodeNo) -> Attr {
         Attr {
             ino,
@@ -126,7 +129,7 @@ impl Inode {
             uid: self.uid,
             gid: self.gid,
             rdev: self.rdev,
-            size: self.size,
+            size: if self.is_dir() { FS_BLOCK } else { self.size },
             blocks: BlockCount(self.blocks),
             atime: self.atime,
             mtime: self.mtime,

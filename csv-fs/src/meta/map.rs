@@ -58,6 +58,23 @@ pub(super) fn mapped(
     Ok(found)
 }
 
+/// The first mapped part of `range`.
+pub(super) fn first_mapped(
+    t: &impl ReadableTable<ExtentKey, ExtentValue>,
+    ino: InodeNo,
+    range: BlockRange,
+) -> Result<Option<Extent>> {
+    if range.is_empty() {
+        return Ok(None);
+    }
+    let before = t.range((TREE, ino.0, 0)..(TREE, ino.0, range.start.0))?.next_back().transpose()?;
+    if let Some(part) = before.and_then(|(k, v)| clip(&extent(k.value(), v.value()), range)) {
+        return Ok(Some(part));
+    }
+    let row = t.range((TREE, ino.0, range.start.0)..(TREE, ino.0, range.end.0))?.next().transpose()?;
+    Ok(row.and_then(|(k, v)| clip(&extent(k.value(), v.value()), range)))
+}
+
 /// Whether any block of an extent has a reference count above 1.
 pub(super) fn is_shared(t: &impl ReadableTable<u64, (u32, u32)>, e: &Extent) -> Result<bool> {
     let row = t.range(..e.disk.0 + e.len.0)?.next_back().transpose()?;

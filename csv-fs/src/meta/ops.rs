@@ -2,6 +2,7 @@
 //! leaves the transaction as it was for the others.
 
 mod attr;
+mod clear;
 mod grants;
 mod init;
 mod mapping;
@@ -9,6 +10,7 @@ mod names;
 mod orphans;
 mod rename;
 mod sessions;
+mod xattr;
 
 use redb::{ReadableTable, ReadableTableMetadata};
 use rustix::io::Errno;

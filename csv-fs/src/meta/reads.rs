@@ -9,9 +9,9 @@ use super::inode::{FIRST_COOKIE, type_bits};
 use super::ops::State;
 use super::store::View;
 use super::tables::{Access, TREE};
-use super::{OrphanKind, map, rows, space};
+use super::{OrphanKind, map, rows, space, xattr};
 use crate::format::Superblock;
-use crate::proto::{DirEntry, Space};
+use crate::proto::{CAPABILITY, DirEntry, Hints, Space};
 use crate::types::*;
 
 /// What the superblock says about space.
@@ -160,6 +160,35 @@ pub trait Reads {
         let block = inode.size / FS_BLOCK;
         let last = map::mapped(self.access().extent(), ino, BlockRange::new(block, block + 1))?;
         Ok(last.first().filter(|e| e.state == ExtentState::Written).map(|e| Tail { disk: e.disk, from }))
+    }
+
+    /// The value of an extended attribute; ENODATA if there is none of that name.
+    fn xattr(&self, ino: InodeNo, name: &[u8]) -> Result<Vec<u8>> {
+        rows::inode(self.access(), ino)?;
+        xattr::check_name(name)?;
+        xattr::find(self.access(), ino, name)?.ok_or_else(|| Errno::NODATA.into())
+    }
+
+    /// The names of all of them, each ended by a zero byte.
+    fn xattrs(&self, ino: InodeNo) -> Result<Vec<u8>> {
+        rows::inode(self.access(), ino)?;
+        xattr::names(self.access(), ino)
+    }
+
+    /// Hints and marks, and how many extents there are.
+    fn hints(&self, ino: InodeNo) -> Result<(Hints, u32)> {
+        let inode = rows::inode(self.access(), ino)?;
+        let mut extents = 0_u32;
+        for row in self.access().extent().range((TREE, ino.0, 0)..=(TREE, ino.0, u64::MAX))? {
+            row?;
+            extents = extents.saturating_add(1);
+        }
+        Ok((Hints { extent_size: inode.extent_hint, project: inode.project }, extents))
+    }
+
+    /// Whether a file has capabilities that a write must remove.
+    fn has_capability(&self, ino: InodeNo) -> Result<bool> {
+        Ok(xattr::find(self.access(), ino, CAPABILITY)?.is_some())
     }
 
     /// Whether a truncation of this file left something to free, see [`Ops::reap_tail`](super::Ops::reap_tail).

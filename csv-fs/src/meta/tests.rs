@@ -2,9 +2,11 @@
 
 mod crash;
 mod files;
+mod listing;
 mod model;
 mod names;
 mod volume;
+mod xattr;
 
 use std::sync::Arc;
 
@@ -141,7 +143,7 @@ impl Fixture {
 }
 
 fn node(parent: InodeNo, name: &[u8], mode: u32) -> NewNode<'_> {
-    NewNode { parent, name, mode, rdev: 0, uid: 1000, gid: 100 }
+    NewNode { parent, name, mode, umask: 0, rdev: 0, uid: 1000, gid: 100 }
 }
 
 fn errno(e: rustix::io::Errno) -> i32 {

@@ -202,6 +202,7 @@ impl Ctx {
             parent: InodeNo::ROOT,
             name: name.to_vec(),
             mode: 0o100_644,
+            umask: 0,
             rdev: 0,
             uid: 0,
             gid: 0,

@@ -1,30 +1,11 @@
 //! What a volume refuses, and how.
 
-use std::fs::{self, File};
+use std::fs;
 use std::process::Command;
 
-use rustix::fs::{FallocateFlags, fallocate, getxattr};
 use rustix::io::Errno;
 
 use crate::shared::Folder;
-
-#[test]
-fn attributes_holes_and_copies_that_are_not_there_yet_are_refused_and_not_forgotten_by_the_kernel() {
-    let Some(folder) = Folder::new("not-yet") else { return };
-    for n in [1, 2] {
-        folder.through(n, |dir| {
-            let path = dir.join("file");
-            fs::write(&path, "x").expect("writes");
-            let file = File::options().write(true).open(&path).expect("opens");
-            // Twice: an ENOSYS would be remembered and look different the second time.
-            for _ in 0..2 {
-                assert_eq!(getxattr(&path, c"user.colour", &mut [0_u8; 10]).err(), Some(Errno::OPNOTSUPP));
-                let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                assert_eq!(fallocate(&file, hole, 0, 4096), Err(Errno::OPNOTSUPP));
-            }
-        });
-    }
-}
 
 /// `mmap` for reading, as a child asks for it: its errno, 0 if it was granted.
 fn map(path: &std::path::Path, shared: bool) -> i32 {

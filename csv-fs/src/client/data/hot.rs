@@ -103,7 +103,7 @@ impl DataPath {
             return Err((data, to));
         }
         let snapshot = inode.snapshot.load();
-        if offset.saturating_add(len) > snapshot.size() || (kill && snapshot.kills_privilege()) {
+        if offset.saturating_add(len) > snapshot.size() || snapshot.kills(kill) {
             return Err((data, to));
         }
         let Some(place) = snapshot.place(BlockRange::of_bytes(offset, len), offset, data.len()) else {

@@ -1,5 +1,6 @@
 //! The data path over a real coordinator and a real store, on a device in memory; under each client a fault device.
 
+mod clear;
 mod failover;
 mod model;
 pub(crate) mod rig;

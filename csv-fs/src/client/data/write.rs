@@ -87,12 +87,12 @@ impl DataPath {
         });
     }
 
-    async fn write_anywhere(
+    pub(super) async fn write_anywhere(
         &self,
         inode: &Arc<Inode>,
         offset: Option<u64>,
         mut data: AlignedBuf,
-        mut kill: bool,
+        kill: bool,
         caller: &Caller,
     ) -> Result<u32, Errno> {
         if data.is_empty() {
@@ -106,11 +106,11 @@ impl DataPath {
                 reserved = Some(self.reserve(caller, missing, near).await?);
             }
             let guard = self.guard_for_write(inode, offset, data.len() as u64, caller).await?;
-            if std::mem::take(&mut kill) && guard.kills_privilege() {
+            if guard.kills(kill) {
                 let cell = Arc::clone(&guard);
                 drop(guard);
-                self.kill_privilege(inode, caller).await?;
-                cell.privilege_killed();
+                self.kill_privilege(inode, kill, caller).await?;
+                cell.killed(kill);
                 continue;
             }
             let attempt = match offset {
@@ -141,8 +141,8 @@ impl DataPath {
         }
     }
 
-    async fn kill_privilege(&self, inode: &Inode, caller: &Caller) -> Result<(), Errno> {
-        let set = SetAttr { kill_suid_sgid: true, ..SetAttr::default() };
+    async fn kill_privilege(&self, inode: &Inode, unprivileged: bool, caller: &Caller) -> Result<(), Errno> {
+        let set = SetAttr { kill_suid_sgid: unprivileged, kill_capability: true, ..SetAttr::default() };
         self.session.call(caller, Request::Setattr { ino: inode.ino, set }).await.map(drop)
     }
 
@@ -267,7 +267,7 @@ impl DataPath {
     }
 
     /// Step 5. Hot writes look at nothing but their gate.
-    async fn keep_hot_writes_out<'a>(&self, inode: &'a Inode) -> Alone<'a> {
+    pub(super) async fn keep_hot_writes_out<'a>(&self, inode: &'a Inode) -> Alone<'a> {
         {
             let mut state = inode.state.lock();
             state.sub_block += 1;
@@ -410,7 +410,7 @@ impl DataPath {
 }
 
 /// Hot writes of an inode are kept out until dropped.
-struct Alone<'a>(&'a Inode);
+pub(super) struct Alone<'a>(&'a Inode);
 
 impl Drop for Alone<'_> {
     fn drop(&mut self) {

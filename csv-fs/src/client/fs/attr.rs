@@ -46,6 +46,7 @@ impl FileSystem {
             atime: when(set.atime),
             mtime: when(set.mtime),
             kill_suid_sgid: set.kill_suidgid,
+            kill_capability: false,
         };
         match self.change(ino, wanted, caller).await {
             Ok(attr) => sent(reply.attr(&kernel_attr(&attr), Duration::ZERO)),

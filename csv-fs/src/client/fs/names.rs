@@ -48,12 +48,12 @@ impl FileSystem {
     }
 
     pub(super) async fn mknod(&self, parent: InodeNo, who: Who, m: Mknod, reply: Reply, caller: &Caller) {
-        let request = create(parent, m.name, m.mode, m.rdev, who);
+        let request = create(parent, m.name, (m.mode, m.umask), m.rdev, who);
         self.entry(request, reply, caller).await;
     }
 
     pub(super) async fn mkdir(&self, parent: InodeNo, who: Who, m: Mkdir, reply: Reply, caller: &Caller) {
-        let request = create(parent, m.name, (m.mode & 0o7777) | S_IFDIR, 0, who);
+        let request = create(parent, m.name, ((m.mode & 0o7777) | S_IFDIR, m.umask), 0, who);
         self.entry(request, reply, caller).await;
     }
 
@@ -97,8 +97,9 @@ impl FileSystem {
     }
 }
 
-fn create(parent: InodeNo, name: Name, mode: u32, rdev: u32, who: Who) -> Request {
-    Request::Create { parent, name: bytes(name), mode, rdev, uid: who.uid, gid: who.gid, exclusive: true, open: None }
+fn create(parent: InodeNo, name: Name, (mode, umask): (u32, u32), rdev: u32, who: Who) -> Request {
+    let (name, Who { uid, gid }) = (bytes(name), who);
+    Request::Create { parent, name, mode, umask, rdev, uid, gid, exclusive: true, open: None }
 }
 
 pub(super) fn bytes(name: Name) -> Vec<u8> {

@@ -3,14 +3,13 @@
 //! If the kernel does not take the answer to an OPEN or CREATE (the caller was killed while it waited), no RELEASE
 //! will come, and the handle is released here.
 
-use block::units::ByteOffset;
-use fuse::op::{Create, Fallocate, FileHandle, LockOwner, Lseek, Whence};
+use fuse::op::{Create, FileHandle, LockOwner, Tmpfile};
 use fuse::{Delivery, OpenFlags, Opened, Reply};
 
 use super::attr::entry;
 use super::names::bytes;
 use super::{FileSystem, Who, done, odd, sent};
-use crate::client::data::{OpenFile, Seek};
+use crate::client::data::OpenFile;
 use crate::client::session::{Caller, Errno};
 use crate::proto::{OpenRequest, Reply as Answer, Request, SetAttr};
 use crate::types::{Attr, HandleId, InodeNo};
@@ -19,12 +18,6 @@ const O_EXCL: i32 = rustix::fs::OFlags::EXCL.bits().cast_signed();
 const O_TRUNC: i32 = rustix::fs::OFlags::TRUNC.bits().cast_signed();
 /// Set-user-id and set-group-id.
 const SUID_SGID: u32 = 0o6000;
-/// `EINVAL`.
-const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
-/// `EOPNOTSUPP`.
-const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
-/// `FALLOC_FL_KEEP_SIZE`.
-const KEEP_SIZE: i32 = 1;
 
 /// No page cache, and writes to one file side by side.
 const FLAGS: OpenFlags = OpenFlags::DIRECT_IO.and(OpenFlags::PARALLEL_DIRECT_WRITES);
@@ -88,6 +81,7 @@ impl FileSystem {
             parent,
             name: bytes(c.name),
             mode: c.mode,
+            umask: c.umask,
             rdev: 0,
             uid: who.uid,
             gid: who.gid,
@@ -108,6 +102,29 @@ impl FileSystem {
             self.close(handle).await;
         }
         attr
+    }
+
+    pub(super) async fn tmpfile(&self, dir: InodeNo, who: Who, t: Tmpfile, reply: Reply, caller: &Caller) {
+        let handle = self.path.new_handle();
+        let request = Request::Create {
+            parent: dir,
+            name: Vec::new(),
+            mode: t.mode,
+            umask: t.umask,
+            rdev: 0,
+            uid: who.uid,
+            gid: who.gid,
+            exclusive: t.flags & O_EXCL != 0,
+            open: Some(OpenRequest { handle, flags: t.flags.cast_unsigned() }),
+        };
+        match self.path.session.call(caller, request).await {
+            Ok(Answer::Created { attr, opened: true }) => {
+                self.path.opened(attr.ino, handle, t.flags, Some(attr.size));
+                self.opened(handle, reply.created(&entry(&attr), opened(handle))).await;
+            }
+            Ok(other) => super::fail(reply, odd(other)),
+            Err(Errno(errno)) => sent(reply.error(errno)),
+        }
     }
 
     /// O_TRUNC: a file that was there already is cut, one that is new has nothing to cut.
@@ -162,31 +179,6 @@ impl FileSystem {
             Err(errno) => Err(errno),
         };
         done(reply, result);
-    }
-
-    /// Mode 0, and the same without growing the file.
-    pub(super) async fn fallocate(&self, f: Fallocate, reply: Reply, caller: &Caller) {
-        let result = match self.open_file(f.fh) {
-            Ok(_) if f.mode & !KEEP_SIZE != 0 => Err(Errno(EOPNOTSUPP)),
-            Ok(file) => self.path.fallocate(file.ino(), f.offset.0, f.length.0, f.mode == KEEP_SIZE, caller).await,
-            Err(errno) => Err(errno),
-        };
-        done(reply, result);
-    }
-}
-
-impl FileSystem {
-    pub(super) async fn lseek(&self, seek: Lseek, reply: Reply, caller: &Caller) {
-        let found = match (self.open_file(seek.fh), seek.whence) {
-            (Err(errno), _) => Err(errno),
-            (Ok(_), Whence::Other(_)) => Err(Errno(EINVAL)),
-            (Ok(file), Whence::Data) => self.path.seek(&file.inode, seek.offset.0, Seek::Data, caller).await,
-            (Ok(file), Whence::Hole) => self.path.seek(&file.inode, seek.offset.0, Seek::Hole, caller).await,
-        };
-        sent(match found {
-            Ok(at) => reply.offset(ByteOffset(at)),
-            Err(Errno(errno)) => reply.error(errno),
-        });
     }
 }
 

@@ -270,6 +270,7 @@ pub(super) fn create(name: &str, handle: u64) -> Request {
         parent: InodeNo::ROOT,
         name: name.into(),
         mode: 0o100644,
+        umask: 0,
         rdev: 0,
         uid: 0,
         gid: 0,

@@ -9,7 +9,7 @@ use super::session::{Life, Path, SlotVerdict};
 use super::work::{CallWork, Need, Stage, Work};
 use super::{Coord, Phase};
 use crate::core::rules::Rule;
-use crate::proto::{Answer, Call, Reply, Request};
+use crate::proto::{Answer, Call, HintsCall, Reply, Request};
 use crate::types::*;
 
 impl Coord {
@@ -209,6 +209,8 @@ impl Coord {
             | Request::Readlink { .. }
             | Request::Readdir { .. }
             | Request::Statfs => self.read(op, ReadAsk::Request(request)),
+            Request::Hints(HintsCall::Get { .. }) => self.read(op, ReadAsk::Request(request)),
+            Request::Xattr(ref call) if !call.is_durable() => self.read(op, ReadAsk::Request(request)),
             Request::LayoutGet { ino, .. } => match self.files.widen(ino, op) {
                 Some(range) => self.read(op, ReadAsk::Layout { ino, range }),
                 None => self.finish(op, errno(Errno::INVAL)),

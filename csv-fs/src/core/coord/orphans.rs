@@ -67,6 +67,11 @@ impl Coord {
         }
     }
 
+    /// A file that was made without a name has one now. Prevents: it is freed when it is closed.
+    pub(super) fn named(&mut self, ino: InodeNo) {
+        self.orphans.waiting.remove(&ino);
+    }
+
     /// A truncation left something to free. It is part of the file no more, and every layout on it came back before;
     /// so it waits for no close and no hold.
     pub(super) fn tail_left(&mut self, ino: InodeNo) {

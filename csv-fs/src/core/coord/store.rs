@@ -143,6 +143,9 @@ impl Coord {
         {
             self.opened(client, open.handle, attr.ino);
         }
+        if let (Request::Link { ino, .. }, Answer::Ok(_)) = (&request, &answer) {
+            self.named(*ino);
+        }
         for ino in orphaned {
             self.orphaned(ino);
         }

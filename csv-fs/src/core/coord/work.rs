@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::event::{ConnId, Tag};
 use crate::core::rules::{Rule, Rules};
 use crate::core::time::Now;
-use crate::proto::{Answer, BindRequest, Request};
+use crate::proto::{Answer, BindRequest, HintsCall, Request};
 use crate::types::*;
 
 /// A piece of work.
@@ -138,7 +138,9 @@ impl Need {
     /// is. Space that is given up (a truncate) is thereby freed only after every layout on it came back.
     pub(super) fn of(request: &Request, rules: Rules) -> Need {
         match request {
-            Request::Getattr { ino } => Need::Sync(*ino),
+            Request::Getattr { ino } | Request::Hints(HintsCall::Get { ino }) => Need::Sync(*ino),
+            // As with suid: it ends everybody's right to write without clearing it.
+            Request::Xattr(call) if call.gives_privilege() => Need::Exclusive(call.ino(), BlockRange::ALL),
             Request::Setattr { ino, set } => {
                 let privileged = set.mode.is_some_and(|m| m & SUID_SGID != 0);
                 match set.size {
@@ -151,6 +153,9 @@ impl Need {
                 true => Need::Exclusive(*ino, BlockRange::of_bytes(*offset, *len)),
                 false => Need::Exclusive(*ino, BlockRange::ALL),
             },
+            // Invariant 3: I/O under a layout may be on its way to the very blocks that become free, or that must read
+            // as zeroes.
+            Request::Clear(clear) if returned_before_freed(rules) => Need::Exclusive(clear.ino, clear.range),
             Request::LayoutGet { ino, range, want } => {
                 let exclusive = *want == crate::proto::Want::Exclusive;
                 Need::Layout(*ino, *range, if exclusive { LayoutMode::Exclusive } else { LayoutMode::Shared })

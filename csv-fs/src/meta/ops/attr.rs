@@ -14,7 +14,7 @@ use crate::meta::inode::{Inode, S_IFMT, S_ISGID, S_ISUID, S_IXGRP};
 use crate::meta::space::{self, Wanted};
 use crate::meta::tables::TREE;
 use crate::meta::{map, rows};
-use crate::proto::SetAttr;
+use crate::proto::{Hints, SetAttr};
 use crate::types::*;
 
 impl Ops<'_> {
@@ -29,17 +29,34 @@ impl Ops<'_> {
         }
         if let Some(mode) = set.mode {
             inode.mode = (inode.mode & S_IFMT) | (mode & !S_IFMT);
+            self.acl_follows_mode(ino, mode)?;
         }
         inode.uid = set.uid.unwrap_or(inode.uid);
         inode.gid = set.gid.unwrap_or(inode.gid);
-        if set.kill_suid_sgid {
+        let chown = set.uid.is_some() || set.gid.is_some();
+        if set.kill_suid_sgid || (chown && set.mode.is_none()) {
             kill_privilege(&mut inode);
+        }
+        if set.kill_suid_sgid || set.kill_capability || chown || set.size.is_some() {
+            self.remove_capability(ino)?;
         }
         inode.atime = set.atime.unwrap_or(inode.atime);
         inode.mtime = set.mtime.unwrap_or(inode.mtime);
         inode.ctime = self.now;
         self.put_inode(ino, &inode)?;
         Ok(inode.attr(ino))
+    }
+
+    /// Keeps hints. EINVAL for an extent size that is no whole number of blocks.
+    pub fn set_hints(&mut self, ino: InodeNo, hints: Hints) -> Result<()> {
+        let mut inode = rows::inode(&self.t, ino)?;
+        if !u64::from(hints.extent_size).is_multiple_of(FS_BLOCK) {
+            return Err(Errno::INVAL.into());
+        }
+        inode.extent_hint = hints.extent_size;
+        inode.project = hints.project;
+        inode.ctime = self.now;
+        self.put_inode(ino, &inode)
     }
 
     /// Times of in-place writes: the later one wins, since another node may have written after. Files that are gone
@@ -74,6 +91,7 @@ impl Ops<'_> {
             return Err(Errno::NOSPC.into());
         }
         self.fill(ino, &holes, needed)?;
+        self.remove_capability(ino)?;
         inode.blocks += needed;
         if !keep_size && end > inode.size {
             inode.size = end;

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use super::{Ops, Reaped};
 use crate::meta::OrphanKind;
 use crate::meta::error::{Result, damaged};
-use crate::meta::inode::{Inode, S_IFMT, S_ISGID, type_bits};
+use crate::meta::inode::{Inode, LINKABLE, S_IFMT, S_ISGID, type_bits};
 use crate::meta::rows::{self, Entry};
 use crate::meta::tables::TREE;
 use crate::types::{Attr, InodeNo};
@@ -21,8 +21,10 @@ pub struct NewNode<'a> {
     pub parent: InodeNo,
     /// Under which name.
     pub name: &'a [u8],
-    /// Type and permission bits, after umask; without a type: a regular file.
+    /// Type and permission bits, before the umask; without a type: a regular file.
     pub mode: u32,
+    /// Applied unless the directory has a default access list.
+    pub umask: u32,
     /// Of a device.
     pub rdev: u32,
     /// Owner.
@@ -61,10 +63,14 @@ impl Ops<'_> {
             return Err(Errno::INVAL.into());
         }
         let dir = rows::directory(&self.t, new.parent)?;
+        if new.name.is_empty() {
+            return self.nameless(new, &dir, mode, exclusive);
+        }
         if let Some(found) = rows::entry(&self.t, new.parent, new.name)? {
             return self.found(found, exclusive || kind != FileType::RegularFile);
         }
         self.check_new_name(&dir, kind == FileType::Directory)?;
+        let (mode, lists) = self.inherited(new.parent, mode, new.umask)?;
         let mut inode = self.inherit(&dir, mode, new.uid, new.gid);
         if matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
             inode.rdev = new.rdev;
@@ -74,7 +80,26 @@ impl Ops<'_> {
             inode.parent = new.parent;
         }
         let attr = self.add(new.parent, dir, new.name, &inode)?;
+        self.put_lists(attr.ino, inode.is_dir(), &lists)?;
         Ok(Created { attr, existed: false })
+    }
+
+    /// O_TMPFILE: an orphan from the start, so that a crash frees it. Unless `exclusive` it may get a name.
+    fn nameless(&mut self, new: &NewNode<'_>, dir: &Inode, mode: u32, exclusive: bool) -> Result<Created> {
+        if FileType::from_raw_mode(mode) != FileType::RegularFile {
+            return Err(Errno::INVAL.into());
+        }
+        self.check_new_name(dir, false)?;
+        let (mode, lists) = self.inherited(new.parent, mode, new.umask)?;
+        let mut inode = self.inherit(dir, mode, new.uid, new.gid);
+        inode.nlink = 0;
+        inode.flags = if exclusive { 0 } else { LINKABLE };
+        let ino = self.new_ino()?;
+        self.put_inode(ino, &inode)?;
+        self.put_lists(ino, false, &lists)?;
+        self.t.orphan.insert((TREE, ino.0, OrphanKind::Unlinked.byte()), 0)?;
+        self.s.inodes += 1;
+        Ok(Created { attr: inode.attr(ino), existed: false })
     }
 
     fn found(&self, entry: Entry, must_not: bool) -> Result<Created> {
@@ -107,14 +132,14 @@ impl Ops<'_> {
         self.add(parent, dir, name, &inode)
     }
 
-    /// Gives an inode one more name. Directories have one only (EPERM).
+    /// Gives an inode one more name, or one that was made without a name its first. Directories have one only (EPERM).
     pub fn link(&mut self, ino: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Attr> {
         let mut dir = rows::directory(&self.t, parent)?;
         let mut inode = rows::inode(&self.t, ino)?;
         if inode.is_dir() {
             return Err(Errno::PERM.into());
         }
-        if inode.nlink == 0 {
+        if inode.nlink == 0 && inode.flags & LINKABLE == 0 {
             return Err(Errno::NOENT.into());
         }
         if rows::entry(&self.t, parent, name)?.is_some() {
@@ -122,6 +147,10 @@ impl Ops<'_> {
         }
         self.check_new_name(&dir, false)?;
         inode.nlink = inode.nlink.checked_add(1).ok_or(Errno::MLINK)?;
+        if inode.flags & LINKABLE != 0 {
+            inode.flags &= !LINKABLE;
+            self.t.orphan.remove((TREE, ino.0, OrphanKind::Unlinked.byte()))?;
+        }
         inode.ctime = self.now;
         self.put_inode(ino, &inode)?;
         self.add_entry(parent, &mut dir, name, ino, inode.mode & S_IFMT)?;

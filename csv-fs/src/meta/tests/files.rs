@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 
 use super::*;
-use crate::proto::{CommitBody, SetAttr};
+use crate::proto::{Clear, ClearInto, CommitBody, SetAttr};
 
 const ROOT: InodeNo = InodeNo::ROOT;
 
@@ -303,4 +303,47 @@ fn setattr_keeps_the_type_and_clears_privilege() {
     assert_eq!((attr.mode, attr.uid), (0o106_711, 5));
     let attr = f.run(|ops| ops.setattr(a, &SetAttr { kill_suid_sgid: true, ..SetAttr::default() }));
     assert_eq!(attr.mode, 0o100_711);
+}
+
+fn clear(f: &Fixture, ino: InodeNo, range: BlockRange, into: ClearInto) -> FileBlock {
+    f.run_at(LATER, |ops| ops.clear(&Clear { ino, range, into }))
+}
+
+#[test]
+fn a_hole_gives_its_blocks_back_and_a_zeroed_range_keeps_them() {
+    let f = Fixture::new();
+    let (a, who) = (f.file("a"), client(1));
+    let run = grant(&f, who, 100).start.0;
+    f.run(|ops| ops.commit_mappings(who, a, &commit(&[written(0, run, 20)], Some(20 * FS_BLOCK))));
+    let free = f.view().statfs().expect("readable").free;
+    assert_eq!(clear(&f, a, BlockRange::new(4, 8), ClearInto::Hole), FileBlock(8));
+    assert_eq!(clear(&f, a, BlockRange::new(10, 12), ClearInto::Unwritten), FileBlock(12));
+    let unwritten = Extent { state: ExtentState::Unwritten, ..written(10, run + 10, 2) };
+    let expected = [written(0, run, 4), written(8, run + 8, 2), unwritten, written(12, run + 12, 8)];
+    let f = f.killed();
+    assert_eq!(f.view().extents(a, BlockRange::ALL).expect("readable"), expected);
+    assert_eq!(f.view().statfs().expect("readable").free, free + 4);
+    let attr = f.attr(a);
+    assert_eq!((attr.blocks, attr.size, attr.mtime, attr.ctime), (BlockCount(16), 20 * FS_BLOCK, LATER, LATER));
+    assert_eq!(
+        f.errno(|ops| ops.clear(&Clear { ino: ROOT, range: BlockRange::ALL, into: ClearInto::Hole })),
+        errno(Errno::INVAL)
+    );
+    f.must_be_clean();
+}
+
+#[test]
+fn a_hole_through_many_extents_is_made_in_bounded_steps() {
+    let f = Fixture::new();
+    let (a, who) = (f.file("a"), client(1));
+    let run = grant(&f, who, 3000).start.0;
+    // Every other block, so that no two extents join.
+    let pieces: Vec<Extent> = (0..1500).map(|i| written(2 * i, run + 2 * i, 1)).collect();
+    f.run(|ops| ops.commit_mappings(who, a, &commit(&pieces, Some(3000 * FS_BLOCK))));
+    let range = BlockRange::ALL;
+    let upto = clear(&f, a, range, ClearInto::Hole);
+    assert_eq!((upto, f.attr(a).blocks), (FileBlock(2047), BlockCount(1500 - 1024)));
+    let rest = BlockRange { start: upto, end: range.end };
+    assert_eq!((clear(&f, a, rest, ClearInto::Hole), f.attr(a).blocks), (range.end, BlockCount(0)));
+    f.must_be_clean();
 }

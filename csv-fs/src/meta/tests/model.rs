@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::*;
 use crate::proto::rename_flags::{EXCHANGE, NOREPLACE};
-use crate::proto::{CommitBody, SetAttr};
+use crate::proto::{Clear, ClearInto, CommitBody, SetAttr};
 use reference::{Ino, Kind, Outcome, Reference};
 
 /// Batches of one run.
@@ -59,7 +59,7 @@ fn expect<T: std::fmt::Debug>(what: &str, expected: Outcome<()>, got: Result<T>)
 /// One operation on both.
 fn step(r: &mut Random, m: &mut Reference, ops: &mut Ops<'_>) {
     let (dir, name) = (r.dir(m), r.name());
-    match r.below(14) {
+    match r.below(16) {
         0..=2 => make(m, ops, dir, &name, r.below(3)),
         3 => {
             let ino = r.any(m);
@@ -88,7 +88,8 @@ fn step(r: &mut Random, m: &mut Reference, ops: &mut Ops<'_>) {
         }
         10 => fallocate(r, m, ops),
         11 => write(r, m, ops),
-        12 => {
+        12 | 13 => clear(r, m, ops),
+        14 => {
             let ino = r.any(m);
             if m.nodes.contains_key(&ino) && ino != 1 {
                 m.open.insert(ino);
@@ -138,6 +139,14 @@ fn fallocate(r: &mut Random, m: &mut Reference, ops: &mut Ops<'_>) {
         let extents = ops.extents(InodeNo(ino), BlockRange::ALL).expect("readable");
         m.fallocated(ino, first, first + len, &extents);
     }
+}
+
+fn clear(r: &mut Random, m: &mut Reference, ops: &mut Ops<'_>) {
+    let (ino, first, len) = (r.any(m), r.below(40), 1 + r.below(12));
+    let (range, into) = (BlockRange::new(first, first + len), r.pick(&[ClearInto::Hole, ClearInto::Unwritten]));
+    let got = ops.clear(&Clear { ino: InodeNo(ino), range, into });
+    let upto = expect("clear", m.clear(ino, first..first + len, into == ClearInto::Hole), got);
+    assert!(upto.is_none_or(|upto| upto == range.end), "a short range is one step");
 }
 
 /// A client writes: unwritten blocks where there are some, else new ones from its grant.

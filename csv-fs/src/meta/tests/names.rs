@@ -305,3 +305,54 @@ fn dropped_transaction_changes_nothing() {
     f.file("b");
     f.must_be_clean();
 }
+
+fn nameless(f: &Fixture, exclusive: bool) -> InodeNo {
+    f.run(|ops| ops.create(&node(InodeNo::ROOT, b"", 0o100_600), exclusive)).attr.ino
+}
+
+#[test]
+fn a_file_made_without_a_name_is_an_orphan_until_it_gets_one() {
+    let f = Fixture::new();
+    let (a, b, never_named) = (nameless(&f, false), nameless(&f, false), nameless(&f, true));
+    assert_eq!(f.attr(a).nlink, 0);
+    assert_eq!(f.errno(|ops| ops.link(never_named, InodeNo::ROOT, b"x")), errno(Errno::NOENT));
+    assert_eq!(f.run(|ops| ops.link(a, InodeNo::ROOT, b"a")).nlink, 1);
+    f.must_be_clean();
+    let f = f.killed();
+    let orphans: Vec<InodeNo> = f.view().orphans().expect("readable").into_iter().map(|(ino, _)| ino).collect();
+    assert_eq!(orphans, [b, never_named], "those that have a name are none");
+    for ino in orphans {
+        assert_eq!(f.run(|ops| ops.reap(ino)), Reaped::Done);
+    }
+    // A name once lost is not got back.
+    f.run(|ops| ops.unlink(InodeNo::ROOT, b"a", &|_| true));
+    assert_eq!(f.errno(|ops| ops.link(a, InodeNo::ROOT, b"again")), errno(Errno::NOENT));
+    assert_eq!(f.run(|ops| ops.reap(a)), Reaped::Done);
+    f.must_be_clean();
+}
+
+#[test]
+fn links_end_where_their_count_does() {
+    let f = Fixture::new();
+    let a = f.file("a");
+    f.run(|ops| {
+        let mut inode = crate::meta::rows::inode(&ops.t, a)?;
+        inode.nlink = u32::MAX;
+        ops.t.inode.insert(crate::meta::tables::inode_key(a), inode.encode().as_slice())?;
+        Ok(())
+    });
+    assert_eq!(f.errno(|ops| ops.link(a, InodeNo::ROOT, b"b")), errno(Errno::MLINK));
+    assert_eq!(f.view().lookup(InodeNo::ROOT, b"b").map_err(|e| e.errno()), Err(Some(errno(Errno::NOENT))));
+}
+
+#[test]
+fn hints_are_kept() {
+    use crate::proto::Hints;
+    let f = Fixture::new();
+    let a = f.file("a");
+    let hints = Hints { extent_size: 1 << 20, project: 7 };
+    f.run(|ops| ops.set_hints(a, hints));
+    assert_eq!(f.errno(|ops| ops.set_hints(a, Hints { extent_size: 1000, project: 7 })), errno(Errno::INVAL));
+    let f = f.killed();
+    assert_eq!(f.view().hints(a).expect("there"), (hints, 0));
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::rig::*;
+use crate::client::data::Seek;
 
 /// A small generator, so that a seed says everything.
 struct Rng(u64);
@@ -31,6 +32,19 @@ impl Rng {
 }
 
 const MAX: u64 = 200_000;
+
+/// Data is where there is any, and a hole is all zeroes.
+fn check_seek(model: &[u8], at: usize, data: Option<u64>, hole: Option<u64>, context: &str) {
+    if at >= model.len() {
+        return assert_eq!((data, hole), (None, None), "{context}: {at} of {}", model.len());
+    }
+    let data = data.map_or(model.len(), |d| d as usize);
+    assert!(model[at..data].iter().all(|b| *b == 0), "{context}: data at {at} was passed over, told {data}");
+    let hole = hole.expect("the end is one") as usize;
+    assert!(hole >= at && hole <= model.len(), "{context}: a hole at {hole}");
+    let block = hole..((hole / 4096 + 1) * 4096).min(model.len()).max(hole);
+    assert!(model[block].iter().all(|b| *b == 0), "{context}: no hole at {hole}");
+}
 
 // long: one seed is one story, read from top to bottom: set-up, steps, comparison.
 async fn run(seed: u64, nodes: u8, steps: u64, faults: bool) {
@@ -79,7 +93,16 @@ async fn run(seed: u64, nodes: u8, steps: u64, faults: bool) {
                 let first_wrong = got.iter().zip(expected).position(|(a, b)| a != b);
                 assert_eq!(first_wrong, None, "{context}: {len} at {at}");
             }
-            80..86 => {
+            80..83 => {
+                let (at, len) = (rng.place(MAX), rng.place(60_000).max(1));
+                match rng.below(3) {
+                    0 => node.zero_range(file.ino(), at, len, rng.below(2) == 0 || at + len > model.len() as u64).await,
+                    _ => node.punch(file.ino(), at, len).await,
+                }
+                let end = model.len().min((at + len) as usize);
+                model[end.min(at as usize)..end].fill(0);
+            }
+            83..86 => {
                 let size = rng.place(MAX);
                 node.truncate(file.ino(), size).await;
                 model.resize(size as usize, 0);
@@ -89,7 +112,12 @@ async fn run(seed: u64, nodes: u8, steps: u64, faults: bool) {
                 node.fallocate(file.ino(), at, len).await;
                 model.resize(model.len().max((at + len) as usize), 0);
             }
-            90..95 => node.fsync(file).await,
+            90..92 => {
+                let at = rng.place(MAX);
+                let (data, hole) = (node.seek(file, at, Seek::Data).await, node.seek(file, at, Seek::Hole).await);
+                check_seek(&model, at as usize, data, hole, &context);
+            }
+            92..95 => node.fsync(file).await,
             95..97 if faults => {
                 node.fault.hang();
                 node.read(file, 0, 1).await;

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::client::data::Seek;
 use crate::client::data::{DataPath, OpenFile};
 use crate::client::link::*;
 use crate::client::session::{Caller, Errno, Session, SessionParts};
@@ -244,7 +245,7 @@ impl Cluster {
 
 impl Node {
     /// Waits for what must come soon; if it does not, shows where this client stands.
-    async fn soon<T>(&self, what: impl Future<Output = T>) -> T {
+    pub(crate) async fn soon<T>(&self, what: impl Future<Output = T>) -> T {
         match tokio::time::timeout(SOON, what).await {
             Ok(done) => done,
             Err(_) => panic!("no answer: {}\n{:#?}\n{:#?}", self.session.shown(), self.path, self.events.lock()),
@@ -264,6 +265,7 @@ impl Node {
             parent: InodeNo::ROOT,
             name: name.into(),
             mode: 0o100644,
+            umask: 0,
             rdev: 0,
             uid: 0,
             gid: 0,
@@ -324,6 +326,28 @@ impl Node {
         let patient = Caller::patient();
         let call = self.path.fallocate(ino, offset, len, false, &patient);
         self.soon(call).await.expect("allocated");
+    }
+
+    pub(crate) async fn punch(&self, ino: InodeNo, offset: u64, len: u64) {
+        let patient = Caller::patient();
+        self.soon(self.path.punch(ino, offset, len, &patient)).await.expect("a hole");
+    }
+
+    pub(crate) async fn zero_range(&self, ino: InodeNo, offset: u64, len: u64, keep_size: bool) {
+        let patient = Caller::patient();
+        self.soon(self.path.zero_range(ino, offset, len, keep_size, &patient)).await.expect("zeroed");
+    }
+
+    /// `None` for ENXIO.
+    pub(crate) async fn seek(&self, file: &Arc<OpenFile>, offset: u64, what: Seek) -> Option<u64> {
+        let patient = Caller::patient();
+        match self.soon(self.path.seek(&file.inode, offset, what, &patient)).await {
+            Ok(at) => Some(at),
+            Err(Errno(errno)) => {
+                assert_eq!(errno, rustix::io::Errno::NXIO.raw_os_error());
+                None
+            }
+        }
     }
 
     pub(crate) async fn routed(&self, route: Route) -> Reason {

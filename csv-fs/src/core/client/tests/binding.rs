@@ -208,6 +208,7 @@ fn a_creation_without_an_answer_is_named_at_the_next_bind() {
         parent: InodeNo::ROOT,
         name: b"f".to_vec(),
         mode: 0o100_644,
+        umask: 0,
         rdev: 0,
         uid: 0,
         gid: 0,

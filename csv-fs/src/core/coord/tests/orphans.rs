@@ -130,3 +130,31 @@ fn a_file_whose_creation_was_not_heard_of_is_open_after_a_takeover() {
     let (mut w, _) = World::inherit(inherited, Rules::all());
     assert!(reaps(&w.bind_with(a, vec![creating(10)])), "another creation, which did not take place");
 }
+
+fn made_without_a_name(w: &mut World, c: ClientId) {
+    let open = Some(OpenRequest { handle: HandleId(1), flags: 0 });
+    let Request::Create { parent, rdev, uid, gid, .. } = mkdir("") else { unreachable!("it makes a folder") };
+    let (name, mode, umask, exclusive) = (Vec::new(), 0o100_600, 0, false);
+    let request = Request::Create { parent, name, mode, umask, rdev, uid, gid, exclusive, open };
+    let (_, effects) = w.call(c, request);
+    let answer = Answer::Ok(Reply::Created { attr: attr(INO, 0), opened: true });
+    let done = StoreDone::Request { answer, orphaned: vec![INO], truncated: None };
+    let effects = w.event(Event::StoreDone { op: store_op(&effects), done });
+    assert!(!reaps(&effects), "it is open");
+}
+
+#[test]
+fn g73_a_file_without_a_name_is_freed_when_it_is_closed_unless_it_got_one() {
+    let a = client(1);
+    let mut w = World::new();
+    w.bind(a);
+    made_without_a_name(&mut w, a);
+    assert!(reaps(&w.call(a, release(1)).1));
+    let mut w = World::new();
+    w.bind(a);
+    made_without_a_name(&mut w, a);
+    let (_, effects) = w.call(a, Request::Link { ino: INO, parent: InodeNo::ROOT, name: b"f".to_vec() });
+    let linked = stored(Answer::Ok(Reply::Attr(attr(INO, 0))));
+    w.event(Event::StoreDone { op: store_op(&effects), done: linked });
+    assert!(!reaps(&w.call(a, release(1)).1));
+}

@@ -376,3 +376,48 @@ fn a_grant_names_the_exclusive_layouts_that_its_client_held_when_the_mapping_was
     let second = w.layout(a, BlockRange::new(0, 1), Want::Read, 4096);
     assert_eq!(second.beside, [first.id]);
 }
+
+#[test]
+fn g36_blocks_are_cleared_only_after_every_layout_on_them_came_back() {
+    let (mut w, a, b) = two();
+    let held = w.layout(a, BlockRange::new(0, 1), Want::Write, MIB);
+    for into in [ClearInto::Hole, ClearInto::Unwritten] {
+        let held =
+            if w.coord.holds(a, held.id) { held.id } else { w.layout(a, BlockRange::new(0, 1), Want::Write, MIB).id };
+        let clear = Request::Clear(Clear { ino: INO, range: BlockRange::new(3, 9), into });
+        let (tag, effects) = w.call(b, clear.clone());
+        let (_, to, ask) = callback(&effects);
+        assert_eq!(
+            (to, ask, effects.len()),
+            (a, CallbackAsk::Recall { layout: held, ino: INO }, 1),
+            "and no change yet"
+        );
+        let (_, effects) = w.give_back(a, &[held]);
+        let op = store_op(&effects);
+        let reply = Reply::Cleared(FileBlock(9));
+        let effects = w.event(Event::StoreDone { op, done: stored(Answer::Ok(reply.clone())) });
+        assert_eq!(effects, [ok(tag, reply)]);
+    }
+}
+
+#[test]
+fn the_own_layouts_of_whoever_clears_blocks_are_in_its_way_too() {
+    let (mut w, a, _) = two();
+    let held = w.layout(a, BlockRange::new(0, 1), Want::Exclusive, MIB);
+    let clear = Clear { ino: INO, range: BlockRange::new(3, 9), into: ClearInto::Hole };
+    let (_, effects) = w.call_in(a, ordinary(2), Request::Clear(clear));
+    assert_eq!(callback(&effects).2, CallbackAsk::Recall { layout: held.id, ino: INO });
+}
+
+#[test]
+fn g37_capabilities_are_set_only_after_everybody_who_writes_without_clearing_them_gave_that_back() {
+    let (mut w, a, b) = two();
+    let held = w.layout(a, BlockRange::new(0, 1), Want::Write, MIB);
+    let set = |name: &[u8]| {
+        Request::Xattr(XattrCall::Set { ino: INO, name: name.into(), value: vec![1], flags: 0, kill_sgid: false })
+    };
+    let (_, effects) = w.call_in(b, ordinary(1), set(b"user.colour"));
+    store_op(&effects);
+    let (_, effects) = w.call_in(b, ordinary(2), set(CAPABILITY));
+    assert_eq!(callback(&effects).2, CallbackAsk::Recall { layout: held.id, ino: INO });
+}

@@ -115,6 +115,7 @@ fn g06_the_open_of_a_replayed_create_is_noted_again() {
         parent: InodeNo::ROOT,
         name: b"f".to_vec(),
         mode: 0o100644,
+        umask: 0,
         rdev: 0,
         uid: 0,
         gid: 0,

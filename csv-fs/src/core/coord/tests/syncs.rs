@@ -146,6 +146,7 @@ fn a_create_that_finds_a_file_held_elsewhere_answers_with_exact_attributes() {
         parent: InodeNo::ROOT,
         name: b"f".to_vec(),
         mode: 0o100644,
+        umask: 0,
         rdev: 0,
         uid: 0,
         gid: 0,

@@ -285,6 +285,7 @@ pub(super) fn mkdir(name: &str) -> Request {
         parent: InodeNo::ROOT,
         name: name.into(),
         mode: 0o040755,
+        umask: 0,
         rdev: 0,
         uid: 0,
         gid: 0,

@@ -210,6 +210,13 @@ impl Reference {
         Ok(())
     }
 
+    pub(super) fn clear(&mut self, ino: Ino, range: std::ops::Range<u64>, hole: bool) -> Outcome<()> {
+        let blocks = self.file_mut(ino).map_err(|e| if e == Errno::ISDIR { Errno::INVAL } else { e })?.1;
+        blocks.retain(|b, _| !hole || !range.contains(b));
+        blocks.range_mut(range).for_each(|(_, (_, written))| *written = false);
+        Ok(())
+    }
+
     /// Takes over what the store mapped into the holes of a range, after checking that it mapped nothing else.
     pub(super) fn fallocated(&mut self, ino: Ino, first: u64, end: u64, extents: &[Extent]) {
         let (size, blocks) = self.file_mut(ino).expect("a file");
