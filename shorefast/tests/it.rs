@@ -20,6 +20,10 @@ mod eviction;
 mod fixture;
 #[path = "it/listing.rs"]
 mod listing;
+#[path = "it/lockers.rs"]
+mod lockers;
+#[path = "it/locks.rs"]
+mod locks;
 #[path = "it/mounts.rs"]
 mod mounts;
 #[path = "it/names.rs"]
