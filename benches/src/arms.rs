@@ -136,23 +136,35 @@ impl Arm for Sequential {
 pub struct SmallFiles {
     folder: PathBuf,
     threads: usize,
+    apart: bool,
 }
 
 impl SmallFiles {
     /// On so many threads; `folder` is made for each measurement and removed after it.
     pub fn new(folder: PathBuf, threads: usize) -> SmallFiles {
-        SmallFiles { folder, threads }
+        SmallFiles { folder, threads, apart: false }
+    }
+
+    /// Each thread in a folder of its own: within one, the kernel lets one thread at a time make a name.
+    pub fn apart(self) -> SmallFiles {
+        SmallFiles { apart: true, ..self }
     }
 }
 
 impl Arm for SmallFiles {
     fn measure(&mut self, seconds: f64) -> Result<Measured, Failure> {
-        fs::create_dir_all(&self.folder).map_err(|e| Failure::at(&self.folder, e))?;
+        let folder_of = |t: usize| if self.apart { self.folder.join(t.to_string()) } else { self.folder.clone() };
+        let folders: Vec<PathBuf> = (0..self.threads).map(folder_of).collect();
+        for folder in &folders {
+            fs::create_dir_all(folder).map_err(|e| Failure::at(folder, e))?;
+        }
         let (begin, limit) = (Instant::now(), Duration::from_secs_f64(seconds));
-        let folder = self.folder.as_path();
         let counts: Vec<Result<u64, Failure>> = thread::scope(|scope| {
-            let spawn = |t| scope.spawn(move || small_files(folder, t, begin, limit));
-            let workers: Vec<_> = (0..self.threads).map(spawn).collect();
+            let spawn = |(t, folder): (usize, &'_ PathBuf)| {
+                let folder = folder.clone();
+                scope.spawn(move || small_files(&folder, t, begin, limit))
+            };
+            let workers: Vec<_> = folders.iter().enumerate().map(spawn).collect();
             let join = |w: thread::ScopedJoinHandle<'_, _>| {
                 w.join().unwrap_or_else(|_| Err(Failure::new("a thread that makes small files has panicked")))
             };
@@ -196,6 +208,11 @@ mod tests {
         assert_eq!(fs::read_dir(&folder).unwrap().count() as u64, measured.ops);
         arm.tidy().unwrap();
         assert!(!folder.exists());
+        let mut arm = SmallFiles::new(folder.clone(), 2).apart();
+        let measured = arm.measure(0.05).unwrap();
+        let made = ["0", "1"].map(|t| fs::read_dir(folder.join(t)).unwrap().count() as u64);
+        assert_eq!(made[0] + made[1], measured.ops);
+        arm.tidy().unwrap();
     }
 
     #[test]

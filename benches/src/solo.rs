@@ -108,10 +108,9 @@ impl Solo {
 
     /// Create, 4 KiB, fsync, close.
     pub fn create(&self) -> Result<Vec<Table>, Failure> {
-        let ours = |threads| {
-            let folder = self.cluster.members[0].mount().join("small");
-            self.shorefast(Box::new(SmallFiles::new(folder, threads)))
-        };
+        let small = |threads| SmallFiles::new(self.cluster.members[0].mount().join("small"), threads);
+        let ours = |threads| self.shorefast(Box::new(small(threads)));
+        let apart = |threads| self.shorefast(Box::new(small(threads).apart()));
         let ext4 = |threads| local_side("ext4", Box::new(SmallFiles::new(self.local.join("small"), threads)));
         let beside = vec![
             self.row("1 thread", ours(1), ext4(1), Reach::ratio(0.4))?,
@@ -123,6 +122,7 @@ impl Solo {
         };
         let scaling = vec![
             self.row("shorefast", named("8 thr", ours(8)), named("1 thr", ours(1)), Reach::ratio(3.0))?,
+            self.row("a folder each", named("8 thr", apart(8)), named("1 thr", apart(1)), Reach::ratio(3.0))?,
             self.row("ext4", named("8 thr", ext4(8)), named("1 thr", ext4(1)), Reach::default())?,
         ];
         let what = "create + 4k write + fsync + close";
