@@ -74,7 +74,7 @@ features! {
     BigWrites = 5, "BIG_WRITES", Asked,
         "Writes larger than a page. Every kernel above the floor has them whether asked or not; the bit is part of the protocol.",
         "writes of one page", "throughput of large writes";
-    DontMask = 6, "DONT_MASK", Asked,
+    DontMask = 6, "DONT_MASK", Optional,
         "The server applies the umask, since a directory's default access list takes its place.",
         "the kernel applies the umask before", "permissions that a default access list gives and the umask takes";
     FlockLocks = 10, "FLOCK_LOCKS", Needed,
@@ -95,8 +95,8 @@ features! {
     ParallelDirops = 18, "PARALLEL_DIROPS", Asked,
         "Look-ups and listings of one directory run side by side.",
         "one at a time per directory", "parallel look-ups";
-    PosixAcl = 20, "POSIX_ACL", Asked,
-        "The kernel checks access control lists, and forgets those it has read whenever it asks for attributes again.",
+    PosixAcl = 20, "POSIX_ACL", Optional,
+        "The kernel checks access control lists, and forgets those it has read whenever it asks for attributes again. A server without lists must answer ENODATA when asked for one (anything else fails the caller's permission check), or be mounted without this.",
         "access control lists are stored and not checked", "the permissions that they give and take";
     AbortError = 21, "ABORT_ERROR", Asked,
         "An aborted connection reads ECONNABORTED, an unmounted one ENODEV.",

@@ -69,7 +69,9 @@ fn run(args: &Args) -> Result<(), Failed> {
     let workers = block::Workers::start(count, "minifuse").map_err(Failed::Workers)?;
     let device = block::FileDevice::open(&args.image, block::OpenOptions::default(), workers.handle())?;
     let fs = Arc::new(PassThrough::new(device, &args.name));
-    let options = MountOptions { channels: workers.count(), ..MountOptions::new(&args.mount, "minifuse") };
+    // It has no access control lists.
+    let without = vec![fuse::Feature::PosixAcl, fuse::Feature::DontMask];
+    let options = MountOptions { channels: workers.count(), without, ..MountOptions::new(&args.mount, "minifuse") };
     let (mount, channels) = Mount::open(&options)?;
     let served: Vec<_> =
         channels.into_iter().enumerate().map(|(n, channel)| serve(&workers, n, channel, &fs)).collect();
