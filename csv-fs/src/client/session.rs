@@ -282,10 +282,7 @@ impl Session {
 
     /// Locks held through this node, and callers that wait for one.
     pub fn locks(&self) -> (usize, usize) {
-        let found = self.core.lock().core.locks();
-        // Whoever put something in meanwhile found the lock taken and relies on its holder.
-        self.run();
-        found
+        self.look(Client::locks)
     }
 
     async fn told(&self, caller: &Caller, input: impl FnOnce(Ticket, Waiter) -> Input) -> Result<Answered, Errno> {
