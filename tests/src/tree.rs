@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::code::Code;
 
 /// The folders that are crates.
-pub const CRATES: [&str; 7] = ["block", "net", "fuse", "csv-fs", "shorefast", "benches", "tests"];
+pub const CRATES: [&str; 8] = ["block", "net", "fuse", "iscsi", "csv-fs", "shorefast", "benches", "tests"];
 
 /// The root of the workspace.
 pub fn root() -> PathBuf {

@@ -9,11 +9,11 @@ use crate::none;
 /// The crates of ours that a crate may depend on.
 fn allowed(folder: &str) -> &'static [&'static str] {
     match folder {
-        "block" => &[],
+        "block" | "iscsi" => &[],
         "net" | "fuse" => &["block"],
         "csv-fs" => &["block", "net", "fuse"],
         "shorefast" => &["block", "net", "fuse", "csv-fs"],
-        _ => &["block", "net", "fuse", "csv-fs", "shorefast"],
+        _ => &["block", "net", "fuse", "iscsi", "csv-fs", "shorefast"],
     }
 }
 

@@ -14,6 +14,7 @@ const PURE: &[&str] = &[
     "fuse/src/abi.rs",
     "fuse/src/op/",
     "fuse/src/op.rs",
+    "iscsi/src/",
     "net/src/backoff.rs",
     "net/src/frame.rs",
     "net/src/framer.rs",
