@@ -18,4 +18,5 @@ pub mod ids;
 pub mod keys;
 pub mod login;
 pub mod pdu;
+pub mod session;
 pub mod text;
