@@ -20,3 +20,6 @@ pub mod login;
 pub mod pdu;
 pub mod session;
 pub mod text;
+
+#[cfg(any(test, feature = "simulation"))]
+pub mod sim;

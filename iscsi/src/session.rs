@@ -164,6 +164,12 @@ impl Session {
         matches!(self.link, Link::Ended(_))
     }
 
+    /// Whether something of an older nexus, at another portal group, may still land: it waits for [`Event::Preempted`] or
+    /// for a login there.
+    pub fn landing(&self) -> bool {
+        self.tasks.iter().flatten().any(|t| matches!(t.state, tasks::State::Lost(_)))
+    }
+
     /// The target port of the present nexus.
     pub fn group(&self) -> Option<PortalGroup> {
         match &self.link {
@@ -207,6 +213,9 @@ impl Session {
             Event::Abort(task) => self.abort_wanted(now, task, fx),
             Event::Text(body) => self.text_wanted(now, body, fx),
             Event::Proved { nexus, generation } => self.prove(now, nexus, generation, fx),
+            Event::Unregistered { nexus } if nexus == self.nexus => self.unregistered(now, fx),
+            Event::Unregistered { .. } => {}
+            Event::Preempted => self.preempted(now, fx),
             Event::Fenced(generation) => self.fence(now, generation, fx),
             Event::Settled { task, found } => self.settled(now, task, found, fx),
             Event::Close => self.close(now, fx),

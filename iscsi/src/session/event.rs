@@ -173,6 +173,9 @@ pub enum Cause {
     /// More tasks than a session takes.
     #[error("the session has as many tasks as it takes")]
     Full,
+    /// The nexus lost its registration, or the node was fenced.
+    #[error("the nexus is not registered any more; it is given up, with everything that was on it")]
+    Unregistered,
     /// The session was closed here.
     #[error("the session is closed")]
     ClosedHere,
@@ -232,8 +235,17 @@ pub enum Event<'a> {
         /// The generation.
         generation: FenceGen,
     },
-    /// This node was fenced: everything of generations below is void, and nothing sent before can land any more.
+    /// This node was fenced: everything of generations below is void, and the nexus is given up.
     Fenced(FenceGen),
+    /// A command was answered RESERVATION CONFLICT: the nexus' registration is gone. A nexus is registered once in its
+    /// life: what was sent meanwhile would land behind a second registration. So it is given up.
+    Unregistered {
+        /// Whose.
+        nexus: u64,
+    },
+    /// The keys of this session's older nexuses were preempted and their tasks aborted from the present one
+    /// (PREEMPT AND ABORT): nothing of [`super::Session::landing`] can land any more.
+    Preempted,
     /// What was found in the block of a compare-and-write.
     Settled {
         /// Which.

@@ -50,6 +50,27 @@ impl Session {
         }
     }
 
+    /// The older nexuses' keys were preempted and their tasks aborted.
+    pub(super) fn preempted(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        for task in self.ids() {
+            if matches!(self.task(task).map(|t| &t.state), Some(State::Lost(_))) {
+                self.died(now, task, fx);
+            }
+        }
+    }
+
+    /// The nexus lost its registration. Writes that are with the target may have been sent after the preemption: they
+    /// would be executed as soon as this nexus is registered again. The reinstatement of the next login kills them.
+    pub(super) fn unregistered(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let Link::Full(full) = &self.link else { return };
+        if self.config.rules.has(Rule::RegisteredOnce) {
+            return self.lost(now, Cause::Unregistered, fx);
+        }
+        self.proved = None;
+        self.down_since.get_or_insert(now);
+        fx.push(Effect::Up { nexus: self.nexus, group: full.group, params: full.params });
+    }
+
     /// Nothing of a task can land any more, and it was not answered.
     pub(super) fn died(&mut self, now: Now, task: TaskId, fx: &mut Vec<Effect>) {
         self.unsend(task);
@@ -86,16 +107,16 @@ impl Session {
         }
     }
 
-    /// The node was fenced: what was submitted before is void and cannot land any more.
+    /// The node was fenced: what was submitted before is void.
     pub(super) fn fence(&mut self, now: Now, generation: FenceGen, fx: &mut Vec<Effect>) {
         self.raise(generation);
-        if self.proved.is_some_and(|p| p < generation) {
-            self.proved = None;
-            self.down_since = Some(now);
+        if self.proved.is_none_or(|p| p < generation) {
+            self.unregistered(now, fx);
         }
         for task in self.ids() {
             let Some(t) = self.task(task) else { continue };
-            let waits = !matches!(t.state, State::Sent(_) | State::Settling);
+            // A lost one may land as long as its nexus is not proved dead.
+            let waits = !matches!(t.state, State::Sent(_) | State::Settling | State::Lost(_));
             if waits && self.is_void(t.command.class) {
                 self.done(task, Outcome::Fenced, fx);
             } else if matches!(t.state, State::Queued) {

@@ -17,6 +17,8 @@ pub enum Rule {
     WritesWaitForProof,
     /// What was submitted before a fence is purged, never sent.
     PurgeAtFence,
+    /// A nexus is registered once: one that lost its registration is given up.
+    RegisteredOnce,
     /// A compare-and-write without an answer is settled by reading its block, not by sending it again.
     CawSettledByNonce,
     /// A task that timed out is sent again only after its abort was answered.
