@@ -11,7 +11,8 @@ use crate::units::OpCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseError {
-    /// Fewer bytes than the fixed part of the structure, or than a length inside it says.
+    /// Fewer bytes than the fixed part of the structure, or than the length that it states for itself. The same command
+    /// with room for `need` bytes may succeed; see [`ParseError::wanted`].
     #[error("{what}: {have} bytes where at least {need} are needed")]
     Truncated {
         /// The structure.
@@ -19,6 +20,16 @@ pub enum ParseError {
         /// Bytes that it needs.
         need: usize,
         /// Bytes that are there.
+        have: usize,
+    },
+    /// An entry of a list goes beyond the list's end. Asking for more bytes does not help.
+    #[error("{what}: an entry of {need} bytes where the list has {have} left")]
+    Overrun {
+        /// The entry.
+        what: &'static str,
+        /// Bytes that it needs.
+        need: usize,
+        /// Bytes that the list has left.
         have: usize,
     },
     /// A field has a value that this structure cannot have.
@@ -39,6 +50,17 @@ pub enum ParseError {
         /// The limit.
         max: usize,
     },
+}
+
+impl ParseError {
+    /// Bytes that the next try must allow, where more room can help and not more than `most` bytes are asked for: what a
+    /// target states is no reason to give it that much memory.
+    pub fn wanted(&self, most: usize) -> Option<usize> {
+        match self {
+            ParseError::Truncated { need, have, .. } if *need > *have && *need <= most => Some(*need),
+            _ => None,
+        }
+    }
 }
 
 /// Why a command could not be built.

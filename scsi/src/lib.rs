@@ -6,6 +6,9 @@
 //!
 //! - [`units`], [`lun`]: addresses, counts, keys; how a logical unit is addressed.
 //! - [`cdb`]: commands. [`status`], [`sense`]: how a command ended.
+//! - [`inquiry`], [`vpd`], [`luns`], [`capacity`], [`opcodes`], [`mode`], [`log`]: what a target tells about itself.
+//! - [`reservations`]: persistent reservations. [`alua`]: target port groups.
+//! - [`unmap`], [`lba_status`]: blocks that have no data.
 //! - [`error`]: why bytes were not accepted.
 //!
 //! Architecture invariant: a leaf. It imports nothing of ours, knows no transport, no clock and no runtime, and does
@@ -14,12 +17,23 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alua;
+pub mod capacity;
 pub mod cdb;
 pub mod error;
+pub mod inquiry;
+pub mod lba_status;
+pub mod log;
 pub mod lun;
+pub mod luns;
+pub mod mode;
+pub mod opcodes;
+pub mod reservations;
 pub mod sense;
 pub mod status;
 pub mod units;
+pub mod unmap;
+pub mod vpd;
 mod wire;
 
 pub use cdb::{Cdb, Transfer};
@@ -27,4 +41,4 @@ pub use error::{BuildError, CdbError, ListError, ParseError};
 pub use lun::LunAddress;
 pub use sense::{AdditionalCode, Sense, SenseKey};
 pub use status::Status;
-pub use units::{BlockCount, BlockLen, ByteCount, Lba, OpCode, ReservationKey};
+pub use units::{BlockCount, BlockLen, BlockRange, ByteCount, Lba, OpCode, ReservationKey, ShortByteCount};

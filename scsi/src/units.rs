@@ -18,6 +18,19 @@ pub struct BlockCount(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteCount(pub u32);
 
+/// A count of bytes in a field of 16 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShortByteCount(pub u16);
+
+/// A run of logical blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BlockRange {
+    /// Its first block.
+    pub lba: Lba,
+    /// How many there are.
+    pub blocks: BlockCount,
+}
+
 /// Bytes of a logical block, as READ CAPACITY tells it; never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockLen(NonZeroU32);
@@ -78,6 +91,24 @@ impl ByteCount {
     }
 }
 
+impl From<ShortByteCount> for ByteCount {
+    fn from(short: ShortByteCount) -> ByteCount {
+        ByteCount(u32::from(short.0))
+    }
+}
+
+impl BlockRange {
+    /// The run of `blocks` blocks from `lba` on.
+    pub const fn new(lba: Lba, blocks: BlockCount) -> BlockRange {
+        BlockRange { lba, blocks }
+    }
+
+    /// The block behind the last one, or `None` past 2^64.
+    pub fn end(self) -> Option<Lba> {
+        self.lba.checked_add(self.blocks)
+    }
+}
+
 impl BlockLen {
     /// 512 bytes.
     pub const B512: BlockLen = BlockLen(NonZeroU32::new(512).unwrap());
@@ -114,6 +145,18 @@ impl fmt::Display for Lba {
 impl fmt::Display for BlockCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} blocks", self.0)
+    }
+}
+
+impl fmt::Display for BlockRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.blocks, self.lba)
+    }
+}
+
+impl fmt::Display for ShortByteCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        ByteCount::from(*self).fmt(f)
     }
 }
 
