@@ -9,6 +9,7 @@
 //! - [`inquiry`], [`vpd`], [`luns`], [`capacity`], [`opcodes`], [`mode`], [`log`]: what a target tells about itself.
 //! - [`reservations`]: persistent reservations. [`alua`]: target port groups.
 //! - [`unmap`], [`lba_status`]: blocks that have no data.
+//! - [`action`]: what an initiator does about how a command ended.
 //! - [`error`]: why bytes were not accepted.
 //!
 //! Architecture invariant: a leaf. It imports nothing of ours, knows no transport, no clock and no runtime, and does
@@ -17,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod action;
 pub mod alua;
 pub mod capacity;
 pub mod cdb;
