@@ -133,40 +133,6 @@ impl fmt::Display for PortalGroup {
     }
 }
 
-/// A logical unit's address as eight bytes (SAM-5, 4.7).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Lun(pub [u8; 8]);
-
-impl Lun {
-    /// A single-level address: peripheral below 256, flat space up to 16383; none above.
-    pub const fn from_number(n: u16) -> Option<Lun> {
-        let [high, low] = n.to_be_bytes();
-        match high {
-            0 => Some(Lun([0, low, 0, 0, 0, 0, 0, 0])),
-            1..=0x3f => Some(Lun([0x40 | high, low, 0, 0, 0, 0, 0, 0])),
-            _ => None,
-        }
-    }
-
-    /// The number of a single-level address.
-    pub const fn number(self) -> Option<u16> {
-        match self.0 {
-            [0, low, 0, 0, 0, 0, 0, 0] => Some(low as u16),
-            [high, low, 0, 0, 0, 0, 0, 0] if high & 0xc0 == 0x40 => Some(u16::from_be_bytes([high & 0x3f, low])),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Lun {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.number() {
-            Some(n) => write!(f, "LUN {n}"),
-            None => write!(f, "LUN {:016x}", u64::from_be_bytes(self.0)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,16 +152,6 @@ mod tests {
         let (a, b) = (StatSn(7), StatSn(7).plus(1 << 31));
         assert!(!a.before(b) && !b.before(a));
         assert!(a.before(StatSn(6).plus(1 << 31)));
-    }
-
-    #[test]
-    fn lun_addresses_are_read_back() {
-        for n in [0, 1, 255, 256, 16383] {
-            assert_eq!(Lun::from_number(n).and_then(Lun::number), Some(n));
-        }
-        assert_eq!(Lun::from_number(16384), None);
-        assert_eq!(Lun::from_number(256), Some(Lun([0x41, 0, 0, 0, 0, 0, 0, 0])));
-        assert_eq!(Lun([0xc1, 0, 0, 0, 0, 0, 0, 0]).number(), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ const ITT: (usize, &[u8]) = (16, &[1, 2, 3, 4]);
 const LUN1: (usize, &[u8]) = (8, &[0, 1, 0, 0, 0, 0, 0, 0]);
 
 fn lun() -> [u8; 8] {
-    crate::ids::Lun::from_number(1).expect("in range").0
+    scsi::LunAddress::new(1).expect("in range").to_bytes()
 }
 
 /// The one where bytes and struct are one.

@@ -1,10 +1,12 @@
 //! What a session is told, and what it wants done.
 
+use scsi::{LunAddress, Status};
+
 use crate::chap::Entropy;
 use crate::digest::Digests;
 use crate::discovery::Portal;
 use crate::framer::FrameError;
-use crate::ids::{Lun, PortalGroup};
+use crate::ids::PortalGroup;
 use crate::keys::params::Params;
 use crate::login::LoginError;
 use crate::pdu::Bhs;
@@ -78,7 +80,7 @@ pub struct Command {
     /// Its name.
     pub task: TaskId,
     /// For which unit.
-    pub lun: Lun,
+    pub lun: LunAddress,
     /// What to do.
     pub cdb: [u8; 16],
     /// Its data.
@@ -106,7 +108,7 @@ pub enum Outcome {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
     /// SCSI status.
-    pub status: u8,
+    pub status: Status,
     /// Sense data, if any.
     pub sense: Vec<u8>,
     /// Bytes that were moved.
@@ -297,13 +299,13 @@ pub enum Place {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Report {
     /// Sense that came on its own (asynchronous event 0): as a unit attention.
-    Sense(Lun, Vec<u8>),
+    Sense(LunAddress, Vec<u8>),
     /// The target ended tasks of this unit on its own.
-    TasksTerminated(Lun),
+    TasksTerminated(LunAddress),
     /// A task took too long: an abort was sent.
     Aborting(TaskId),
     /// A unit was reset, because an abort did not help.
-    ResetUnit(Lun),
+    ResetUnit(LunAddress),
     /// The target is elsewhere.
     Redirected(Portal),
     /// The target's queue is full: no more than so many tasks at once.

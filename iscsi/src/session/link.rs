@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use scsi::LunAddress;
+
 use super::config::{MAX_HOPS, MAX_SHORT_LIVES};
 use super::event::{Body, Cause, ConnId, Effect, Outcome, Report};
 use super::rules::Rule;
@@ -76,7 +78,7 @@ pub(super) struct Tmf {
     pub(super) tag: Itt,
     /// The task to be aborted; none: all of the unit.
     pub(super) abort: Option<Itt>,
-    pub(super) lun: crate::ids::Lun,
+    pub(super) lun: LunAddress,
     pub(super) due: Now,
 }
 

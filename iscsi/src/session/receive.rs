@@ -1,16 +1,15 @@
 //! What comes from the target. Each PDU is judged before anything of it is believed; an error ends the connection.
 
+use scsi::{LunAddress, Status};
+
 use super::event::{Answer, Body, Cause, Class, Effect, Outcome, Report, TaskId, Transfer};
 use super::link::{Full, Link, nop};
 use super::rules::Rule;
 use super::tasks::{Out, State, Task};
 use super::{Now, Session, TaskAnswer};
-use crate::ids::{CmdSn, DataSn, Itt, Lun, StatSn, Ttt};
+use crate::ids::{CmdSn, DataSn, Itt, StatSn, Ttt};
 use crate::pdu::raw::{Async, DataIn, LogoutResponse, NopIn, R2t, Reject, ScsiResponse, TaskResponse, TextResponse};
 use crate::pdu::{Bhs, FINAL, Opcode};
-
-/// SCSI status GOOD.
-pub(super) const GOOD: u8 = 0;
 
 /// How long tasks may still be answered after the target asked for a logout: below every limit that targets set.
 const DRAIN_FOR_LOGOUT: std::time::Duration = std::time::Duration::from_millis(500);
@@ -23,7 +22,7 @@ const REJECT_LOGOUT: u8 = 0x0c;
 
 /// The end of a task as a response or the last Data-In tells it.
 struct Ending {
-    status: u8,
+    status: Status,
     sense: Vec<u8>,
     overflow: bool,
     underflow: bool,
@@ -118,7 +117,7 @@ impl Session {
             return Ok(());
         }
         let ending = Ending {
-            status: d.status,
+            status: Status::from_byte(d.status),
             sense: Vec::new(),
             overflow: d.flags & DataIn::OVERFLOW != 0,
             underflow: d.flags & DataIn::UNDERFLOW != 0,
@@ -142,7 +141,7 @@ impl Session {
             }
         }
         let ending = Ending {
-            status: r.status,
+            status: Status::from_byte(r.status),
             sense: sense(data),
             overflow: r.flags & ScsiResponse::OVERFLOW != 0,
             underflow: r.flags & ScsiResponse::UNDERFLOW != 0,
@@ -165,7 +164,7 @@ impl Session {
             Transfer::Out(_) => sent.sent >= moved,
             Transfer::None => true,
         };
-        if e.status == GOOD && !whole {
+        if e.status == Status::Good && !whole {
             return Err(Cause::Protocol("a command is said to be done, and not all of its data were moved"));
         }
         let overflow = if e.overflow { e.residual } else { 0 };
@@ -268,7 +267,7 @@ impl Session {
     }
 
     fn async_message(&mut self, now: Now, a: &Async, data: &[u8], fx: &mut Vec<Effect>) -> Result<(), Cause> {
-        let lun = Lun(a.lun);
+        let lun = LunAddress::from_bytes(a.lun);
         match a.event {
             0 => fx.push(Effect::Report(Report::Sense(lun, sense(data)))),
             1 => self.asked_out(now, fx),
@@ -364,7 +363,7 @@ impl Session {
     }
 
     /// Every task of a unit that is with the target is dead.
-    pub(super) fn unit_dead(&mut self, now: Now, lun: Lun, fx: &mut Vec<Effect>) {
+    pub(super) fn unit_dead(&mut self, now: Now, lun: LunAddress, fx: &mut Vec<Effect>) {
         let on_unit = |t: &&Task| t.is_sent() && t.command.lun == lun;
         let dead: Vec<TaskId> =
             self.ids().into_iter().filter(|id| self.task(*id).as_ref().is_some_and(on_unit)).collect();

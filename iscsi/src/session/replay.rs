@@ -1,5 +1,7 @@
 //! What becomes of tasks when a nexus is lost, when the next stands, when it is proved, when the node was fenced.
 
+use scsi::Status;
+
 use super::event::{Answer, Cause, Class, Effect, FenceGen, Found, Outcome, TaskId};
 use super::link::Link;
 use super::rules::Rule;
@@ -7,8 +9,7 @@ use super::tasks::State;
 use super::{MAX_ATTEMPTS, Now, Session};
 use crate::ids::PortalGroup;
 
-/// SCSI status CHECK CONDITION, and fixed sense that says MISCOMPARE, MISCOMPARE DURING VERIFY OPERATION.
-const CHECK_CONDITION: u8 = 2;
+/// Fixed sense that says MISCOMPARE, MISCOMPARE DURING VERIFY OPERATION.
 const MISCOMPARE: [u8; 18] = [0x70, 0, 0x0e, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x1d, 0, 0, 0, 0, 0];
 
 impl Session {
@@ -135,8 +136,8 @@ impl Session {
         let (class, attempts) = (t.command.class, t.attempts);
         let answer = |status, sense| Outcome::Answered(Answer { status, sense, moved: 0, overflow: 0 });
         match found {
-            Found::Own => self.done(task, answer(super::receive::GOOD, Vec::new()), fx),
-            Found::Other => self.done(task, answer(CHECK_CONDITION, MISCOMPARE.to_vec()), fx),
+            Found::Own => self.done(task, answer(Status::Good, Vec::new()), fx),
+            Found::Other => self.done(task, answer(Status::CheckCondition, MISCOMPARE.to_vec()), fx),
             Found::Old if self.is_void(class) => self.done(task, Outcome::Fenced, fx),
             Found::Old if attempts >= MAX_ATTEMPTS => self.done(task, Outcome::Lost(Cause::TimedOut), fx),
             // It has not landed and cannot any more: once more.

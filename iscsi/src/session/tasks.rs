@@ -1,5 +1,7 @@
 //! Tasks: taking them, sending them within window and depth, ending them.
 
+use scsi::Status;
+
 use super::config::MAX_BURIED;
 use super::event::{Answer, Body, Cause, Class, Command, Effect, FenceGen, Outcome, Report, TaskId, Transfer};
 use super::link::{Full, Link};
@@ -8,10 +10,6 @@ use super::window::unasked;
 use super::{MAX_TASKS, Now, Session, TAG_BITS};
 use crate::ids::{CmdSn, DataSn, Itt, PortalGroup, Ttt};
 use crate::pdu::raw::{DataOut, ScsiCommand};
-
-/// SCSI statuses that say "not executed, later" (SAM-5, 5.3.1).
-const BUSY: u8 = 0x08;
-const TASK_SET_FULL: u8 = 0x28;
 
 /// Answers without a full queue after which the depth grows again by one.
 const RAMP: u32 = 64;
@@ -220,8 +218,9 @@ impl Session {
         let again = now.since(t.since) < self.config.timing.no_path && !t.unwanted;
         self.forget(task);
         match answer.status {
-            BUSY | TASK_SET_FULL if again => {
-                if answer.status == TASK_SET_FULL {
+            // "Not executed, later" (SAM-5, 5.3.1).
+            Status::Busy | Status::TaskSetFull if again => {
+                if answer.status == Status::TaskSetFull {
                     self.depth = self.in_flight.max(1);
                     self.answered = 0;
                     fx.push(Effect::Report(Report::Depth(self.depth)));
@@ -338,7 +337,7 @@ fn send(full: &Full, command: &Command, sent: &mut Sent, fx: &mut Vec<Effect>) {
             sent.sent = unasked.immediate;
         }
     }
-    bhs.lun = command.lun.0;
+    bhs.lun = command.lun.to_bytes();
     bhs.itt = sent.itt.0.into();
     bhs.expected_len = command.transfer.len().into();
     bhs.cmd_sn = sent.cmd_sn.0.into();
@@ -348,8 +347,14 @@ fn send(full: &Full, command: &Command, sent: &mut Sent, fx: &mut Vec<Effect>) {
     if unsolicited > 0 {
         let offset = sent.sent;
         sent.sent += unsolicited;
-        let out =
-            Out { task: command.task, itt: sent.itt, lun: command.lun.0, ttt: Ttt::NONE, offset, len: unsolicited };
+        let out = Out {
+            task: command.task,
+            itt: sent.itt,
+            lun: command.lun.to_bytes(),
+            ttt: Ttt::NONE,
+            offset,
+            len: unsolicited,
+        };
         data_out(full, &out, fx);
     }
 }

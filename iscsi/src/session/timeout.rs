@@ -3,12 +3,14 @@
 //! Each step is taken when the one before was refused or not answered in time. A target reset is not among them: it
 //! would hurt every host of the target, and a reinstated session proves as much.
 
+use scsi::LunAddress;
+
 use super::event::{Body, Cause, Effect, Outcome, Report};
 use super::link::{Full, Link, Tmf};
 use super::rules::Rule;
 use super::tasks::{State, Task};
 use super::{Now, Session, TaskAnswer};
-use crate::ids::{CmdSn, Itt, Lun};
+use crate::ids::{CmdSn, Itt};
 use crate::pdu::FINAL;
 use crate::pdu::raw::TaskRequest;
 
@@ -174,7 +176,7 @@ impl Session {
         }
     }
 
-    fn reset_unit(&mut self, now: Now, lun: Lun, fx: &mut Vec<Effect>) {
+    fn reset_unit(&mut self, now: Now, lun: LunAddress, fx: &mut Vec<Effect>) {
         let due = now + self.config.timing.reset;
         let tag = self.control_tag();
         let Link::Full(full) = &mut self.link else { return };
@@ -185,10 +187,10 @@ impl Session {
     }
 }
 
-fn task_request(full: &Full, tag: Itt, function: u8, lun: Lun, of: Itt, ref_cmd_sn: CmdSn) -> Effect {
+fn task_request(full: &Full, tag: Itt, function: u8, lun: LunAddress, of: Itt, ref_cmd_sn: CmdSn) -> Effect {
     let bhs = TaskRequest {
         flags: FINAL | function,
-        lun: lun.0,
+        lun: lun.to_bytes(),
         itt: tag.0.into(),
         ref_task: of.0.into(),
         cmd_sn: full.window.next.0.into(),

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use super::disk::{BLOCK, BLOCKS, CELL, Disk, cell, contents, nonce_of, version_of};
 use super::rng::Rng;
+use scsi::{LunAddress, Status};
+
 use super::target::{CELL_AT, LUN, PREEMPT, READ, REGISTER, SLOT_AT, SWAP, WRITE, cdb};
-use crate::ids::Lun;
 use crate::session::{Class, Command, FenceGen, Found, Outcome, TaskId, Transfer};
 
 /// Tasks of the application at once.
@@ -16,9 +17,6 @@ const SETTLE: TaskId = TaskId(150);
 const REGISTERING: TaskId = TaskId(200);
 const SLOT: TaskId = TaskId(201);
 const PREEMPTING: TaskId = TaskId(202);
-
-const GOOD: u8 = 0;
-const CONFLICT: u8 = 0x18;
 
 /// What a task is for.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +90,7 @@ impl Host {
         };
         self.jobs.insert(task, Job { what, memory });
         let generation = class.generation().map_or(0, |g| g.0);
-        Command { task, lun: Lun(LUN), cdb: cdb(op, at, generation), transfer, class }
+        Command { task, lun: LunAddress::from_bytes(LUN), cdb: cdb(op, at, generation), transfer, class }
     }
 
     /// The application does something.
@@ -178,7 +176,10 @@ impl Host {
         };
         *self.outcomes.entry(name(outcome)).or_default() += 1;
         let (good, conflict) = match outcome {
-            Outcome::Answered(a) => (a.status == GOOD && a.moved as usize == job.memory.len(), a.status == CONFLICT),
+            Outcome::Answered(a) => (
+                a.status == Status::Good && a.moved as usize == job.memory.len(),
+                a.status == Status::ReservationConflict,
+            ),
             _ => (false, false),
         };
         let next = match job.what {
@@ -188,7 +189,7 @@ impl Host {
             }
             What::Write { block, version } => {
                 disk.told(block, version);
-                if matches!(outcome, Outcome::Answered(a) if a.status == GOOD) {
+                if matches!(outcome, Outcome::Answered(a) if a.status == Status::Good) {
                     if disk.version(block) < version {
                         disk.object("AckIsWritten", format!("block {block} version {version} is told and not there"));
                     }
@@ -198,7 +199,7 @@ impl Host {
             }
             What::Swap { new, .. } => {
                 match outcome {
-                    Outcome::Answered(a) => disk.swap_told(new, a.status == GOOD),
+                    Outcome::Answered(a) => disk.swap_told(new, a.status == Status::Good),
                     _ => disk.told(u32::MAX, new),
                 }
                 Next::Nothing
@@ -246,8 +247,8 @@ impl Host {
 
 fn name(outcome: &Outcome) -> &'static str {
     match outcome {
-        Outcome::Answered(a) if a.status == GOOD => "good",
-        Outcome::Answered(a) if a.status == CONFLICT => "conflict",
+        Outcome::Answered(a) if a.status == Status::Good => "good",
+        Outcome::Answered(a) if a.status == Status::ReservationConflict => "conflict",
         Outcome::Answered(_) => "other status",
         Outcome::Lost(_) => "lost",
         Outcome::Unknown(_) => "unknown",

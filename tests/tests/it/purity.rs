@@ -20,6 +20,7 @@ const PURE: &[&str] = &[
     "net/src/framer.rs",
     "net/src/hello.rs",
     "net/src/keepalive.rs",
+    "scsi/src/",
     "shorefast/src/cli.rs",
     "shorefast/src/render.rs",
     "shorefast/src/render/",
