@@ -168,6 +168,8 @@ struct World {
     session: Session,
     paths: BTreeMap<ConnId, Path>,
     nexus: u64,
+    /// The nexus that was proved last.
+    proved: u64,
     ended: bool,
     tick_at: Option<u64>,
     faults: BTreeMap<&'static str, u64>,
@@ -216,6 +218,7 @@ impl World {
             session: Session::new(config),
             paths: BTreeMap::new(),
             nexus: 0,
+            proved: 0,
             ended: false,
             tick_at: None,
             faults: BTreeMap::new(),
@@ -255,11 +258,7 @@ impl World {
             return;
         }
         if self.host.outstanding() > 0 {
-            let what = format!(
-                "{} tasks have no answer {HEAL} ms after the last fault: {:?}",
-                self.host.outstanding(),
-                self.session
-            );
+            let what = format!("{} tasks have no answer {HEAL} ms after the last fault", self.host.outstanding());
             return self.disk.object("EachEnds", what);
         }
         self.tell(Event::Close);
@@ -326,9 +325,11 @@ impl World {
             Happening::Closed(conn) => self.tell(Event::Lost { conn, cause: Cause::Closed }),
             Happening::Late(conn, itt, len) => self.target(|t, a| t.late(conn, itt, len, a)),
             Happening::Execute(number) => self.target(|t, a| t.execute(number, a)),
-            Happening::Prove(nexus) if nexus == self.nexus => {
-                if let Some(command) = self.host.register(nexus) {
-                    self.tell(Event::Submit(command));
+            Happening::Prove(nexus) if nexus == self.nexus && nexus != self.proved => {
+                match self.host.register(nexus) {
+                    Some(command) => self.tell(Event::Submit(command)),
+                    // The proof of an older nexus is not ended yet.
+                    None => self.later(10, Happening::Prove(nexus)),
                 }
             }
             Happening::Preempt(nexus) if nexus == self.nexus && self.session.landing() => {
@@ -514,6 +515,7 @@ impl World {
             }
             Effect::Up { nexus, .. } => {
                 self.nexus = nexus;
+                self.proved = 0;
                 match self.host.register(nexus) {
                     Some(command) => self.session.handle(Now(self.now), Event::Submit(command), more),
                     None => self.later(10, Happening::Prove(nexus)),
@@ -536,6 +538,7 @@ impl World {
             Next::Proved(nexus, generation) => {
                 let event = Event::Proved { nexus, generation: FenceGen(generation) };
                 self.session.handle(now, event, more);
+                self.proved = nexus;
                 self.later(100, Happening::Preempt(nexus));
             }
             Next::Preempted => self.session.handle(now, Event::Preempted, more),
