@@ -12,7 +12,7 @@ use super::window::Window;
 use super::{Now, Session};
 use crate::chap::Entropy;
 use crate::discovery::Portal;
-use crate::ids::{Cid, Isid, Itt, PortalGroup, StatSn, Ttt};
+use crate::ids::{Cid, CmdSn, Isid, Itt, PortalGroup, StatSn, Ttt};
 use crate::keys::params::Params;
 use crate::login::{Advice, Established, Kind, Login, LoginError, Request, Step};
 use crate::pdu::raw::{LoginResponse, LogoutRequest, NopOut, TextRequest};
@@ -61,6 +61,8 @@ pub(super) struct Full {
     pub(super) tmf: Option<Tmf>,
     /// The target asked for a logout by then.
     pub(super) out_by: Option<Now>,
+    /// Since when commands wait for a closed window while nothing is with the target.
+    pub(super) closed_since: Option<Now>,
     /// Data that wait behind commands; empty unless a rule is missing.
     pub(super) held_back: Vec<Out>,
 }
@@ -79,6 +81,8 @@ pub(super) struct Tmf {
     /// The task to be aborted; none: all of the unit.
     pub(super) abort: Option<Itt>,
     pub(super) lun: LunAddress,
+    /// The number of the next command when it was sent: it says nothing of that one and later ones.
+    pub(super) before: CmdSn,
     pub(super) due: Now,
 }
 
@@ -197,6 +201,7 @@ impl Session {
             ping: None,
             tmf: None,
             out_by: None,
+            closed_since: None,
             held_back: Vec::new(),
         }));
         self.wake_at(now + self.config.timing.ping_after);
@@ -417,8 +422,12 @@ impl Session {
 
     /// A closed window with nothing outstanding: only a ping brings an answer that may open it.
     pub(super) fn ping_if_closed(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        let Link::Full(full) = &self.link else { return };
-        if self.in_flight == 0 && !full.window.is_open() {
+        let Link::Full(full) = &mut self.link else { return };
+        let closed = self.in_flight == 0 && !full.window.is_open();
+        if !closed {
+            full.closed_since = None;
+        } else {
+            full.closed_since.get_or_insert(now);
             if now.since(full.last_heard) >= self.config.timing.busy {
                 self.ping(now, fx);
             } else {

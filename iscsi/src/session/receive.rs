@@ -280,7 +280,8 @@ impl Session {
             }
             5 => {
                 fx.push(Effect::Report(Report::TasksTerminated(lun)));
-                self.unit_dead(now, lun, fx);
+                // Those that the target had not received yet live.
+                self.unit_dead(now, lun, CmdSn(a.exp_cmd_sn.get()), fx);
                 if let Link::Full(full) = &self.link {
                     // Says by its ExpStatSN that the message was taken.
                     fx.push(Effect::Send { conn: full.conn, bhs: acknowledgement(full).bhs(), body: Body::Empty });
@@ -362,9 +363,12 @@ impl Session {
         Ok(())
     }
 
-    /// Every task of a unit that is with the target is dead.
-    pub(super) fn unit_dead(&mut self, now: Now, lun: LunAddress, fx: &mut Vec<Effect>) {
-        let on_unit = |t: &&Task| t.is_sent() && t.command.lun == lun;
+    /// Every task of a unit that the target had received before command `before` is dead. A later one crossed the
+    /// reset on its way and is executed.
+    pub(super) fn unit_dead(&mut self, now: Now, lun: LunAddress, before: CmdSn, fx: &mut Vec<Effect>) {
+        let any = !self.config.rules.has(Rule::ResetCoversOlder);
+        let covered = |t: &Task| matches!(&t.state, State::Sent(s) if any || s.cmd_sn.before(before));
+        let on_unit = |t: &&Task| covered(t) && t.command.lun == lun;
         let dead: Vec<TaskId> =
             self.ids().into_iter().filter(|id| self.task(*id).as_ref().is_some_and(on_unit)).collect();
         dead.into_iter().for_each(|task| self.died(now, task, fx));

@@ -23,6 +23,8 @@ pub enum Rule {
     CawSettledByNonce,
     /// A task that timed out is sent again only after its abort was answered.
     AbortBeforeReissue,
+    /// A reset of a unit ends the tasks that were sent before it, not those that crossed it.
+    ResetCoversOlder,
     /// A command is sent only inside the window.
     WindowKept,
     /// Data asked for by an R2T never wait behind commands.

@@ -186,6 +186,7 @@ impl Session {
             let kept = self.config.rules.has(Rule::WindowKept);
             let Link::Full(full) = &mut self.link else { return };
             if full.out_by.is_none() && (full.window.is_open() || !kept) && self.in_flight < self.depth {
+                full.closed_since = None;
                 self.queue.pop_front();
                 self.send_command(now, task, fx);
             } else {

@@ -252,6 +252,32 @@ fn commands_wait_for_the_window_and_data_do_not() {
     assert_eq!(sent(&play.hear(r2t.bhs(), &[], false)).len(), 1, "data pass the closed window");
 }
 
+#[test]
+fn a_window_that_stays_closed_with_nothing_outstanding_ends_the_nexus() {
+    let mut play = Play::up();
+    play.room = 0;
+    play.cmd_sn = 1 + 32;
+    play.session.next_cmd_sn = CmdSn(33);
+    if let Link::Full(full) = &mut play.session.link {
+        full.window.next = CmdSn(33);
+    }
+    assert!(sent(&play.tell(Event::Submit(read(0)))).is_empty(), "the window is closed");
+    let mut pings = 0;
+    for _ in 0..40 {
+        let fx = play.pass(500);
+        if let Some(cause) = down(&fx) {
+            assert_eq!(cause, Cause::Stuck);
+            assert!(pings > 3, "it was asked with pings meanwhile");
+            return;
+        }
+        for ping in sent(&fx).iter().filter(|b| b.kind() == Some(Opcode::NopOut)) {
+            pings += 1;
+            play.hear(NopIn { itt: ping.itt, ttt: u32::MAX.into(), ..NopIn::default() }.bhs(), &[], true);
+        }
+    }
+    panic!("it waits for ever");
+}
+
 /// Each breach of the protocol: a typed cause, the connection ends, the next login begins.
 #[test]
 fn every_breach_of_the_protocol_ends_the_connection_with_its_reason() {

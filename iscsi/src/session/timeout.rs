@@ -39,6 +39,10 @@ impl Session {
                 if full.ping.is_some() && now.since(alive) >= t.ping_timeout {
                     return self.lost(now, Cause::Silent, fx);
                 }
+                // Pings are answered, and the window stays closed: the target has lost count of its tasks.
+                if full.closed_since.is_some_and(|since| now.since(since) >= t.task) {
+                    return self.lost(now, Cause::Stuck, fx);
+                }
                 if full.out_by.is_some_and(|by| by <= now) {
                     return self.log_out(now, true, fx);
                 }
@@ -104,6 +108,7 @@ impl Session {
                 });
                 next.extend(full.tmf.as_ref().map(|tmf| tmf.due));
                 next.extend(full.out_by);
+                next.extend(full.closed_since.map(|since| since + t.task));
                 next.extend(self.closing);
                 if !self.queue.is_empty() && self.in_flight == 0 {
                     next.push(now + t.busy);
@@ -139,7 +144,7 @@ impl Session {
         let tag = self.control_tag();
         let Link::Full(full) = &mut self.link else { return };
         fx.push(task_request(full, tag, ABORT_TASK, lun, itt, cmd_sn));
-        full.tmf = Some(Tmf { tag, abort: Some(itt), lun, due });
+        full.tmf = Some(Tmf { tag, abort: Some(itt), lun, before: full.window.next, due });
         self.wake_at(due);
     }
 
@@ -158,7 +163,7 @@ impl Session {
                     self.died(now, task, fx);
                 }
             }
-            (None, TaskAnswer::Complete) => self.unit_dead(now, tmf.lun, fx),
+            (None, TaskAnswer::Complete) => self.unit_dead(now, tmf.lun, tmf.before, fx),
             (Some(_), TaskAnswer::Refused(_)) => self.reset_unit(now, tmf.lun, fx),
             (None, _) => return Err(Cause::Stuck),
         }
@@ -182,7 +187,7 @@ impl Session {
         let Link::Full(full) = &mut self.link else { return };
         fx.push(Effect::Report(Report::ResetUnit(lun)));
         fx.push(task_request(full, tag, LOGICAL_UNIT_RESET, lun, Itt::NONE, CmdSn(0)));
-        full.tmf = Some(Tmf { tag, abort: None, lun, due });
+        full.tmf = Some(Tmf { tag, abort: None, lun, before: full.window.next, due });
         self.wake_at(due);
     }
 }

@@ -276,7 +276,8 @@ impl Target {
         for (name, event) in
             [("logout asked", 1), ("drop announced", 2), ("tasks terminated", 5), ("unknown event", 255)]
         {
-            if a.fault(name, a.rates.asynchronous) {
+            let rate = if event == 5 { a.rates.terminate } else { a.rates.asynchronous };
+            if a.fault(name, rate) {
                 let nexus = self.conns.get(&id).map(|c| c.nexus);
                 if event == 5 {
                     self.tasks.retain(|_, t| Some(t.nexus) != nexus);

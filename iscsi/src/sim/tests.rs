@@ -124,6 +124,7 @@ fn rates_for(rule: Rule) -> Rates {
         }
         Rule::CawSettledByNonce => Rates { cut: 200, drop_status: 5, ..none },
         Rule::AbortBeforeReissue => Rates { stick: 50, abort_silence: 500, ..none },
+        Rule::ResetCoversOlder => Rates { stick: 200, abort_refused: 1000, terminate: 300, ..none },
         Rule::WindowKept => Rates { close_window: 100, ..none },
         Rule::DataOutPassesWindow => none,
         Rule::PingEchoed => Rates { ping: 300, ..none },
@@ -141,7 +142,8 @@ fn calm(rule: Rule) -> bool {
     matches!(rule, Rule::DataOutPassesWindow | Rule::WindowKept | Rule::PingEchoed)
 }
 
-const RULES: [Rule; 17] = [
+const RULES: [Rule; 18] = [
+    Rule::ResetCoversOlder,
     Rule::RegisteredOnce,
     Rule::SecurityStageFirst,
     Rule::SameIsid,
