@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::code::Code;
 
 /// The folders that are crates.
-pub const CRATES: [&str; 9] = ["scsi", "block", "net", "fuse", "iscsi", "csv-fs", "shorefast", "benches", "tests"];
+pub const CRATES: [&str; 10] =
+    ["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "csv-fs", "shorefast", "benches", "tests"];
 
 /// The root of the workspace.
 pub fn root() -> PathBuf {

@@ -444,6 +444,46 @@ fn a_write_without_an_answer_is_sent_again_only_after_reinstatement_and_proof() 
     assert!(sent(&fx).iter().any(is_command), "{fx:?}");
 }
 
+/// Loses the nexus and proves the next one.
+fn lose_and_prove(play: &mut Play, nexus: u64) -> Vec<Effect> {
+    let conn = play.conn;
+    let mut fx = play.tell(Event::Lost { conn, cause: Cause::Silent });
+    while !play.pass(100).iter().any(|e| matches!(e, Effect::Connect { .. })) {}
+    fx.extend(play.log_in(&Offer::default()));
+    fx.extend(play.tell(Event::Proved { nexus, generation: FenceGen(1) }));
+    fx
+}
+
+#[test]
+fn a_read_without_an_answer_is_sent_again_up_to_its_bound() {
+    let mut play = Play::up();
+    play.submit(read(0));
+    for nexus in 2..=u64::from(MAX_ATTEMPTS) {
+        let fx = lose_and_prove(&mut play, nexus);
+        assert_eq!(sent(&fx).iter().filter(|b| b.kind() == Some(Opcode::ScsiCommand)).count(), 1, "nexus {nexus}");
+    }
+    let fx = lose_and_prove(&mut play, u64::from(MAX_ATTEMPTS) + 1);
+    assert_eq!(outcome(&fx, 0), Some(Outcome::Lost(Cause::Silent)));
+}
+
+#[test]
+fn control_commands_are_never_sent_again() {
+    let mut play = Play::up();
+    play.submit(command(0, Transfer::Out(24), Class::Control));
+    let fx = lose_and_prove(&mut play, 2);
+    assert_eq!(outcome(&fx, 0), Some(Outcome::Lost(Cause::Silent)));
+    assert!(!sent(&fx).iter().any(|b| b.kind() == Some(Opcode::ScsiCommand)));
+}
+
+#[test]
+fn a_reservation_conflict_is_an_answer_and_never_retried() {
+    let mut play = Play::up();
+    let c = play.submit(write(0, 512));
+    let fx = play.done(c.itt.get(), Status::ReservationConflict);
+    assert!(matches!(outcome(&fx, 0), Some(Outcome::Answered(a)) if a.status == Status::ReservationConflict));
+    assert!(sent(&fx).is_empty() && sent(&play.pass(1_000)).is_empty());
+}
+
 #[test]
 fn what_was_submitted_before_a_fence_is_never_sent_after_it() {
     let mut play = Play::up();

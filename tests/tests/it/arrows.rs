@@ -11,10 +11,11 @@ fn allowed(folder: &str) -> &'static [&'static str] {
     match folder {
         "scsi" | "block" => &[],
         "iscsi" => &["scsi"],
+        "iscsi-initiator" => &["scsi", "iscsi", "block"],
         "net" | "fuse" => &["block"],
         "csv-fs" => &["block", "net", "fuse"],
-        "shorefast" => &["block", "net", "fuse", "csv-fs"],
-        _ => &["scsi", "block", "net", "fuse", "iscsi", "csv-fs", "shorefast"],
+        "shorefast" => &["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "csv-fs"],
+        _ => &["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "csv-fs", "shorefast"],
     }
 }
 
