@@ -18,6 +18,8 @@ mod disks;
 mod eviction;
 #[path = "it/fixture.rs"]
 mod fixture;
+#[path = "it/iscsi.rs"]
+mod iscsi;
 #[path = "it/listing.rs"]
 mod listing;
 #[path = "it/mounts.rs"]
