@@ -3,7 +3,7 @@
 //! What a session may do and when is decided in [`iscsi::session`]; here are its socket, its clock, its memory:
 //! - [`driver`]: one local task per session moves bytes and carries out effects. No task per command; payloads of
 //!   reads go from the socket into the caller's memory, payloads of writes from it.
-//! - [`unit`]: what a logical unit is ([`Identity`](unit::Identity)), and the device made of it.
+//! - [`mod@unit`]: what a logical unit is ([`Identity`]), and the device made of it.
 //! - [`discovery`]: which targets a portal has.
 //! - [`url`][]: `iscsi://[user[%secret]@]host[:port]/target/lun`.
 //!

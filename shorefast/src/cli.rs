@@ -215,13 +215,13 @@ pub(crate) struct EventsArgs {
 pub(crate) enum IscsiCommand {
     /// The targets of a portal
     Discover {
-        /// iscsi://[USER@]HOST[:PORT]
+        /// The portal: iscsi://HOST
         #[arg(value_name = "URL")]
         url: String,
     },
     /// What a unit is
     Inquiry {
-        /// iscsi://[USER@]HOST[:PORT]/TARGET/LUN
+        /// The unit: iscsi://HOST/TARGET/LUN
         #[arg(value_name = "URL")]
         url: String,
     },

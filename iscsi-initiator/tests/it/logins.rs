@@ -141,3 +141,27 @@ fn a_redirect_is_followed() {
         session.close().await;
     });
 }
+
+#[test]
+fn redirects_in_a_circle_are_left_with_their_reason() {
+    let (Some(one), Some(two)) = (Tgt::start_at("127.0.0.2"), Tgt::start_at("127.0.0.3")) else { return };
+    for (from, host, to) in [(&one, "127.0.0.3", &two), (&two, "127.0.0.2", &one)] {
+        from.set("RedirectAddress", host);
+        from.set("RedirectPort", &to.port.to_string());
+        from.set("RedirectReason", "Temporary");
+    }
+    let workers = workers();
+    let session = one.session(&workers, 1);
+    let cause = run(&workers, move || async move {
+        let mut state = session.state();
+        loop {
+            match &*state.borrow_and_update() {
+                iscsi_initiator::SessionState::Down(Some(cause)) => return cause.clone(),
+                iscsi_initiator::SessionState::Up { .. } => panic!("nobody lets it in"),
+                _ => {}
+            }
+            state.changed().await.expect("goes on");
+        }
+    });
+    assert_eq!(cause, Cause::RedirectLoop);
+}
