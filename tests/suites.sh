@@ -4,7 +4,8 @@
 #   tests/suites.sh quick|full|long
 #
 # quick: unit tests and tidy tests. full: everything within 15 minutes. long: also tests marked `#[ignore = "long: ..."]`,
-# and 3000 seeds of the simulation of the safety core, no suite longer than 20 minutes. What long leaves out fails it.
+# and 3000 seeds of the simulation of the safety core and 2000 of that of an iSCSI session, no suite longer than 20 minutes.
+# What long leaves out fails it.
 # A test that cannot run here prints `skipped: REASON` (or `SKIPPED NAME: REASON`) and passes; REQUIRE_ALL=1 makes that
 # a failure, as it does an ignored test whose reason does not begin with "long: ".
 # The tests are built once and run as programs: one build whatever the suite, and plain `cargo` is all it takes.
@@ -107,6 +108,11 @@ run_simulation() {
             FAILED+=("simulation $part: not 1000 seeds") FAILED_ALL=$((FAILED_ALL + 1))
         fi
     done
+    read -r folder kind program < <(programs | grep '/iscsi lib ')
+    log="$LOGS/simulation-iscsi.log"
+    suite "simulation iscsi" "$log" env -C "$folder" SHOREFAST_ISCSI_SEEDS=2000 \
+        "$program" --exact sim::tests::seeds_under_faults_violate_nothing_and_everything_is_answered --nocapture
+    grep -E '^[0-9]+ seeds, ' "$log"
 }
 
 run_demo() {

@@ -55,6 +55,9 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// What happened
     Events(EventsArgs),
+    /// A SAN's targets and units, tried without a kernel module
+    #[command(subcommand)]
+    Iscsi(IscsiCommand),
     /// Things that only a configuration with `debug = true` allows
     #[command(subcommand)]
     Debug(DebugCommand),
@@ -207,6 +210,115 @@ pub(crate) struct EventsArgs {
     pub(crate) follow: bool,
 }
 
+/// `iscsi ...`
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum IscsiCommand {
+    /// The targets of a portal
+    Discover {
+        /// The portal: iscsi://HOST
+        #[arg(value_name = "URL")]
+        url: String,
+    },
+    /// What a unit is
+    Inquiry {
+        /// The unit: iscsi://HOST/TARGET/LUN
+        #[arg(value_name = "URL")]
+        url: String,
+    },
+    /// How large a unit is
+    Capacity {
+        /// The unit
+        #[arg(value_name = "URL")]
+        url: String,
+    },
+    /// Read from a unit to standard output
+    Read {
+        /// The unit
+        #[arg(value_name = "URL")]
+        url: String,
+        /// From which byte on
+        #[arg(long, value_name = "SIZE", default_value = "0")]
+        at: Size,
+        /// How much
+        #[arg(long, value_name = "SIZE")]
+        len: Size,
+    },
+    /// Write standard input to a unit
+    Write {
+        /// The unit
+        #[arg(value_name = "URL")]
+        url: String,
+        /// From which byte on
+        #[arg(long, value_name = "SIZE", default_value = "0")]
+        at: Size,
+        /// Yes, destroy what is there
+        #[arg(long)]
+        destroy_data: bool,
+    },
+    /// Who has registered at a unit, and what is reserved
+    Reservations {
+        /// The unit
+        #[arg(value_name = "URL")]
+        url: String,
+    },
+    /// Measure a unit
+    Bench(IscsiBenchArgs),
+}
+
+/// `iscsi bench`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct IscsiBenchArgs {
+    /// The unit
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+    /// read, write, randread or randwrite
+    #[arg(long, value_name = "KIND", default_value = "randread")]
+    pub(crate) rw: BenchKind,
+    /// Bytes of one request
+    #[arg(long, value_name = "SIZE", default_value = "4k")]
+    pub(crate) bs: Size,
+    /// Requests at once
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub(crate) depth: u16,
+    /// For how long
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub(crate) seconds: u16,
+    /// Yes, destroy what is there
+    #[arg(long)]
+    pub(crate) destroy_data: bool,
+}
+
+/// What a bench does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+#[value(rename_all = "lowercase")]
+pub(crate) enum BenchKind {
+    Read,
+    Write,
+    Randread,
+    Randwrite,
+}
+
+/// A count of bytes: a number, or one with k, m or g behind it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Size(pub(crate) u64);
+
+impl std::str::FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        let digits = text.trim_end_matches(['k', 'K', 'm', 'M', 'g', 'G']);
+        let shift = match text.get(digits.len()..) {
+            Some("") => 0,
+            Some("k" | "K") => 10,
+            Some("m" | "M") => 20,
+            Some("g" | "G") => 30,
+            _ => return Err(format!("{text} is no size: 4096, 4k and 1m are")),
+        };
+        let n: u64 = digits.parse().map_err(|_| format!("{text} is no size: 4096, 4k and 1m are"))?;
+        n.checked_mul(1 << shift).map(Size).ok_or_else(|| format!("{text} is too much"))
+    }
+}
+
 /// `debug ...`
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum DebugCommand {
@@ -273,6 +385,15 @@ mod tests {
     #[test]
     fn command_tree_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_numbers_with_or_without_a_unit() {
+        let size = |t: &str| t.parse::<Size>().ok();
+        assert_eq!([size("512"), size("4k"), size("1m")], [Some(Size(512)), Some(Size(4096)), Some(Size(1 << 20))]);
+        for junk in ["", "k", "4kk", "-1", "4x", "99999999999g"] {
+            assert_eq!(size(junk), None, "{junk}");
+        }
     }
 
     #[test]

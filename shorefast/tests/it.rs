@@ -22,6 +22,8 @@ mod ext4;
 mod fixture;
 #[path = "it/holes.rs"]
 mod holes;
+#[path = "it/iscsi.rs"]
+mod iscsi;
 #[path = "it/listing.rs"]
 mod listing;
 #[path = "it/lockers.rs"]

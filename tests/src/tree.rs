@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::code::Code;
 
 /// The folders that are crates.
-pub const CRATES: [&str; 7] = ["block", "net", "fuse", "csv-fs", "shorefast", "benches", "tests"];
+pub const CRATES: [&str; 10] =
+    ["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "csv-fs", "shorefast", "benches", "tests"];
 
 /// The root of the workspace.
 pub fn root() -> PathBuf {
@@ -50,7 +51,8 @@ pub fn text_files() -> Vec<File> {
     let Ok(entries) = fs::read_dir(root()) else { return files };
     for entry in entries.filter_map(Result::ok).filter(|e| e.path().is_file()) {
         let path = entry.file_name().to_string_lossy().into_owned();
-        if path != "Cargo.lock" && !path.starts_with("LICENSE") {
+        // In a git worktree `.git` is a file, and git's, not the project's.
+        if path != "Cargo.lock" && path != ".git" && !path.starts_with("LICENSE") {
             files.extend(read(path));
         }
     }

@@ -1,4 +1,4 @@
-//! Who may import whom: block <- net, fuse <- csv-fs <- shorefast; tests and benches import all, nothing imports them.
+//! Who may import whom: scsi is a leaf; block <- net, fuse <- csv-fs <- shorefast; tests and benches import all, nothing imports them.
 
 use std::fs;
 
@@ -9,11 +9,13 @@ use crate::none;
 /// The crates of ours that a crate may depend on.
 fn allowed(folder: &str) -> &'static [&'static str] {
     match folder {
-        "block" => &[],
+        "scsi" | "block" => &[],
+        "iscsi" => &["scsi"],
+        "iscsi-initiator" => &["scsi", "iscsi", "block"],
         "net" | "fuse" => &["block"],
         "csv-fs" => &["block", "net", "fuse"],
-        "shorefast" => &["block", "net", "fuse", "csv-fs"],
-        _ => &["block", "net", "fuse", "csv-fs", "shorefast"],
+        "shorefast" => &["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "csv-fs"],
+        _ => &["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "csv-fs", "shorefast"],
     }
 }
 

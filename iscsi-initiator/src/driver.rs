@@ -1,0 +1,230 @@
+//! A session on a worker: the shell of [`iscsi::session`]. It decides nothing.
+//!
+//! ```text
+//!  callers ─ inbox (bounded) ─► driver task ─ effects ─► outgoing ─ one writev for many PDUs ─► socket
+//!     ▲                           │  ▲
+//!     └──── completions ──────────┘  └─ framer ◄─ one readv: the rest of a payload into its caller's memory, and what
+//!                                                  follows into a small buffer
+//! ```
+//! One local task owns everything of its session. A request's memory is owned by its job until it ends; a Data-Out
+//! that is half written when its task dies keeps the memory until it is whole.
+//!
+//! Ends: after [`Session::close`], or when the session core gives up; every job is then answered. If the task itself
+//! is lost with its worker, dropping the jobs answers them.
+
+mod incoming;
+mod jobs;
+mod outgoing;
+mod run;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use block::buf::AlignedBuf;
+use block::worker::Handle;
+use iscsi::discovery::Portal;
+use iscsi::keys::params::Params;
+use iscsi::session::{Cause, Class, Config, FenceGen, Outcome};
+use iscsi::text::Pair;
+use parking_lot::Mutex;
+use scsi::{Cdb, LunAddress};
+use tokio::sync::{Notify, oneshot, watch};
+
+/// Requests that wait for the driver at most, besides those it has taken: as many as a session takes. Beyond that a
+/// submitter is answered at once.
+pub const MAX_WAITING: usize = 4096;
+
+/// Who else may write to the unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ownership {
+    /// Nobody: each new nexus counts as proved at once, so that writes are sent again after a reconnection.
+    Alone,
+    /// Other nodes, kept apart by reservations: the owner registers each new nexus and proves it
+    /// ([`Session::proved`]).
+    Shared,
+}
+
+/// What a session's owner may watch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SessionState {
+    /// No nexus yet, or none any more; the last reason.
+    Down(Option<Cause>),
+    /// A nexus stands.
+    Up {
+        /// Its number.
+        nexus: u64,
+        /// What was agreed.
+        params: Params,
+    },
+    /// Over.
+    Ended(Cause),
+}
+
+/// How a request ended, with its memory.
+#[derive(Debug)]
+pub struct Ended {
+    /// How.
+    pub outcome: Outcome,
+    /// The memory that came with it.
+    pub memory: Option<AlignedBuf>,
+}
+
+/// A SCSI command to be carried out.
+pub struct Request {
+    /// For which unit.
+    pub lun: LunAddress,
+    /// What; its transfer's length is the memory's.
+    pub cdb: Cdb,
+    /// What may become of it without an answer.
+    pub class: Class,
+    /// Its data.
+    pub memory: Option<AlignedBuf>,
+    /// Called once, on the driver's worker; must not block.
+    pub done: Box<dyn FnOnce(Ended) + Send>,
+}
+
+/// What goes to the driver.
+enum Order {
+    Carry(Request),
+    Text(Vec<u8>, oneshot::Sender<Result<Vec<Pair>, Cause>>),
+    Proved(u64, FenceGen),
+    Fenced(FenceGen),
+    Unregistered(u64),
+    Preempted,
+    Close,
+}
+
+/// The way to the driver.
+struct Inbox {
+    /// None once nobody takes them any more.
+    orders: Mutex<Option<VecDeque<Order>>>,
+    arrived: Notify,
+}
+
+/// A session. Cheap to clone; it lives until it is closed.
+#[derive(Clone)]
+pub struct Session {
+    inbox: Arc<Inbox>,
+    state: watch::Receiver<SessionState>,
+    portal: Portal,
+}
+
+impl Session {
+    /// Starts a session as a local task of one of `workers`.
+    pub fn start(workers: &Handle, worker: usize, config: Config, ownership: Ownership) -> Session {
+        let inbox = Arc::new(Inbox { orders: Mutex::new(Some(VecDeque::new())), arrived: Notify::new() });
+        let (teller, state) = watch::channel(SessionState::Down(None));
+        let session = Session { inbox: Arc::clone(&inbox), state, portal: config.portal.clone() };
+        drop(workers.spawn(worker, move || run::Driver::new(config, ownership, inbox, teller).run()));
+        session
+    }
+
+    /// Carries out a request. Never blocks; with [`MAX_WAITING`] of them waiting, it is answered here and now.
+    pub fn submit(&self, request: Request) {
+        if let Err(Order::Carry(request)) = self.order(Order::Carry(request)) {
+            let cause = match &*self.state.borrow() {
+                SessionState::Ended(cause) => cause.clone(),
+                _ => Cause::Full,
+            };
+            (request.done)(Ended { outcome: Outcome::Lost(cause), memory: request.memory });
+        }
+    }
+
+    /// Carries out a command and waits for its end.
+    ///
+    /// # Cancel safety
+    /// A dropped future withdraws nothing.
+    pub async fn carry_out(&self, lun: LunAddress, cdb: Cdb, class: Class, memory: Option<AlignedBuf>) -> Ended {
+        let (sender, receiver) = oneshot::channel();
+        let done = Box::new(move |ended| drop(sender.send(ended)));
+        self.submit(Request { lun, cdb, class, memory, done });
+        receiver.await.unwrap_or(Ended { outcome: Outcome::Unknown(Cause::ClosedHere), memory: None })
+    }
+
+    /// Asks a text and waits for the answer.
+    pub async fn text(&self, body: Vec<u8>) -> Result<Vec<Pair>, Cause> {
+        let (sender, receiver) = oneshot::channel();
+        drop(self.order(Order::Text(body, sender)));
+        receiver.await.unwrap_or(Err(Cause::ClosedHere))
+    }
+
+    /// The owner has registered this nexus, then read its slot over it.
+    pub fn proved(&self, nexus: u64, generation: FenceGen) {
+        drop(self.order(Order::Proved(nexus, generation)));
+    }
+
+    /// The node was fenced.
+    pub fn fenced(&self, generation: FenceGen) {
+        drop(self.order(Order::Fenced(generation)));
+    }
+
+    /// A command met a RESERVATION CONFLICT on this nexus.
+    pub fn unregistered(&self, nexus: u64) {
+        drop(self.order(Order::Unregistered(nexus)));
+    }
+
+    /// The older nexuses' keys were preempted and their tasks aborted.
+    pub fn preempted(&self) {
+        drop(self.order(Order::Preempted));
+    }
+
+    /// Where it is, to be watched.
+    pub fn state(&self) -> watch::Receiver<SessionState> {
+        self.state.clone()
+    }
+
+    /// Where it connects to.
+    pub fn portal(&self) -> &Portal {
+        &self.portal
+    }
+
+    /// Waits until a nexus stands, or the session has ended.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again.
+    pub async fn up(&self) -> Result<(u64, Params), Cause> {
+        let mut state = self.state.clone();
+        loop {
+            match &*state.borrow_and_update() {
+                SessionState::Up { nexus, params } => return Ok((*nexus, *params)),
+                SessionState::Ended(cause) => return Err(cause.clone()),
+                SessionState::Down(_) => {}
+            }
+            if state.changed().await.is_err() {
+                return Err(Cause::ClosedHere);
+            }
+        }
+    }
+
+    /// Drains, logs out, ends; waits for that, which is bounded by the session's timing.
+    pub async fn close(&self) -> Cause {
+        drop(self.order(Order::Close));
+        let mut state = self.state.clone();
+        loop {
+            if let SessionState::Ended(cause) = &*state.borrow_and_update() {
+                return cause.clone();
+            }
+            if state.changed().await.is_err() {
+                return Cause::ClosedHere;
+            }
+        }
+    }
+
+    /// Gives the order back if there is no room or nobody to take it.
+    fn order(&self, order: Order) -> Result<(), Order> {
+        let mut inbox = self.inbox.orders.lock();
+        match inbox.as_mut() {
+            Some(orders) if orders.len() < MAX_WAITING => orders.push_back(order),
+            _ => return Err(order),
+        }
+        drop(inbox);
+        self.inbox.arrived.notify_one();
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("portal", &self.portal).field("state", &*self.state.borrow()).finish()
+    }
+}

@@ -1,0 +1,138 @@
+//! What comes from the socket. One call reads the rest of a payload straight into its task's memory, and what follows
+//! into a small buffer, from which the framer takes whole PDUs.
+
+use std::io::{self, IoSliceMut};
+
+use iscsi::framer::{End, FrameError, Framer, Item};
+use iscsi::pdu::Bhs;
+use iscsi::session::{Place, Session};
+use tokio::net::TcpStream;
+
+use super::jobs::Jobs;
+
+/// Bytes read besides a payload whose place is known. Many small PDUs come in one call, and what a large one loses
+/// by a copy is this much of its segment.
+const STAGING: usize = 64 << 10;
+/// The same after a large payload: another is likely, and more of it goes past the buffer.
+const STAGING_LARGE: usize = 4 << 10;
+/// From here on a payload is large.
+const LARGE: u32 = 16 << 10;
+
+/// The reader of one connection.
+pub(super) struct Incoming {
+    framer: Framer,
+    staging: Vec<u8>,
+    /// The PDU that is being read.
+    bhs: Bhs,
+    place: Place,
+    /// Data of it that have their place already.
+    placed: usize,
+    inline: Vec<u8>,
+}
+
+/// What a turn of reading found.
+pub(super) enum Turn {
+    /// Nothing to read now.
+    Nothing,
+    /// Bytes in the small buffer, to be taken apart.
+    Staged(usize),
+    /// The target has closed.
+    Closed,
+}
+
+impl Incoming {
+    pub(super) fn new() -> Incoming {
+        Incoming {
+            framer: Framer::new(End::Initiator),
+            staging: vec![0; STAGING],
+            bhs: Bhs::from_bytes([0; 48]),
+            place: Place::Nowhere,
+            placed: 0,
+            inline: Vec::new(),
+        }
+    }
+
+    /// See [`Framer::open`].
+    pub(super) fn framer(&mut self) -> &mut Framer {
+        &mut self.framer
+    }
+
+    /// Reads once.
+    pub(super) fn read(&mut self, stream: &TcpStream, jobs: &mut Jobs) -> io::Result<Turn> {
+        let size = if self.bhs.data_segment() >= LARGE { STAGING_LARGE } else { STAGING };
+        let direct = self.framer.expects();
+        let memory = match self.place {
+            Place::Task { task, offset } if direct > 0 => jobs.bytes_mut(task, offset as usize + self.placed, direct),
+            _ => None,
+        };
+        let read = match memory {
+            Some(memory) => {
+                let result = stream
+                    .try_read_vectored(&mut [IoSliceMut::new(memory), IoSliceMut::new(&mut self.staging[..size])]);
+                if let Ok(n) = result {
+                    let into = n.min(direct);
+                    self.framer.arrived(&memory[..into]);
+                    self.placed += into;
+                    if n > 0 && n == into {
+                        return Ok(Turn::Staged(0));
+                    }
+                    result.map(|n| (n, n - into))
+                } else {
+                    result.map(|n| (n, n))
+                }
+            }
+            None => stream.try_read(&mut self.staging[..size]).map(|n| (n, n)),
+        };
+        match read {
+            Ok((0, _)) => Ok(Turn::Closed),
+            Ok((_, staged)) => Ok(Turn::Staged(staged)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Turn::Nothing),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The next whole PDU in the first `staged` bytes from `at` on: its header, its data if they have no other place, and
+    /// whether they are intact. None when the bytes are used up.
+    pub(super) fn next(
+        &mut self,
+        at: &mut usize,
+        staged: usize,
+        session: &Session,
+        jobs: &mut Jobs,
+    ) -> Result<Option<(Bhs, bool)>, FrameError> {
+        loop {
+            let mut input = &self.staging[*at..staged];
+            let before = input.len();
+            let item = self.framer.next(&mut input)?;
+            *at += before - input.len();
+            match item {
+                None => return Ok(None),
+                Some(Item::Header(bhs)) => {
+                    self.bhs = bhs;
+                    self.place = session.place(&bhs);
+                    self.placed = 0;
+                    self.inline.clear();
+                }
+                Some(Item::Data(piece)) => {
+                    match self.place {
+                        Place::Task { task, offset } => {
+                            if let Some(to) = jobs.bytes_mut(task, offset as usize + self.placed, piece.len()) {
+                                to.copy_from_slice(piece);
+                            }
+                        }
+                        // Bounded by the segment length that the framer lets through.
+                        Place::Inline => self.inline.extend_from_slice(piece),
+                        Place::Nowhere => {}
+                    }
+                    self.placed += piece.len();
+                }
+                Some(Item::End { intact }) => return Ok(Some((self.bhs, intact))),
+            }
+        }
+    }
+
+    /// The data of the PDU that [`Incoming::next`] returned last.
+    pub(super) fn inline(&self) -> &[u8] {
+        &self.inline
+    }
+}

@@ -1,0 +1,364 @@
+//! The loop: one thing happens, the session is told, its effects are carried out.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use iscsi::chap::{CHALLENGE_LEN, Entropy};
+use iscsi::discovery::Portal;
+use iscsi::session::{Cause, Config, ConnId, Effect, Event, FenceGen, Now, Outcome, Session as Core, TaskId};
+use iscsi::text::Pair;
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+
+use super::incoming::{Incoming, Turn};
+use super::jobs::{After, Jobs};
+use super::outgoing::{MAX_SLICES, Outgoing};
+use super::{Ended, Inbox, Order, Ownership, SessionState};
+
+/// PDUs read in one turn before others are served: fairness, at a few microseconds each.
+const TURNS: usize = 64;
+
+type Connecting = Pin<Box<dyn Future<Output = (ConnId, io::Result<TcpStream>)>>>;
+
+/// What the driver woke up for.
+enum Woken {
+    Order,
+    Tick,
+    Connected(ConnId, io::Result<TcpStream>),
+    Socket(io::Result<()>),
+}
+
+/// A session's task.
+pub(super) struct Driver {
+    core: Core,
+    ownership: Ownership,
+    inbox: Arc<Inbox>,
+    teller: watch::Sender<SessionState>,
+    begun: Instant,
+    jobs: Jobs,
+    waiting: VecDeque<Order>,
+    text: Option<oneshot::Sender<Result<Vec<Pair>, Cause>>>,
+    connecting: Option<Connecting>,
+    stream: Option<(ConnId, TcpStream)>,
+    incoming: Incoming,
+    outgoing: Outgoing,
+}
+
+impl Driver {
+    pub(super) fn new(
+        config: Config,
+        ownership: Ownership,
+        inbox: Arc<Inbox>,
+        teller: watch::Sender<SessionState>,
+    ) -> Driver {
+        Driver {
+            core: Core::new(config),
+            ownership,
+            inbox,
+            teller,
+            begun: Instant::now(),
+            jobs: Jobs::new(),
+            waiting: VecDeque::new(),
+            text: None,
+            connecting: None,
+            stream: None,
+            incoming: Incoming::new(),
+            outgoing: Outgoing::default(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        self.tell(Event::Open);
+        while !self.core.has_ended() {
+            self.take_orders();
+            self.write();
+            if self.core.has_ended() {
+                break;
+            }
+            match self.wait().await {
+                Woken::Order => {}
+                Woken::Tick => self.tell(Event::Tick),
+                Woken::Connected(conn, stream) => self.connected(conn, stream),
+                Woken::Socket(Ok(())) => self.read(),
+                Woken::Socket(Err(e)) => self.broken(&e),
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now(u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    async fn wait(&mut self) -> Woken {
+        let tick = self.core.next_tick().map(|at| self.begun + Duration::from_millis(at.0));
+        let has_tick = tick.is_some();
+        let tick = tokio::time::sleep_until(tick.unwrap_or(self.begun).into());
+        let writes = !self.outgoing.is_empty();
+        let (stream, connecting) = (&self.stream, &mut self.connecting);
+        let has_connecting = connecting.is_some();
+        let connects = async {
+            match connecting {
+                Some(c) => c.await,
+                None => std::future::pending().await,
+            }
+        };
+        let socket = async {
+            match stream {
+                Some((_, s)) if writes => {
+                    s.ready(tokio::io::Interest::READABLE | tokio::io::Interest::WRITABLE).await.map(drop)
+                }
+                Some((_, s)) => s.readable().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            ready = socket, if stream.is_some() => Woken::Socket(ready),
+            () = self.inbox.arrived.notified() => Woken::Order,
+            (conn, result) = connects, if has_connecting => Woken::Connected(conn, result),
+            () = tick, if has_tick => Woken::Tick,
+        }
+    }
+
+    /// Takes what callers want, as far as there are names for it.
+    fn take_orders(&mut self) {
+        {
+            let mut inbox = self.inbox.orders.lock();
+            if let Some(orders) = inbox.as_mut() {
+                self.waiting.append(orders);
+            }
+        }
+        while let Some(order) = self.waiting.pop_front() {
+            match order {
+                Order::Carry(request) => {
+                    if !self.jobs.has_room() {
+                        self.waiting.push_front(Order::Carry(request));
+                        return;
+                    }
+                    if let Some(command) = self.jobs.take(request) {
+                        self.tell(Event::Submit(command));
+                    }
+                }
+                Order::Text(body, answer) if self.text.is_none() => {
+                    self.text = Some(answer);
+                    self.tell(Event::Text(body));
+                }
+                Order::Text(_, answer) => drop(answer.send(Err(Cause::Full))),
+                Order::Proved(nexus, generation) => self.tell(Event::Proved { nexus, generation }),
+                Order::Fenced(generation) => self.tell(Event::Fenced(generation)),
+                Order::Unregistered(nexus) => self.tell(Event::Unregistered { nexus }),
+                Order::Preempted => self.tell(Event::Preempted),
+                Order::Close => self.tell(Event::Close),
+            }
+        }
+    }
+
+    fn connected(&mut self, conn: ConnId, stream: io::Result<TcpStream>) {
+        self.connecting = None;
+        match stream {
+            Ok(stream) => {
+                // Small PDUs must not wait for others: the driver gathers them itself.
+                drop(stream.set_nodelay(true));
+                self.incoming = Incoming::new();
+                self.stream = Some((conn, stream));
+                match entropy() {
+                    Ok(entropy) => self.tell(Event::Connected { conn, entropy }),
+                    Err(_) => self.tell(Event::Lost { conn, cause: Cause::Connect }),
+                }
+            }
+            Err(e) => {
+                tracing::debug!("iSCSI: cannot connect: {e}");
+                self.tell(Event::Lost { conn, cause: Cause::Connect });
+            }
+        }
+    }
+
+    /// Reads what there is, up to a bound, and hands whole PDUs to the session.
+    fn read(&mut self) {
+        for _ in 0..TURNS {
+            let Some((conn, stream)) = &self.stream else { return };
+            let conn = *conn;
+            let staged = match self.incoming.read(stream, &mut self.jobs) {
+                Ok(Turn::Nothing) => return,
+                Ok(Turn::Staged(n)) => n,
+                Ok(Turn::Closed) => return self.tell(Event::Lost { conn, cause: Cause::Closed }),
+                Err(e) => return self.broken(&e),
+            };
+            if !self.take_apart(conn, staged) {
+                return;
+            }
+        }
+    }
+
+    /// Hands the PDUs of the small buffer to the session; false if the connection ended over them.
+    fn take_apart(&mut self, conn: ConnId, staged: usize) -> bool {
+        let mut at = 0;
+        loop {
+            match self.incoming.next(&mut at, staged, &self.core, &mut self.jobs) {
+                Ok(None) => return true,
+                Ok(Some((bhs, intact))) => {
+                    let mut fx = Vec::new();
+                    let (now, data) = (self.now(), self.incoming.inline());
+                    self.core.handle(now, Event::Pdu { conn, bhs, data, intact }, &mut fx);
+                    self.apply_all(fx);
+                }
+                Err(e) => self.tell(Event::Lost { conn, cause: Cause::Frame(e) }),
+            }
+            if self.stream.as_ref().is_none_or(|(c, _)| *c != conn) {
+                return false;
+            }
+        }
+    }
+
+    /// Writes what waits, until the socket takes no more.
+    fn write(&mut self) {
+        while !self.outgoing.is_empty() {
+            let Some((_, stream)) = &self.stream else { return };
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let filled = self.outgoing.slices(&self.jobs, &mut slices);
+            match stream.try_write_vectored(&slices[..filled]) {
+                Ok(n) => {
+                    let mut whole = Vec::new();
+                    self.outgoing.advance(n, |task| whole.push(task));
+                    for task in whole {
+                        let after = self.jobs.written(task);
+                        self.after(after);
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) => return self.broken(&e),
+            }
+        }
+    }
+
+    fn broken(&mut self, e: &io::Error) {
+        if let Some((conn, _)) = &self.stream {
+            tracing::debug!("iSCSI: {e}");
+            let event = Event::Lost { conn: *conn, cause: Cause::Closed };
+            self.tell(event);
+        }
+    }
+
+    fn tell(&mut self, event: Event<'_>) {
+        let mut fx = Vec::new();
+        let now = self.now();
+        self.core.handle(now, event, &mut fx);
+        self.apply_all(fx);
+    }
+
+    fn apply_all(&mut self, fx: Vec<Effect>) {
+        fx.into_iter().for_each(|effect| self.apply(effect));
+    }
+
+    fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::Connect { conn, portal } => self.connecting = Some(Box::pin(connect(conn, portal))),
+            Effect::Send { bhs, body, .. } => self.outgoing.push(&bhs, body, &self.jobs),
+            Effect::Opened { digests, longest, .. } => {
+                self.incoming.framer().open(digests, longest);
+                self.outgoing.open(digests);
+            }
+            Effect::Disconnect(_) => self.disconnect(),
+            Effect::Done(task, outcome) => self.done(task, outcome),
+            Effect::Settle(task) => self.settle(task),
+            Effect::Up { nexus, params, .. } => {
+                self.teller.send_replace(SessionState::Up { nexus, params });
+                if self.ownership == Ownership::Alone {
+                    self.waiting.push_front(Order::Proved(nexus, FenceGen(0)));
+                    self.inbox.arrived.notify_one();
+                }
+            }
+            Effect::Down(cause) => {
+                tracing::info!("iSCSI session down: {cause}");
+                self.teller.send_replace(SessionState::Down(Some(cause)));
+            }
+            Effect::Text(answer) => {
+                if let Some(to) = self.text.take() {
+                    drop(to.send(answer));
+                }
+            }
+            Effect::Report(report) => tracing::info!("iSCSI session: {report:?}"),
+            Effect::Ended(cause) => {
+                self.disconnect();
+                self.teller.send_replace(SessionState::Ended(cause));
+            }
+        }
+    }
+
+    fn disconnect(&mut self) {
+        self.connecting = None;
+        self.stream = None;
+        if let Some(task) = self.outgoing.clear() {
+            let after = self.jobs.written(task);
+            self.after(after);
+        }
+    }
+
+    fn done(&mut self, task: TaskId, outcome: Outcome) {
+        let busy = self.outgoing.withdraw(task);
+        let after = self.jobs.end(task, outcome, busy);
+        self.after(after);
+    }
+
+    fn settle(&mut self, task: TaskId) {
+        if self.core.has_ended() {
+            return;
+        }
+        match self.jobs.settle(task) {
+            Some(command) => self.tell(Event::Submit(command)),
+            None => tracing::error!("iSCSI: the block of a compare-and-write cannot be read: no room"),
+        }
+    }
+
+    fn after(&mut self, after: After) {
+        match after {
+            After::Nothing => {}
+            After::Settled(task, None) => self.settle(task),
+            After::Settled(task, Some(memory)) => {
+                if let Some(found) = self.jobs.found(task, &memory) {
+                    self.tell(Event::Settled { task, found });
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Driver {
+    /// Nobody takes orders any more: those that wait are answered, whether the session has ended or its worker.
+    fn drop(&mut self) {
+        let late = self.inbox.orders.lock().take().unwrap_or_default();
+        for order in std::mem::take(&mut self.waiting).into_iter().chain(late) {
+            match order {
+                Order::Carry(request) => {
+                    let outcome = Outcome::Lost(Cause::ClosedHere);
+                    (request.done)(Ended { outcome, memory: request.memory });
+                }
+                Order::Text(_, answer) => drop(answer.send(Err(Cause::ClosedHere))),
+                _ => {}
+            }
+        }
+        if !self.core.has_ended() {
+            self.teller.send_replace(SessionState::Ended(Cause::ClosedHere));
+        }
+    }
+}
+
+async fn connect(conn: ConnId, portal: Portal) -> (ConnId, io::Result<TcpStream>) {
+    (conn, TcpStream::connect((portal.host.as_str(), portal.port)).await)
+}
+
+/// What a login needs of chance, from the kernel.
+fn entropy() -> io::Result<Entropy> {
+    let mut bytes = [0_u8; CHALLENGE_LEN + 1];
+    let n = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
+    let (identifier, challenge) = bytes.split_first_chunk::<1>().ok_or(io::ErrorKind::UnexpectedEof)?;
+    if n < bytes.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let challenge = challenge.try_into().map_err(|_| io::ErrorKind::UnexpectedEof)?;
+    Ok(Entropy { identifier: identifier[0], challenge })
+}

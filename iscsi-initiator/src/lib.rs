@@ -1,0 +1,21 @@
+//! An iSCSI initiator in user space: sessions on tokio, a logical unit as a [`block::device::BlockDevice`].
+//!
+//! What a session may do and when is decided in [`iscsi::session`]; here are its socket, its clock, its memory:
+//! - [`driver`]: one local task per session moves bytes and carries out effects. No task per command; payloads of
+//!   reads go from the socket into the caller's memory, payloads of writes from it.
+//! - [`mod@unit`]: what a logical unit is ([`Identity`]), and the device made of it.
+//! - [`discovery`]: which targets a portal has.
+//! - [`url`][]: `iscsi://[user[%secret]@]host[:port]/target/lun`.
+//!
+//! Architecture invariant: every submitted request completes exactly once, also when the session ends or its worker
+//! does.
+#![forbid(unsafe_code)]
+
+pub mod discovery;
+pub mod driver;
+pub mod unit;
+pub mod url;
+
+pub use driver::{Ended, Ownership, Request, Session, SessionState};
+pub use unit::{Identity, LunDevice, UnitError};
+pub use url::Url;
