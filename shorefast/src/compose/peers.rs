@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use block::shared::{Epoch, NodeId};
-use csv_fs::proto::{Opcode, PeerAnswer, PeerAsk};
+use csv_fs::proto::{Opcode, PROTO_VERSION, PeerAnswer, PeerAsk};
 use csv_fs::volume::wire;
 use net::{Conn, DialTarget, Dialer, DownReason, LinkState, Net, Payload, PeerHello, Refusal};
 use parking_lot::Mutex;
@@ -29,6 +29,13 @@ pub(super) struct Greeting {
     node: Node,
     list_version: u64,
     version: String,
+    /// The version of the file system's messages. Who does not say speaks the first.
+    #[serde(default = "first_version")]
+    messages: u16,
+}
+
+fn first_version() -> u16 {
+    1
 }
 
 impl Greeting {
@@ -39,6 +46,7 @@ impl Greeting {
             node: bundle.node,
             list_version: bundle.list_version,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            messages: PROTO_VERSION,
         }
     }
 
@@ -74,6 +82,13 @@ impl Greeting {
             return Err(Refusal::new(format!(
                 "{} has version {} of the list of nodes, {} has {}: install the newer bundle on {older}",
                 theirs.node, theirs.list_version, self.node, self.list_version
+            )));
+        }
+        if theirs.messages != self.messages {
+            let older = if theirs.messages < self.messages { theirs.node } else { self.node };
+            return Err(Refusal::new(format!(
+                "{} speaks version {} of the file system's messages, {} speaks {}: install the newer shorefast on {older}",
+                theirs.node, theirs.messages, self.node, self.messages
             )));
         }
         Ok(theirs)
@@ -205,5 +220,39 @@ fn down_kind(why: &DownReason) -> Link {
     match why {
         DownReason::Tls(_) | DownReason::HelloRefused(_) => Link::Refused,
         _ => Link::Down,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use net::{PeerIdentity, Role};
+
+    use super::*;
+
+    fn greeting(node: u8, messages: u16) -> Greeting {
+        let node = serde_json::from_value(serde_json::json!(node)).expect("a node");
+        Greeting { cluster_id: "lab".to_owned(), node, list_version: 1, version: "0.1.0".to_owned(), messages }
+    }
+
+    fn hello(from: &Greeting, app: Vec<u8>) -> PeerHello {
+        let identity = PeerIdentity { subject: dns_name(&from.cluster_id, from.node), proved: true };
+        PeerHello { role: Role::Dialer, identity, remote: ([127, 0, 0, 2], 7440).into(), features: 0, app: app.into() }
+    }
+
+    /// Messages are numbered by their order: one that lacks some would take one for another.
+    #[test]
+    fn node_that_speaks_other_messages_is_refused_and_the_older_one_is_named() {
+        let (us, other) = (greeting(1, 2), greeting(2, 1));
+        let said = |us: &Greeting, hello: &PeerHello| us.judge(hello).expect_err("refused").to_string();
+        let refused = said(&us, &hello(&other, other.to_bytes()));
+        assert!(refused.contains("install the newer shorefast on node-2"), "{refused}");
+        let refused = said(&other, &hello(&us, us.to_bytes()));
+        assert!(refused.contains("install the newer shorefast on node-2"), "{refused}");
+        let mut before = serde_json::to_value(&other).expect("encodes");
+        before.as_object_mut().expect("an object").remove("messages");
+        let refused = said(&us, &hello(&other, before.to_string().into_bytes()));
+        assert!(refused.contains("speaks version 1"), "{refused}");
+        let same = greeting(2, 2);
+        assert_eq!(us.judge(&hello(&same, same.to_bytes())).expect("the same"), same);
     }
 }
