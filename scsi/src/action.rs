@@ -238,8 +238,10 @@ fn of_status(class: Class, status: Status) -> Verdict {
             let first = First::VerifyReservation { cache_lost: false };
             retry(Executed::Ended, first, Pace::AtOnce(ABORT_TRIES), Failure::Aborted)
         }
-        // A target that says neither why nor how does not keep to the protocol.
-        Status::CheckCondition | Status::Unknown(_) => elsewhere(Executed::Ended, PathFate::Down, Failure::Protocol),
+        // Without sense data nobody knows what is wrong. Some targets answer so to a command that they do not have, so
+        // that it proves nothing against the path.
+        Status::CheckCondition => retry(Executed::Ended, First::Nothing, Pace::AtOnce(ABORT_TRIES), Failure::Protocol),
+        Status::Unknown(_) => elsewhere(Executed::Ended, PathFate::Down, Failure::Protocol),
     }
 }
 

@@ -79,13 +79,21 @@ fn an_allegiance_is_cleared() {
 }
 
 #[test]
-fn a_target_without_a_reason_is_left() {
-    for odd in [Status::CheckCondition, Status::Unknown(0x22)] {
-        let left = other_path(First::Nothing, PathFate::Down, Failure::Protocol);
-        assert_eq!(status(ASK, odd), left);
-        assert_eq!(status(WRITE, odd), left, "its task has ended");
-        assert_eq!(status(CAW, odd), settle(First::Nothing, Failure::Protocol));
-    }
+fn a_status_that_does_not_exist_takes_the_path_down() {
+    let left = other_path(First::Nothing, PathFate::Down, Failure::Protocol);
+    assert_eq!(status(ASK, Status::Unknown(0x22)), left);
+    assert_eq!(status(WRITE, Status::Unknown(0x22)), left, "its task has ended");
+    assert_eq!(status(CAW, Status::Unknown(0x22)), settle(First::Nothing, Failure::Protocol));
+}
+
+/// istgt answers INQUIRY of a page that it does not have with CHECK CONDITION and no sense data. Taking the path down for
+/// that left a unit without any path, because of a page that nobody needs.
+#[test]
+fn a_check_condition_without_sense_data_is_no_fault_of_the_path() {
+    let repeated = again(First::Nothing, Pace::AtOnce(ABORT_TRIES), Failure::Protocol);
+    assert_eq!(status(ASK, Status::CheckCondition), repeated);
+    assert_eq!(status(WRITE, Status::CheckCondition), repeated);
+    assert_eq!(status(CAW, Status::CheckCondition), settle(First::Nothing, Failure::Protocol));
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn wrong_answers_are_refused() {
     };
     assert!(matches!(change(11, 200), Err(ParseError::Overrun { .. })));
     assert!(matches!(change(4, 0x85), Err(ParseError::BadField { value: 5, .. })));
+    assert_eq!(change(4, 0xa0), Ok(groups()), "reserved bits of a group are no header");
     assert_eq!(PortGroups::parse(&[0, 0, 0, 0]), Ok(PortGroups::default()));
 }
 

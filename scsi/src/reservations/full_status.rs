@@ -26,7 +26,8 @@ pub struct Registrant {
     pub holds: Option<ReservationType>,
     /// The target port; `None` if it is registered on all of them (ALL_TG_PT).
     pub port: Option<RelativePort>,
-    /// The initiator port.
+    /// The initiator port; [`TransportId::Other`] also where it cannot be read. Of a registration the key is what counts,
+    /// and a name that is none must not hide it.
     pub initiator: TransportId,
 }
 
@@ -59,7 +60,7 @@ impl FullStatus {
                 key: ReservationKey(wire.key.get()),
                 holds: if bit(wire.flags, 0) { Some(kind(WHAT, wire.kind)?) } else { None },
                 port: (!bit(wire.flags, 1)).then_some(RelativePort(wire.port.get())),
-                initiator: TransportId::parse(id)?.0,
+                initiator: initiator(id),
             });
             list = rest;
         }
@@ -86,5 +87,13 @@ impl FullStatus {
         let mut bytes = front(self.generation, list.len());
         bytes.append(&mut list);
         bytes
+    }
+}
+
+/// The name that fills all of `id`, or its bytes.
+fn initiator(id: &[u8]) -> TransportId {
+    match TransportId::parse(id) {
+        Ok((name, [])) => name,
+        _ => TransportId::Other(id.to_vec()),
     }
 }

@@ -126,7 +126,7 @@ fn what_names_no_iscsi_port_is_refused() {
     assert!(matches!(TransportId::parse(&[0x45, 0, 0xff, 0xff]), Err(ParseError::BadField { .. })), "too long");
     assert!(TransportId::parse(&[]).is_err());
     let other = [0x06; 24];
-    assert_eq!(TransportId::parse(&other), Ok((TransportId::Other(other), &[][..])), "SAS");
+    assert_eq!(TransportId::parse(&other), Ok((TransportId::Other(other.to_vec()), &[][..])), "SAS");
 }
 
 /// SPC-4 table 209 (READ FULL STATUS).
@@ -247,7 +247,7 @@ fn any_id() -> impl Strategy<Value = TransportId> {
         (name, any::<[u8; 6]>()).prop_map(|(name, isid)| TransportId::IscsiPort { name, isid: Isid(isid) }),
         any::<[u8; 24]>().prop_map(|mut bytes| {
             bytes[0] = bytes[0] & 0xf0 | 6;
-            TransportId::Other(bytes)
+            TransportId::Other(bytes.to_vec())
         }),
     ]
 }

@@ -45,8 +45,8 @@ pub enum TransportId {
         /// Its session identifier.
         isid: Isid,
     },
-    /// Of another protocol, as it is.
-    Other([u8; FIXED]),
+    /// Of another protocol, as it is; or, in the answer of a target, one that is none.
+    Other(Vec<u8>),
 }
 
 impl TransportId {
@@ -55,9 +55,7 @@ impl TransportId {
         let first = bytes.first().copied().unwrap_or(0);
         if first & 0xf != ISCSI {
             let (one, rest) = take(WHAT, bytes, FIXED)?;
-            let mut fixed = [0; FIXED];
-            fixed.copy_from_slice(one);
-            return Ok((TransportId::Other(fixed), rest));
+            return Ok((TransportId::Other(one.to_vec()), rest));
         }
         let (wire, rest) = entry::<WireIscsi>(WHAT, bytes)?;
         let more = len16(wire.more);
@@ -89,7 +87,7 @@ impl TransportId {
     /// The bytes, a multiple of four and at least 24.
     pub fn to_bytes(&self) -> Vec<u8> {
         let (format, mut text) = match self {
-            TransportId::Other(bytes) => return bytes.to_vec(),
+            TransportId::Other(bytes) => return bytes.clone(),
             TransportId::IscsiDevice { name } => (ISCSI, name.clone()),
             TransportId::IscsiPort { name, isid } => (1 << 6 | ISCSI, format!("{name}{SEPARATOR}{isid}")),
         };
@@ -133,7 +131,10 @@ impl fmt::Display for TransportId {
         match self {
             TransportId::IscsiDevice { name } => f.write_str(name),
             TransportId::IscsiPort { name, isid } => write!(f, "{name}{SEPARATOR}{isid}"),
-            TransportId::Other(bytes) => write!(f, "a port of protocol {:x}h", bytes[0] & 0xf),
+            TransportId::Other(bytes) => {
+                f.write_str("a port of another kind, ")?;
+                bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
         }
     }
 }

@@ -58,8 +58,10 @@ pub struct BlockLimits {
 const ALIGNMENT_VALID: u32 = 1 << 31;
 
 impl BlockLimits {
-    /// True if the unit has COMPARE AND WRITE on at least `blocks` blocks at once.
-    pub fn can_compare_and_write(&self, blocks: u8) -> bool {
+    /// True if the unit says that it has COMPARE AND WRITE on at least `blocks` blocks at once. Without this it has none;
+    /// with it, it may still have none (tgt 1.0.85 says 128 and answers the command with 20/00): only a command that
+    /// succeeded, or [`crate::opcodes`], proves it.
+    pub fn claims_compare_and_write(&self, blocks: u8) -> bool {
         blocks != 0 && self.max_compare_and_write >= blocks
     }
 

@@ -191,7 +191,7 @@ impl Identifier {
     /// How far its uniqueness goes, as a name of a unit.
     pub fn strength(&self) -> Strength {
         match self {
-            Identifier::Naa(naa) if naa.is_local() => Strength::Local,
+            Identifier::Naa(naa) if !naa.is_registered() => Strength::Local,
             Identifier::Naa(_) | Identifier::Eui64(_) | Identifier::Uuid(_) => Strength::Global,
             Identifier::Name(name) if ["iqn.", "eui.", "naa."].iter().any(|head| name.starts_with(head)) => {
                 Strength::Global
@@ -214,9 +214,16 @@ impl Naa {
         }
     }
 
-    /// True for NAA 3h: unique only where its administrator took care.
-    pub fn is_local(&self) -> bool {
-        self.as_bytes()[0] >> 4 == 3
+    /// True if a registered company gave it out: not NAA 3h (locally assigned), and with a company identifier, which is
+    /// the 24 bits behind the NAA field in NAA 5h and 6h and behind 12 more in NAA 2h. Some targets leave the company
+    /// zero and number their units from 1; two such targets use one identifier for two units.
+    pub fn is_registered(&self) -> bool {
+        let [b0, b1, b2, b3, b4, ..] = *self.as_bytes() else { return false };
+        match b0 >> 4 {
+            2 => [b2, b3, b4] != [0; 3],
+            5 | 6 => [b0 & 0xf, b1, b2, b3 & 0xf0] != [0; 4],
+            _ => false,
+        }
     }
 
     /// The bytes.

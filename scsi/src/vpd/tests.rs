@@ -97,8 +97,10 @@ fn unit(ids: &[Identifier]) -> DeviceIdentification {
 /// under the same device would write one volume's blocks onto another.
 #[test]
 fn paths_are_of_one_unit_only_by_a_name_of_the_world_or_within_one_target() {
-    let naa = |n| Identifier::Naa(Naa::Long([0x60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n]));
+    let naa = |n| Identifier::Naa(Naa::Long([0x60, 0x01, 0x40, 0x50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n]));
     let local = |n| Identifier::Naa(Naa::Short([0x30, 0, 0, 0, 0, 0, 0, n]));
+    // Of NAA 6h, without a company.
+    let nobody = |n| Identifier::Naa(Naa::Long([0x60, 0, 0, 0x0f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n]));
     let t10 = |text: &str| Identifier::T10(format!("IET     {text}"));
     let a = UnitSerialNumber::new("beaf11").expect("printable");
     let b = UnitSerialNumber::new("beaf12").expect("printable");
@@ -116,6 +118,8 @@ fn paths_are_of_one_unit_only_by_a_name_of_the_world_or_within_one_target() {
         (vec![t10("1")], vec![t10("1")], none, true, Sameness::Unproved),
         (vec![t10("1")], vec![t10("1")], serials, true, Sameness::Same),
         (vec![local(1)], vec![local(1)], serials, false, Sameness::Unproved),
+        (vec![nobody(1)], vec![nobody(1)], serials, false, Sameness::Unproved),
+        (vec![nobody(1)], vec![nobody(2)], none, true, Sameness::Different),
         (vec![], vec![], serials, true, Sameness::Unproved),
         (vec![port.clone()], vec![port], serials, true, Sameness::Unproved),
     ] {
@@ -198,7 +202,7 @@ fn block_limits() {
     };
     assert_eq!(BlockLimits::parse(&bytes), Ok(page));
     assert_eq!(page.to_bytes(), bytes);
-    assert!(page.can_compare_and_write(8) && !page.can_compare_and_write(9) && !page.can_compare_and_write(0));
+    assert!(page.claims_compare_and_write(8) && !page.claims_compare_and_write(9) && !page.claims_compare_and_write(0));
     assert_eq!(page.transfer_up_to(BlockCount(0x4000)), BlockCount(0x2000));
 }
 
@@ -213,7 +217,7 @@ fn an_old_page_of_limits_is_read() {
         ..BlockLimits::default()
     };
     assert_eq!(page, old);
-    assert!(!page.can_compare_and_write(1));
+    assert!(!page.claims_compare_and_write(1));
     assert_eq!(page.transfer_up_to(BlockCount(16)), BlockCount(16));
     assert!(BlockLimits::parse(&bytes[..12]).is_err(), "cut off is not old");
 }
