@@ -269,6 +269,11 @@ impl Session {
         self.told(caller, |ticket, waiter| Input::Lock { ticket, op, waiter }).await.map(drop)
     }
 
+    /// Whether a process holds a record on a file, or is about to.
+    pub fn may_hold_records(&self, ino: InodeNo, owner: u64) -> bool {
+        self.lock_used.load(Ordering::SeqCst) && self.look(|core| core.may_hold_records(ino, owner))
+    }
+
     /// A process has closed a file: its records there end. Costs nothing where no lock was ever asked for.
     ///
     /// # Cancel safety

@@ -102,6 +102,8 @@ fn a_stuck_write_does_not_land_on_newer_redirected_data_when_its_path_heals() {
     }
 }
 
+/// Each command of the fixture is a child that closes duplicates of what is open here. For a time every close waited for
+/// the stuck write, in case a record lock went with it, and so did this test, for ever.
 #[test]
 fn without_the_withdrawal_the_old_write_lands_on_newer_data() {
     if !can_mount() {

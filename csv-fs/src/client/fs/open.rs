@@ -151,7 +151,8 @@ impl FileSystem {
     }
 
     /// close(2), once per descriptor: what others see of times is up to date afterwards.
-    /// Its process' record locks on the file end, after every write that was accepted.
+    /// Its process' record locks on the file end, after every write that was accepted. A process without one waits for no
+    /// write: whoever starts a program closes its duplicates of all that is open, and would hang with a write that does.
     pub(super) async fn flush(&self, fh: FileHandle, owner: LockOwner, reply: Reply, caller: &Caller) {
         let result = match self.open_file(fh) {
             Ok(file) => self.flush_file(&file, owner, caller).await,
@@ -161,7 +162,9 @@ impl FileSystem {
     }
 
     async fn flush_file(&self, file: &OpenFile, owner: LockOwner, caller: &Caller) -> Result<(), Errno> {
-        file.inode.writes.quiet().await;
+        if self.path.session.may_hold_records(file.ino(), owner.0) {
+            file.inode.writes.quiet().await;
+        }
         let told = self.path.send_times(&file.inode, caller).await;
         self.path.session.drop_records(caller, file.ino(), owner.0).await?;
         told
