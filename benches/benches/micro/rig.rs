@@ -103,6 +103,7 @@ async fn filled(path: &Arc<DataPath>) -> Result<Arc<OpenFile>, Why> {
         rdev: 0,
         uid: 0,
         gid: 0,
+        umask: 0,
         exclusive: true,
         open: Some(OpenRequest { handle, flags: 2 }),
     };
