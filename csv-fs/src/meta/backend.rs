@@ -1,7 +1,8 @@
 //! The database's storage: ranges of the shared disk, written only while this node's latch is armed.
 //!
 //! Writes are gathered in memory as 4096-byte pages and go to the device in one batch at `sync_data`, followed by a
-//! flush; so a commit costs two batches and two flushes, whatever it changed. A read sees the gathered pages first,
+//! flush; so a durable commit costs two batches and two flushes, whatever it changed. (Most commits only append to the redo
+//! log, which `log` puts on the disk.) A read sees the gathered pages first,
 //! then those that are being written, then the device. The database's header is shorter than a page: it is patched
 //! into its page in memory.
 //!
