@@ -79,6 +79,14 @@ impl Device {
             Err(error) => Err(error),
         }
     }
+
+    /// Whether its connection has not ended: the kernel says POLLERR once it has.
+    pub(crate) fn is_connected(&self) -> Result<bool, Errno> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut fds = [PollFd::new(&self.fd, PollFlags::OUT)];
+        rustix::io::retry_on_intr(|| poll(&mut fds, Some(&Timespec::default())))?;
+        Ok(!fds[0].revents().contains(PollFlags::ERR))
+    }
 }
 
 impl AsFd for Device {

@@ -56,6 +56,8 @@ pub struct Mount {
     by_helper: bool,
     allow_other: bool,
     cleaned: usize,
+    /// Tells whether the connection is alive.
+    device: Arc<Device>,
     negotiated: Negotiated,
     notifier: Notifier,
     mounted: AtomicBool,
@@ -147,9 +149,9 @@ impl Mount {
     /// [`Channel::serve`] ends. The mount stays in the tree until it is unmounted. Does not block.
     ///
     /// # Errors
-    /// See [`AbortError`].
+    /// See [`AbortError`]; [`AbortError::Gone`] if the connection has ended already, aborted or unmounted.
     pub fn abort(&self) -> Result<(), AbortError> {
-        control::abort(self.connection)
+        control::abort(self.connection, &self.device)
     }
 
     /// Is it in the table of mounts, on top or below something?
@@ -202,6 +204,7 @@ fn begin(
         by_helper,
         allow_other: attached.allow_other,
         cleaned: claimed.cleaned,
+        device: Arc::clone(&devices[0]),
         negotiated,
         notifier,
         mounted: AtomicBool::new(true),

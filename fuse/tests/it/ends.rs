@@ -2,7 +2,7 @@
 
 use crate::harness::{Served, can_mount, wait_until};
 use crate::memfs::Seen;
-use fuse::{Ended, MountState, Unmount, UnmountError, probe};
+use fuse::{AbortError, Ended, MountState, Unmount, UnmountError, probe};
 use std::sync::Arc;
 
 #[test]
@@ -52,6 +52,31 @@ fn abort_lets_go_of_whoever_waits() {
     assert!(matches!(errno, Some(libc::ECONNABORTED | libc::ENOTCONN)), "{errno:?}");
     assert_eq!(served.ends(), [Ended::Aborted; 2]);
     assert_eq!(probe(served.dir.path()).unwrap(), MountState::Dead);
+}
+
+/// A connection's number is given out again once its mount is gone.
+#[test]
+fn abort_after_the_unmount_does_not_end_who_has_the_number_now() {
+    if !can_mount() {
+        return;
+    }
+    for _ in 0..50 {
+        let old = Served::new(&[], 1);
+        let number = old.mount.connection();
+        let mount = Arc::clone(&old.mount);
+        old.within(move || mount.unmount(Unmount::Idle)).unwrap();
+        assert_eq!(old.ends(), [Ended::Unmounted]);
+        // Other tests mount too: it may be theirs now, and then it is tried again.
+        let new = Served::new(&["file"], 1);
+        let again = new.mount.connection() == number;
+        assert!(matches!(old.mount.abort(), Err(AbortError::Gone)));
+        let path = new.path("file");
+        new.within(move || std::fs::metadata(path)).expect("the new mount answers");
+        if again {
+            return;
+        }
+    }
+    panic!("no mount got the number of the one before");
 }
 
 #[test]
