@@ -34,6 +34,9 @@ struct Args {
     /// Only this section; may be given more than once
     #[arg(long, value_name = "NAME")]
     only: Vec<Section>,
+    /// Of section inplace, only rows whose name contains this, for example "write 1m"
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    row: String,
     /// A folder on a disk file system [default: the temporary one, or beside the program]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -100,7 +103,7 @@ fn sections(args: &Args, programs: &Path, dir: &Path, report: &mut Report) -> Re
     let wanted = |s: Section| args.only.is_empty() || args.only.contains(&s);
     let effort = report.effort;
     if [Section::Inplace, Section::Peer, Section::Append, Section::Create].into_iter().any(wanted) {
-        solo(&wanted, programs, dir, report)?;
+        solo(args, &wanted, programs, dir, report)?;
     }
     if wanted(Section::Redirect) {
         for tls in [true, false] {
@@ -119,11 +122,17 @@ fn sections(args: &Args, programs: &Path, dir: &Path, report: &mut Report) -> Re
     Ok(())
 }
 
-fn solo(wanted: &dyn Fn(Section) -> bool, programs: &Path, dir: &Path, report: &mut Report) -> Result<(), Failure> {
+fn solo(
+    args: &Args,
+    wanted: &dyn Fn(Section) -> bool,
+    programs: &Path,
+    dir: &Path,
+    report: &mut Report,
+) -> Result<(), Failure> {
     eprintln!("one node, the bare peer and a local file, on {}", dir.display());
     let solo = Solo::start(programs, dir, &report.effort)?;
     if wanted(Section::Inplace) {
-        report.tables.push(solo.in_place()?);
+        report.tables.push(solo.in_place(&args.row)?);
     }
     if wanted(Section::Peer) {
         report.tables.extend(solo.peer()?);

@@ -55,11 +55,11 @@ impl Solo {
         Ok(solo)
     }
 
-    /// 4k random and 1 MiB sequential, in place, beside the bare peer.
-    pub fn in_place(&self) -> Result<Table, Failure> {
+    /// 4k random and 1 MiB sequential, in place, beside the bare peer: the rows whose name contains `only`.
+    pub fn in_place(&self, only: &str) -> Result<Table, Failure> {
         let mut rows = Vec::new();
         for engine in ENGINES {
-            for job in jobs(engine) {
+            for job in jobs(engine).into_iter().filter(|job| job.name().contains(only)) {
                 let ours = self.shorefast(self.fio(&job, self.file()));
                 let peer = self.minifuse(self.fio(&job, self.peer.file()?));
                 rows.push(self.row(job.name(), ours, peer, BESIDE_PEER)?);
