@@ -182,7 +182,9 @@ pub struct CoordinatorHint {
     pub node: NodeId,
 }
 
-/// Two flushes under the same verifier are of one history: unflushed writes before them were not lost.
+/// Two flushes under the same verifier are of one history: unflushed writes before them were not lost. A write or read is
+/// answered with what was so when it was passed to the device, a flush with what is so when it has ended: a reset in between
+/// must not count as covered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Verifier {
     /// The epoch that took the writes.

@@ -129,7 +129,7 @@ impl Client {
             binder: Binder::new(now),
             slots: Slots::new(rules),
             layouts: Layouts::new(rules),
-            redirects: Redirects::new(config.kept_limit),
+            redirects: Redirects::new(config.kept_limit, rules),
             router: Router::new(now, config.fence_gen, config.probe_every),
             opens: BTreeMap::new(),
             locks: Locks::default(),

@@ -34,6 +34,8 @@ pub enum Rule {
     StoredAnswers,
     /// A client sends nothing of what is unanswered before its new BIND is answered.
     ResendAfterBind,
+    /// What is repeated after the history has changed is followed by whatever was written over it meanwhile.
+    RepeatInOrder,
     /// A path is taken back only after every redirected request has been answered and flushed.
     DrainBeforePathBack,
     /// A layout is given back only after the last request that took a guard on it has ended.

@@ -404,6 +404,9 @@ impl World {
                     let _ = ctx.with(|w| {
                         w.coverage.count("client", "commit refused");
                         w.trace(|| format!("{}: commit of {ino} refused: {e:?}", ctx.who));
+                        if w.disk.lun.store.inodes.contains_key(&ino) {
+                            w.oracle.app_error(ctx.who, &format!("commit of {ino}, which is there: {e:?}"));
+                        }
                         w.shell(n).map(|s| s.files.remove(&ino))
                     });
                 }

@@ -381,11 +381,13 @@ impl World {
             (RedirectOp::Read, _) => Req::Read { block: request.at / FS_BLOCK },
             _ => Req::Flush,
         };
-        let verifier = Verifier { epoch, boot: u64::from(n.get()), generation: resets };
         self.submit(n, req, move |w, res| {
             let Some(reign) = w.same_reign(n, epoch) else { return };
             reign.redirects.remove(&number);
             w.coord(n, Event::RedirectEnded { guard });
+            // Of a reset on the way a write is not sure, and a flush does not cover what it took.
+            let generation = if request.op == RedirectOp::Flush { w.disk.resets } else { resets };
+            let verifier = Verifier { epoch, boot: u64::from(n.get()), generation };
             match res {
                 Res::Done => answer(w, RedirectAnswer::Done { verifier }, None),
                 Res::Data(data) => answer(w, RedirectAnswer::Done { verifier }, Some(data)),

@@ -2,7 +2,12 @@
 //!
 //! A redirected write that was answered is *kept* until a flush under the same stability verifier was answered.
 //! When the verifier has changed (a new coordinator, a device that was reset):
-//! - under an **exclusive** layout it is sent again, in the order of the answers and before anything else;
+//! - under an **exclusive** layout it is sent again, in the order of the answers and before anything else. Newer ones that
+//!   overlap it are sent again behind it, although the new history has them. Prevents: write 1 is kept; the disk is reset;
+//!   write 2 of the same block is executed, and its answer is what tells of the reset; write 1 is repeated on top of it. So
+//!   repetition begins only when no request is on its way any more whose answer would bring another such write, and a
+//!   repeated write keeps its place in the order, also for a second repetition. A read whose answer brought the news may
+//!   have missed what is repeated, and starts over;
 //! - under a **shared** one it is not sent again. Prevents: another node has written the same block since (it needs
 //!   to ask nobody), and the repetition would undo that. A new *coordinator* loses nothing, because the cache that
 //!   took the write is the disk's own, and the next flush covers it. A device that was *reset* under the same
@@ -13,6 +18,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::core::rules::{Rule, Rules};
 use crate::proto::{RedirectOp, Verifier};
 use crate::types::LayoutId;
 
@@ -29,6 +35,33 @@ pub(super) struct Wire {
     pub(super) op: RedirectOp,
     pub(super) at: u64,
     pub(super) len: u32,
+}
+
+impl Wire {
+    /// Its bytes of the disk, the end not included.
+    fn span(&self) -> (u64, u64) {
+        (self.at, self.at + u64::from(self.len))
+    }
+}
+
+/// Bytes of the disk; runs that touch are one.
+#[derive(Debug, Default)]
+struct Spans(BTreeMap<u64, u64>);
+
+impl Spans {
+    fn overlap(&self, (start, end): (u64, u64)) -> bool {
+        self.0.range(..end).next_back().is_some_and(|(_, stop)| *stop > start)
+    }
+
+    fn add(&mut self, (mut start, mut end): (u64, u64)) {
+        while let Some((from, to)) =
+            self.0.range(..=end).next_back().map(|(f, t)| (*f, *t)).filter(|(_, t)| *t >= start)
+        {
+            self.0.remove(&from);
+            (start, end) = (start.min(from), end.max(to));
+        }
+        self.0.insert(start, end);
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +87,8 @@ struct Kept {
     wire: Wire,
     exclusive: bool,
     verifier: Verifier,
+    /// The number of its latest answer; it is kept by that of its first.
+    answered: u64,
     /// Its repetition is on its way.
     repeated: bool,
 }
@@ -74,33 +109,38 @@ pub(super) struct Permit {
 pub(super) struct Redirects {
     pending: BTreeMap<IoId, Pending>,
     queued: BTreeSet<IoId>,
-    /// By the number of their answer.
+    /// By the number of their first answer: in the order in which they are repeated.
     kept: BTreeMap<u64, Kept>,
     kept_by_io: BTreeMap<IoId, u64>,
     /// Numbers of kept writes whose repetition is due or on its way.
     replaying: BTreeSet<u64>,
+    /// What has to be repeated is not known yet: answers of what was sent before are missing.
+    gathering: bool,
     kept_bytes: u64,
     answered: u64,
     verifier: Option<Verifier>,
     own: u64,
     own_flush: Option<IoId>,
     limit: u64,
+    rules: Rules,
 }
 
 impl Redirects {
-    pub(super) fn new(limit: u64) -> Redirects {
+    pub(super) fn new(limit: u64, rules: Rules) -> Redirects {
         Redirects {
             pending: BTreeMap::new(),
             queued: BTreeSet::new(),
             kept: BTreeMap::new(),
             kept_by_io: BTreeMap::new(),
             replaying: BTreeSet::new(),
+            gathering: false,
             kept_bytes: 0,
             answered: 0,
             verifier: None,
             own: IoId::OWN,
             own_flush: None,
             limit,
+            rules,
         }
     }
 
@@ -141,11 +181,12 @@ impl Redirects {
     /// What to send now, in this order.
     pub(super) fn pump(&mut self, permit: Permit, out: &mut Vec<Wire>) {
         if !self.replaying.is_empty() {
-            if permit.again {
+            if permit.again && self.gathered() {
                 self.pump_replay(out);
             }
             return;
         }
+        self.gathering = false;
         // Well before the bound, so that new writes need not wait while it is under way.
         if self.kept_bytes >= self.limit / 4 * 3 && permit.writes {
             self.flush_kept();
@@ -175,12 +216,34 @@ impl Redirects {
         }
     }
 
+    /// Whether it is known what has to be repeated: nothing is on its way, and whatever overlaps an older write that is
+    /// repeated is repeated too. That is safe under whatever layout it was written: while the older one is kept, its
+    /// exclusive layout is held, and no other node writes there.
+    fn gathered(&mut self) -> bool {
+        if !self.gathering || !self.rules.has(Rule::RepeatInOrder) {
+            return true;
+        }
+        let sent = self.pending.values().any(|p| p.progress != Progress::Queued);
+        if sent || self.replaying.iter().any(|n| self.kept.get(n).is_some_and(|k| k.repeated)) {
+            return false;
+        }
+        let mut spans = Spans::default();
+        for (number, k) in &self.kept {
+            if self.replaying.contains(number) || spans.overlap(k.wire.span()) {
+                self.replaying.insert(*number);
+                spans.add(k.wire.span());
+            }
+        }
+        self.gathering = false;
+        true
+    }
+
     /// In order, stopping at the first that overlaps one whose repetition is unanswered.
     fn pump_replay(&mut self, out: &mut Vec<Wire>) {
         let mut flying: Vec<(u64, u64)> = Vec::new();
         for number in &self.replaying {
             let Some(k) = self.kept.get_mut(number) else { continue };
-            let span = (k.wire.at, k.wire.at + u64::from(k.wire.len));
+            let span = k.wire.span();
             let clash = flying.iter().any(|f| f.0 < span.1 && span.0 < f.1);
             if !k.repeated {
                 if clash || flying.len() >= REPLAY_WINDOW {
@@ -220,22 +283,32 @@ impl Redirects {
 
     /// The history that answers from now on belong to.
     pub(super) fn history(&mut self, now: Verifier, out: &mut Vec<Effect>) {
-        if self.verifier == Some(now) {
+        if self.verifier == Some(now) || self.is_past(now) {
             return;
         }
         self.verifier = Some(now);
-        let mut lost = Vec::new();
-        for (number, k) in self.kept.iter_mut().filter(|(_, k)| k.verifier != now) {
-            if k.exclusive {
-                self.replaying.insert(*number);
-            } else if (k.verifier.epoch, k.verifier.boot) == (now.epoch, now.boot) {
-                lost.push(*number);
-            } else {
-                k.verifier = now;
-            }
+        for number in self.kept.keys().copied().collect::<Vec<_>>() {
+            self.belongs(number, out);
         }
-        for number in lost {
+    }
+
+    /// Whether it is of before the reset that is known: answers may overtake one another.
+    fn is_past(&self, of: Verifier) -> bool {
+        let is_newer = |now: Verifier| (now.epoch, now.boot) == (of.epoch, of.boot) && now.generation > of.generation;
+        self.rules.has(Rule::RepeatInOrder) && self.verifier.is_some_and(is_newer)
+    }
+
+    /// What is to become of a kept write if it is of another history.
+    fn belongs(&mut self, number: u64, out: &mut Vec<Effect>) {
+        let Some((now, k)) = self.verifier.zip(self.kept.get_mut(&number)) else { return };
+        if k.verifier == now {
+        } else if k.exclusive {
+            self.replaying.insert(number);
+            self.gathering = true;
+        } else if (k.verifier.epoch, k.verifier.boot) == (now.epoch, now.boot) {
             self.lose(number, out);
+        } else {
+            k.verifier = now;
         }
     }
 
@@ -243,55 +316,52 @@ impl Redirects {
     pub(super) fn done(&mut self, io: IoId, verifier: Verifier, out: &mut Vec<Effect>) {
         self.history(verifier, out);
         if let Some(number) = self.kept_by_io.get(&io).copied() {
-            return self.replayed(number, verifier);
+            return self.replayed(number, verifier, out);
         }
         let Some(Pending { wire, progress: Progress::Sent { covers }, exclusive, .. }) = self.pending.get(&io) else {
             return;
         };
         let (wire, covers, exclusive) = (*wire, *covers, *exclusive);
         match wire.op {
+            // What it should show has to be written again first.
+            RedirectOp::Read if !self.replaying.is_empty() => return self.again(io),
             RedirectOp::Read => {}
-            RedirectOp::Write => self.keep(wire, exclusive, verifier),
-            RedirectOp::Flush if !self.flushed(covers, out) => {
-                // Some of what it should cover has to be written again first.
-                if let Some(p) = self.pending.get_mut(&io) {
-                    p.progress = Progress::Queued;
-                    self.queued.insert(io);
-                }
-                return;
-            }
+            RedirectOp::Write => self.keep(wire, exclusive, verifier, out),
+            // Some of what it should cover has to be written again first.
+            RedirectOp::Flush if self.is_past(verifier) || !self.flushed(covers, out) => return self.again(io),
             RedirectOp::Flush => {}
         }
         self.end(io, RedirectResult::Done, out);
     }
 
-    fn keep(&mut self, wire: Wire, exclusive: bool, verifier: Verifier) {
+    fn keep(&mut self, wire: Wire, exclusive: bool, verifier: Verifier, out: &mut Vec<Effect>) {
         self.answered += 1;
+        let answered = self.answered;
         self.kept_bytes += u64::from(wire.len);
-        self.kept_by_io.insert(wire.io, self.answered);
-        self.kept.insert(self.answered, Kept { wire, exclusive, verifier, repeated: false });
+        self.kept_by_io.insert(wire.io, answered);
+        self.kept.insert(answered, Kept { wire, exclusive, verifier, answered, repeated: false });
+        self.belongs(answered, out);
     }
 
-    /// A repetition counts as a new write: a flush sent before it does not cover it.
-    fn replayed(&mut self, number: u64, verifier: Verifier) {
+    /// A flush sent before a repetition does not cover it.
+    fn replayed(&mut self, number: u64, verifier: Verifier, out: &mut Vec<Effect>) {
         self.replaying.remove(&number);
-        if let Some(k) = self.kept.remove(&number) {
-            self.kept_bytes -= u64::from(k.wire.len);
-            self.kept_by_io.remove(&k.wire.io);
-            self.keep(k.wire, k.exclusive, verifier);
+        self.answered += 1;
+        if let Some(k) = self.kept.get_mut(&number) {
+            (k.verifier, k.answered, k.repeated) = (verifier, self.answered, false);
+            self.belongs(number, out);
         }
     }
 
     /// `false` if a write that was answered before the flush is not of its history.
     fn flushed(&mut self, covers: u64, out: &mut Vec<Effect>) -> bool {
-        if self.replaying.range(..=covers).next().is_some() {
+        let covered = |k: &Kept| k.answered <= covers;
+        if self.replaying.iter().any(|n| self.kept.get(n).is_some_and(covered)) {
             return false;
         }
-        let rest = self.kept.split_off(&(covers + 1));
-        for k in std::mem::replace(&mut self.kept, rest).into_values() {
-            self.kept_bytes -= u64::from(k.wire.len);
-            self.kept_by_io.remove(&k.wire.io);
-            out.push(Effect::Forget { io: k.wire.io });
+        let gone: Vec<u64> = self.kept.iter().filter(|(_, k)| covered(k)).map(|(n, _)| *n).collect();
+        for number in gone {
+            self.forget(number, out);
         }
         true
     }
@@ -337,11 +407,17 @@ impl Redirects {
     }
 
     fn lose(&mut self, number: u64, out: &mut Vec<Effect>) {
+        if let Some(k) = self.kept.get(&number) {
+            out.push(Effect::WritesLost { layout: k.wire.layout });
+        }
+        self.forget(number, out);
+    }
+
+    fn forget(&mut self, number: u64, out: &mut Vec<Effect>) {
         self.replaying.remove(&number);
         if let Some(k) = self.kept.remove(&number) {
             self.kept_bytes -= u64::from(k.wire.len);
             self.kept_by_io.remove(&k.wire.io);
-            out.push(Effect::WritesLost { layout: k.wire.layout });
             out.push(Effect::Forget { io: k.wire.io });
         }
     }

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use super::Coord;
 use super::calls::errno;
 use super::event::OpId;
+use super::files::Layout;
 use super::work::Stage;
 use crate::proto::{Answer, CommitBody, Reply};
 use crate::types::*;
@@ -23,17 +24,17 @@ impl Coord {
         }
     }
 
-    /// Mappings and lengths are made under an exclusive layout. One that is not held any more (its return and the
-    /// end of a reign crossed) still counts if nobody else has taken the place; the store compares with the grant.
+    /// Mappings and lengths are made under exclusive layouts, and where one is held nobody else is. One that is not held
+    /// any more (its return and the end of a reign crossed) still counts if nobody else has taken the place; the store
+    /// compares with the grant.
+    ///
+    /// Prevents: a client writes blocks 4 and 5 under a layout each and joins them to one extent, which neither covers; it
+    /// asks for a layout over both meanwhile; its own request is taken for somebody else's, and the commit is refused.
     fn may_commit(&self, client: ClientId, ino: InodeNo, body: &CommitBody) -> bool {
+        let mapped = !body.extents.iter().any(|e| self.files.others_in(ino, client, e.range()));
         let own = self.files.layouts_on(ino, client);
-        let exclusive = || own.iter().filter(|l| l.mode == LayoutMode::Exclusive);
-        let covered = |range: BlockRange| exclusive().any(|l| l.range.contains(range));
-        let mapped =
-            body.extents.iter().map(Extent::range).all(|r| covered(r) || !self.files.others_in(ino, client, r));
-        let sized = body.size.is_none()
-            || exclusive().any(|l| l.range.end == BlockRange::ALL.end)
-            || !self.files.others_in(ino, client, BlockRange::ALL);
+        let rules = |l: &Layout| l.mode == LayoutMode::Exclusive && l.range.end == BlockRange::ALL.end;
+        let sized = body.size.is_none() || own.iter().any(rules) || !self.files.others_in(ino, client, BlockRange::ALL);
         mapped && sized
     }
 

@@ -258,12 +258,13 @@ impl Files {
         self.files.get(&ino).map(|f| f.layouts().filter(|l| l.client == client).copied().collect()).unwrap_or_default()
     }
 
-    /// Whether another client's layout, or an operation, would be hurt by `client` changing `range`.
+    /// Whether another client's layout, or an operation, would be hurt by `client` changing `range`. Its own requests for
+    /// layouts are not: the answer names what it holds beside, and there it keeps to what it knows.
     pub(super) fn others_in(&self, ino: InodeNo, client: ClientId, range: BlockRange) -> bool {
         self.files.get(&ino).is_some_and(|f| {
             f.holds.iter().any(|h| match h {
                 Hold::Layout(l) => l.client != client && l.range.overlaps(range),
-                Hold::Op(c) => c.range.overlaps(range),
+                Hold::Op(c) => c.range.overlaps(range) && !(c.beside_own && c.client == Some(client)),
             })
         })
     }

@@ -117,6 +117,27 @@ pub(super) const RETURN_UNDER_A_WRITE: Scenario = Scenario {
     },
 };
 
+/// A redirected write is kept; the disk is reset; the answer of a newer write of the same block tells of it.
+pub(super) const REPEATED_WRITE: Scenario = Scenario {
+    name: "the repeated write that lands on top of a newer one",
+    rule: Some(Rule::RepeatInOrder),
+    nodes: 3,
+    scsi: false,
+    nexuses: 1,
+    script: |s| {
+        s.begin(1);
+        let half = Op::WriteHalf(file(0), 1, 0);
+        s.does(2, half);
+        redirect(s, true);
+        s.does(2, half);
+        s.fault("device reset", |w| w.reset_disk());
+        s.does(2, Op::Write(file(0), 1));
+        s.run(1000);
+        redirect(s, false);
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+};
+
 /// The path is good again while a redirected write has not reached the coordinator yet.
 pub(super) const WAY_BACK: Scenario = Scenario {
     name: "the way back while a redirected write is on the wire",

@@ -33,6 +33,24 @@ pub(super) const PAUSED_COORDINATOR: Scenario = Scenario {
     ..SCRIPT
 };
 
+/// A coordinator is paused, and its session with the disk breaks and comes back, while another takes over. When it goes on it
+/// registers anew, and the lease may be the first to tell it that it was succeeded.
+pub(super) const WAKES_SUCCEEDED: Scenario = Scenario {
+    name: "the coordinator that wakes up to another's lease",
+    scsi: true,
+    script: |s| {
+        s.begin(1);
+        s.fault("pause coordinator", |w| w.pause(node(1), false));
+        s.fault("session breaks", |w| w.session_breaks(node(1), 0, 100));
+        s.until(30_000, "another is in office", |w| w.in_office(node(2)) || w.in_office(node(3)));
+        s.run(1000);
+        s.world(|w| w.resume(node(1)));
+        s.until(10_000, "it knows", |w| !w.in_office(node(1)));
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+    ..SCRIPT
+};
+
 /// The eviction of a paused client has begun, and its fence may be done; then the coordinator dies.
 pub(super) const HALF_EVICTED: Scenario = Scenario {
     name: "fenced but not yet evicted when the coordinator dies",

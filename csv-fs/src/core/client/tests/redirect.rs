@@ -130,3 +130,98 @@ fn a_refused_layout_takes_its_redirected_io_with_it() {
         ]
     );
 }
+
+fn done_after_reset(rig: &mut Rig, io: u64, generation: u64) -> Vec<Effect> {
+    let verifier = Verifier { generation, ..verifier(5) };
+    let answer = RedirectAnswer::Done { verifier };
+    rig.event(Event::RedirectAnswered { io: IoId(io), bind: Bind(1), answer })
+}
+
+fn write_at(rig: &mut Rig, io: u64, at: u64) -> Vec<Effect> {
+    rig.event(Event::Redirect { io: IoId(io), layout: LayoutId(70), op: RedirectOp::Write, at, len: 512 })
+}
+
+/// Write 1 is kept, the disk is reset, write 2 of the same block is executed, and its answer tells of the reset: when
+/// write 1 has been repeated, write 2 must be on top again. Write 3 lies elsewhere and is of the new history.
+#[test]
+fn what_was_written_over_a_repeated_write_is_repeated_behind_it() {
+    let mut rig = rig(LayoutMode::Exclusive);
+    write_at(&mut rig, 1, 0);
+    rig.io_done(1, 5);
+    write_at(&mut rig, 2, 0);
+    write_at(&mut rig, 3, 8192);
+    assert_eq!(sent_io(&done_after_reset(&mut rig, 2, 1)), Vec::<u64>::new(), "3 is not answered yet");
+    assert_eq!(sent_io(&done_after_reset(&mut rig, 3, 1)), vec![1]);
+    assert_eq!(sent_io(&done_after_reset(&mut rig, 1, 1)), vec![2]);
+    assert_eq!(sent_io(&rig.io(4, RedirectOp::Flush)), Vec::<u64>::new());
+    assert_eq!(sent_io(&done_after_reset(&mut rig, 2, 1)), vec![4]);
+    let forgotten = done_after_reset(&mut rig, 4, 1).into_iter().filter(|e| matches!(e, Effect::Forget { .. })).count();
+    assert_eq!(forgotten, 3);
+}
+
+/// The disk is reset once more while 1 and 2 are being repeated: 1 was repeated already, 2 is on its way.
+#[test]
+fn repeated_writes_keep_their_order_over_a_second_reset() {
+    let mut rig = rig(LayoutMode::Exclusive);
+    write_at(&mut rig, 1, 0);
+    rig.io_done(1, 5);
+    write_at(&mut rig, 2, 0);
+    assert_eq!(sent_io(&done_after_reset(&mut rig, 2, 1)), vec![1]);
+    assert_eq!(sent_io(&done_after_reset(&mut rig, 1, 1)), vec![2]);
+    assert_eq!(sent_io(&done_after_reset(&mut rig, 2, 2)), vec![1]);
+    assert_eq!(sent_io(&done_after_reset(&mut rig, 1, 2)), vec![2]);
+    done_after_reset(&mut rig, 2, 2);
+    assert_eq!(sent_io(&rig.io(4, RedirectOp::Flush)), vec![4]);
+}
+
+#[test]
+fn a_read_whose_answer_tells_of_a_reset_starts_over_behind_what_is_repeated() {
+    let mut rig = rig(LayoutMode::Exclusive);
+    rig.io(1, RedirectOp::Write);
+    rig.io_done(1, 5);
+    rig.io(2, RedirectOp::Read);
+    assert_eq!(sent_io(&done_after_reset(&mut rig, 2, 1)), vec![1]);
+    assert_eq!(sent_io(&done_after_reset(&mut rig, 1, 1)), vec![2]);
+    let out = done_after_reset(&mut rig, 2, 1);
+    assert_eq!(out, vec![Effect::RedirectDone { io: IoId(2), result: RedirectResult::Done }]);
+}
+
+/// Answers overtake one another: one of before the reset that is known already takes nothing back.
+#[test]
+fn a_late_answer_of_before_a_reset_is_of_the_past() {
+    let mut rig = rig(LayoutMode::Exclusive);
+    write_at(&mut rig, 1, 0);
+    write_at(&mut rig, 2, 4096);
+    rig.io(3, RedirectOp::Flush);
+    done_after_reset(&mut rig, 1, 1);
+    let out = rig.io_done(2, 5);
+    assert_eq!(sent_io(&out), Vec::<u64>::new(), "the flush is not answered yet: {out:?}");
+    assert_eq!(sent_io(&rig.io_done(3, 5)), vec![2], "2 may be lost, 1 is not");
+    assert_eq!(sent_io(&done_after_reset(&mut rig, 2, 1)), vec![3]);
+    let forgotten = done_after_reset(&mut rig, 3, 1).into_iter().filter(|e| matches!(e, Effect::Forget { .. })).count();
+    assert_eq!(forgotten, 2);
+}
+
+#[test]
+fn a_late_answer_of_before_a_reset_loses_a_shared_write_aloud() {
+    let mut rig = rig(LayoutMode::Shared);
+    write_at(&mut rig, 1, 0);
+    write_at(&mut rig, 2, 4096);
+    done_after_reset(&mut rig, 1, 1);
+    let out = rig.io_done(2, 5);
+    assert!(out.contains(&Effect::WritesLost { layout: LayoutId(70) }), "{out:?}");
+}
+
+/// Rule RepeatInOrder taken out: the older write is repeated on top of the newer one.
+#[test]
+fn without_the_order_rule_a_repeated_write_covers_a_newer_one() {
+    let mut rig = Rig::with(Rules::without(Rule::RepeatInOrder));
+    rig.bind_to(5, 1);
+    rig.hold(grant(70, BlockRange::ALL, LayoutMode::Exclusive));
+    rig.redirected();
+    write_at(&mut rig, 1, 0);
+    rig.io_done(1, 5);
+    write_at(&mut rig, 2, 0);
+    assert_eq!(sent_io(&done_after_reset(&mut rig, 2, 1)), vec![1]);
+    assert_eq!(sent_io(&done_after_reset(&mut rig, 1, 1)), Vec::<u64>::new());
+}

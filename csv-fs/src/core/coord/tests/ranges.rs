@@ -312,6 +312,38 @@ fn a_commit_of_a_range_that_another_holds_is_refused() {
     assert_eq!(effects, [failed(tag, rustix::io::Errno::STALE)]);
 }
 
+/// Blocks 4 and 5 were written under a layout each and lie side by side on the disk: one extent. The client asks for a
+/// layout over both meanwhile, and has to wait.
+#[test]
+fn one_extent_under_two_exclusive_layouts_is_committed_while_its_client_asks_for_more() {
+    let (mut w, a, b) = two();
+    let other = files::Layout {
+        id: LayoutId(1),
+        client: b,
+        range: BlockRange::new(0, 1),
+        mode: LayoutMode::Shared,
+        told_in: None,
+    };
+    assert!(w.coord.files.reassert(INO, other));
+    for n in [4, 5] {
+        let (range, mode) = (BlockRange::new(n, n + 1), LayoutMode::Exclusive);
+        let held = files::Layout { id: LayoutId(n), client: a, range, mode, told_in: None };
+        assert!(w.coord.files.reassert(INO, held));
+    }
+    let (_, effects) = w.call_in(a, ordinary(5), get(BlockRange::new(3, 6), Want::Read));
+    read_op(&effects);
+    let extent = Extent {
+        file: FileBlock(4),
+        disk: DiskBlock(9),
+        len: BlockCount(2),
+        state: ExtentState::Written,
+        shared: false,
+    };
+    let commit = CommitBody { extents: vec![extent], ..CommitBody::default() };
+    let (_, effects) = w.call(a, Request::Commit { ino: INO, commit, give_back: vec![] });
+    store_op(&effects);
+}
+
 #[test]
 fn a_mapping_outside_the_grant_evicts() {
     let (mut w, a, _) = two();
