@@ -48,6 +48,8 @@ mod routes;
 mod shared;
 #[path = "it/silence.rs"]
 mod silence;
+#[path = "it/space.rs"]
+mod space;
 #[path = "it/stuck_write.rs"]
 mod stuck_write;
 #[path = "it/suspended.rs"]

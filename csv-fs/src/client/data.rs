@@ -8,6 +8,7 @@
 //! - `disk`: one request to the disk by whichever route there is, moved to the other if the route changes under it.
 //! - `clear`: holes made, ranges zeroed.
 //! - `copy`: copies within the volume.
+//! - `statfs`: what is free.
 //! - `commit`: flush, then commit; times; giving layouts back.
 //!
 //! Lock order: route gate, layout guard, block-range lock, device. No lock is held across a coordinator call, except
@@ -25,6 +26,7 @@ mod files;
 mod hot;
 mod seek;
 mod slow;
+mod statfs;
 #[cfg(test)]
 pub(crate) mod tests;
 mod warm;

@@ -20,6 +20,7 @@ use crate::types::*;
 use super::gate::Gate;
 use super::layout::{LayoutCell, LayoutGuard};
 use super::ranges::RangeLocks;
+use super::space::Reserved;
 use super::writes::Writes;
 
 /// A mapping with more extents than this is not published at every change, only after so many operations missed it.
@@ -69,7 +70,7 @@ pub(crate) struct State {
     pub(crate) map: FileMap,
     pub(crate) cells: Vec<Arc<LayoutCell>>,
     /// Space taken from the grant for this file's next blocks, so that it grows contiguously.
-    pub(crate) reserve: Vec<DiskRange>,
+    pub(crate) reserve: Option<Reserved>,
     /// The highest sync asked for, and the highest that a commit has named.
     pub(crate) sync_asked: u64,
     pub(crate) sync_named: u64,

@@ -24,6 +24,8 @@ pub(crate) struct LayoutCell {
     /// Capabilities may be there, and every write removes them.
     kill_capability: AtomicBool,
     gate: Gate,
+    /// It is not held any more.
+    gone: AtomicBool,
     session: Weak<Session>,
 }
 
@@ -37,7 +39,8 @@ impl LayoutCell {
     pub(crate) fn new(grant: &LayoutGrant, session: Weak<Session>) -> Arc<LayoutCell> {
         let LayoutGrant { id, range, mode, kill_privilege, .. } = *grant;
         let (kill_capability, kill_privilege) = (AtomicBool::new(kill_privilege), AtomicBool::new(kill_privilege));
-        Arc::new(LayoutCell { id, range, mode, kill_privilege, kill_capability, gate: Gate::default(), session })
+        let (gate, gone) = (Gate::default(), AtomicBool::new(false));
+        Arc::new(LayoutCell { id, range, mode, kill_privilege, kill_capability, gate, gone, session })
     }
 
     /// A guard, unless it was withdrawn.
@@ -68,6 +71,18 @@ impl LayoutCell {
 
     pub(crate) fn is_withdrawn(&self) -> bool {
         self.gate.is_closed()
+    }
+
+    /// It is not held any more, whoever still has a guard on it.
+    pub(crate) fn end(&self) {
+        self.gone.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it is not held any more. For whoever is inside the route's gate: it was closed before this was set, and is
+    /// opened again only in the next life. Prevents: an operation is stopped between its look at the mapping and the
+    /// gate, this node is evicted and begins its next life, and then it writes to blocks that were given to others.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
     }
 
     /// Whether it gives authority over the file's length.

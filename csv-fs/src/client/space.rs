@@ -6,6 +6,13 @@
 //!
 //! Prevents: an allocating write asks for space while it holds a layout that a recall waits for. Space is reserved
 //! *before* the layout's guard is taken ([`Space::reserve`]), never under it.
+//!
+//! What is taken out of the pool belongs to one *life* of this node. Prevents: a write has taken space and waits; the node
+//! is evicted, its grant is given to others, and begins its next life; the write goes on and overwrites them, or puts the
+//! space into the pool of the new life.
+//!
+//! What is out of the pool is either about to be written or kept by a file, where it is found and taken back; nothing that
+//! a write would only like to have is on its way with it. Prevents: ENOSPC is said beside it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -29,12 +36,18 @@ pub(crate) const ENOSPC: i32 = rustix::io::Errno::NOSPC.raw_os_error();
 /// The pool.
 #[derive(Debug)]
 pub(crate) struct Space {
-    free: Mutex<Vec<DiskRange>>,
+    free: Mutex<Free>,
     asking: tokio::sync::Mutex<()>,
     prefetching: AtomicBool,
     /// Requests whose answer is not in the pool yet.
     unanswered: AtomicU32,
     session: Arc<Session>,
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    life: u64,
+    ranges: Vec<DiskRange>,
 }
 
 /// A request for space; dropped when its answer is in the pool.
@@ -53,9 +66,10 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-/// Blocks taken out of the pool; what is not used goes back.
+/// Blocks taken out of the pool; what is not used goes back, unless this node has another life by then.
 #[derive(Debug)]
 pub(crate) struct Reserved {
+    life: u64,
     ranges: Vec<DiskRange>,
     pool: Arc<Space>,
 }
@@ -71,28 +85,29 @@ impl Space {
         })
     }
 
-    /// Replaces everything: a new incarnation has exactly what the coordinator has on record for it.
+    /// Begins a life: a new incarnation has exactly what the coordinator has on record for it.
     pub(crate) fn reset(&self, ranges: Vec<DiskRange>) {
-        *self.free.lock() = ranges;
+        let mut free = self.free.lock();
+        *free = Free { life: free.life + 1, ranges };
+    }
+
+    /// Which life this is.
+    pub(crate) fn life(&self) -> u64 {
+        self.free.lock().life
     }
 
     /// Free blocks in the pool.
     pub(crate) fn free(&self) -> u64 {
-        self.free.lock().iter().map(|r| r.len.0).sum()
+        self.free.lock().ranges.iter().map(|r| r.len.0).sum()
     }
 
-    /// Puts space into the pool.
-    pub(crate) fn put(&self, ranges: impl IntoIterator<Item = DiskRange>) {
+    /// Puts space of a life into the pool. What was of an earlier one is somebody else's.
+    fn put(&self, life: u64, ranges: Vec<DiskRange>) {
         let mut free = self.free.lock();
-        free.extend(ranges.into_iter().filter(|r| r.len.0 > 0));
-        free.sort_by_key(|r| r.start);
-        free.dedup_by(|b, a| {
-            let joins = a.start.0 + a.len.0 == b.start.0;
-            if joins {
-                a.len.0 += b.len.0;
-            }
-            joins
-        });
+        if free.life == life {
+            free.ranges.extend(ranges.into_iter().filter(|r| r.len.0 > 0));
+            join(&mut free.ranges);
+        }
     }
 
     /// Whether something was asked for that is not in the pool yet: [`Space::drain`] does not find it.
@@ -108,7 +123,7 @@ impl Space {
 
     /// Takes everything out, to give it back.
     pub(crate) fn drain(&self) -> Vec<DiskRange> {
-        std::mem::take(&mut *self.free.lock())
+        std::mem::take(&mut self.free.lock().ranges)
     }
 
     /// So many blocks, asking the coordinator if there are not enough; ENOSPC if it has none.
@@ -134,8 +149,11 @@ impl Space {
 
     /// The same without asking.
     pub(crate) fn try_reserve(self: &Arc<Self>, blocks: u64, near: Option<DiskBlock>) -> Option<Reserved> {
-        let ranges = take(&mut self.free.lock(), blocks, near)?;
-        let reserved = Reserved { ranges, pool: Arc::clone(self) };
+        let (life, ranges) = {
+            let mut free = self.free.lock();
+            (free.life, take(&mut free.ranges, blocks, near)?)
+        };
+        let reserved = Reserved { life, ranges, pool: Arc::clone(self) };
         self.ask_ahead();
         Some(reserved)
     }
@@ -158,9 +176,10 @@ impl Space {
 
     async fn ask(&self, caller: &Caller, blocks: u64) -> Result<(), Errno> {
         let _unanswered = Unanswered::new(&self.unanswered);
+        let life = self.life();
         match self.session.call(caller, Request::Grant { blocks: BlockCount(blocks) }).await? {
             Reply::Granted(ranges) if ranges.iter().any(|r| r.len.0 > 0) => {
-                self.put(ranges);
+                self.put(life, ranges);
                 Ok(())
             }
             _ => Err(Errno(ENOSPC)),
@@ -190,12 +209,41 @@ impl Reserved {
     pub(crate) fn left(&self) -> u64 {
         self.ranges.iter().map(|r| r.len.0).sum()
     }
+
+    /// The block behind the last one.
+    pub(crate) fn end(&self) -> Option<DiskBlock> {
+        self.ranges.last().map(|r| DiskBlock(r.start.0 + r.len.0))
+    }
+
+    /// Whether it is of this life.
+    pub(crate) fn is_current(&self) -> bool {
+        self.life == self.pool.life()
+    }
+
+    /// Takes in what was reserved beside it, if that was in the same life.
+    pub(crate) fn join(&mut self, mut more: Reserved) {
+        if self.life == more.life {
+            self.ranges.append(&mut more.ranges);
+        }
+    }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.pool.put(std::mem::take(&mut self.ranges));
+        self.pool.put(self.life, std::mem::take(&mut self.ranges));
     }
+}
+
+/// Sorts, and makes one of two that touch.
+fn join(ranges: &mut Vec<DiskRange>) {
+    ranges.sort_by_key(|r| r.start);
+    ranges.dedup_by(|b, a| {
+        let joins = a.start.0 + a.len.0 == b.start.0;
+        if joins {
+            a.len.0 += b.len.0;
+        }
+        joins
+    });
 }
 
 /// Cuts `blocks` out: at `near` if that is free, else from the first range that is long enough, else from many.

@@ -224,7 +224,7 @@ impl Coord {
         let syncs = self.syncs.values().map(|s| s.patience.next(limits));
         let grace = self.grace.iter().filter_map(Grace::next);
         let waits = recalls.chain(syncs).chain(grace).chain(self.lock_deadline());
-        waits.chain(self.space_deadlines()).chain(self.fence_retries()).min()
+        waits.chain(self.space_deadlines()).chain(self.absences()).chain(self.fence_retries()).min()
     }
 
     /// The reign.

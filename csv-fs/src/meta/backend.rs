@@ -105,11 +105,12 @@ impl Shared {
         &self.latch
     }
 
-    /// Bytes that the store should have reserved ahead: as much again as it has, so that the database, which doubles,
-    /// always finds room.
+    /// Bytes that the store should have reserved ahead: as much again as it has and a little more, so that the database,
+    /// which doubles what it can use and needs some pages besides, always finds room.
     pub(super) fn wanted_ahead(&self) -> u64 {
         let superblock = self.superblock.lock();
-        let want = superblock.capacity().min(MAX_AHEAD);
+        let capacity = superblock.capacity();
+        let want = (capacity + capacity / 64).min(MAX_AHEAD);
         if superblock.next.len() >= MAX_NEXT { 0 } else { want.saturating_sub(superblock.reserved_ahead()) }
     }
 

@@ -12,6 +12,7 @@ use redb::ReadableTable;
 
 use super::error::Result;
 use super::inode::Inode;
+use super::ops::VALUE_BYTES;
 use super::reads::Reads;
 use super::session;
 use super::session::Session;
@@ -94,16 +95,23 @@ pub fn check(view: &View, superblock: &Superblock) -> Result<Report> {
     Ok(report)
 }
 
-/// Extended attributes belong to inodes.
+/// Extended attributes belong to inodes, and are counted with the targets of links.
 fn attributes(t: &ReadTables, report: &mut Report) -> Result<()> {
-    let mut last = None;
+    let (mut last, mut bytes) = (None, 0);
     for row in t.xattr().iter()? {
-        let (tree, ino, _) = row?.0.value();
+        let (key, value) = row?;
+        let (tree, ino, name) = key.value();
+        bytes += name.len() + value.value().len();
         if last.replace((tree, ino)) != Some((tree, ino)) {
             let there = t.inode().get((tree, ino))?.is_some();
             report.unless(there, || format!("ino {ino} has extended attributes, but is not there"));
         }
     }
+    bytes += inodes(t)?.iter().map(|(_, inode)| inode.target.len()).sum::<usize>();
+    let counted = t.counter().get(VALUE_BYTES)?.map_or(0, |v| v.value());
+    report.unless(counted == bytes as u64, || {
+        format!("the count of bytes of attributes and links is {counted}, but there are {bytes}")
+    });
     Ok(())
 }
 

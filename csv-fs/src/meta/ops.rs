@@ -12,12 +12,12 @@ mod rename;
 mod sessions;
 mod xattr;
 
-use redb::{ReadableTable, ReadableTableMetadata};
+use redb::ReadableTable;
 use rustix::io::Errno;
 
 use super::error::{Result, damaged};
 use super::inode::Inode;
-use super::reads::{Limits, Reads, Totals};
+use super::reads::{Limits, Needs, Reads, Totals};
 use super::tables::{Access, TREE, Tables, inode_key};
 use crate::types::{InodeNo, Timestamp};
 
@@ -28,6 +28,9 @@ pub use rename::Rename;
 
 /// Inode numbers are taken from the store this many at a time; a crash skips the rest.
 const INO_BATCH: u64 = 1024;
+
+/// The counter of what attributes and links hold.
+pub(super) const VALUE_BYTES: &str = "value_bytes";
 
 /// Inode numbers have 48 bits.
 const MAX_INO: u64 = (1 << 48) - 1;
@@ -43,6 +46,8 @@ pub(super) struct State {
     pub(super) inodes: u64,
     /// Bytes of all names: an estimate of what the name tables need.
     pub(super) name_bytes: u64,
+    /// Bytes of all extended attributes with their names, and of the targets of links.
+    pub(super) value_bytes: u64,
     next_ino: u64,
     /// Numbers below this are the store's to hand out without writing.
     ino_limit: u64,
@@ -68,13 +73,20 @@ impl State {
             granted: get("granted")?,
             inodes: get("inodes")?,
             name_bytes: get("name_bytes")?,
+            value_bytes: get(VALUE_BYTES)?,
             next_ino: ino_limit,
             ino_limit,
         })
     }
 
-    pub(super) fn totals(&self, blocks: u64) -> Totals {
-        Totals { blocks, free: self.free, granted: self.granted, inodes: self.inodes }
+    pub(super) fn totals(&self, t: &impl Access, limits: &Limits) -> Result<Totals> {
+        let (blocks, free, granted, inodes) = (limits.data_blocks, self.free, self.granted, self.inodes);
+        let files_free = limits.files_free(self.needs(t)?, free + granted);
+        Ok(Totals { blocks, free, granted, inodes, files_free })
+    }
+
+    fn needs(&self, t: &impl Access) -> Result<Needs> {
+        Needs::of(t, self.name_bytes, self.value_bytes)
     }
 }
 
@@ -92,6 +104,7 @@ impl Ops<'_> {
             ("granted", before.granted, s.granted),
             ("inodes", before.inodes, s.inodes),
             ("name_bytes", before.name_bytes, s.name_bytes),
+            (VALUE_BYTES, before.value_bytes, s.value_bytes),
             ("inodes_reserved", before.ino_limit, s.ino_limit),
         ];
         for (name, _, value) in rows.into_iter().filter(|(_, before, value)| before != value) {
@@ -118,17 +131,25 @@ impl Ops<'_> {
         Ok(ino)
     }
 
-    /// ENOSPC when the store itself could not grow and is nearly full: a failed growth would end the reign.
+    /// ENOSPC when the store itself could not grow and is nearly full: a failed growth would end the reign, and the next.
     fn check_room(&self) -> Result<()> {
-        if self.limits.room >= self.limits.capacity {
-            return Ok(());
-        }
-        // Rows with their keys, twice over for the B-tree's slack.
-        let inodes = self.t.inode.len()? * 170;
-        let names = 2 * (self.s.name_bytes + 60 * self.t.dirent.len()?);
-        let extents = 60 * (self.t.extent.len()? + self.t.free.len()?);
-        let full = 2 * (inodes + names + extents) > self.limits.capacity / 4 * 3;
+        let full = !self.limits.can_grow() && self.s.needs(&self.t)?.fill(self.limits.file);
         if full { Err(Errno::NOSPC.into()) } else { Ok(()) }
+    }
+
+    /// Counts what attributes and links hold. For a store that was made before this was counted.
+    pub(super) fn count_values(&mut self) -> Result<()> {
+        let mut bytes = 0;
+        for row in self.t.xattr.iter()? {
+            let (key, value) = row?;
+            bytes += key.value().2.len() + value.value().len();
+        }
+        for row in self.t.inode.iter()? {
+            bytes += Inode::decode(row?.1.value())?.target.len();
+        }
+        self.s.value_bytes = bytes as u64;
+        self.t.counter.insert(VALUE_BYTES, self.s.value_bytes)?;
+        Ok(())
     }
 
     fn has_orphan(&self, ino: InodeNo, kind: super::OrphanKind) -> Result<bool> {
@@ -142,6 +163,6 @@ impl Reads for Ops<'_> {
     }
 
     fn totals(&self) -> Result<Totals> {
-        Ok(self.s.totals(self.limits.data_blocks))
+        self.s.totals(&self.t, &self.limits)
     }
 }

@@ -21,21 +21,70 @@ pub(super) struct Limits {
     pub(super) data_blocks: u64,
     /// Nodes that share the volume.
     pub(super) nodes: u64,
-    /// Bytes the store may grow by without new ranges.
-    pub(super) room: u64,
-    /// Bytes the store has.
-    pub(super) capacity: u64,
+    /// Bytes of the database's file. It grows by doubling.
+    pub(super) file: u64,
+    /// Bytes of the metadata ranges, those reserved ahead included.
+    pub(super) reach: u64,
+}
+
+/// What the rows of names and inodes take in the database, about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Needs(u64);
+
+/// Bytes of an inode's row with its key.
+const INODE_ROW: u64 = 170;
+/// Bytes of one of the two rows of a name without the name, keys included.
+const NAME_ROW: u64 = 60;
+/// Bytes of a row of an extent, or of a free run.
+const EXTENT_ROW: u64 = 60;
+/// What a new file is taken to need: an inode and a name of 32 bytes.
+const FILE: u64 = INODE_ROW + 2 * (NAME_ROW + 32);
+
+impl Needs {
+    /// Of what there is. `names` and `values`: bytes of all names, and of attributes and links.
+    pub(super) fn of(t: &impl Access, names: u64, values: u64) -> Result<Needs> {
+        let inodes = t.inode().len()? * INODE_ROW;
+        let names = 2 * (names + NAME_ROW * t.dirent().len()?);
+        let extents = EXTENT_ROW * (t.extent().len()? + t.free().len()?);
+        Ok(Needs(inodes + names + extents + values))
+    }
+
+    /// Bytes of rows that a file of this length may hold: twice over for the slack of its trees, and a quarter left for what
+    /// goes on without needing room: every change copies the pages that it touches.
+    fn bound(file: u64) -> u64 {
+        file / 4 * 3 / 2
+    }
+
+    /// Whether a file of this length has no room for more.
+    pub(super) fn fill(self, file: u64) -> bool {
+        self.0 > Needs::bound(file)
+    }
 }
 
 impl Limits {
+    /// What a superblock says.
     pub(super) fn of(superblock: &Superblock) -> Limits {
         let fixed: u64 = space::fixed_spans(superblock).iter().map(|s| s.len).sum();
         Limits {
             data_blocks: superblock.blocks().saturating_sub(fixed),
             nodes: u64::from(superblock.nodes),
-            room: superblock.capacity() + superblock.reserved_ahead() - superblock.meta_len.min(superblock.capacity()),
-            capacity: superblock.capacity(),
+            file: superblock.meta_len,
+            reach: superblock.capacity() + superblock.reserved_ahead(),
         }
+    }
+
+    /// Whether the database finds room when it doubles its file.
+    pub(super) fn can_grow(&self) -> bool {
+        self.reach >= 2 * self.file
+    }
+
+    /// So many more files have room, if the store takes what it may of the free blocks.
+    pub(super) fn files_free(&self, needs: Needs, free: u64) -> u64 {
+        let (mut file, most) = (self.file, self.reach + free * FS_BLOCK / 2);
+        while 2 * file <= most {
+            file *= 2;
+        }
+        Needs::bound(file).saturating_sub(needs.0) / FILE
     }
 }
 
@@ -46,6 +95,7 @@ pub struct Totals {
     pub(super) free: u64,
     pub(super) granted: u64,
     pub(super) inodes: u64,
+    pub(super) files_free: u64,
 }
 
 /// An answer to readdir.
@@ -73,7 +123,7 @@ pub trait Reads {
     #[doc(hidden)]
     fn access(&self) -> &impl Access;
 
-    /// All, free and granted blocks that can hold data, and inodes.
+    /// All, free and granted blocks that can hold data, inodes, and how many more there is room for.
     #[doc(hidden)]
     fn totals(&self) -> Result<Totals>;
 
@@ -129,8 +179,7 @@ pub trait Reads {
     /// Space and numbers of files. Granted space counts as free: it can still be had.
     fn statfs(&self) -> Result<Space> {
         let t = self.totals()?;
-        let free = t.free + t.granted;
-        Ok(Space { blocks: t.blocks, free, files: t.inodes, files_free: free })
+        Ok(Space { blocks: t.blocks, free: t.free + t.granted, files: t.inodes, files_free: t.files_free })
     }
 
     /// The mapping of a range of a file, clipped to it; what no extent covers is a hole.
@@ -213,8 +262,7 @@ impl Reads for View {
     }
 
     fn totals(&self) -> Result<Totals> {
-        let state = State::load(&self.tables.counter)?;
-        Ok(state.totals(self.limits.data_blocks))
+        State::load(&self.tables.counter)?.totals(&self.tables, &self.limits)
     }
 }
 

@@ -39,6 +39,9 @@ pub(super) const UNIT: usize = 4096;
 /// Bytes of the log.
 pub(super) const CAPACITY: usize = crate::format::LOG_LEN as usize;
 
+/// Pages of a commit besides the leaves: roots and branches of the tables that most commits touch.
+const PATHS: u64 = 16;
+
 const MAGIC: [u8; 8] = *b"SHFREDO\0";
 
 /// Before the rows of a record.
@@ -98,11 +101,13 @@ pub(super) struct Rows {
     bytes: Vec<u8>,
     /// There were more than a log can hold: nothing is kept, the commit has to be a checkpoint.
     too_many: bool,
+    count: u64,
 }
 
 impl Rows {
     /// One more.
     pub(super) fn push(&mut self, row: Row<'_>) {
+        self.count += 1;
         let value = row.value.unwrap_or_default();
         let lengths = (u16::try_from(row.key.len()), u32::try_from(value.len()));
         let fits = self.bytes.len() + ROW_HEAD + row.key.len() + value.len() <= CAPACITY;
@@ -136,6 +141,8 @@ pub(super) struct Tail {
     checkpoint: Checkpoint,
     sequence: u64,
     at: usize,
+    /// Rows in it.
+    rows: u64,
 }
 
 /// A record on its way: `bytes` go to offset `at` of the log.
@@ -148,12 +155,18 @@ pub(super) struct Append {
 impl Tail {
     /// An empty log after a checkpoint.
     pub(super) fn new(volume: VolumeId, capacity: usize, checkpoint: Checkpoint) -> Tail {
-        Tail { volume, capacity, checkpoint, sequence: 0, at: 0 }
+        Tail { volume, capacity, checkpoint, sequence: 0, at: 0, rows: 0 }
     }
 
     /// The checkpoint that the records follow.
     pub(super) fn checkpoint(&self) -> Checkpoint {
         self.checkpoint
+    }
+
+    /// Pages that the database has copied since the checkpoint, and cannot use again before the next, at most about: one
+    /// for each row, and the paths to them.
+    pub(super) fn copied(&self) -> u64 {
+        self.rows + self.sequence * PATHS
     }
 
     /// The record of these rows, and the tail moved behind it. `None` if it does not fit: checkpoint instead.
@@ -177,6 +190,7 @@ impl Tail {
         let append = Append { at: self.at, bytes };
         self.at += room;
         self.sequence += 1;
+        self.rows += rows.count;
         Some(append)
     }
 }

@@ -27,7 +27,7 @@ use redb::{Database, Durability, ReadTransaction, ReadableTable, WriteTransactio
 use super::backend::{FencedBackend, Shared};
 use super::error::{Fatal, MetaError, Result};
 use super::latch::Latch;
-use super::ops::{Ops, Root, State};
+use super::ops::{Ops, Root, State, VALUE_BYTES};
 use super::reads::Limits;
 use super::redo::{self, Checkpoint, Rows, Tail};
 use super::tables::{ReadTables, Tables};
@@ -38,6 +38,10 @@ use crate::types::{FS_BLOCK, Timestamp};
 /// Memory of the database's cache: what the coordinator of a volume with some 100 000 files touches (reference
 /// figures in docs/benchmarks.md).
 const CACHE_BYTES: usize = 64 << 20;
+
+/// A store that cannot grow makes a checkpoint when what it has copied since the last is this part of it. Prevents: it runs
+/// full of pages that nobody needs any more, and the reign ends; and the next, whatever is removed.
+const COPIED: u64 = 16;
 
 /// The metadata store of a volume, in the hands of its coordinator.
 pub struct Store {
@@ -144,6 +148,11 @@ impl Store {
         self.replay()?;
         let view = self.reader().view()?;
         *self.inner.state.lock() = State::load(&view.tables.counter)?;
+        if view.tables.counter.get(VALUE_BYTES)?.is_none() {
+            let mut txn = self.write()?;
+            txn.run(Timestamp::default(), |ops| ops.count_values())??;
+            txn.checkpoint()?;
+        }
         let known = self.superblock();
         let mut lost = Vec::new();
         for row in view.tables.metarange.iter()? {
@@ -303,7 +312,11 @@ impl Txn<'_> {
     /// Makes everything durable.
     pub fn commit(self) -> Result<()> {
         let store = self.store;
-        let record = store.inner.log.lock().as_mut().and_then(|tail| tail.append(&self.rows.borrow()));
+        let limits = Limits::of(&store.superblock());
+        let record = store.inner.log.lock().as_mut().and_then(|tail| {
+            let spare = limits.can_grow() || tail.copied() * FS_BLOCK < limits.file / COPIED;
+            if spare { tail.append(&self.rows.borrow()) } else { None }
+        });
         match record {
             Some(record) => self.log(record)?,
             None => self.checkpoint()?,

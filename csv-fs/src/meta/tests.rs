@@ -5,6 +5,7 @@ mod files;
 mod listing;
 mod model;
 mod names;
+mod room;
 mod volume;
 mod xattr;
 

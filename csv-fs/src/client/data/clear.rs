@@ -102,10 +102,10 @@ impl DataPath {
                 _ => return Ok(()),
             };
             let base = range.start.0 * FS_BLOCK;
-            let zeroed = match self.disk_read(guard.id, disk, FS_BLOCK as usize).await {
+            let zeroed = match self.disk_read(&guard, disk, FS_BLOCK as usize).await {
                 Ok(mut block) => {
                     block[(from - base) as usize..(to - base) as usize].fill(0);
-                    self.disk_write(guard.id, disk, block).await.map_err(|(fault, _)| fault)
+                    self.disk_write(&guard, disk, block).await.map_err(|(fault, _)| fault)
                 }
                 Err(fault) => Err(fault),
             };

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::hot::path_reason;
 use super::{DataPath, Pending};
 use crate::client::counters::add;
+use crate::client::layout::LayoutGuard;
 use crate::client::session::{EIO, Errno};
 use crate::core::client::RedirectResult;
 use crate::proto::RedirectOp;
@@ -46,10 +47,10 @@ pub(super) enum Fault {
 
 impl DataPath {
     /// Reads `len` bytes (both aligned) at byte `at` of the disk, under a layout the caller has a guard on.
-    pub(super) async fn disk_read(&self, layout: LayoutId, at: u64, len: usize) -> Result<AlignedBuf, Fault> {
+    pub(super) async fn disk_read(&self, under: &LayoutGuard, at: u64, len: usize) -> Result<AlignedBuf, Fault> {
         let began = Instant::now();
-        loop {
-            if let Ok(done) = self.direct(Op::Read, at, len, Some(AlignedBuf::with_capacity(len))) {
+        while !under.is_gone() {
+            if let Ok(done) = self.direct(Some(under), Op::Read, at, len, Some(AlignedBuf::with_capacity(len))) {
                 match done.await.map(|d| (d.result, d.buf)) {
                     Ok((Ok(()), Some(buf))) => {
                         add(&self.counters().direct_read, len as u64);
@@ -62,11 +63,12 @@ impl DataPath {
                 }
                 continue;
             }
-            if let Some(buf) = self.redirected_read(layout, at, len).await? {
+            if let Some(buf) = self.redirected_read(under.id, at, len).await? {
                 self.counters().waited(began.elapsed());
                 return Ok(buf);
             }
         }
+        Err(Fault::Restart)
     }
 
     /// `None`: the route is direct again.
@@ -94,14 +96,14 @@ impl DataPath {
     /// the buffer comes back.
     pub(super) async fn disk_write(
         &self,
-        layout: LayoutId,
+        under: &LayoutGuard,
         at: u64,
         mut buf: AlignedBuf,
     ) -> Result<(), (Fault, AlignedBuf)> {
         let began = Instant::now();
         let len = buf.len();
-        loop {
-            let data = match self.direct(Op::Write { fua: false }, at, len, Some(buf)) {
+        while !under.is_gone() {
+            let data = match self.direct(Some(under), Op::Write { fua: false }, at, len, Some(buf)) {
                 Ok(done) => match self.direct_written(done.await.ok(), len) {
                     Ok(()) => return Ok(()),
                     Err((None, back)) => {
@@ -112,7 +114,7 @@ impl DataPath {
                 },
                 Err(back) => back.map(keepable).unwrap_or_default(),
             };
-            match self.redirected_write(layout, at, &data).await {
+            match self.redirected_write(under.id, at, &data).await {
                 Ok(true) => {
                     self.counters().waited(began.elapsed());
                     return Ok(());
@@ -121,6 +123,7 @@ impl DataPath {
                 Err(fault) => return Err((fault, AlignedBuf::from_slice(&data))),
             }
         }
+        Err((Fault::Restart, buf))
     }
 
     /// What became of a direct write: done, failed, or (`None`) to be tried the other way.
@@ -157,7 +160,7 @@ impl DataPath {
     /// Everything answered before now becomes stable.
     pub(super) async fn flush(&self) -> Result<(), Errno> {
         loop {
-            if let Ok(done) = self.direct(Op::Flush, 0, 0, None) {
+            if let Ok(done) = self.direct(None, Op::Flush, 0, 0, None) {
                 match done.await.map(|d| d.result) {
                     Ok(Ok(())) => return Ok(()),
                     Ok(Err(error)) => match self.failed(error) {
@@ -176,16 +179,20 @@ impl DataPath {
         }
     }
 
-    /// Submits to the disk if the gate is open, else gives the buffer back. What comes back is for the caller to
+    /// Submits to the disk if the gate is open and the layout held, else gives the buffer back. What comes back is for the caller to
     /// judge; nothing comes back for a read that was taken out of the disk's hands.
     fn direct(
         &self,
+        under: Option<&LayoutGuard>,
         op: Op,
         at: u64,
         len: usize,
         buf: Option<AlignedBuf>,
     ) -> Result<oneshot::Receiver<Done>, Option<AlignedBuf>> {
         let (Some(in_gate), Some(me)) = (self.enter_direct(), self.me()) else { return Err(buf) };
+        if under.is_some_and(|guard| guard.is_gone()) {
+            return Err(buf);
+        }
         let (to, answer) = oneshot::channel();
         let key = self.outstanding.insert(Pending::Wait { read: op == Op::Read, to });
         add(&self.counters().in_flight, 1);

@@ -11,6 +11,8 @@ use crate::client::inode::Inode;
 use crate::client::layout::{LayoutCell, LayoutGuard};
 use crate::client::link::ClientEvent;
 use crate::client::session::{Caller, Errno, Files};
+#[cfg(test)]
+use crate::client::space::Reserved;
 use crate::core::client::Event;
 use crate::proto::{LayoutGrant, Reply, Request, SetAttr};
 use crate::types::*;
@@ -109,11 +111,11 @@ impl DataPath {
 
     /// Nobody has it open: its reserve goes back to the pool, its layouts stay for the next open, within a bound.
     fn idle(&self, inode: &Arc<Inode>) {
-        let (reserve, holds) = {
+        let holds = {
             let mut state = inode.state.lock();
-            (std::mem::take(&mut state.reserve), !state.cells.is_empty())
+            state.reserve = None;
+            !state.cells.is_empty()
         };
-        self.space.put(reserve);
         if !holds {
             return self.forget_if_idle(inode);
         }
@@ -132,7 +134,7 @@ impl DataPath {
     /// Granted blocks that are not mapped: in the pool, and kept by files for what they write next.
     #[cfg(test)]
     pub(crate) fn space_held(&self) -> (u64, u64) {
-        let kept = |inode: &Arc<Inode>| inode.state.lock().reserve.iter().map(|r| r.len.0).sum::<u64>();
+        let kept = |inode: &Arc<Inode>| inode.state.lock().reserve.as_ref().map_or(0, Reserved::left);
         (self.space.free(), self.inodes.lock().values().map(kept).sum())
     }
 
@@ -145,8 +147,7 @@ impl DataPath {
     pub(super) fn take_reserves_back(&self) {
         let all: Vec<Arc<Inode>> = self.inodes.lock().values().cloned().collect();
         for inode in all {
-            let reserve = std::mem::take(&mut inode.state.lock().reserve);
-            self.space.put(reserve);
+            inode.state.lock().reserve = None;
         }
     }
 
@@ -330,6 +331,9 @@ impl Files for DataPath {
                 inode.lost.fetch_or(dirty, Ordering::SeqCst);
                 inode.forfeited.store(true, Ordering::SeqCst);
             }
+            if let Some(cell) = &cell {
+                cell.end();
+            }
             state.dropped(layout);
             inode.publish(&mut state, true);
             cell
@@ -433,7 +437,7 @@ impl Files for DataPath {
         let mut poisoned = Vec::new();
         for file in open {
             let inode = &file.inode;
-            inode.state.lock().reserve.clear();
+            inode.state.lock().reserve = None;
             let lost = locked.contains(&file.handle)
                 || inode.forfeited.load(Ordering::SeqCst)
                 || inode.unflushed.load(Ordering::SeqCst)

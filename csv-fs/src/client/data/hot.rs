@@ -79,7 +79,7 @@ impl DataPath {
             self.warm_read(WarmRead { to, inode, offset, size, part, place }, len);
             return Ok(());
         };
-        let Some(me) = self.me() else { return Err(to) };
+        let Some(me) = self.me().filter(|_| !place.guard.is_gone()) else { return Err(to) };
         let key = self.outstanding.insert(Pending::Read { to, inode, offset, size, part, guard: place.guard });
         add(&self.counters().in_flight, 1);
         add(&self.counters().hot, 1);
@@ -110,7 +110,8 @@ impl DataPath {
             return Err((data, to));
         };
         let in_gate = self.enter_direct();
-        let Some(me) = self.me().filter(|_| in_gate.is_some() || warm::fits(data.len())) else {
+        let goes = !place.guard.is_gone() && (in_gate.is_some() || warm::fits(data.len()));
+        let Some(me) = self.me().filter(|_| goes) else {
             return Err((data, to));
         };
         match inode.hot_writes.enter() {

@@ -75,7 +75,7 @@ impl DataPath {
         let part = (offset - start) as usize..(end - start) as usize;
         if let [Piece { kind: Kind::Written { disk, .. }, range }] = pieces[..] {
             let at = disk.0 * FS_BLOCK + (start - range.start.0 * FS_BLOCK);
-            let buf = self.disk_read(guard.id, at, (stop - start) as usize).await?;
+            let buf = self.disk_read(guard, at, (stop - start) as usize).await?;
             return Ok(ReadData { buf, part });
         }
         let mut buf = AlignedBuf::zeroed((stop - start) as usize);
@@ -84,7 +84,7 @@ impl DataPath {
             let from = (piece.range.start.0 * FS_BLOCK).max(start);
             let to = (piece.range.end.0 * FS_BLOCK).min(stop);
             let at = disk.0 * FS_BLOCK + (from - piece.range.start.0 * FS_BLOCK);
-            let got = self.disk_read(guard.id, at, (to - from) as usize).await?;
+            let got = self.disk_read(guard, at, (to - from) as usize).await?;
             buf[(from - start) as usize..(to - start) as usize].copy_from_slice(&got);
         }
         Ok(ReadData { buf, part })

@@ -7,3 +7,4 @@ pub(crate) mod rig;
 mod routes;
 mod sharing;
 mod single;
+mod space;

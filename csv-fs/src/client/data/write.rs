@@ -6,7 +6,11 @@
 //!    to the file filled up with zeroes, 8. mapping and length change, and the caller is told.
 //!
 //! What is new to the file is mapped here only after its data was written, and committed only after a flush: nobody
-//! ever reads a block's former contents (invariant 5). A write that finds at 6 that 1 was too little starts over.
+//! ever reads a block's former contents (invariant 5). A write that finds at 6 that 1 was too little starts over. One for
+//! which there is not enough space anywhere is as long as there is; ENOSPC is said when there is none for its first block.
+//!
+//! Nothing that one life of this node accepted is done in the next: EIO. Blocks of a write that failed stay granted until
+//! the session ends: it may still land.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,11 +20,11 @@ use block::buf::AlignedBuf;
 use super::disk::Fault;
 use super::{DataPath, WriteTo};
 use crate::client::counters::add;
-use crate::client::inode::{Inode, wall_nanos};
+use crate::client::inode::{Inode, State, wall_nanos};
 use crate::client::layout::{LayoutCell, LayoutGuard};
 use crate::client::session::{Caller, EIO, Errno};
 use crate::client::space::{ENOSPC, Reserved};
-use crate::core::client::map::Kind;
+use crate::core::client::map::{Kind, Piece};
 use crate::proto::{Request, SetAttr, Want};
 use crate::types::*;
 
@@ -43,11 +47,26 @@ enum Attempt {
 }
 
 /// Blocks that a write lacks.
-#[derive(Clone, Copy)]
 struct Missing {
     blocks: u64,
-    /// So many more would keep the file together as it grows.
-    ahead: u64,
+    /// Where the write begins, and what it would fill.
+    at: u64,
+    holes: Vec<BlockRange>,
+}
+
+impl Missing {
+    /// How many bytes of the write need no more than so many blocks.
+    fn fitting(&self, mut blocks: u64) -> usize {
+        for hole in &self.holes {
+            let len = hole.end.0 - hole.start.0;
+            if len > blocks {
+                let end = (hole.start.0 + blocks) * FS_BLOCK;
+                return usize::try_from(end.saturating_sub(self.at)).unwrap_or(usize::MAX);
+            }
+            blocks -= len;
+        }
+        usize::MAX
+    }
 }
 
 /// What one attempt works with.
@@ -98,12 +117,22 @@ impl DataPath {
         if data.is_empty() {
             return Ok(0);
         }
-        let mut missing = None;
+        let mut missing: Option<Missing> = None;
+        let life = self.space.life();
         loop {
             let mut reserved = None;
-            if let Some(missing) = missing {
+            if let Some(missing) = missing.take() {
                 let near = self.behind(inode, offset);
-                reserved = Some(self.reserve(caller, missing, near).await?);
+                match self.reserve(caller, missing.blocks, near).await {
+                    Err(Errno(ENOSPC)) => match missing.fitting(self.space.free()) {
+                        0 => return Err(Errno(ENOSPC)),
+                        n => data.truncate(n.min(data.len())),
+                    },
+                    other => reserved = Some(other?),
+                }
+            }
+            if self.space.life() != life {
+                return Err(Errno(EIO));
             }
             let guard = self.guard_for_write(inode, offset, data.len() as u64, caller).await?;
             if guard.kills(kill) {
@@ -129,13 +158,12 @@ impl DataPath {
         }
     }
 
-    /// Before ENOSPC is said, what other files of this node keep for their next blocks is taken back, and what would
-    /// only be kept ahead is done without.
-    async fn reserve(&self, caller: &Caller, missing: Missing, near: Option<DiskBlock>) -> Result<Reserved, Errno> {
-        match self.space.reserve(caller, missing.blocks + missing.ahead, near).await {
+    /// Before ENOSPC is said, what other files of this node keep for their next blocks is taken back.
+    async fn reserve(&self, caller: &Caller, blocks: u64, near: Option<DiskBlock>) -> Result<Reserved, Errno> {
+        match self.space.reserve(caller, blocks, near).await {
             Err(Errno(ENOSPC)) => {
                 self.take_reserves_back();
-                self.space.try_reserve(missing.blocks, near).ok_or(Errno(ENOSPC))
+                self.space.try_reserve(blocks, near).ok_or(Errno(ENOSPC))
             }
             other => other,
         }
@@ -253,7 +281,7 @@ impl DataPath {
         }
         let plan = match self.plan(&job, &mut reserved)? {
             Ok(plan) => plan,
-            Err(missing) => return Ok(Attempt::Space(missing)),
+            Err(other) => return Ok(other),
         };
         let result = self.put_image(&job, &plan, data).await;
         match result {
@@ -298,26 +326,23 @@ impl DataPath {
         let piece = job.inode.state.lock().map.pieces(BlockRange::new(block, block + 1));
         let Some(Kind::Written { disk, .. }) = piece.first().map(|p| p.kind) else { return Ok(()) };
         let base = disk.0 * FS_BLOCK;
-        let mut buf = self.disk_read(job.guard.id, base, FS_BLOCK as usize).await?;
+        let mut buf = self.disk_read(job.guard, base, FS_BLOCK as usize).await?;
         buf[(size - block * FS_BLOCK) as usize..(upto - block * FS_BLOCK) as usize].fill(0);
-        self.disk_write(job.guard.id, base, buf).await.map_err(|(fault, _)| fault)
+        self.disk_write(job.guard, base, buf).await.map_err(|(fault, _)| fault)
     }
 
-    /// Step 6. `Err(missing)`: so much more space has to be reserved first.
-    fn plan(&self, job: &Job<'_>, reserved: &mut Option<Reserved>) -> Result<Result<Plan, Missing>, Errno> {
+    /// Step 6. `Err`: more space has to be reserved first, or the layout is gone.
+    fn plan(&self, job: &Job<'_>, reserved: &mut Option<Reserved>) -> Result<Result<Plan, Attempt>, Errno> {
         let range = BlockRange::of_bytes(job.offset, job.end - job.offset);
         let mut state = job.inode.state.lock();
-        let pieces = state.map.pieces(range);
-        let holes: u64 = pieces.iter().filter(|p| p.kind == Kind::Hole).map(|p| p.range.end.0 - p.range.start.0).sum();
-        let have: u64 = state.reserve.iter().map(|r| r.len.0).sum();
-        if holes > have {
-            let Some(more) = reserved.as_mut().filter(|r| r.left() + have >= holes) else {
-                let ahead = (state.map.size() / FS_BLOCK).min(AHEAD_MAX);
-                return Ok(Err(Missing { blocks: holes - have, ahead }));
-            };
-            let all = more.left();
-            state.reserve.extend(more.take(all));
+        if job.guard.is_gone() {
+            return Ok(Err(Attempt::Restart));
         }
+        let pieces = state.map.pieces(range);
+        let mut space = match self.space_for(&mut state, job.offset, &pieces, reserved.take()) {
+            Ok(space) => space,
+            Err(other) => return Ok(Err(other)),
+        };
         let mut plan =
             Plan { start: 0, stop: 0, segments: Vec::new(), fresh: Vec::new(), keep_head: None, keep_tail: None };
         let last = pieces.len() - 1;
@@ -330,7 +355,7 @@ impl DataPath {
                 Kind::Written { disk, .. } | Kind::Unwritten { disk, .. } => {
                     vec![DiskRange { start: disk, len: BlockCount(len) }]
                 }
-                Kind::Hole => take_front(&mut state.reserve, len),
+                Kind::Hole => space.as_mut().map_or_else(Vec::new, |s| s.take(len)),
             };
             let written = matches!(piece.kind, Kind::Written { .. });
             if !written {
@@ -352,7 +377,46 @@ impl DataPath {
             }
             segments(&mut plan.segments, piece.range.start.0 * FS_BLOCK, &runs, from, to);
         }
+        state.reserve = space;
         Ok(Ok(plan))
+    }
+
+    /// What the file keeps and what was reserved for this write, if it is enough for the holes; with some more, so that
+    /// its next blocks lie behind, if there is plenty.
+    fn space_for(
+        &self,
+        state: &mut State,
+        at: u64,
+        pieces: &[Piece],
+        reserved: Option<Reserved>,
+    ) -> Result<Option<Reserved>, Attempt> {
+        let holes: Vec<BlockRange> = pieces.iter().filter(|p| p.kind == Kind::Hole).map(|p| p.range).collect();
+        let needed: u64 = holes.iter().map(|h| h.end.0 - h.start.0).sum();
+        let kept = state.reserve.take().filter(Reserved::is_current);
+        let have = kept.as_ref().map_or(0, Reserved::left);
+        if needed <= have {
+            return Ok(kept);
+        }
+        let reserved = reserved.filter(Reserved::is_current).filter(|r| r.left() + have >= needed);
+        let Some(mut more) = reserved else {
+            state.reserve = kept;
+            return Err(Attempt::Space(Missing { blocks: needed - have, at, holes }));
+        };
+        let ahead = (state.map.size() / FS_BLOCK).min(AHEAD_MAX);
+        if self.space.free() >= 2 * ahead
+            && let Some(ahead) = self.space.try_reserve(ahead, more.end())
+        {
+            more.join(ahead);
+        }
+        let space = match kept {
+            Some(mut kept) => {
+                kept.join(more);
+                kept
+            }
+            None => more,
+        };
+        // Less: this node began another life just now.
+        if space.left() >= needed { Ok(Some(space)) } else { Err(Attempt::Restart) }
     }
 
     /// Step 7. `data` is whole again whatever happens.
@@ -360,7 +424,7 @@ impl DataPath {
         let whole = plan.start == job.offset && plan.stop == job.end && data.is_aligned_to(self.logical as usize);
         if whole && let [segment] = &plan.segments[..] {
             let buf = std::mem::replace(data, AlignedBuf::with_capacity(0));
-            return self.disk_write(job.guard.id, segment.disk, buf).await.map_err(|(fault, back)| {
+            return self.disk_write(job.guard, segment.disk, buf).await.map_err(|(fault, back)| {
                 *data = back;
                 fault
             });
@@ -368,17 +432,17 @@ impl DataPath {
         let mut image = AlignedBuf::zeroed((plan.stop - plan.start) as usize);
         let logical = self.logical as usize;
         if let Some(at) = plan.keep_head {
-            image[..logical].copy_from_slice(&self.disk_read(job.guard.id, at, logical).await?);
+            image[..logical].copy_from_slice(&self.disk_read(job.guard, at, logical).await?);
         }
         if let Some(at) = plan.keep_tail {
             let from = image.len() - logical;
-            image[from..].copy_from_slice(&self.disk_read(job.guard.id, at, logical).await?);
+            image[from..].copy_from_slice(&self.disk_read(job.guard, at, logical).await?);
         }
         let head = (job.offset - plan.start) as usize;
         image[head..head + data.len()].copy_from_slice(data);
         for segment in &plan.segments {
             let part = image.split_to(segment.len);
-            self.disk_write(job.guard.id, segment.disk, part).await.map_err(|(fault, _)| fault)?;
+            self.disk_write(job.guard, segment.disk, part).await.map_err(|(fault, _)| fault)?;
         }
         Ok(())
     }
@@ -420,23 +484,6 @@ impl Drop for Alone<'_> {
             self.0.hot_writes.open();
         }
     }
-}
-
-/// Takes blocks off the front of a file's reserve; there are enough.
-fn take_front(reserve: &mut Vec<DiskRange>, mut blocks: u64) -> Vec<DiskRange> {
-    let mut out = Vec::new();
-    while blocks > 0 {
-        let Some(first) = reserve.first_mut() else { break };
-        let n = first.len.0.min(blocks);
-        out.push(DiskRange { start: first.start, len: BlockCount(n) });
-        first.start.0 += n;
-        first.len.0 -= n;
-        blocks -= n;
-        if first.len.0 == 0 {
-            reserve.remove(0);
-        }
-    }
-    out
 }
 
 fn mapping(start: FileBlock, runs: &[DiskRange]) -> Vec<Extent> {

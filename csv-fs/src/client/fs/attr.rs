@@ -6,10 +6,10 @@ use block::units::ByteLen;
 use fuse::op::{FileHandle, SetTime, SetattrIn};
 use fuse::{Entry, FileKind, Reply, Statfs, Time};
 
-use super::{FileSystem, fail, odd, sent};
+use super::{FileSystem, sent};
 use crate::client::inode::{timestamp, wall_nanos};
 use crate::client::session::{Caller, Errno};
-use crate::proto::{Reply as Answer, Request, SetAttr};
+use crate::proto::SetAttr;
 use crate::types::{Attr, FS_BLOCK, InodeNo, NAME_MAX, Timestamp};
 
 /// Preferred I/O size: a page, since there is no cache that larger ones would help.
@@ -65,8 +65,8 @@ impl FileSystem {
     }
 
     pub(super) async fn statfs(&self, reply: Reply, caller: &Caller) {
-        match self.path.session.call(caller, Request::Statfs).await {
-            Ok(Answer::Space(space)) => sent(reply.statfs(&Statfs {
+        match self.path.statfs(caller).await {
+            Ok(space) => sent(reply.statfs(&Statfs {
                 blocks: space.blocks,
                 bfree: space.free,
                 bavail: space.free,
@@ -76,7 +76,6 @@ impl FileSystem {
                 namelen: NAME_MAX as u32,
                 frsize: BLOCK_SIZE,
             })),
-            Ok(other) => fail(reply, odd(other)),
             Err(Errno(errno)) => sent(reply.error(errno)),
         }
     }

@@ -143,6 +143,8 @@ impl Coord {
         session.bound = true;
         session.known = true;
         session.conn = Some(conn);
+        session.absent_since = None;
+        session.may_keep_space = !grants.is_empty();
         let fence_gen = session.fence_gen;
         let may_come_back = session.path == Path::Direct;
         debug_assert!(

@@ -158,6 +158,7 @@ impl Coord {
     pub(super) fn conn_lost(&mut self, conn: ConnId) {
         for session in self.sessions.values_mut().filter(|s| s.conn == Some(conn)) {
             session.conn = None;
+            session.absent_since = Some(self.now);
         }
     }
 
@@ -184,6 +185,7 @@ impl Coord {
             self.resend_sync(ino, client);
         }
         self.space_overdue();
+        self.absent_overdue();
         self.locks_overdue();
         self.fence_again();
         self.grace_overdue();

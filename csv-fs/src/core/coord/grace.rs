@@ -52,6 +52,8 @@ impl Coord {
         for durable in inherited.sessions {
             let mut session = Session::new(durable.fence_gen, durable.answers);
             session.reason = durable.reason;
+            // Until it says what it has.
+            session.may_keep_space = true;
             self.sessions.insert(durable.client, session);
         }
         let inside = |(client, v): &(ClientId, Verdict)| (!matches!(v, Verdict::Out)).then_some(*client);

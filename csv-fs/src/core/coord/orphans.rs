@@ -1,12 +1,15 @@
 //! Opens, and inodes without a name: freed in steps when nobody has them open, never in grace, and only under an
-//! exclusive hold of the whole file, so that every layout on the space came back first.
+//! exclusive hold of the whole file, so that every layout on the space came back first. Who has one open and has no
+//! connection for long is evicted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Coord;
-use super::event::{OpId, StoreAsk};
+use super::event::{EvictReason, OpId, StoreAsk};
 use super::files::Claim;
+use super::session::Life;
 use super::work::{Work, returned_before_freed};
+use crate::core::time::Now;
 use crate::types::*;
 
 /// How many orphans are freed at once; each takes part in every commit of the store until it is done.
@@ -138,6 +141,35 @@ impl Coord {
         self.advance(ino);
         self.reap_what_can_be();
         self.look_for_space();
+    }
+
+    /// Whether it has a file open that waits to be freed.
+    pub(super) fn keeps_an_orphan(&self, client: ClientId) -> bool {
+        let waiting = &self.orphans.waiting;
+        !waiting.is_empty()
+            && self.sessions.get(&client).is_some_and(|s| s.opens.values().any(|ino| waiting.contains(ino)))
+    }
+
+    /// Clients without a connection that keep files from being freed, and when they are given up.
+    fn absent_with_orphans(&self) -> impl Iterator<Item = (ClientId, Now)> + '_ {
+        let bound = self.config.limits.absence();
+        let absent = self.sessions.iter().filter(|(_, s)| s.life == Life::Live && s.binding.is_none());
+        let since = absent.filter_map(move |(c, s)| Some((*c, s.absent_since? + bound)));
+        since.filter(|(c, _)| self.keeps_an_orphan(*c))
+    }
+
+    pub(super) fn absences(&self) -> impl Iterator<Item = Now> + '_ {
+        self.absent_with_orphans().map(|(_, at)| at)
+    }
+
+    /// Whoever has been away for long while it has a file open that has no name any more is evicted. Prevents: a node
+    /// that is killed and never comes back keeps that space for ever.
+    pub(super) fn absent_overdue(&mut self) {
+        let now = self.now;
+        let late: Vec<ClientId> = self.absent_with_orphans().filter(|(_, at)| *at <= now).map(|(c, _)| c).collect();
+        for client in late {
+            self.evict(client, EvictReason::RecallOverdue);
+        }
     }
 
     /// Whether space is about to become free.

@@ -27,6 +27,16 @@ impl Limits {
     pub(super) fn ask_again(&self) -> Duration {
         (self.recall / 8).clamp(Duration::from_millis(50), Duration::from_millis(500))
     }
+
+    /// How long a client may be without a connection while it keeps a file from being freed.
+    pub(super) fn absence(&self) -> Duration {
+        self.recall * 3
+    }
+
+    /// How long a request may wait for space: for who does not answer, and for the fence that ends it.
+    pub(super) fn space(&self) -> Duration {
+        self.recall + self.fence
+    }
 }
 
 /// The pause before a fence that failed is tried again.

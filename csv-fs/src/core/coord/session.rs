@@ -131,6 +131,10 @@ pub(super) struct Session {
     pub(super) locks_due: Option<Bind>,
     /// Where callbacks go.
     pub(super) conn: Option<ConnId>,
+    /// Since when it has had no connection.
+    pub(super) absent_since: Option<Now>,
+    /// Whether it may have granted space that it does not use.
+    pub(super) may_keep_space: bool,
     /// Where its data I/O goes.
     pub(super) path: Path,
     /// Open handles.
@@ -159,6 +163,8 @@ impl Session {
             known: false,
             locks_due: None,
             conn: None,
+            absent_since: None,
+            may_keep_space: false,
             path: Path::Direct,
             opens: BTreeMap::new(),
             layouts: BTreeSet::new(),

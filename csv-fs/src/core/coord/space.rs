@@ -15,14 +15,18 @@
 //!
 //! A client whose own request waits here is not asked again: nothing is on its way to it, and it would wait for those who
 //! wait for it.
+//!
+//! Who does not answer within the recall time is evicted if it may have something to give (a grant, or a file open that
+//! has no name any more), and whoever is being evicted is waited for: what it has is free after its fence. Prevents: a node
+//! is killed, ENOSPC is said beside all that it was granted. A request waits for a recall and a fence at most.
 
 use std::collections::BTreeSet;
 
 use super::Coord;
 use super::callbacks::CallbackFor;
-use super::event::{CallbackId, OpId};
+use super::event::{CallbackId, EvictReason, OpId};
 use super::session::Life;
-use super::work::{Stage, Work};
+use super::work::{CallWork, Stage, Work};
 use crate::core::time::Now;
 use crate::proto::{CallbackAnswer, CallbackAsk, Request};
 use crate::types::*;
@@ -33,6 +37,8 @@ pub(super) struct SpaceRecall {
     /// The callback that is unanswered.
     asked: Option<CallbackId>,
     asked_at: Now,
+    /// When it last said anything, or was first asked.
+    heard_at: Now,
     /// The answer to the last callback: whether the client had asked for more.
     more: Option<bool>,
     /// A return was executed since it was asked.
@@ -51,11 +57,12 @@ impl Coord {
         if std::mem::replace(&mut call.asked_for_space, true) || self.in_grace() || !self.is_serving() {
             return false;
         }
-        let left: BTreeSet<ClientId> = self.sessions().filter(|c| own_too || *c != client).collect();
+        let lives = self.sessions.iter().filter(|(_, s)| s.life != Life::Evicted).map(|(c, _)| *c);
+        let left: BTreeSet<ClientId> = lives.filter(|c| own_too || *c != client).collect();
         if left.is_empty() && !self.is_freeing() {
             return false;
         }
-        let until = self.now + self.config.limits.recall;
+        let until = self.now + self.config.limits.space();
         self.set_stage(op, Stage::AwaitingSpace { left: left.clone(), until });
         self.waiting_for_space.insert(op);
         for holder in left {
@@ -74,14 +81,14 @@ impl Coord {
 
     /// Lets a grant wait behind those for whom space is being called back.
     pub(super) fn wait_behind_recalls(&mut self, op: OpId) {
-        let until = self.now + self.config.limits.recall;
+        let until = self.now + self.config.limits.space();
         self.set_stage(op, Stage::AwaitingSpace { left: BTreeSet::new(), until });
         self.waiting_for_space.insert(op);
     }
 
     fn recall_grant(&mut self, client: ClientId, waiters: BTreeSet<OpId>) {
-        let (asked_at, later) = (self.now, BTreeSet::new());
-        let recall = SpaceRecall { asked: None, asked_at, more: None, returned: false, waiters, later };
+        let (asked_at, heard_at, later) = (self.now, self.now, BTreeSet::new());
+        let recall = SpaceRecall { asked: None, asked_at, heard_at, more: None, returned: false, waiters, later };
         self.space_recalls.insert(client, recall);
         self.ask_grant_back(client);
     }
@@ -100,6 +107,9 @@ impl Coord {
     pub(super) fn grant_recall_answered(&mut self, id: CallbackId, client: ClientId, answer: Option<CallbackAnswer>) {
         let Some(recall) = self.space_recalls.get_mut(&client).filter(|r| r.asked == Some(id)) else { return };
         recall.asked = None;
+        if answer.is_some() {
+            recall.heard_at = self.now;
+        }
         match answer {
             // Not heard, perhaps: it is asked again.
             None => return,
@@ -115,7 +125,7 @@ impl Coord {
     /// A return of granted space was executed.
     pub(super) fn grant_returned(&mut self, client: ClientId) {
         if let Some(recall) = self.space_recalls.get_mut(&client) {
-            recall.returned = true;
+            (recall.returned, recall.heard_at) = (true, self.now);
         }
         self.look_at_recall(client);
     }
@@ -200,7 +210,34 @@ impl Coord {
         for client in due {
             self.ask_grant_back(client);
         }
+        let silent: Vec<ClientId> = self.silences().filter(|(_, at)| *at <= self.now).map(|(c, _)| c).collect();
+        for client in silent {
+            self.give_up_on(client);
+        }
         self.look_for_space();
+    }
+
+    /// Clients that are asked and served, and when their silence is too long. Whose return is with the store is not
+    /// silent.
+    fn silences(&self) -> impl Iterator<Item = (ClientId, Now)> + '_ {
+        let recall = self.config.limits.recall;
+        let served = |c: &ClientId| self.sessions.get(c).is_some_and(|s| s.life == Life::Live);
+        let asked = self.space_recalls.iter().filter(move |(c, _)| served(c) && !self.is_returning_space(**c));
+        asked.map(move |(c, r)| (*c, r.heard_at + recall))
+    }
+
+    fn is_returning_space(&self, client: ClientId) -> bool {
+        let returns = |call: &CallWork| call.client == client && matches!(call.request, Request::GrantReturn { .. });
+        self.storing.iter().any(|op| matches!(self.work.get(op), Some(Work::Call(call)) if returns(call)))
+    }
+
+    /// It has said nothing for too long.
+    fn give_up_on(&mut self, client: ClientId) {
+        let may_keep = self.sessions.get(&client).is_some_and(|s| s.may_keep_space) || self.keeps_an_orphan(client);
+        match may_keep {
+            true => self.evict(client, EvictReason::RecallOverdue),
+            false => self.space_answered(client),
+        }
     }
 
     /// When a client is asked again.
@@ -210,6 +247,7 @@ impl Coord {
 
     pub(super) fn space_deadlines(&self) -> impl Iterator<Item = Now> + '_ {
         let overdue = self.waiting_for_space.iter().filter_map(|op| self.space_wait(*op).map(|(_, until, _)| until));
-        overdue.chain(self.space_recalls.values().filter_map(|r| self.asks_at(r)))
+        let silent = self.silences().map(|(_, at)| at);
+        overdue.chain(silent).chain(self.space_recalls.values().filter_map(|r| self.asks_at(r)))
     }
 }

@@ -152,8 +152,20 @@ impl Coord {
         if let Some(ino) = truncated {
             self.tail_left(ino);
         }
-        if answer == errno(Errno::NOSPC) && self.call_back_grants(op, client) {
-            return;
+        if answer == errno(Errno::NOSPC) {
+            if !self.is_serving() {
+                // Whether there is none only the next reign can say: this one calls nothing back any more.
+                let stale = self.stale();
+                return self.finish(op, stale);
+            }
+            if self.call_back_grants(op, client) {
+                return;
+            }
+        }
+        if matches!(answer, Answer::Ok(Reply::Granted(_)))
+            && let Some(session) = self.sessions.get_mut(&client)
+        {
+            session.may_keep_space = true;
         }
         match (request, &answer) {
             (Request::Commit { ino, commit, give_back }, Answer::Ok(_)) => {

@@ -1,6 +1,6 @@
 //! The first rows of a new volume, and metadata ranges taken later.
 
-use super::{INO_BATCH, Ops};
+use super::{INO_BATCH, Ops, VALUE_BYTES};
 use crate::format::{BlockSpan, Superblock};
 use crate::meta::error::{Result, damaged};
 use crate::meta::inode::{Inode, type_bits};
@@ -35,6 +35,7 @@ impl Ops<'_> {
         let inode = Inode { nlink: 2, parent: InodeNo::ROOT, ..Inode::new(mode, root.uid, root.gid, root.now) };
         self.put_inode(InodeNo::ROOT, &inode)?;
         self.t.tree.insert(TREE, (TREE, 0))?;
+        self.t.counter.insert(VALUE_BYTES, 0)?;
         for span in superblock.ranges.iter().chain(&superblock.next) {
             self.t.metarange.insert(span.start, span.len)?;
         }

@@ -129,6 +129,7 @@ impl Ops<'_> {
         let mut inode = self.inherit(&dir, type_bits(FileType::Symlink) | 0o777, uid, gid);
         inode.target = target.to_vec();
         inode.size = target.len() as u64;
+        self.s.value_bytes += inode.size;
         self.add(parent, dir, name, &inode)
     }
 

@@ -52,6 +52,7 @@ impl Ops<'_> {
             return Ok(Reaped::More);
         }
         self.t.inode.remove(inode_key(ino))?;
+        self.s.value_bytes = self.s.value_bytes.saturating_sub(inode.target.len() as u64);
         self.t.orphan.remove((TREE, ino.0, OrphanKind::Unlinked.byte()))?;
         self.s.inodes = self.s.inodes.saturating_sub(1);
         Ok(Reaped::Done)
@@ -71,7 +72,7 @@ impl Ops<'_> {
             names.push(row?.0.value().2.to_vec());
         }
         for name in &names {
-            self.t.xattr.remove((TREE, ino.0, name.as_slice()))?;
+            self.drop_value(ino, name)?;
         }
         Ok(if names.len() < REAP_STEP { Reaped::Done } else { Reaped::More })
     }

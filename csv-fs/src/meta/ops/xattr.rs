@@ -44,9 +44,9 @@ impl Ops<'_> {
         if keep {
             self.check_room()?;
             xattr::check_space(&self.t, ino, name, value.len())?;
-            self.t.xattr.insert((TREE, ino.0, name), value)?;
+            self.put_value(ino, name, value)?;
         } else {
-            self.t.xattr.remove((TREE, ino.0, name))?;
+            self.drop_value(ino, name)?;
         }
         inode.ctime = self.now;
         self.put_inode(ino, &inode)
@@ -64,7 +64,7 @@ impl Ops<'_> {
     pub fn remove_xattr(&mut self, ino: InodeNo, name: &[u8]) -> Result<()> {
         let mut inode = rows::inode(&self.t, ino)?;
         xattr::check_name(name)?;
-        if self.t.xattr.remove((TREE, ino.0, name))?.is_none() {
+        if !self.drop_value(ino, name)? {
             return Err(Errno::NODATA.into());
         }
         inode.ctime = self.now;
@@ -73,16 +73,14 @@ impl Ops<'_> {
 
     /// A file that changes hands or contents loses its capabilities.
     pub(super) fn remove_capability(&mut self, ino: InodeNo) -> Result<()> {
-        self.t.xattr.remove((TREE, ino.0, CAPABILITY))?;
-        Ok(())
+        self.drop_value(ino, CAPABILITY).map(drop)
     }
 
     /// The permission bits were set: an access list follows.
     pub(super) fn acl_follows_mode(&mut self, ino: InodeNo, mode: u32) -> Result<()> {
         let Some(mut acl) = self.list(ino, ACCESS)? else { return Ok(()) };
         acl.chmod(mode);
-        self.t.xattr.insert((TREE, ino.0, ACCESS), acl.encode().as_slice())?;
-        Ok(())
+        self.put_value(ino, ACCESS, &acl.encode())
     }
 
     /// What something new in `dir` gets: its mode, and the lists to be stored with it. Without a default list of the
@@ -97,12 +95,26 @@ impl Ops<'_> {
     /// Stores them.
     pub(super) fn put_lists(&mut self, ino: InodeNo, is_dir: bool, lists: &Lists) -> Result<()> {
         if let Some(access) = &lists.access {
-            self.t.xattr.insert((TREE, ino.0, ACCESS), access.encode().as_slice())?;
+            self.put_value(ino, ACCESS, &access.encode())?;
         }
         if let Some(default) = lists.default.as_ref().filter(|_| is_dir) {
-            self.t.xattr.insert((TREE, ino.0, DEFAULT), default.encode().as_slice())?;
+            self.put_value(ino, DEFAULT, &default.encode())?;
         }
         Ok(())
+    }
+
+    fn put_value(&mut self, ino: InodeNo, name: &[u8], value: &[u8]) -> Result<()> {
+        let before = self.t.xattr.insert((TREE, ino.0, name), value)?.map(|old| name.len() + old.value().len());
+        let counted = self.s.value_bytes.saturating_sub(before.unwrap_or(0) as u64);
+        self.s.value_bytes = counted + (name.len() + value.len()) as u64;
+        Ok(())
+    }
+
+    /// Whether it was there.
+    pub(super) fn drop_value(&mut self, ino: InodeNo, name: &[u8]) -> Result<bool> {
+        let before = self.t.xattr.remove((TREE, ino.0, name))?.map(|old| name.len() + old.value().len());
+        self.s.value_bytes = self.s.value_bytes.saturating_sub(before.unwrap_or(0) as u64);
+        Ok(before.is_some())
     }
 
     fn list(&self, ino: InodeNo, name: &[u8]) -> Result<Option<Acl>> {

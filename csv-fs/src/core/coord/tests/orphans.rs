@@ -158,3 +158,35 @@ fn g73_a_file_without_a_name_is_freed_when_it_is_closed_unless_it_got_one() {
     w.event(Event::StoreDone { op: store_op(&effects), done: linked });
     assert!(!reaps(&w.call(a, release(1)).1));
 }
+
+/// A file was unlinked while a node had it open; the node was killed and never came back, and the space was never free
+/// again.
+#[test]
+fn g74_a_node_that_stays_away_does_not_keep_a_file_without_a_name() {
+    let mut w = World::new();
+    let (a, b) = (client(1), client(2));
+    w.bind(a);
+    w.bind(b);
+    opened(&mut w, b, 1);
+    w.event(Event::ConnLost { conn: ConnId(1002) });
+    assert_eq!(w.pass(LIMITS.recall * 30), [], "it is in nobody's way");
+    unlinked(&mut w, a);
+    let evicting = w.event(Event::Tick);
+    assert!(reaps(&w.finish_eviction(b, EvictReason::RecallOverdue, &evicting)));
+}
+
+#[test]
+fn a_node_that_comes_back_in_time_keeps_its_file_without_a_name() {
+    let mut w = World::new();
+    let (a, b) = (client(1), client(2));
+    w.bind(a);
+    w.bind(b);
+    opened(&mut w, b, 1);
+    unlinked(&mut w, a);
+    w.event(Event::ConnLost { conn: ConnId(1002) });
+    assert_eq!(w.pass(LIMITS.recall * 3 - std::time::Duration::from_millis(1)), []);
+    let open = Reassert::Open { ino: INO, handle: HandleId(1), flags: 0 };
+    w.bind_with(b, vec![open]);
+    assert_eq!(w.pass(LIMITS.recall * 30), []);
+    assert!(reaps(&w.call(b, release(1)).1));
+}

@@ -193,3 +193,71 @@ fn who_comes_while_space_is_called_back_has_it_called_back_anew() {
     w.event(Event::CallbackDone { id, answer: Some(CallbackAnswer::Accepted) });
     assert!(tries_again(&returned(&mut w, b), a));
 }
+
+/// A volume was full and its office moved: the answer of the store came when nothing was called back any more, and ENOSPC
+/// was said beside everything that other nodes had been granted.
+#[test]
+fn enospc_that_is_found_while_the_office_is_given_up_is_left_to_the_next_reign() {
+    let (mut w, a, _) = two();
+    let (tag, effects) = w.call(a, grant());
+    w.event(Event::Drain { hint: None });
+    let effects = w.event(Event::StoreDone { op: store_op(&effects), done: full() });
+    assert_eq!(effects[0], Effect::Answer { tag, answer: Answer::StaleEpoch { hint: None } });
+}
+
+/// What a client has that is being evicted was not waited for: it is free after the fence.
+#[test]
+fn a_client_that_is_being_evicted_is_waited_for_before_enospc_is_said() {
+    let (mut w, a, b) = two();
+    let evicting = w.event(Event::ClientDead { client: b });
+    let (tag, effects) = w.call(a, grant());
+    assert_eq!(w.event(Event::StoreDone { op: store_op(&effects), done: full() }), []);
+    assert_eq!(w.pass(LIMITS.recall * 2), [], "the fence takes its time");
+    let effects = w.finish_eviction(b, EvictReason::Dead, &evicting);
+    let again: Vec<Effect> = effects.into_iter().filter(|e| matches!(e, Effect::Store { .. })).collect();
+    assert!(tries_again(&again, a), "{again:?}");
+    let effects = w.event(Event::StoreDone { op: store_op(&again), done: full() });
+    assert_eq!(effects, [failed(tag, Errno::NOSPC)]);
+}
+
+#[test]
+fn a_fence_that_does_not_succeed_holds_enospc_up_for_a_bounded_time_only() {
+    let (mut w, a, b) = two();
+    w.event(Event::ClientDead { client: b });
+    let (_, effects) = w.call(a, grant());
+    w.event(Event::StoreDone { op: store_op(&effects), done: full() });
+    assert!(tries_again(&w.pass(LIMITS.recall + LIMITS.fence), a));
+}
+
+/// A node was killed; nothing else recalled anything of it, so all that it was granted was lost to the others.
+#[test]
+fn who_was_granted_space_and_says_nothing_is_evicted_before_enospc_is_said() {
+    let (mut w, a, b) = two();
+    let (_, effects) = w.call(b, grant());
+    let granted = stored(Answer::Ok(Reply::Granted(vec![DiskRange { start: DiskBlock(1), len: BlockCount(9) }])));
+    w.event(Event::StoreDone { op: store_op(&effects), done: granted });
+    w.event(Event::ConnLost { conn: ConnId(1002) });
+    let (_, effects) = w.call(a, grant());
+    assert_eq!(w.event(Event::StoreDone { op: store_op(&effects), done: full() }), [], "it cannot be asked");
+    assert_eq!(w.pass(LIMITS.recall / 2), []);
+    let evicting = w.pass(LIMITS.recall / 2);
+    let effects = w.finish_eviction(b, EvictReason::RecallOverdue, &evicting);
+    let again: Vec<Effect> = effects.into_iter().filter(|e| matches!(e, Effect::Store { .. })).collect();
+    assert!(tries_again(&again, a), "{again:?}");
+}
+
+/// Metadata was suspended while a node's return waited for its commit: that is not the node's silence.
+#[test]
+fn who_has_sent_its_space_back_is_not_evicted_while_the_store_takes_its_time() {
+    let (mut w, a, b) = two();
+    let (_, effects) = w.call(b, grant());
+    let granted = stored(Answer::Ok(Reply::Granted(vec![DiskRange { start: DiskBlock(1), len: BlockCount(9) }])));
+    w.event(Event::StoreDone { op: store_op(&effects), done: granted });
+    let (_, effects) = w.call(a, grant());
+    let (id, ..) = callback(&w.event(Event::StoreDone { op: store_op(&effects), done: full() }));
+    w.event(Event::CallbackDone { id, answer: Some(CallbackAnswer::Accepted) });
+    let (_, back) = w.call(b, give_back(1));
+    assert_eq!(w.pass(LIMITS.recall * 2), []);
+    let effects = w.event(Event::StoreDone { op: store_op(&back), done: stored(Answer::Ok(Reply::Done)) });
+    assert!(tries_again(&effects[1..], a), "{effects:?}");
+}
