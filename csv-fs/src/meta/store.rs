@@ -16,6 +16,9 @@
 //!   own, zeroed, and entered in the superblock; a crash in between is finished by the next open, which finds the
 //!   range in table `metarange` but not in the superblock.
 
+mod live;
+mod offline;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +27,7 @@ use block::device::BlockDevice;
 use parking_lot::Mutex;
 use redb::{Database, Durability, ReadTransaction, ReadableTable, WriteTransaction};
 
+pub use self::offline::Unmounted;
 use super::backend::{FencedBackend, Shared};
 use super::error::{Fatal, MetaError, Result};
 use super::latch::Latch;
@@ -140,6 +144,7 @@ impl Store {
     }
 
     fn load(&mut self) -> Result<()> {
+        self.inner.shared.heal_superblocks()?;
         self.inner.shared.declare_log()?;
         self.replay()?;
         let view = self.reader().view()?;
