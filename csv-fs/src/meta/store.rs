@@ -276,11 +276,16 @@ impl Inner {
         if let Some(view) = &*current {
             return Ok(Arc::clone(view));
         }
-        let txn = redb::ReadableDatabase::begin_read(self.db()?)?;
-        let limits = Limits::of(&self.shared.superblock());
-        let view = Arc::new(View { tables: ReadTables::open(&txn)?, limits, _txn: txn });
+        let view = Arc::new(self.fresh_view()?);
         *current = Some(Arc::clone(&view));
         Ok(view)
+    }
+
+    /// A view made now, whatever was kept.
+    fn fresh_view(&self) -> Result<View> {
+        let txn = redb::ReadableDatabase::begin_read(self.db()?)?;
+        let limits = Limits::of(&self.shared.superblock());
+        Ok(View { tables: ReadTables::open(&txn)?, limits, _txn: txn })
     }
 }
 

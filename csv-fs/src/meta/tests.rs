@@ -156,6 +156,8 @@ impl Fixture {
         store.latch().trip();
         drop(store);
         disk.crash();
+        let left = check_finds::unmounted(&disk);
+        assert!(left.is_clean(), "{left}");
         let superblock = read_superblock(&as_dyn(&disk)).expect("a volume").superblock;
         Fixture::open(disk, superblock)
     }

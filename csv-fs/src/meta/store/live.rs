@@ -11,8 +11,6 @@
 //!
 //! The view keeps its pages from being reused as long as the check goes on; the store grows by what is changed meanwhile.
 
-use std::sync::Arc;
-
 use super::{Reader, View};
 use crate::format::Superblock;
 use crate::meta::check::{self, Limits, Report, Watch};
@@ -22,7 +20,7 @@ use crate::meta::redo::{Checkpoint, Tail};
 /// See the module.
 struct Moment {
     superblock: Superblock,
-    view: Arc<View>,
+    view: View,
     log: block::buf::AlignedBuf,
     written: (Checkpoint, u64),
 }
@@ -48,7 +46,8 @@ impl Reader {
         let inner = &self.inner;
         let superblock = inner.shared.superblock();
         let nobody_else = inner.db()?.begin_write()?;
-        let view = inner.view()?;
+        // Not one that is kept: the commit before may not have dropped it yet.
+        let view = inner.fresh_view()?;
         let log = inner.shared.read_log()?;
         let written = inner.log.lock().as_ref().map(|tail: &Tail| (tail.checkpoint(), tail.records()));
         nobody_else.abort()?;

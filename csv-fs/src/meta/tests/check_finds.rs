@@ -339,3 +339,31 @@ fn findings_beyond_the_limit_are_counted() {
     let disk = dead(f);
     assert!(repaired(&disk).is_clean());
 }
+
+/// A check took the view that was kept from before the last commit, which had not dropped it yet, and found that the redo
+/// log said something else.
+#[test]
+fn checks_beside_commits_see_view_and_log_of_one_moment() {
+    let (f, s) = sample();
+    let reader = f.store.reader();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let checking = scope.spawn(|| {
+            let mut checks = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) || checks == 0 {
+                let report = reader.check(Limits::DEFAULT, &mut |_| ControlFlow::Continue(())).expect("readable");
+                assert!(report.is_clean(), "{report}");
+                checks += 1;
+            }
+        });
+        for n in 0..300 {
+            // Somebody keeps a view between any two commits.
+            f.view();
+            f.run(|ops| ops.set_hints(s.dir, crate::proto::Hints { extent_size: 4096, project: n }));
+            if checking.is_finished() {
+                break;
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}

@@ -306,7 +306,7 @@ fn range_taken_but_not_recorded_is_recorded_at_the_next_open() {
 }
 
 #[test]
-fn damaged_first_superblock_is_replaced_by_the_next_change() {
+fn damaged_first_superblock_is_replaced_by_the_next_opening() {
     let f = Fixture::new();
     let dev = as_dyn(&f.disk);
     disk::write(&dev, SUPERBLOCKS[0], &[0xa5; 4096]).expect("writes");
@@ -315,7 +315,10 @@ fn damaged_first_superblock_is_replaced_by_the_next_change() {
     assert_eq!(chosen.superblock, f.superblock);
     assert!(chosen.remarks()[0].contains("superblock A (at 0) is damaged"));
     f.run(|ops| ops.take_metadata_ranges(10));
-    let f = f.killed();
+    let disk = super::check_finds::dead(f);
+    let found = super::check_finds::unmounted(&disk);
+    assert!(found.count == 1 && found.findings[0].kind == check::Kind::SuperblockCopy, "{found}");
+    let f = Fixture::open(disk, chosen.superblock);
     assert_eq!(read_superblock(&as_dyn(&f.disk)).expect("good").remarks(), Vec::<String>::new());
     f.must_be_clean();
     for at in SUPERBLOCKS {
