@@ -20,6 +20,7 @@
 //! Called by `volume`, which brings binds, calls and redirected I/O from the network and from the node's own client.
 
 mod actor;
+mod check;
 mod execute;
 mod inherit;
 mod link;
@@ -48,6 +49,7 @@ use crate::proto::{Answer, BindAnswer, BindRequest, Call, CoordinatorHint, Redir
 use crate::types::ClientId;
 
 use self::actor::{Inner, Parts};
+pub use self::check::CheckError;
 pub use self::link::{ClientLink, Fencer};
 pub use self::metrics::{Count, Metrics};
 

@@ -35,6 +35,7 @@ mod map;
 mod ops;
 mod reads;
 mod redo;
+mod repair;
 mod rows;
 mod session;
 mod space;
@@ -50,7 +51,7 @@ pub use latch::Latch;
 pub use ops::{Created, Gone, NewNode, Ops, Reaped, Rename, Root};
 pub use reads::{Listing, Reads, Tail};
 pub use session::{Session, SessionState, StoredAnswer};
-pub use store::{Reader, Store, Txn, View};
+pub use store::{Reader, Store, Txn, Unmounted, View};
 pub use volume::{FormatOptions, foreign, identity, read_superblock};
 
 /// Why a row of the orphan table is there.

@@ -13,6 +13,7 @@
 //!
 //! Called by `shorefast/src/compose`.
 
+mod check;
 mod create;
 mod host;
 mod local;
@@ -34,6 +35,7 @@ use block::shared::{Epoch, NodeId, SharedDisk};
 use fuse::{Mount, Unmount};
 use parking_lot::Mutex;
 
+pub use check::{Unattended, UnattendedError};
 pub use create::{CreateError, NewVolume, create};
 pub use host::Notice;
 pub use peers::{PeerState, PeerTransport};

@@ -8,15 +8,17 @@
 //!
 //! The server reaches the node only through [`NodeControl`].
 
+mod check;
 mod client;
 mod control;
 mod request;
 mod server;
 mod types;
 
+pub use check::{CheckBlocks, CheckFinding, CheckReport, CheckedOn};
 pub use client::Client;
 pub use control::{NodeControl, Pending, Progress};
-pub use request::{Answer, AnswerLine, CreateVolume, DiskFault, Reply, Request, RequestLine, Timing};
+pub use request::{Answer, AnswerLine, CheckAnswer, CreateVolume, DiskFault, Reply, Request, RequestLine, Timing};
 pub use server::{Server, ServerError};
 pub use types::*;
 

@@ -182,6 +182,25 @@ pub(crate) enum VolumeCommand {
         #[arg(long, value_name = "NODE")]
         node: Option<Node>,
     },
+    /// Prove every structure of a volume sound; exit code 5 with a list of what is wrong
+    Check(CheckArgs),
+}
+
+/// `volume check`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CheckArgs {
+    /// The volume, mounted or not
+    #[arg(required_unless_present = "disk", conflicts_with = "disk")]
+    pub(crate) name: Option<String>,
+    /// The disk of a volume that no node has mounted; needs no daemon
+    #[arg(long, value_name = "URL")]
+    pub(crate) disk: Option<String>,
+    /// Repair what can be repaired without loss; refused while it is mounted
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Say what would be repaired, and change nothing
+    #[arg(long, requires = "repair")]
+    pub(crate) dry_run: bool,
 }
 
 /// `node ...`

@@ -1,5 +1,6 @@
 //! What each command does: asks the daemon, or works by itself, and shows the answer as a table or as JSON.
 
+mod check;
 mod daemon_asks;
 mod init;
 mod iscsi;

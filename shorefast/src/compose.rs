@@ -1,5 +1,6 @@
 //! Puts the libraries together into one running node: the only place where block, net, fuse and csv-fs meet.
 
+mod checking;
 mod control;
 mod moving;
 mod node;
@@ -66,6 +67,7 @@ pub(crate) async fn start(
         keeping: Mutex::new(BTreeMap::new()),
         news: tokio::sync::watch::Sender::new(0),
         net: tokio::sync::Mutex::new(None),
+        jobs: checking::Jobs::default(),
     });
     service.serve(&node);
     node.peers.dial(&net, targets(&node, listen)?);

@@ -1,8 +1,10 @@
 //! Tables for people. Pure: values in, text out.
 
+mod check;
 mod status;
 mod table;
 
+pub(crate) use check::check_report;
 pub(crate) use status::{check, nodes, status, volume, volumes};
 pub(crate) use table::{bytes, plain_table};
 

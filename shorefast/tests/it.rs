@@ -4,6 +4,8 @@
 
 #[path = "it/appends.rs"]
 mod appends;
+#[path = "it/check.rs"]
+mod check;
 #[path = "it/commands.rs"]
 mod commands;
 #[path = "it/coordinator_path.rs"]

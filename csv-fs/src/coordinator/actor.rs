@@ -15,6 +15,7 @@ use block::device::BlockDevice;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use super::check::CheckItem;
 use super::link::{ClientLink, Fencer};
 use super::metrics::Metrics;
 use super::queue::Queue;
@@ -71,6 +72,7 @@ pub(super) struct Inner {
     pub(super) metrics: Arc<Metrics>,
     pub(super) reads: Queue<ReadItem>,
     pub(super) writes: Queue<StoreItem>,
+    pub(super) checks: Queue<CheckItem>,
     pub(super) ending: watch::Sender<Ending>,
     pub(super) rearm: Notify,
     locked: Mutex<Locked>,
@@ -112,6 +114,7 @@ impl Inner {
             metrics: Arc::new(Metrics::default()),
             reads: Queue::new(),
             writes: Queue::new(),
+            checks: Queue::new(),
             ending: watch::Sender::new(Ending::default()),
             rearm: Notify::new(),
             locked: Mutex::new(locked),
@@ -286,6 +289,7 @@ impl Inner {
     pub(super) fn close_queues(&self) {
         self.reads.close();
         self.writes.close();
+        self.checks.close();
     }
 }
 

@@ -61,6 +61,11 @@ impl<T> Queue<T> {
         self.filled.notify_all();
     }
 
+    /// Whether nothing can be put in any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     /// Nothing can be put in any more; what is in it can still be taken.
     pub(super) fn close(&self) {
         self.state.lock().closed = true;

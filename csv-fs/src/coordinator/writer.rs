@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   open ──► load what the last reign left ──► (take what is queued, at most 256 ─► one transaction ─► one commit
-//!            ─► answers) again and again ──► queue closed ──► readers joined ──► store closed, or left behind
+//!            ─► answers) again and again ──► queue closed ──► readers and check joined ──► store closed, or left behind
 //! ```
 //! A commit begins when the one before has ended; there is no timer. While it runs the queue fills, so many clients
 //! share a commit and one alone waits for no other. A batch in which nothing changed is not committed.
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::actor::{Inner, StoreItem};
 use super::inherit::{self, Heritage};
-use super::{execute, reader, tails};
+use super::{check, execute, reader, tails};
 use crate::core::coord::{Event, Inherited, StoreDone};
 use crate::core::office::FencedEpoch;
 use crate::format::Superblock;
@@ -68,7 +68,8 @@ fn open(inner: &Inner, superblock: &Superblock, epoch: &FencedEpoch) -> Result<(
 }
 
 fn serve(inner: &Arc<Inner>, store: Store) {
-    let readers: Vec<_> = reader::start(inner, &store.reader());
+    let mut readers: Vec<_> = reader::start(inner, &store.reader());
+    readers.extend(check::start(inner, &store.reader()));
     let mut healthy = true;
     while let Some(batch) = inner.writes.take(BATCH) {
         if !healthy {
@@ -83,6 +84,7 @@ fn serve(inner: &Arc<Inner>, store: Store) {
         }
     }
     inner.reads.close();
+    inner.checks.close();
     for reader in readers {
         if reader.join().is_err() {
             tracing::error!("a reader thread panicked");

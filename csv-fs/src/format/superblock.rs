@@ -359,10 +359,10 @@ impl Chosen {
         let remark = |(state, name): (&CopyState, &str)| match state {
             CopyState::Good => None,
             CopyState::Old { generation } => Some(format!(
-                "superblock {name} is of the earlier generation {generation}; it is rewritten at the next change"
+                "superblock {name} is of the earlier generation {generation}; the next coordinator writes it anew"
             )),
             CopyState::Damaged(why) => Some(format!(
-                "superblock {name} is damaged ({why}); another copy is used, and it is rewritten at the next change"
+                "superblock {name} is damaged ({why}); another copy is used, and the next coordinator writes it anew"
             )),
         };
         self.copies.iter().zip(names).filter_map(remark).collect()

@@ -17,6 +17,7 @@
 //! Interleaving prevented: a page write or sync that passes the latch is inside it until the device has answered, so
 //! whoever tripped the latch can wait for the last one before it resigns.
 
+mod frozen;
 mod log;
 mod pages;
 mod space;
@@ -54,6 +55,8 @@ pub(super) struct Shared {
     superblock: Mutex<Superblock>,
     /// False while a volume is being made: its superblocks come last.
     published: bool,
+    /// Nothing reaches the device: see `frozen`.
+    frozen: bool,
     ranges: Mutex<Ranges>,
     pages: Mutex<Pages>,
     /// Held while pages travel, so that two write-outs never carry the same page in unknown order.
@@ -71,18 +74,23 @@ impl Shared {
         latch: Arc<Latch>,
         published: bool,
     ) -> Arc<Shared> {
+        Arc::new(Shared::made(dev, superblock, latch, published))
+    }
+
+    fn made(dev: Arc<dyn BlockDevice>, superblock: Superblock, latch: Arc<Latch>, published: bool) -> Shared {
         let ranges = Ranges::new(&superblock.ranges);
         let pages = Pages::new(superblock.meta_len);
-        Arc::new(Shared {
+        Shared {
             dev,
             latch,
             failed: AtomicBool::new(false),
             superblock: Mutex::new(superblock),
             published,
+            frozen: false,
             ranges: Mutex::new(ranges),
             pages: Mutex::new(pages),
             writing: Mutex::new(()),
-        })
+        }
     }
 
     /// The superblock as last written.
@@ -208,6 +216,9 @@ impl Shared {
     /// Sends every gathered page to the device, in one batch of requests of up to 1 MiB. The disk may still hold them
     /// in its cache.
     fn write_out(&self) -> Result<()> {
+        if self.frozen {
+            return self.stay_small();
+        }
         let _one = self.writing.lock();
         let going = self.pages.lock().start_writing();
         let mut requests = Vec::new();
@@ -227,6 +238,9 @@ impl Shared {
     fn sync(&self) -> Result<()> {
         let _inside = self.enter()?;
         self.write_out()?;
+        if self.frozen {
+            return Ok(());
+        }
         self.note(disk::flush(&self.dev))
     }
 
@@ -265,6 +279,9 @@ impl Shared {
 
     /// What a shrunk store left behind is not zero; a grown one must be.
     fn zero_stale(&self, from: u64, to: u64) -> Result<()> {
+        if self.frozen {
+            return self.keep_zeroes(from, to);
+        }
         let pieces = self.ranges.lock().pieces(from, to - from)?;
         for (at, len) in pieces {
             self.note(disk::zero(&self.dev, at, len))?;

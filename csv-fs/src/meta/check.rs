@@ -1,151 +1,125 @@
-//! Proves a committed state of a volume consistent: every invariant of [`meta`](super), over every row.
+//! The check of a volume: every structure read, every invariant of [`meta`](super) proved, over every row.
 //!
-//! Reads everything and keeps a few words per inode and per extent in memory; changes nothing. Used by
-//! `volume check`, and by the property tests after random operations.
+//! What it is: pure. It is told the rows of one committed state ([`Source`]), the superblock of that moment, and where
+//! wanted the bytes beside the store (`areas`, `log`), and answers with [`Finding`]s of a closed list of kinds. It
+//! changes nothing: a finding may carry a [`Repair`], which says what would be done; `repair` does it.
+//!
+//! Who calls it: [`View::check`](super::View::check) on a volume that is mounted (a coordinator's view),
+//! [`offline`](super::offline) on one that is not, and the tests after random operations, crashes and takeovers.
+//!
+//! Memory is bounded whatever the volume: inodes are judged [`Limits::inodes`] at a time (40 bytes each; the names are
+//! read once for each such part), blocks [`Limits::runs`] at a time (32 bytes each, likewise), and of findings the first
+//! [`Limits::findings`] are kept. Only directories are all kept at once, 16 bytes each, to find rings.
+//!
+//! One thing that is wrong is one finding: what follows from it is not said again. So who carries out the repairs of a
+//! check checks again, until nothing that can be repaired is left.
 
+mod areas;
 mod blocks;
+mod clients;
+mod finding;
+mod inodes;
+mod log;
 mod names;
+mod source;
+mod whole;
 
-use std::fmt;
+use std::ops::ControlFlow;
 
-use redb::ReadableTable;
-
-use super::error::Result;
-use super::inode::Inode;
-use super::ops::VALUE_BYTES;
-use super::reads::Reads;
-use super::session;
-use super::session::Session;
-use super::store::View;
-use super::tables::{Access, ReadTables};
+use super::error::{Fatal, Result};
 use crate::format::Superblock;
 
-/// The most problems that are listed; the rest is only counted.
-const MAX_LISTED: usize = 100;
+pub use areas::Areas;
+pub(super) use areas::areas;
+pub use finding::{Finding, Kind, Repair, Report};
+pub(super) use log::{live_log, lying_log};
+pub(super) use source::{Exact, Source};
+pub(super) use whole::NEXT_INODE;
 
-/// What a check found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// What is wrong, one sentence each; the first hundred.
-    pub problems: Vec<String>,
-    /// How many problems there are.
-    pub problem_count: u64,
-    /// Inodes looked at.
-    pub inodes: u64,
-    /// Directory entries looked at.
-    pub entries: u64,
-    /// Extents looked at.
-    pub extents: u64,
-    /// Free blocks.
-    pub free: u64,
-    /// Blocks granted and not mapped.
-    pub granted: u64,
-    /// Mapped blocks.
-    pub mapped: u64,
+/// Rows between two looks at whether to go on.
+const LOOK_EVERY: u64 = 4096;
+
+/// How much is kept in memory at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Inodes whose links are counted in one reading of the names.
+    pub inodes: usize,
+    /// Runs of blocks that are compared in one reading of the mappings.
+    pub runs: usize,
+    /// Findings.
+    pub findings: usize,
 }
 
-impl Report {
-    /// Whether nothing is wrong.
-    pub fn is_clean(&self) -> bool {
-        self.problem_count == 0
+impl Limits {
+    /// Some 160 MB for the inodes of a part and at most 200 MB for its runs, one after the other: with the database's
+    /// own cache below 500 MiB. Four million files are one part.
+    pub const DEFAULT: Limits = Limits { inodes: 4_000_000, runs: 2_000_000, findings: 1000 };
+}
+
+/// How far a check has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// What is being read.
+    pub part: &'static str,
+    /// Rows of it so far.
+    pub rows: u64,
+}
+
+/// Hears of each step, and may end the check.
+pub type Watch<'a> = dyn FnMut(Step) -> ControlFlow<()> + 'a;
+
+/// One check under way.
+pub(super) struct Checker<'a> {
+    source: &'a dyn Source,
+    superblock: &'a Superblock,
+    limits: Limits,
+    report: &'a mut Report,
+    watch: &'a mut Watch<'a>,
+    rows: u64,
+    /// Bytes of all names.
+    name_bytes: u64,
+    /// Bytes of all extended attributes, their names included, and of all targets of links.
+    value_bytes: u64,
+}
+
+/// Checks what the store holds.
+pub(super) fn store<'a>(
+    source: &'a dyn Source,
+    superblock: &'a Superblock,
+    limits: Limits,
+    report: &'a mut Report,
+    watch: &'a mut Watch<'a>,
+) -> Result<()> {
+    report.limit = limits.findings;
+    let mut c = Checker { source, superblock, limits, report, watch, rows: 0, name_bytes: 0, value_bytes: 0 };
+    inodes::check(&mut c)?;
+    names::check(&mut c)?;
+    blocks::check(&mut c)?;
+    clients::check(&mut c)?;
+    whole::check(&mut c)
+}
+
+impl Checker<'_> {
+    /// Begins to read something else.
+    fn begin(&mut self, part: &'static str) -> Result<()> {
+        self.rows = 0;
+        self.say(part)
     }
 
-    fn problem(&mut self, what: impl Into<String>) {
-        self.problem_count += 1;
-        if self.problems.len() < MAX_LISTED {
-            self.problems.push(what.into());
+    /// One more row was read.
+    fn row(&mut self, part: &'static str) -> Result<()> {
+        self.rows += 1;
+        if self.rows.is_multiple_of(LOOK_EVERY) { self.say(part) } else { Ok(()) }
+    }
+
+    fn say(&mut self, part: &'static str) -> Result<()> {
+        match (self.watch)(Step { part, rows: self.rows }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Fatal::Interrupted.into()),
         }
     }
 
-    fn unless(&mut self, fine: bool, what: impl FnOnce() -> String) {
-        if !fine {
-            self.problem(what());
-        }
+    fn found(&mut self, kind: Kind, what: impl Into<String>, repair: impl Into<Option<Repair>>) {
+        self.report.add(kind, what, repair);
     }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{} inodes, {} entries, {} extents; blocks: {} free, {} granted, {} mapped",
-            self.inodes, self.entries, self.extents, self.free, self.granted, self.mapped
-        )?;
-        for problem in &self.problems {
-            writeln!(f, "{problem}")?;
-        }
-        match self.problem_count {
-            0 => write!(f, "no problems"),
-            n => write!(f, "{n} problems"),
-        }
-    }
-}
-
-/// Checks the state that a view shows against the superblock of the same moment.
-pub fn check(view: &View, superblock: &Superblock) -> Result<Report> {
-    let mut report = Report::default();
-    let t = &view.tables;
-    names::check(t, &mut report)?;
-    blocks::check(t, superblock, &mut report)?;
-    clients(t, &mut report)?;
-    attributes(t, &mut report)?;
-    let space = view.statfs()?;
-    let found = report.inodes;
-    report.unless(space.files == found, || format!("the count of inodes is {}, but there are {found}", space.files));
-    Ok(report)
-}
-
-/// Extended attributes belong to inodes, and are counted with the targets of links.
-fn attributes(t: &ReadTables, report: &mut Report) -> Result<()> {
-    let (mut last, mut bytes) = (None, 0);
-    for row in t.xattr().iter()? {
-        let (key, value) = row?;
-        let (tree, ino, name) = key.value();
-        bytes += name.len() + value.value().len();
-        if last.replace((tree, ino)) != Some((tree, ino)) {
-            let there = t.inode().get((tree, ino))?.is_some();
-            report.unless(there, || format!("ino {ino} has extended attributes, but is not there"));
-        }
-    }
-    bytes += inodes(t)?.iter().map(|(_, inode)| inode.target.len()).sum::<usize>();
-    let counted = t.counter().get(VALUE_BYTES)?.map_or(0, |v| v.value());
-    report.unless(counted == bytes as u64, || {
-        format!("the count of bytes of attributes and links is {counted}, but there are {bytes}")
-    });
-    Ok(())
-}
-
-/// Grants and stored answers belong to sessions.
-fn clients(t: &ReadTables, report: &mut Report) -> Result<()> {
-    let mut known = std::collections::BTreeSet::new();
-    for row in t.session().iter()? {
-        let (key, value) = row?;
-        let session: Session = session::decode(value.value())?;
-        let same = (session.client.node.get(), session.client.incarnation.0) == key.value();
-        report.unless(same, || format!("the session row of {} lies under another's key", session.client));
-        known.insert(key.value());
-    }
-    for row in t.grant().iter()? {
-        let (node, life, _) = row?.0.value();
-        report.unless(known.contains(&(node, life)), || {
-            format!("space is granted to node {node} incarnation {life}, which has no session")
-        });
-    }
-    for row in t.answer().iter()? {
-        let (node, life, _, _) = row?.0.value();
-        report.unless(known.contains(&(node, life)), || {
-            format!("an answer is stored for node {node} incarnation {life}, which has no session")
-        });
-    }
-    Ok(())
-}
-
-/// Every inode, in order of its number.
-fn inodes(t: &ReadTables) -> Result<Vec<(u64, Inode)>> {
-    let mut inodes = Vec::new();
-    for row in t.inode().iter()? {
-        let (key, value) = row?;
-        inodes.push((key.value().1, Inode::decode(value.value())?));
-    }
-    Ok(inodes)
 }

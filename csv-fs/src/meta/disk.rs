@@ -8,7 +8,9 @@ use block::error::{IoError, IoErrorKind};
 use block::sync::{Memory, run_batch};
 use block::units::{ByteLen, ByteOffset};
 
-use crate::format::{CELL, SUPERBLOCKS, Superblock};
+use super::check::Areas;
+use super::error::MetaError;
+use crate::format::{CELL, Chosen, CopyState, LEASE, SLOT_COUNT, SLOTS, SUPERBLOCKS, Superblock, choose};
 
 /// The largest single write-zeroes request: 64 MiB, so that a slow disk does not sit on one request for minutes.
 const ZERO_STEP: u64 = 64 << 20;
@@ -65,10 +67,32 @@ pub(super) fn write_superblocks(dev: &Arc<dyn BlockDevice>, superblock: &Superbl
     flush(dev)
 }
 
+/// Writes those copies of the superblock anew that are not good, and only those: what is good is never at risk.
+pub(super) fn heal_superblocks(dev: &Arc<dyn BlockDevice>, chosen: &Chosen) -> Result<(), IoError> {
+    let bytes = chosen.superblock.encode();
+    let bad = chosen.copies.iter().zip(SUPERBLOCKS).filter(|(copy, _)| **copy != CopyState::Good);
+    let mut any = false;
+    for (_, at) in bad {
+        write(dev, at, &bytes)?;
+        any = true;
+    }
+    if any { flush(dev) } else { Ok(()) }
+}
+
 /// The three copies as they lie on the disk; `None` for one that cannot be read.
 pub(super) fn read_superblocks(dev: &Arc<dyn BlockDevice>) -> [Option<AlignedBuf>; 3] {
     let len = dev.geometry().len.0;
     SUPERBLOCKS.map(|at| if at.0 + CELL <= len { read(dev, at, CELL).ok() } else { None })
+}
+
+/// Superblocks, lease block and slots. An error if no superblock can be used.
+pub(super) fn read_areas(dev: &Arc<dyn BlockDevice>) -> Result<Areas, MetaError> {
+    let copies = read_superblocks(dev);
+    let [a, b, c] = &copies;
+    let chosen = choose([a.as_deref(), b.as_deref(), c.as_deref()])?;
+    let lease = read(dev, LEASE, CELL)?.to_vec();
+    let slots = read(dev, SLOTS, CELL * u64::from(SLOT_COUNT))?.to_vec();
+    Ok(Areas { chosen, lease, slots })
 }
 
 fn one(dev: &Arc<dyn BlockDevice>, op: Op, at: ByteOffset, memory: Memory) -> Result<Option<AlignedBuf>, IoError> {

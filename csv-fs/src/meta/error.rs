@@ -48,6 +48,9 @@ pub enum Fatal {
     /// The kernel gives no random numbers.
     #[error("the kernel gives no random numbers: {0}")]
     Random(Errno),
+    /// Whoever asked for a check ended it, or the reign under it ended.
+    #[error("the check was ended before it was done")]
+    Interrupted,
     /// A row that is not as the format says.
     #[error("the metadata are damaged: {0}; run `shorefast volume check`")]
     Damaged(&'static str),
@@ -64,6 +67,11 @@ impl MetaError {
             MetaError::Contradiction(_) => Some(Errno::INVAL.raw_os_error()),
             MetaError::Fatal(_) => None,
         }
+    }
+
+    /// Whether it says that something stored is not as it must be.
+    pub(super) fn is_damage(&self) -> bool {
+        matches!(self, MetaError::Fatal(Fatal::Damaged(_)))
     }
 
     /// Whether the transaction must be given up.

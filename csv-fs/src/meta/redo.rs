@@ -169,6 +169,11 @@ impl Tail {
         self.rows + self.sequence * PATHS
     }
 
+    /// How many records follow it.
+    pub(super) fn records(&self) -> u64 {
+        self.sequence
+    }
+
     /// The record of these rows, and the tail moved behind it. `None` if it does not fit: checkpoint instead.
     pub(super) fn append(&mut self, rows: &Rows) -> Option<Append> {
         let room = rows.room().filter(|room| *room <= self.capacity - self.at)?;
@@ -199,19 +204,28 @@ impl Tail {
 pub(super) fn records(log: &[u8], volume: VolumeId, checkpoint: Checkpoint) -> impl Iterator<Item = &[u8]> {
     let (mut at, mut sequence) = (0, 0);
     std::iter::from_fn(move || {
-        let (head, rest) = RawRecord::ref_from_prefix(log.get(at..)?).ok()?;
-        let ours = head.magic == MAGIC
-            && head.volume == volume.0.to_be_bytes()
-            && (head.generation.get(), head.chance.get()) == (checkpoint.generation, checkpoint.chance)
-            && head.sequence.get() == sequence;
-        let rows = rest.get(..usize::try_from(head.len.get()).ok()?)?;
-        if !ours || head.crc.get() != checksum(head, rows) {
-            return None;
-        }
+        let (_, rows) = whole(log, at, volume, checkpoint).filter(|(place, _)| *place == sequence)?;
         at += (HEAD + rows.len()).next_multiple_of(UNIT);
         sequence += 1;
         Some(rows)
     })
+}
+
+/// The place and the rows of a record that follows a checkpoint, if one lies whole at `at`.
+fn whole(log: &[u8], at: usize, volume: VolumeId, checkpoint: Checkpoint) -> Option<(u64, &[u8])> {
+    let (head, rest) = RawRecord::ref_from_prefix(log.get(at..)?).ok()?;
+    let ours = head.magic == MAGIC
+        && head.volume == volume.0.to_be_bytes()
+        && (head.generation.get(), head.chance.get()) == (checkpoint.generation, checkpoint.chance);
+    let rows = rest.get(..usize::try_from(head.len.get()).ok()?)?;
+    (ours && head.crc.get() == checksum(head, rows)).then(|| (head.sequence.get(), rows))
+}
+
+/// How many records of a checkpoint lie whole in a log at place `from` or later, wherever. After the end of the log
+/// there are none, unless a record before them was damaged after it was written.
+pub(super) fn whole_after(log: &[u8], volume: VolumeId, checkpoint: Checkpoint, from: u64) -> usize {
+    let at = (0..log.len()).step_by(UNIT);
+    at.filter_map(|at| whole(log, at, volume, checkpoint)).filter(|(place, _)| *place >= from).count()
 }
 
 /// The rows of a record. An error if they do not fill it exactly, although its checksum was good.

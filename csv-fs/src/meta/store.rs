@@ -16,6 +16,9 @@
 //!   own, zeroed, and entered in the superblock; a crash in between is finished by the next open, which finds the
 //!   range in table `metarange` but not in the superblock.
 
+mod live;
+mod offline;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +27,7 @@ use block::device::BlockDevice;
 use parking_lot::Mutex;
 use redb::{Database, Durability, ReadTransaction, ReadableTable, WriteTransaction};
 
+pub use self::offline::Unmounted;
 use super::backend::{FencedBackend, Shared};
 use super::error::{Fatal, MetaError, Result};
 use super::latch::Latch;
@@ -144,6 +148,7 @@ impl Store {
     }
 
     fn load(&mut self) -> Result<()> {
+        self.inner.shared.heal_superblocks()?;
         self.inner.shared.declare_log()?;
         self.replay()?;
         let view = self.reader().view()?;
@@ -280,11 +285,16 @@ impl Inner {
         if let Some(view) = &*current {
             return Ok(Arc::clone(view));
         }
-        let txn = redb::ReadableDatabase::begin_read(self.db()?)?;
-        let limits = Limits::of(&self.shared.superblock());
-        let view = Arc::new(View { tables: ReadTables::open(&txn)?, limits, _txn: txn });
+        let view = Arc::new(self.fresh_view()?);
         *current = Some(Arc::clone(&view));
         Ok(view)
+    }
+
+    /// A view made now, whatever was kept.
+    fn fresh_view(&self) -> Result<View> {
+        let txn = redb::ReadableDatabase::begin_read(self.db()?)?;
+        let limits = Limits::of(&self.shared.superblock());
+        Ok(View { tables: ReadTables::open(&txn)?, limits, _txn: txn })
     }
 }
 

@@ -31,6 +31,7 @@ use redb::{
     WriteTransaction,
 };
 
+use super::check::Exact;
 use super::error::{Result, damaged};
 use super::redo::{Row, Rows};
 use crate::types::InodeNo;
@@ -110,6 +111,18 @@ impl<'t, K: Key + 'static, V: Value + 'static> Deref for Logged<'t, K, V> {
     }
 }
 
+/// A row's value as stored.
+fn exact<K: Key + 'static, V: Value + 'static>(
+    table: &impl ReadableTable<K, V>,
+    key: &[u8],
+) -> Result<Option<Vec<u8>>> {
+    if K::fixed_width().is_some_and(|width| width != key.len()) {
+        return Err(damaged("a row of the redo log has another length than its table's rows"));
+    }
+    let row = table.get(K::from_bytes(key))?;
+    Ok(row.map(|value| V::as_bytes(&value.value()).as_ref().to_vec()))
+}
+
 macro_rules! tables {
     ($($number:literal $field:ident, $constant:ident: $key:ty => $value:ty;)*) => {
         $(const $constant: TableDefinition<'static, $key, $value> = TableDefinition::new(stringify!($field));)*
@@ -143,6 +156,15 @@ macro_rules! tables {
             /// Opens all.
             pub(super) fn open(txn: &ReadTransaction) -> Result<ReadTables> {
                 Ok(ReadTables { $($field: txn.open_table($constant)?,)* })
+            }
+        }
+
+        impl Exact for ReadTables {
+            fn exact(&self, table: u8, key: &[u8]) -> Result<Option<Vec<u8>>> {
+                match table {
+                    $($number => exact(&self.$field, key),)*
+                    _ => Err(damaged("the redo log names a table that is not known")),
+                }
             }
         }
 

@@ -1,5 +1,7 @@
 //! Tests of the store on a device in memory. [`Fixture`] is a formatted volume and its open store.
 
+mod check_finds;
+mod check_repairs;
 mod crash;
 mod files;
 mod listing;
@@ -9,6 +11,7 @@ mod room;
 mod volume;
 mod xattr;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use block::device::BlockDevice;
@@ -17,7 +20,7 @@ use block::shared::{FenceGen, Incarnation, NodeId};
 use block::units::{BlockSize, ByteLen};
 
 use super::*;
-use crate::format::{MIN_VOLUME, Superblock, TimingMs, VolumeName};
+use crate::format::{CAW_BYTES, CELL, MIN_VOLUME, Slot, Superblock, TimingMs, VolumeName, slot_at};
 use crate::types::*;
 
 /// A volume in memory, and its store.
@@ -117,7 +120,18 @@ impl Fixture {
         self.create(parent, name, 0o040_755)
     }
 
+    /// What the node of a client has in its slot.
+    fn slot(&self, who: ClientId, fence_gen: FenceGen) {
+        let slot = Slot { incarnation: who.incarnation, fence_gen, ..Slot::empty(who.node) };
+        let mut cell = [0; CELL as usize];
+        cell[..CAW_BYTES].copy_from_slice(&slot.encode(self.superblock.volume));
+        disk::write(&as_dyn(&self.disk), slot_at(who.node), &cell).expect("writes");
+        disk::flush(&as_dyn(&self.disk)).expect("flushes");
+    }
+
+    /// A session, after its node has registered.
     fn session(&self, who: ClientId) {
+        self.slot(who, FenceGen(1));
         let session = Session { client: who, fence_gen: FenceGen(1), state: SessionState::Live, has_path: true };
         self.run(|ops| ops.put_session(&session));
     }
@@ -126,8 +140,13 @@ impl Fixture {
         self.view().getattr(ino).expect("there")
     }
 
+    /// What the check of the mounted volume finds in the store and in its log.
+    fn checked(&self) -> check::Report {
+        self.store.reader().check(check::Limits::DEFAULT, &mut |_| ControlFlow::Continue(())).expect("readable")
+    }
+
     fn must_be_clean(&self) -> check::Report {
-        let report = check::check(&self.view(), &self.store.superblock()).expect("readable");
+        let report = self.checked();
         assert!(report.is_clean(), "{report}");
         report
     }
@@ -138,6 +157,8 @@ impl Fixture {
         store.latch().trip();
         drop(store);
         disk.crash();
+        let left = check_finds::unmounted(&disk);
+        assert!(left.is_clean(), "{left}");
         let superblock = read_superblock(&as_dyn(&disk)).expect("a volume").superblock;
         Fixture::open(disk, superblock)
     }

@@ -47,16 +47,36 @@ fn each(a: &impl Access, ino: InodeNo, mut f: impl FnMut(&[u8], &[u8])) -> Resul
     Ok(())
 }
 
+/// What the attributes of one inode take.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Room {
+    names: usize,
+    total: usize,
+}
+
+impl Room {
+    /// One more.
+    pub(super) fn add(&mut self, name: &[u8], len: usize) {
+        self.names += name.len() + 1;
+        self.total += name.len() + len;
+    }
+
+    /// Whether an inode may have as many.
+    pub(super) fn is_enough(self) -> bool {
+        self.names <= NAMES_MAX && self.total <= TOTAL_MAX
+    }
+}
+
 /// ENOSPC if there is no room for one more, or a longer one.
 pub(super) fn check_space(a: &impl Access, ino: InodeNo, name: &[u8], len: usize) -> Result<()> {
-    let (mut names, mut total) = (name.len() + 1, name.len() + len);
+    let mut room = Room::default();
+    room.add(name, len);
     each(a, ino, |n, v| {
         if n != name {
-            names += n.len() + 1;
-            total += n.len() + v.len();
+            room.add(n, v.len());
         }
     })?;
-    if names > NAMES_MAX || total > TOTAL_MAX { Err(Errno::NOSPC.into()) } else { Ok(()) }
+    if room.is_enough() { Ok(()) } else { Err(Errno::NOSPC.into()) }
 }
 
 /// The value of one, if it is there.

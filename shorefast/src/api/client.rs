@@ -41,17 +41,24 @@ impl Client {
         self.call_within(request, limit, progress)
     }
 
-    /// As [`Client::call`], with a time limit of the caller's.
+    /// As [`Client::call`], with a time limit of the caller's. A check may take as long as it comes further: there the
+    /// limit counts from the last line.
     pub fn call_within(
         &self,
         request: Request,
         limit: Duration,
         mut progress: impl FnMut(&str),
     ) -> Result<Reply, Failure> {
+        let as_long_as_it_goes_on = matches!(request, Request::VolumeCheck { .. });
         let mut connection = self.send(request, Some(limit))?;
         loop {
             match connection.next()? {
-                Answer::Progress(line) => progress(&line),
+                Answer::Progress(line) => {
+                    progress(&line);
+                    if as_long_as_it_goes_on {
+                        connection.deadline = Some(Instant::now() + limit);
+                    }
+                }
                 Answer::Ok(reply) => return Ok(reply),
                 Answer::Error(failure) => return Err(failure),
                 Answer::Event(_) => return Err(unexpected()),
@@ -127,7 +134,8 @@ fn time_limit(request: &Request) -> Duration {
         | Request::VolumeMount { .. }
         | Request::VolumeUnmount { .. }
         | Request::VolumeMove { .. }
-        | Request::VolumeRedirect { .. } => WORK_TIMEOUT,
+        | Request::VolumeRedirect { .. }
+        | Request::VolumeCheck { .. } => WORK_TIMEOUT,
     }
 }
 

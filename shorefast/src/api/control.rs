@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::request::{CreateVolume, DiskFault};
+use super::request::{CheckAnswer, CreateVolume, DiskFault};
 use super::types::{Node, NodeInfo, Status, VolumeStatus};
 use crate::events::EventLog;
 use crate::exit::Failure;
@@ -57,6 +57,9 @@ pub trait NodeControl: Send + Sync + 'static {
     fn volume_move(&self, name: String, to: Node, progress: Progress) -> Pending<'_, VolumeStatus>;
     /// Redirects a node's data through the coordinator, or stops that; `None` is this node.
     fn volume_redirect(&self, name: String, on: bool, node: Option<Node>) -> Pending<'_, ()>;
+    /// Checks a volume at its coordinator; one that no node has mounted is left to whoever asks. A `repair` of a mounted
+    /// one is refused.
+    fn volume_check(&self, name: String, repair: bool, progress: Progress) -> Pending<'_, CheckAnswer>;
     /// Gives back everything, in stages and within a bound: no new requests, drain, flush, end sessions, resign,
     /// unmount. Called once, by the daemon, after the API has closed.
     fn stop(&self) -> Pending<'_, ()>;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::check::CheckReport;
 use super::types::{Node, NodeInfo, Status, VolumeStatus};
 use crate::events::Event;
 use crate::exit::Failure;
@@ -56,6 +57,13 @@ pub enum Request {
         on: bool,
         /// The node; none: the one that is asked.
         node: Option<Node>,
+    },
+    /// Check a volume at its coordinator, if any node has it mounted.
+    VolumeCheck {
+        /// The volume.
+        name: String,
+        /// Whether it is to be repaired, which is refused while it is mounted.
+        repair: bool,
     },
     /// The nodes.
     Nodes,
@@ -174,6 +182,21 @@ pub enum Reply {
     Volume(Box<VolumeStatus>),
     /// The nodes.
     Nodes(Vec<NodeInfo>),
+    /// A check.
+    Check(CheckAnswer),
+}
+
+/// What became of a check that was asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckAnswer {
+    /// It was made.
+    Checked(Box<CheckReport>),
+    /// No node that answers has it mounted: it can be checked on its disk.
+    Unmounted {
+        /// Where it lies.
+        disks: Vec<String>,
+    },
 }
 
 impl FromStr for RequestLine {

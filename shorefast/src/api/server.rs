@@ -191,6 +191,7 @@ async fn carry_out(node: &dyn NodeControl, request: Request, progress: Progress)
         Request::VolumeRedirect { name, on, node: whom } => {
             node.volume_redirect(name, on, whom).await.map(|()| Reply::Done)
         }
+        Request::VolumeCheck { name, repair } => node.volume_check(name, repair, progress).await.map(Reply::Check),
         Request::DebugDisk { fault } => node.debug_disk(fault).await.map(|()| Reply::Done),
         Request::DebugEvict { name, node: whom } => node.debug_evict(name, whom).await.map(|()| Reply::Done),
         // Streams; taken care of before.

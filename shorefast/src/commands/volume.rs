@@ -2,7 +2,7 @@
 
 use crate::api::{CreateVolume, Reply, Request, VolumeStatus};
 use crate::cli::{Global, OnOff, VolumeCommand};
-use crate::commands::{client, print, print_json, progress, wrong_reply};
+use crate::commands::{check, client, print, print_json, progress, wrong_reply};
 use crate::disk_url;
 use crate::exit::{Exit, Failure};
 use crate::render;
@@ -12,6 +12,9 @@ pub(super) fn run(command: &VolumeCommand, global: &Global) -> Result<Exit, Fail
     if let VolumeCommand::Info { name } = command {
         return info(name, global);
     }
+    if let VolumeCommand::Check(args) = command {
+        return check::run(args, global);
+    }
     match client(global).call(request(command)?, progress(global))? {
         Reply::Volumes(volumes) if global.json => print_json("volumes", &volumes)?,
         Reply::Volumes(volumes) => print(&render::volumes(&volumes))?,
@@ -20,7 +23,7 @@ pub(super) fn run(command: &VolumeCommand, global: &Global) -> Result<Exit, Fail
         Reply::Done if global.json => print_json("done", &true)?,
         Reply::Done if !global.quiet => print(&did(command))?,
         Reply::Volume(_) | Reply::Done => (),
-        Reply::Status(_) | Reply::Nodes(_) => return Err(wrong_reply()),
+        Reply::Status(_) | Reply::Nodes(_) | Reply::Check(_) => return Err(wrong_reply()),
     }
     Ok(Exit::Ok)
 }
@@ -30,7 +33,7 @@ fn request(command: &VolumeCommand) -> Result<Request, Failure> {
         VolumeCommand::Create { name, disk, wipe, timing } => {
             Request::VolumeCreate(CreateVolume { name, disks: disks(&disk)?, wipe, timing })
         }
-        VolumeCommand::List | VolumeCommand::Info { .. } => Request::Volumes,
+        VolumeCommand::List | VolumeCommand::Info { .. } | VolumeCommand::Check(_) => Request::Volumes,
         VolumeCommand::Mount { name } => Request::VolumeMount { name },
         VolumeCommand::Unmount { name, force } => Request::VolumeUnmount { name, force },
         VolumeCommand::Move { name, to } => Request::VolumeMove { name, to },

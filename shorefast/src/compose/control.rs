@@ -11,7 +11,8 @@ use super::shown;
 use super::talk::NodeTalk;
 use super::told::{Known, Told};
 use crate::api::{
-    CreateVolume, DiskFault, Node, NodeControl, NodeInfo, Pending, Progress, SCHEMA, Status, VolumeNode, VolumeStatus,
+    CheckAnswer, CreateVolume, DiskFault, Node, NodeControl, NodeInfo, Pending, Progress, SCHEMA, Status, VolumeNode,
+    VolumeStatus,
 };
 use crate::clock::WallTime;
 use crate::disk_url;
@@ -73,6 +74,10 @@ impl NodeControl for Control {
 
     fn volume_redirect(&self, name: String, on: bool, node: Option<Node>) -> Pending<'_, ()> {
         Box::pin(async move { self.redirect(name, on, node.unwrap_or(self.0.bundle.node)).await })
+    }
+
+    fn volume_check(&self, name: String, repair: bool, progress: Progress) -> Pending<'_, CheckAnswer> {
+        Box::pin(async move { self.0.check(&name, repair, &progress).await })
     }
 
     fn stop(&self) -> Pending<'_, ()> {

@@ -19,6 +19,7 @@ use net::{DownReason, LinkState, Net};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::checking::Jobs;
 use super::peers::Peers;
 use super::records::{Record, Records};
 use super::retry::Backoff;
@@ -69,6 +70,8 @@ pub(super) struct NodeParts {
     /// Raised by whatever may let a volume start that could not.
     pub(super) news: watch::Sender<u64>,
     pub(super) net: tokio::sync::Mutex<Option<Net>>,
+    /// Checks that other nodes asked for.
+    pub(super) jobs: Jobs,
 }
 
 impl NodeParts {

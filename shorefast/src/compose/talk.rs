@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::checking::Job;
 use super::moving::Eligible;
 use super::node::NodeParts;
 use super::records::Record;
@@ -46,6 +47,15 @@ pub(super) enum NodeTalk {
     },
     /// Whether I may.
     Office(Eligible),
+    /// How is my check of that volume? Begins it, if the number is new. Answered with [`NodeTalk::CheckJob`].
+    Check {
+        /// The volume's name.
+        name: String,
+        /// The number that the asker gave it.
+        job: u64,
+    },
+    /// How it is.
+    CheckJob(Job),
     /// How are the volumes you know? Answered with [`NodeTalk::Routes`].
     AskRoutes,
     /// My word about each.
@@ -65,10 +75,17 @@ impl NodeParts {
             Ok(NodeTalk::Redirect { name, on }) => NodeTalk::Done(self.running(&name).map(|v| v.redirect(on))),
             Ok(NodeTalk::Move { name, to }) => NodeTalk::Done(self.moved(&name, to).await),
             Ok(NodeTalk::MayHold { name }) => NodeTalk::Office(self.eligible(&name)),
-            Ok(NodeTalk::AskRoutes) => NodeTalk::Routes(self.own_word()),
-            Ok(NodeTalk::Records(_) | NodeTalk::Done(_) | NodeTalk::Office(_) | NodeTalk::Routes(_)) => {
-                not_understood("An answer came as a question.".into())
+            Ok(NodeTalk::Check { name, job }) => {
+                self.job(&name, job).await.map_or_else(|e| NodeTalk::Done(Err(e)), NodeTalk::CheckJob)
             }
+            Ok(NodeTalk::AskRoutes) => NodeTalk::Routes(self.own_word()),
+            Ok(
+                NodeTalk::Records(_)
+                | NodeTalk::Done(_)
+                | NodeTalk::Office(_)
+                | NodeTalk::Routes(_)
+                | NodeTalk::CheckJob(_),
+            ) => not_understood("An answer came as a question.".into()),
             Err(e) => not_understood(format!("A peer's message does not parse: {e}.")),
         }
     }

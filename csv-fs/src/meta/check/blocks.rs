@@ -1,180 +1,379 @@
-//! Blocks: each is exactly one thing; counts fit; extents are well formed.
+//! Blocks: each is exactly one of reserved (format and metadata), free, granted to one client, or mapped by as many
+//! extents as its reference count says.
+//!
+//! Runs of all kinds are gathered from their tables, sorted, and walked from the first block to the last. A part of the
+//! disk at a time: of all runs those that begin first, as many as the limits allow; for the next part the tables are read
+//! again. What reaches from one part into the next is carried along.
 
-use std::collections::BTreeMap;
-
-use redb::ReadableTable;
-
-use super::{Report, inodes};
-use crate::format::{BlockSpan, Superblock};
+use super::Checker;
+use super::finding::{Kind, Repair, ino};
+use crate::format::BlockSpan;
 use crate::meta::error::Result;
-use crate::meta::inode::Inode;
-use crate::meta::map::{self, MAX_EXTENT};
 use crate::meta::space::{self, GROUP_BLOCKS};
-use crate::meta::tables::{Access, ReadTables};
-use crate::types::{Extent, FileBlock};
 
-/// What a run of blocks is used for.
+const PART: &str = "blocks";
+
+/// Who has a run of blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Use {
-    Fixed,
+enum Who {
+    Reserved,
     Free,
-    Granted,
-    Mapped(u64),
+    Granted {
+        node: u8,
+        life: u64,
+    },
+    Mapped {
+        ino: u64,
+    },
+    /// A row of the reference counts.
+    Counted {
+        count: u32,
+    },
 }
 
+#[derive(Clone, Copy, Debug)]
 struct Run {
     start: u64,
     end: u64,
-    usage: Use,
+    who: Who,
 }
 
-pub(super) fn check(t: &ReadTables, superblock: &Superblock, report: &mut Report) -> Result<()> {
-    let mut runs: Vec<Run> = space::fixed_spans(superblock)
-        .into_iter()
-        .map(|s| Run { start: s.start, end: s.end(), usage: Use::Fixed })
-        .collect();
-    free(t, &mut runs, report)?;
-    grants(t, &mut runs, report)?;
-    extents(t, &mut runs, report)?;
-    ranges(t, superblock, report)?;
-    counters(t, report)?;
-    cover(t, runs, superblock.blocks(), report)
+const _: () = assert!(size_of::<Run>() == 32, "the limits count on it");
+
+/// The runs of a part of the disk.
+struct Gathered {
+    from: u64,
+    /// Runs that begin here or later are of a later part.
+    limit: u64,
+    keep: usize,
+    runs: Vec<Run>,
 }
 
-fn free(t: &ReadTables, runs: &mut Vec<Run>, report: &mut Report) -> Result<()> {
-    let mut by_group: BTreeMap<u32, u64> = BTreeMap::new();
-    let mut last_end = None;
-    for row in t.free().iter()? {
-        let (key, len) = row?;
-        let ((group, start), len) = (key.value(), u64::from(len.value()));
-        report.unless(
-            u64::from(group) == start / GROUP_BLOCKS && (start + len - 1) / GROUP_BLOCKS == u64::from(group),
-            || format!("free run {start}+{len} is not within its group {group}"),
-        );
-        report.unless(last_end != Some((group, start)), || format!("free run {start}+{len} touches the one before"));
-        last_end = Some((group, start + len));
-        *by_group.entry(group).or_default() += len;
-        report.free += len;
-        runs.push(Run { start, end: start + len, usage: Use::Free });
+impl Gathered {
+    fn new(from: u64, keep: usize) -> Gathered {
+        Gathered { from, limit: u64::MAX, keep: keep.max(1), runs: Vec::new() }
     }
-    for row in t.group().iter()? {
-        let (group, count) = row?;
-        let found = by_group.remove(&group.value()).unwrap_or(0);
-        report.unless(u64::from(count.value()) == found, || {
-            format!("group {} counts {} free blocks, but has {found}", group.value(), count.value())
-        });
+
+    fn put(&mut self, start: u64, len: u64, who: Who) {
+        if start < self.from || start >= self.limit || len == 0 {
+            return;
+        }
+        self.runs.push(Run { start, end: start.saturating_add(len), who });
+        if self.runs.len() > self.keep + self.keep / 4 {
+            self.shorten();
+        }
     }
-    report.unless(by_group.is_empty(), || format!("groups without a count: {:?}", by_group.keys()));
+
+    /// Leaves the later ones to the next part. At least one start stays, however many runs have it.
+    fn shorten(&mut self) {
+        let first = self.runs.iter().map(|r| r.start).min().unwrap_or(self.from);
+        let (_, nth, _) = self.runs.select_nth_unstable_by_key(self.keep, |r| r.start);
+        let cut = nth.start.max(first.saturating_add(1));
+        self.limit = cut;
+        self.runs.retain(|r| r.start < cut);
+    }
+}
+
+pub(super) fn check(c: &mut Checker<'_>) -> Result<()> {
+    c.begin(PART)?;
+    free_space(c)?;
+    let reserved = reserved(c)?;
+    let mut walk = Walk::default();
+    let mut from = 0;
+    loop {
+        let mut part = Gathered::new(from, c.limits.runs);
+        gather(c, &reserved, &mut part, from == 0)?;
+        part.runs.sort_unstable_by_key(|r| r.start);
+        let limit = part.limit;
+        walk.runs(c, &part.runs, limit);
+        if limit == u64::MAX {
+            break;
+        }
+        from = limit;
+    }
+    walk.end(c);
     Ok(())
 }
 
-fn grants(t: &ReadTables, runs: &mut Vec<Run>, report: &mut Report) -> Result<()> {
-    for row in t.grant().iter()? {
-        let (key, len) = row?;
-        let start = key.value().2;
-        report.granted += len.value();
-        runs.push(Run { start, end: start + len.value(), usage: Use::Granted });
+/// Rows of the free space, and the counts of its groups.
+fn free_space(c: &mut Checker<'_>) -> Result<()> {
+    let mut groups = super::source::Cursor::new(c.source.groups()?)?;
+    let mut now: (u32, u64) = (0, 0);
+    let mut before: Option<(u32, u64)> = None;
+    for row in c.source.free()? {
+        let row = row?;
+        c.row(PART)?;
+        let (start, len) = (row.start, u64::from(row.len));
+        c.report.free += len;
+        let last = start.saturating_add(len).saturating_sub(1);
+        let inside = u64::from(row.group) == start / GROUP_BLOCKS && last / GROUP_BLOCKS == u64::from(row.group);
+        let wrong = if len == 0 || !inside {
+            Some("is not within its group")
+        } else if before == Some((row.group, start)) {
+            Some("touches the one before")
+        } else {
+            None
+        };
+        if let Some(wrong) = wrong {
+            let what = format!("the run of {len} free blocks from {start} in group {} {wrong}", row.group);
+            c.found(Kind::FreeRun, what, Repair::RemoveFreeRow { group: row.group, start });
+        }
+        before = Some((row.group, start.saturating_add(len)));
+        if row.group != now.0 {
+            group(c, &mut groups, now)?;
+            now = (row.group, 0);
+        }
+        now.1 += len;
+    }
+    group(c, &mut groups, now)?;
+    while let Some((n, counted)) = groups.next()? {
+        miscounted(c, n, counted, 0);
     }
     Ok(())
 }
 
-fn extents(t: &ReadTables, runs: &mut Vec<Run>, report: &mut Report) -> Result<()> {
-    let inodes: BTreeMap<u64, Inode> = inodes(t)?.into_iter().collect();
-    let mut owned: BTreeMap<u64, u64> = BTreeMap::new();
-    let mut last: Option<(u64, Extent)> = None;
-    for row in t.extent().iter()? {
-        let (key, value) = row?;
-        let (ino, e) = (key.value().1, map::extent(key.value(), value.value()));
-        report.extents += 1;
-        report.mapped += e.len.0;
-        *owned.entry(ino).or_default() += e.len.0;
-        report.unless((1..=MAX_EXTENT).contains(&e.len.0), || format!("an extent of ino {ino} has {} blocks", e.len.0));
-        report.unless(inodes.get(&ino).is_some_and(Inode::is_regular), || {
-            format!("ino {ino} has extents, but is no regular file")
-        });
-        let end_of_last = last.filter(|(of, _)| *of == ino).map_or(FileBlock(0), |(_, l)| l.range().end);
-        report.unless(e.file >= end_of_last, || format!("extents of ino {ino} overlap at file block {}", e.file.0));
-        runs.push(Run { start: e.disk.0, end: e.disk.0 + e.len.0, usage: Use::Mapped(ino) });
-        last = Some((ino, e));
+/// Compares one group's count, after those of groups that have no free block.
+fn group(c: &mut Checker<'_>, groups: &mut super::source::Cursor<'_, (u32, u32)>, (n, free): (u32, u64)) -> Result<()> {
+    while let Some((empty, counted)) = groups.next_if(|g| g.0 < n)? {
+        miscounted(c, empty, counted, 0);
     }
-    for (ino, inode) in &inodes {
-        let found = owned.get(ino).copied().unwrap_or(0);
-        report.unless(inode.blocks == found, || format!("ino {ino} counts {} blocks, but has {found}", inode.blocks));
-    }
+    let counted = groups.next_if(|g| g.0 == n)?.map_or(0, |g| g.1);
+    miscounted(c, n, counted, free);
     Ok(())
 }
 
-/// The store and the superblock agree on where the store lies.
-fn ranges(t: &ReadTables, superblock: &Superblock, report: &mut Report) -> Result<()> {
-    let mut recorded = Vec::new();
-    for row in t.metarange().iter()? {
+fn miscounted(c: &mut Checker<'_>, group: u32, counted: u32, free: u64) {
+    if u64::from(counted) != free {
+        let what = format!("group {group} counts {counted} free blocks, but has {free}");
+        let repair = u32::try_from(free).ok().map(|free| Repair::SetGroup { group, free });
+        c.found(Kind::GroupCount, what, repair);
+    }
+}
+
+/// What is never data: of the format, and wherever superblock or store say that metadata lie.
+fn reserved(c: &mut Checker<'_>) -> Result<Vec<BlockSpan>> {
+    let mut spans = space::fixed_spans(c.superblock);
+    let known: Vec<BlockSpan> = c.superblock.ranges.iter().chain(&c.superblock.next).copied().collect();
+    let mut stored = Vec::new();
+    for row in c.source.metaranges()? {
         let (start, len) = row?;
-        recorded.push(BlockSpan { start: start.value(), len: len.value() });
+        stored.push(BlockSpan { start, len });
     }
-    let mut known: Vec<BlockSpan> = superblock.ranges.iter().chain(&superblock.next).copied().collect();
-    known.sort_unstable();
-    report.unless(recorded == known, || {
-        format!("the store lists metadata ranges {recorded:?}, the superblock {known:?}")
-    });
+    for span in known.iter().filter(|s| !stored.contains(s)) {
+        let what = format!("the store does not know of its own {} blocks from {}", span.len, span.start);
+        c.found(Kind::MetaRange, what, Repair::PutMetaRange { start: span.start, len: span.len });
+    }
+    for span in stored.into_iter().filter(|s| !known.contains(s)) {
+        let end = span.start.saturating_add(span.len);
+        if end > c.superblock.blocks() || spans.iter().any(|s| s.start < end && span.start < s.end()) {
+            let what = format!("the store claims {} blocks from {}, which it cannot have", span.len, span.start);
+            c.found(Kind::MetaRange, what, None);
+            continue;
+        }
+        c.report.notes.push(format!(
+            "{} blocks from {} are set aside for the metadata and not in the superblock yet; the next opening enters them",
+            span.len, span.start
+        ));
+        spans.push(span);
+    }
+    Ok(spans)
+}
+
+fn gather(c: &mut Checker<'_>, reserved: &[BlockSpan], part: &mut Gathered, first: bool) -> Result<()> {
+    let blocks = c.superblock.blocks();
+    for span in reserved {
+        part.put(span.start, span.len, Who::Reserved);
+    }
+    for row in c.source.free()? {
+        let row = row?;
+        c.row(PART)?;
+        part.put(row.start, row.len.into(), Who::Free);
+    }
+    for row in c.source.grants()? {
+        let g = row?;
+        if first {
+            c.report.granted += g.len;
+        }
+        part.put(g.start, g.len, Who::Granted { node: g.node, life: g.life });
+    }
+    let mut counted_up_to = 0;
+    for row in c.source.refcounts()? {
+        let r = row?;
+        c.row(PART)?;
+        if first && (r.count < 2 || r.len == 0 || r.start < counted_up_to) {
+            let what = format!("{} blocks from {} store a reference count of {}", r.len, r.start, r.count);
+            let repair = (r.count < 2).then_some(Repair::SetRefcount { start: r.start, len: r.len.into(), count: 1 });
+            c.found(Kind::Refcount, what, repair);
+        }
+        counted_up_to = r.start.saturating_add(r.len.into());
+        if r.count > 1 {
+            part.put(r.start, r.len.into(), Who::Counted { count: r.count });
+        }
+    }
+    for row in c.source.extents()? {
+        let e = row?;
+        c.row(PART)?;
+        part.put(e.disk, e.len.into(), Who::Mapped { ino: e.ino });
+    }
+    part.runs.retain_mut(|run| within(c, run, blocks));
     Ok(())
 }
 
-fn counters(t: &ReadTables, report: &mut Report) -> Result<()> {
-    for (name, found) in [("free", report.free), ("granted", report.granted)] {
-        let counted = t.counter().get(name)?.map_or(0, |v| v.value());
-        report.unless(counted == found, || format!("the count of {name} blocks is {counted}, but there are {found}"));
+/// Reports what a run has beyond the volume and cuts it off; false if nothing is left.
+fn within(c: &mut Checker<'_>, run: &mut Run, blocks: u64) -> bool {
+    if run.end <= blocks {
+        return true;
     }
-    Ok(())
-}
-
-/// Walks the disk from its first block to its last: no gap, and no overlap but of mapped runs as often as counted.
-fn cover(t: &ReadTables, runs: Vec<Run>, blocks: u64, report: &mut Report) -> Result<()> {
-    let mut edges: BTreeMap<u64, (Vec<Use>, Vec<Use>)> = BTreeMap::new();
-    for run in runs {
-        report.unless(run.end <= blocks, || {
-            format!("blocks {}..{} ({:?}) lie beyond the volume", run.start, run.end, run.usage)
-        });
-        edges.entry(run.start).or_default().0.push(run.usage);
-        edges.entry(run.end).or_default().1.push(run.usage);
-    }
-    let mut counts: BTreeMap<u64, u32> = BTreeMap::new();
-    for row in t.refcount().iter()? {
-        let (start, value) = row?;
-        let (start, (len, n)) = (start.value(), value.value());
-        report.unless(n > 1, || format!("blocks from {start} store a reference count of {n}"));
-        counts.insert(start, n);
-        counts.entry(start + u64::from(len)).or_insert(1);
-        edges.entry(start).or_default();
-        edges.entry(start + u64::from(len)).or_default();
-    }
-    edges.entry(0).or_default();
-    edges.entry(blocks).or_default();
-    let (mut active, mut count): (Vec<Use>, u32) = (Vec::new(), 1);
-    let mut points = edges.into_iter().peekable();
-    while let Some((at, (begin, end))) = points.next() {
-        for usage in end {
-            if let Some(i) = active.iter().position(|u| *u == usage) {
-                active.swap_remove(i);
-            }
+    let start = run.start.max(blocks);
+    let len = run.end - start;
+    let (who, repair) = match run.who {
+        Who::Free => ("free".to_owned(), Some(Repair::TakeFree { start, len })),
+        Who::Granted { node, life } => {
+            (format!("granted to node {node}"), Some(Repair::TakeGrant { node, life, start, len }))
         }
-        active.extend(begin);
-        count = counts.get(&at).copied().unwrap_or(count);
-        if let Some((next, _)) = points.peek().filter(|(next, _)| *next <= blocks) {
-            judge(at, *next, &active, count, report);
-        }
-    }
-    Ok(())
-}
-
-fn judge(at: u64, next: u64, active: &[Use], count: u32, report: &mut Report) {
-    let fine = match active {
-        [Use::Mapped(_), ..] => {
-            active.iter().all(|u| matches!(u, Use::Mapped(_))) && active.len() as u64 == u64::from(count)
-        }
-        [_] => count == 1,
-        _ => false,
+        Who::Mapped { ino: n } => (format!("mapped by {}", ino(n)), None),
+        Who::Counted { .. } => ("counted".to_owned(), Some(Repair::SetRefcount { start, len, count: 1 })),
+        Who::Reserved => ("reserved".to_owned(), None),
     };
-    report.unless(fine, || {
-        format!("blocks {at}..{next} should be exactly one thing, but are {active:?} with reference count {count}")
-    });
+    let what = format!("{len} blocks from {start} are {who}, but lie beyond the volume");
+    c.found(Kind::OutsideVolume, what, repair);
+    run.end = blocks;
+    run.start < blocks
+}
+
+/// What is wrong with some blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    Lost,
+    FreeInUse { by: Who },
+    GrantInUse { node: u8, life: u64, by: Who },
+    MappedTwice { one: u64, other: u64 },
+    MappedReserved { ino: u64 },
+    Refcount { stored: u32, found: u32 },
+}
+
+/// The walk over the disk.
+#[derive(Default)]
+struct Walk {
+    at: u64,
+    active: Vec<Run>,
+    /// What the blocks before `at` came to, not reported yet: the next ones may come to the same.
+    open: Option<(u64, Verdict)>,
+}
+
+impl Walk {
+    /// Walks up to `limit` with the runs that begin before it, in order.
+    fn runs(&mut self, c: &mut Checker<'_>, runs: &[Run], limit: u64) {
+        for run in runs {
+            self.go(c, run.start);
+            self.active.push(*run);
+        }
+        if limit != u64::MAX {
+            self.go(c, limit);
+        }
+    }
+
+    fn end(&mut self, c: &mut Checker<'_>) {
+        self.go(c, c.superblock.blocks());
+        self.settle(c, None);
+    }
+
+    fn go(&mut self, c: &mut Checker<'_>, to: u64) {
+        while self.at < to {
+            let ends = self.active.iter().map(|r| r.end).filter(|end| *end > self.at).min();
+            let next = ends.map_or(to, |end| end.min(to));
+            let verdict = judge(&self.active);
+            self.settle(c, verdict);
+            self.at = next;
+            self.active.retain(|r| r.end > next);
+        }
+    }
+
+    /// Blocks from `at` on come to this.
+    fn settle(&mut self, c: &mut Checker<'_>, verdict: Option<Verdict>) {
+        if self.open.map(|(_, v)| v) == verdict {
+            return;
+        }
+        if let Some((start, old)) = self.open.take() {
+            report(c, start, self.at - start, old);
+        }
+        self.open = verdict.map(|v| (self.at, v));
+    }
+}
+
+fn judge(active: &[Run]) -> Option<Verdict> {
+    let count = |f: fn(&Who) -> bool| active.iter().filter(|r| f(&r.who)).count();
+    let reserved = count(|w| matches!(w, Who::Reserved));
+    let free = count(|w| matches!(w, Who::Free));
+    let granted = count(|w| matches!(w, Who::Granted { .. }));
+    let mapped = count(|w| matches!(w, Who::Mapped { .. }));
+    let stored = active.iter().find_map(|r| if let Who::Counted { count } = r.who { Some(count) } else { None });
+    let other =
+        |but: fn(&Who) -> bool| active.iter().map(|r| r.who).find(|w| !but(w) && !matches!(w, Who::Counted { .. }));
+    let grants = || {
+        active
+            .iter()
+            .rev()
+            .find_map(|r| if let Who::Granted { node, life } = r.who { Some((node, life)) } else { None })
+    };
+    // In the order of their numbers: which one is met first depends on where a part of the disk begins.
+    let files = |above: Option<u64>| {
+        let inos = active.iter().filter_map(|r| if let Who::Mapped { ino } = r.who { Some(ino) } else { None });
+        inos.filter(|n| above.is_none_or(|above| *n > above)).min()
+    };
+    let first = files(None).unwrap_or(0);
+    let references = u32::try_from(mapped).unwrap_or(u32::MAX);
+    match stored {
+        _ if reserved + free + granted + mapped == 0 && stored.is_none() => Some(Verdict::Lost),
+        _ if free > 1 => Some(Verdict::FreeInUse { by: Who::Free }),
+        _ if free == 1 && reserved + granted + mapped > 0 => {
+            other(|w| matches!(w, Who::Free)).map(|by| Verdict::FreeInUse { by })
+        }
+        _ if granted > 0 && reserved + granted + mapped > 1 => {
+            let by = other(|w| matches!(w, Who::Granted { .. })).or(active.first().map(|r| r.who));
+            grants().zip(by).map(|((node, life), by)| Verdict::GrantInUse { node, life, by })
+        }
+        _ if reserved > 0 && mapped > 0 => Some(Verdict::MappedReserved { ino: first }),
+        Some(stored) if stored != references => Some(Verdict::Refcount { stored, found: references }),
+        None if mapped > 1 => Some(Verdict::MappedTwice { one: first, other: files(Some(first)).unwrap_or(first) }),
+        _ => None,
+    }
+}
+
+fn report(c: &mut Checker<'_>, start: u64, len: u64, verdict: Verdict) {
+    let run = format!("{len} blocks from {start}");
+    let by = |who: Who| match who {
+        Who::Reserved => "reserved for format or metadata".to_owned(),
+        Who::Free => "listed twice".to_owned(),
+        Who::Granted { node, life } => format!("granted to node {node} incarnation {life}"),
+        Who::Mapped { ino: n } => format!("mapped by {}", ino(n)),
+        Who::Counted { .. } => "counted".to_owned(),
+    };
+    let (kind, what, repair) = match verdict {
+        Verdict::Lost => (Kind::BlockLost, format!("{run} belong to nobody"), Some(Repair::AddFree { start, len })),
+        Verdict::FreeInUse { by: who } => {
+            (Kind::FreeInUse, format!("{run} are free, and {}", by(who)), Some(Repair::TakeFree { start, len }))
+        }
+        Verdict::GrantInUse { node, life, by: who } => {
+            let repair = Repair::TakeGrant { node, life, start, len };
+            let what = format!("{run} are granted to node {node} incarnation {life}, and {}", by(who));
+            (Kind::GrantInUse, what, Some(repair))
+        }
+        Verdict::MappedTwice { one, other } => {
+            let what = format!(
+                "{run} are mapped by {} and by {} without being counted so: copy both files elsewhere and remove them",
+                ino(one),
+                ino(other)
+            );
+            (Kind::MappedTwice, what, None)
+        }
+        Verdict::MappedReserved { ino: n } => {
+            (Kind::MappedReserved, format!("{run} are reserved, and mapped by {}", ino(n)), None)
+        }
+        Verdict::Refcount { stored, found } => {
+            let what = format!("{run} have reference count {stored}, but {found} references");
+            (Kind::Refcount, what, Some(Repair::SetRefcount { start, len, count: found.max(1) }))
+        }
+    };
+    c.found(kind, what, repair);
 }

@@ -34,6 +34,8 @@ fn recorded(start: &MemDevice, superblock: &Superblock, commits: u64) -> Arc<Rec
 /// Opens what a crash left, and proves that the `acknowledged` commits and nothing half-done are there.
 fn must_show(image: MemDevice, acknowledged: u64, context: &str) {
     let disk = Arc::new(image);
+    let left = super::check_finds::unmounted(&disk);
+    assert!(left.is_clean(), "{context}: {left}");
     let superblock = read_superblock(&as_dyn(&disk)).unwrap_or_else(|e| panic!("{context}: {e}")).superblock;
     let f = Fixture::open(disk, superblock);
     let there = |i: u64| f.view().lookup(ROOT, format!("f{i}").as_bytes()).is_ok();
@@ -304,7 +306,7 @@ fn range_taken_but_not_recorded_is_recorded_at_the_next_open() {
 }
 
 #[test]
-fn damaged_first_superblock_is_replaced_by_the_next_change() {
+fn damaged_first_superblock_is_replaced_by_the_next_opening() {
     let f = Fixture::new();
     let dev = as_dyn(&f.disk);
     disk::write(&dev, SUPERBLOCKS[0], &[0xa5; 4096]).expect("writes");
@@ -313,12 +315,45 @@ fn damaged_first_superblock_is_replaced_by_the_next_change() {
     assert_eq!(chosen.superblock, f.superblock);
     assert!(chosen.remarks()[0].contains("superblock A (at 0) is damaged"));
     f.run(|ops| ops.take_metadata_ranges(10));
-    let f = f.killed();
+    let disk = super::check_finds::dead(f);
+    let found = super::check_finds::unmounted(&disk);
+    assert!(found.count == 1 && found.findings[0].kind == check::Kind::SuperblockCopy, "{found}");
+    let f = Fixture::open(disk, chosen.superblock);
     assert_eq!(read_superblock(&as_dyn(&f.disk)).expect("good").remarks(), Vec::<String>::new());
+    f.must_be_clean();
     for at in SUPERBLOCKS {
         disk::write(&as_dyn(&f.disk), at, &[0; 4096]).expect("writes");
     }
     assert!(read_superblock(&as_dyn(&f.disk)).expect_err("none left").to_string().contains("no shorefast volume"));
+}
+
+/// A change of the superblock writes copy B first. If A and C were damaged then, B was the only good one, and a power
+/// failure that tore it left none.
+#[test]
+fn opening_mends_the_superblocks_and_never_touches_the_good_one() {
+    for good in 0..3 {
+        let f = Fixture::new();
+        f.store.latch().trip();
+        let Fixture { disk, superblock, .. } = f;
+        for at in (0..3).filter(|n| *n != good).map(|n| SUPERBLOCKS[n]) {
+            disk::write(&as_dyn(&disk), at, &[0xa5; 4096]).expect("writes");
+        }
+        disk::flush(&as_dyn(&disk)).expect("flushes");
+        let recorded = RecordingDevice::new(Arc::new(disk.copy()));
+        let dev = Arc::clone(&recorded) as Arc<dyn BlockDevice>;
+        let store = Store::open_unfenced(dev, &superblock, Arc::new(Latch::new())).expect("opens");
+        store.latch().trip();
+        let log = recorded.log();
+        for prefix in 0..=log.len() {
+            for seed in 0..8 {
+                let image = as_dyn(&Arc::new(log.replay(&disk, prefix, Survivors::Seeded(seed))));
+                let chosen = read_superblock(&image).unwrap_or_else(|e| panic!("prefix {prefix}, seed {seed}: {e}"));
+                assert_eq!(chosen.superblock, superblock);
+            }
+        }
+        let image = as_dyn(&Arc::new(log.replay(&disk, log.len(), Survivors::DurableOnly)));
+        assert_eq!(read_superblock(&image).expect("a volume").remarks(), Vec::<String>::new());
+    }
 }
 
 #[test]

@@ -277,6 +277,7 @@ fn eviction_keeps_the_row_and_takes_the_rest() {
     assert!(
         matches!(&f.view().sessions().expect("readable")[0].state, SessionState::Evicting { reason } if reason.contains("recall"))
     );
+    f.slot(who, FenceGen(4));
     f.run(|ops| ops.finish_eviction(who, FenceGen(4)));
     let row = f.view().sessions().expect("readable").remove(0);
     assert!(matches!(&row.state, SessionState::Evicted { reason } if reason.contains("recall")));

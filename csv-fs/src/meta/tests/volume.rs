@@ -1,7 +1,6 @@
 //! Making volumes of disks, and the check of a volume.
 
 use block::units::ByteOffset;
-use redb::ReadableTable;
 
 use super::*;
 use crate::format::{LEASE, LeaseBlock, SLOT_COUNT, Slot, slot_at};
@@ -67,59 +66,4 @@ fn volume_itself_is_not_formatted_over_unasked() {
     let f = Fixture::new();
     let refused = Store::format(&as_dyn(&f.disk), &options()).expect_err("occupied");
     assert!(refused.to_string().contains("shorefast \"test\""), "{refused}");
-}
-
-/// Words of the problem, and the damage that makes it.
-type Breakage = (&'static str, fn(&mut Ops<'_>));
-
-#[test]
-fn check_finds_what_is_wrong() {
-    let breakages: &[Breakage] = &[
-        ("link count", |ops| {
-            let mut inode = rows::inode(&ops.t, InodeNo::ROOT).expect("there");
-            inode.nlink += 1;
-            ops.t.inode.insert((0, 1), inode.encode().as_slice()).expect("inserts");
-        }),
-        ("exactly one thing", |ops| {
-            ops.t.extent.insert((0, 2, 500), (100_000, 1, 0)).expect("inserts");
-        }),
-        ("exactly one thing", |ops| {
-            ops.s.free -= 1;
-            let row = ops.t.free.first().expect("readable");
-            let (key, len) = row.map(|(k, v)| (k.value(), v.value())).expect("some");
-            ops.t.free.remove(key).expect("removes");
-            ops.t.free.insert((key.0, key.1 + 1), len - 1).expect("inserts");
-        }),
-        ("which is not there", |ops| {
-            ops.t.dirent.insert((0, 1, &b"ghost"[..]), (77, 0o100_000, 9)).expect("inserts");
-        }),
-        ("has no entry", |ops| {
-            ops.t.cookie.insert((0, 1, 99), (2, 0o100_000, &b"nobody"[..])).expect("inserts");
-        }),
-        ("not an orphan", |ops| {
-            let mut inode = rows::inode(&ops.t, InodeNo::ROOT).expect("there");
-            (inode.nlink, inode.mode) = (0, 0o100_644);
-            ops.t.inode.insert((0, 3000), inode.encode().as_slice()).expect("inserts");
-            ops.s.inodes += 1;
-        }),
-        ("no session", |ops| {
-            ops.t.grant.insert((5, 5, 0), 1).expect("inserts");
-        }),
-        ("counts", |ops| {
-            let row = ops.t.group.first().expect("readable");
-            let (group, count) = row.map(|(k, v)| (k.value(), v.value())).expect("some");
-            ops.t.group.insert(group, count - 1).expect("inserts");
-        }),
-    ];
-    for (says, damage) in breakages {
-        let f = Fixture::new();
-        f.file("a");
-        f.must_be_clean();
-        f.run(|ops| {
-            damage(ops);
-            Ok(())
-        });
-        let report = check::check(&f.view(), &f.store.superblock()).expect("readable");
-        assert!(report.problems.iter().any(|p| p.contains(says)), "{says}: {report}");
-    }
 }

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::*;
-use crate::api::{Client, CreateVolume, DiskFault, Node, NodeInfo, Pending, Status, VolumeStatus};
+use crate::api::{CheckAnswer, Client, CreateVolume, DiskFault, Node, NodeInfo, Pending, Status, VolumeStatus};
 use crate::clock::WallTime;
 use crate::events::{Code, Draft, EventLog};
 
@@ -57,6 +57,9 @@ impl NodeControl for Lonely {
         none()
     }
     fn volume_redirect(&self, _: String, _: bool, _: Option<Node>) -> Pending<'_, ()> {
+        none()
+    }
+    fn volume_check(&self, _: String, _: bool, _: Progress) -> Pending<'_, CheckAnswer> {
         none()
     }
     fn stop(&self) -> Pending<'_, ()> {

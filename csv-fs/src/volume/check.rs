@@ -1,0 +1,158 @@
+//! The check of a volume that no node has mounted, and its repair: by whoever can open its disk, without a daemon.
+//!
+//! **Nobody else.** Every node's LIVE lock is taken first and kept to the end: a node that has the volume open holds its
+//! own, and one that wants to open it meanwhile finds it held and tries again later. Then the slots are watched as at a
+//! start: a file that another host uses is refused, since locks do not reach there.
+//!
+//! States: *opened* ([`Unattended::open`]) → any number of checks and repairs → dropped, which lets nodes in again.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use block::shared::{NodeId, SharedDisk};
+use block::worker::Handle;
+
+use super::create::wall_clock;
+use super::one_host::{self, NotOneHost};
+use super::start::{NotAFile, open_disk, timing};
+use crate::format::FormatError;
+use crate::meta::check::{Limits, Repair, Report, Step};
+use crate::meta::{Fatal, MetaError, Store, Unmounted, read_superblock};
+
+/// Why a volume that is not mounted cannot be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnattendedError {
+    /// It is nothing that several nodes can share, or cannot be opened.
+    #[error(transparent)]
+    Disk(#[from] NotAFile),
+    /// A node has it open.
+    #[error("{node} has the volume on {} open", path.display())]
+    Mounted {
+        /// Which.
+        node: NodeId,
+        /// The disk.
+        path: PathBuf,
+    },
+    /// Locks are not to be had.
+    #[error("the locks of the disk {} cannot be taken: {source}", path.display())]
+    Lock {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another host uses it.
+    #[error("the disk {} cannot be checked here: {source}", path.display())]
+    OtherHost {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        source: NotOneHost,
+    },
+    /// The disk carries no volume that this version can read, or it cannot be read.
+    #[error("{}: {source}", path.display())]
+    Volume {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        source: MetaError,
+    },
+    /// Something of the host itself.
+    #[error(transparent)]
+    Host(#[from] super::office::StartError),
+}
+
+impl UnattendedError {
+    /// Whether it was refused because going on could do harm, or cannot be done by this version.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            UnattendedError::Mounted { .. } | UnattendedError::OtherHost { .. } => true,
+            UnattendedError::Disk(e) => e.is_refusal(),
+            UnattendedError::Volume { source: MetaError::Fatal(Fatal::Format(e)), .. } => {
+                matches!(e, FormatError::NewerVersion { .. } | FormatError::Incompatible { .. })
+            }
+            _ => false,
+        }
+    }
+
+    /// What to do next.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            UnattendedError::Mounted { .. } => {
+                "Check it there with `shorefast volume check NAME`, or unmount it on every node first."
+            }
+            UnattendedError::OtherHost { .. } => "Check it on that host.",
+            UnattendedError::Volume { .. } => "See whether it is the right disk.",
+            UnattendedError::Disk(_) | UnattendedError::Lock { .. } => {
+                "See whether the path is right and may be read and written."
+            }
+            UnattendedError::Host(_) => "See the limits of the system.",
+        }
+    }
+}
+
+/// A volume that nobody has mounted, and nobody can mount as long as this exists.
+pub struct Unattended {
+    disk: SharedDisk,
+    path: PathBuf,
+    proof: Unmounted,
+}
+
+impl Unattended {
+    /// Opens a disk and keeps every node from the volume on it.
+    ///
+    /// # Cancel safety
+    /// If dropped, the locks are let go.
+    pub async fn open(path: &Path, workers: Handle) -> Result<Unattended, UnattendedError> {
+        let disk = open_disk(path, workers, false)?;
+        let at = || path.to_owned();
+        let proof = match Unmounted::prove(&disk.file) {
+            Ok(Ok(proof)) => proof,
+            Ok(Err(node)) => return Err(UnattendedError::Mounted { node, path: at() }),
+            Err(source) => return Err(UnattendedError::Lock { path: at(), source }),
+        };
+        let opened = Unattended { disk, path: at(), proof };
+        opened.on_this_host().await?;
+        Ok(opened)
+    }
+
+    async fn on_this_host(&self) -> Result<(), UnattendedError> {
+        let data = std::sync::Arc::clone(&self.disk.data);
+        let read = tokio::task::spawn_blocking(move || read_superblock(&data)).await;
+        let superblock = match read {
+            Ok(Ok(chosen)) => chosen.superblock,
+            // Without an identity the slots say nothing; the check finds just that.
+            Ok(Err(MetaError::Fatal(Fatal::Format(FormatError::AllDamaged)))) => return Ok(()),
+            Ok(Err(source)) => return Err(self.failed(source)),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        let boot = super::office::boot_id()?;
+        one_host::only_this_host(&self.disk, superblock.volume, boot, timing(&superblock).renew)
+            .await
+            .map_err(|source| UnattendedError::OtherHost { path: self.path.clone(), source })
+    }
+
+    fn failed(&self, source: MetaError) -> UnattendedError {
+        UnattendedError::Volume { path: self.path.clone(), source }
+    }
+
+    /// Checks it. Blocks its thread, which is no worker.
+    pub fn check(&self, mut heard: impl FnMut(Step)) -> Result<Report, UnattendedError> {
+        let mut watch = |step: Step| {
+            heard(step);
+            ControlFlow::Continue(())
+        };
+        Store::check_unmounted(&self.disk.data, &self.proof, Limits::DEFAULT, &mut watch).map_err(|e| self.failed(e))
+    }
+
+    /// Carries out repairs of the last check: all of them, or none. Blocks its thread, which is no worker.
+    pub fn repair(&self, repairs: &[Repair]) -> Result<(), UnattendedError> {
+        Store::repair_unmounted(&self.disk.data, &self.proof, repairs, wall_clock()).map_err(|e| self.failed(e))
+    }
+}
+
+impl std::fmt::Debug for Unattended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unattended").field("path", &self.path).finish_non_exhaustive()
+    }
+}
