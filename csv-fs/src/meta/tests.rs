@@ -2,6 +2,7 @@
 
 mod check_finds;
 mod check_repairs;
+mod check_scale;
 mod crash;
 mod files;
 mod listing;

@@ -53,6 +53,7 @@ fn an_evicted_node_begins_a_new_incarnation_and_only_files_that_lost_something_f
     let read = within("a read of what was not", move || std::io::read_to_string(&*handle));
     assert_eq!(read.expect("reads"), "before");
     until("everything in order", || cluster.ask(2, &["status", "--check"]).code == 0);
+    cluster.checks_clean(2);
 }
 
 #[test]
@@ -69,6 +70,7 @@ fn a_coordinator_whose_own_client_is_evicted_hands_over_or_comes_back() {
     exchange(&cluster, 2, 1, "after");
     exchange(&cluster, 1, 2, "and the other way");
     until("everything in order", || cluster.ask(1, &["status", "--check"]).code == 0);
+    cluster.checks_clean(1);
 }
 
 #[test]

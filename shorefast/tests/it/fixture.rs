@@ -300,6 +300,11 @@ impl Cluster {
         volumes.into_iter().find(|v| v["name"] == name)
     }
 
+    /// Fails unless the check of the volume `v`, asked for through a node, finds nothing wrong.
+    pub(crate) fn checks_clean(&self, n: usize) {
+        self.ask(n, &["volume", "check", "v"]).expect(0, &["Nothing is wrong"]);
+    }
+
     /// Whether a node has mounted the volume `v`.
     pub(crate) fn is_mounted(&self, n: usize) -> bool {
         self.volume(n, "v").is_some_and(|v| v["mount"].is_string())

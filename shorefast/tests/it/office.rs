@@ -70,6 +70,7 @@ fn the_office_moves_and_survives_the_killing_of_its_holder_without_a_failed_call
     read(&cluster, 3, &["first", "moved", "at-home", "after-the-kill"]);
     write(&cluster, 3, "back");
     read(&cluster, 1, &["back"]);
+    cluster.checks_clean(3);
 }
 
 #[test]

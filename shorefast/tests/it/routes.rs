@@ -69,6 +69,7 @@ fn a_node_whose_disk_fails_goes_on_through_the_coordinator_and_every_change_is_a
     cluster.until_event(2, "route-changed", "block-redirected");
     cluster.until_event(2, "route-direct", "direct");
     cluster.until_event(1, "path-fenced", "");
+    cluster.checks_clean(2);
 }
 
 /// What a node shows of the volume's health, and what its status says of a node.

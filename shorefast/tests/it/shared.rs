@@ -48,3 +48,12 @@ impl Folder {
         within(&format!("a call through node {n}"), move || f(&dir))
     }
 }
+
+impl Drop for Folder {
+    /// The last of all tests that used the cluster has the volume checked.
+    fn drop(&mut self) {
+        if Arc::strong_count(&self.cluster) == 1 && !std::thread::panicking() {
+            self.cluster.checks_clean(2);
+        }
+    }
+}

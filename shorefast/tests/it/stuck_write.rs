@@ -100,6 +100,7 @@ fn a_stuck_write_does_not_land_on_newer_redirected_data_when_its_path_heals() {
         std::thread::sleep(Duration::from_millis(50));
         assert_eq!((read(&cluster, 1), read(&cluster, 2)), (NEWER, NEWER), "the old write has landed");
     }
+    cluster.checks_clean(2);
 }
 
 /// Each command of the fixture is a child that closes duplicates of what is open here. For a time every close waited for

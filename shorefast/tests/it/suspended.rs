@@ -67,4 +67,5 @@ fn a_stopped_coordinator_suspends_resumes_and_nobody_sees_an_error() {
             assert_eq!(within("a read", move || fs::read_to_string(file)).expect("reads"), name);
         }
     }
+    cluster.checks_clean(2);
 }

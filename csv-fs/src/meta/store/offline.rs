@@ -53,7 +53,7 @@ impl Unmounted {
 
     /// For a device in memory, which nobody else has.
     #[cfg(test)]
-    pub(in crate::meta) fn in_memory() -> Unmounted {
+    pub(crate) fn in_memory() -> Unmounted {
         Unmounted { _live: Vec::new() }
     }
 }

@@ -41,6 +41,7 @@ async fn d31_calls_wait_through_a_takeover_and_what_was_acknowledged_is_there() 
     let seen = other.open(file.ino()).await;
     assert_eq!(other.read(&seen, 0, 1 << 20).await, data);
     assert!(node.events.lock().iter().any(|e| matches!(e, ClientEvent::Unbound)));
+    cluster.must_be_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,6 +63,7 @@ async fn d32_redirected_writes_survive_a_takeover() {
     node.fault.heal();
     node.routed(Route::Direct).await;
     assert_eq!(node.read(&file, 0, 8192).await, [[2; 4096], [3; 4096]].concat());
+    cluster.must_be_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,4 +110,5 @@ async fn d34_after_an_eviction_handles_that_lost_something_fail_and_others_go_on
     let again = node.open(lost.ino()).await;
     assert_eq!(node.read(&again, 0, 4096).await, b"", "what was never committed is not there");
     assert!(node.events.lock().iter().any(|e| *e == ClientEvent::Poisoned { handles: vec![lost.handle] }));
+    cluster.must_be_clean().await;
 }

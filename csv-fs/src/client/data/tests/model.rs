@@ -135,6 +135,7 @@ async fn run(seed: u64, nodes: u8, steps: u64, faults: bool) {
         got.extend(part);
     }
     assert_eq!(got.iter().zip(&model).position(|(a, b)| a != b), None, "seed {seed}");
+    cluster.must_be_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,4 +187,5 @@ async fn d43_writers_side_by_side_keep_their_own_bytes() {
     for worker in workers.collect::<Vec<_>>() {
         worker.await.unwrap();
     }
+    cluster.must_be_clean().await;
 }

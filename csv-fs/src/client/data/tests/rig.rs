@@ -25,7 +25,8 @@ use crate::core::coord::FencePurpose;
 use crate::core::office::{FenceProof, FencedEpoch, HowFenced, LeaseView, Timing};
 use crate::core::rules::Rules;
 use crate::format::{CELL, Slot, Superblock, TimingMs, VolumeName, slot_at};
-use crate::meta::{FormatOptions, Latch, Root, Store};
+use crate::meta::check::Limits;
+use crate::meta::{FormatOptions, Latch, Root, Store, Unmounted};
 use crate::proto::*;
 use crate::types::*;
 
@@ -183,6 +184,22 @@ impl Cluster {
     /// Changes of metadata wait.
     pub(crate) fn suspend(&self, suspended: bool) {
         self.serving.lock().as_ref().unwrap().coordinator.suspend(suspended);
+    }
+
+    /// Checks the volume as it is served, and as the power's failure now would leave it.
+    pub(crate) async fn must_be_clean(&self) {
+        let coordinator = Arc::clone(&self.serving.lock().as_ref().unwrap().coordinator);
+        let served = coordinator.check(|_| ()).await.unwrap();
+        assert!(served.is_clean(), "as it is served: {served}");
+        let left = self.device.copy();
+        left.crash();
+        let left = Arc::new(left) as Arc<dyn BlockDevice>;
+        let check = move || {
+            let mut go_on = |_| std::ops::ControlFlow::Continue(());
+            Store::check_unmounted(&left, &Unmounted::in_memory(), Limits::DEFAULT, &mut go_on)
+        };
+        let left = tokio::task::spawn_blocking(check).await.unwrap().unwrap();
+        assert!(left.is_clean(), "after a power failure: {left}");
     }
 
     /// Handles open at the coordinator.
