@@ -3,7 +3,7 @@
 mod crash;
 mod files;
 mod listing;
-mod model;
+pub(crate) mod model;
 mod names;
 mod room;
 mod volume;

@@ -8,3 +8,4 @@ mod routes;
 mod sharing;
 mod single;
 mod space;
+mod whole;

@@ -25,7 +25,8 @@ use crate::core::coord::FencePurpose;
 use crate::core::office::{FenceProof, FencedEpoch, HowFenced, LeaseView, Timing};
 use crate::core::rules::Rules;
 use crate::format::{CELL, Slot, Superblock, TimingMs, VolumeName, slot_at};
-use crate::meta::{FormatOptions, Latch, Root, Store};
+use crate::meta::check::check;
+use crate::meta::{FormatOptions, Latch, Root, Store, read_superblock};
 use crate::proto::*;
 use crate::types::*;
 
@@ -170,6 +171,27 @@ impl Cluster {
     /// The client of that node is said to be dead.
     pub(crate) fn evict(&self, node: u8) {
         self.serving.lock().as_ref().unwrap().coordinator.client_dead(client_id(node));
+    }
+
+    /// A client of whatever life is said to be dead.
+    pub(crate) fn evict_client(&self, client: ClientId) {
+        self.serving.lock().as_ref().unwrap().coordinator.client_dead(client);
+    }
+
+    /// The next life of a node that was evicted.
+    pub(crate) async fn next_life(&mut self, node: &Node) {
+        let last = node.session.client();
+        let next = ClientId { incarnation: Incarnation(last.incarnation.0 + 1), ..last };
+        let fence_gen = self.office.fence_gen(next.node);
+        self.office.slot(next, fence_gen).await;
+        node.session.reborn(next, fence_gen);
+    }
+
+    /// Ends the reign, and checks the store.
+    pub(crate) async fn must_be_sound(&mut self) -> Result<(), String> {
+        self.kill_coordinator().await;
+        let device = Arc::clone(&self.device) as Arc<dyn BlockDevice>;
+        sound(device).await
     }
 
     /// The next life of an evicted client.
@@ -462,6 +484,20 @@ impl OwnSlot for SlotReader {
 /// A recognisable pattern.
 pub(crate) fn pattern(len: usize, seed: u8) -> Vec<u8> {
     (0..len).map(|i| (i as u8).wrapping_mul(31).wrapping_add((i >> 8) as u8).wrapping_add(seed)).collect()
+}
+
+/// Opens the store of a disk that nobody uses, and checks it.
+pub(crate) async fn sound(device: Arc<dyn BlockDevice>) -> Result<(), String> {
+    let look = move || {
+        let superblock = read_superblock(&device).map_err(|e| e.to_string())?.superblock;
+        let new = LeaseView::new_volume();
+        let epoch = FencedEpoch::by_resignation(&new, &new.taken_by(client_id(4), "nowhere", 1)).expect("a right");
+        let store = Store::open(device, &superblock, &epoch, Arc::new(Latch::new())).map_err(|e| e.to_string())?;
+        let view = store.view().map_err(|e| e.to_string())?;
+        let report = check(&view, &store.superblock()).map_err(|e| e.to_string())?;
+        if report.is_clean() { Ok(()) } else { Err(report.to_string()) }
+    };
+    tokio::task::spawn_blocking(look).await.expect("does not panic")
 }
 
 /// Waits until something is so.
