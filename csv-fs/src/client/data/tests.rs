@@ -3,6 +3,7 @@
 mod clear;
 mod failover;
 mod model;
+mod prefixes;
 pub(crate) mod rig;
 mod routes;
 mod sharing;
