@@ -42,7 +42,7 @@ mod space;
 mod store;
 mod tables;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod volume;
 mod xattr;
 

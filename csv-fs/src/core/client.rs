@@ -115,6 +115,8 @@ pub struct Client {
     opens: BTreeMap<HandleId, OpenFile>,
     locks: Locks,
     own: BTreeMap<Ticket, Own>,
+    /// Releases of handles that are being opened again: they go out when that is answered.
+    early_releases: Vec<(Ticket, Request)>,
     next_own: u64,
     first_bind: bool,
     gate_open: bool,
@@ -134,6 +136,7 @@ impl Client {
             opens: BTreeMap::new(),
             locks: Locks::default(),
             own: BTreeMap::new(),
+            early_releases: Vec::new(),
             next_own: Ticket::OWN,
             first_bind: true,
             gate_open: true,
@@ -521,6 +524,14 @@ impl Client {
             if let Own::Reopen { handle, ino, flags } = own {
                 self.opens.insert(handle, OpenFile { ino, flags });
             }
+        }
+        // What was closed meanwhile is not.
+        let early = std::mem::take(&mut self.early_releases);
+        let closed: Vec<Request> =
+            early.iter().map(|(_, request)| request.clone()).chain(self.releases_behind_locks()).collect();
+        closed.iter().for_each(|request| self.forget_open(request));
+        for (ticket, _) in early.into_iter().filter(|(ticket, _)| ticket.0 < Ticket::OWN) {
+            out.push(Effect::Reply { ticket, result: Err(CallFailure::Evicted) });
         }
         let locked = self.locks_evicted(out);
         out.push(Effect::Evicted { reason, locked });

@@ -6,7 +6,7 @@ mod check_scale;
 mod crash;
 mod files;
 mod listing;
-mod model;
+pub(crate) mod model;
 mod names;
 mod room;
 mod volume;

@@ -22,6 +22,8 @@ use crate::types::*;
 const BODY_MAX: usize = 2048;
 /// Something uncommitted is committed after so many seconds even if nobody asks; a crash loses no more than that.
 const COMMIT_AFTER: u32 = 5;
+/// There is no such file (any more).
+const ENOENT: Errno = Errno(rustix::io::Errno::NOENT.raw_os_error());
 /// Between two attempts to commit what a recall waits for.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -82,7 +84,11 @@ impl DataPath {
                 return Ok(());
             }
             let request = Request::Commit { ino: inode.ino, commit: body.clone(), give_back: Vec::new() };
-            self.session.call(caller, request).await?;
+            match self.session.call(caller, request).await {
+                // Its file is gone, and nobody here has it open: there is nothing to keep.
+                Err(ENOENT) if inode.opens.load(Ordering::SeqCst) == 0 => return Ok(inode.touch_sent(body.mtime)),
+                other => other?,
+            };
             self.tell(inode);
             inode.touch_sent(body.mtime);
             let more = {

@@ -3,8 +3,10 @@
 mod clear;
 mod failover;
 mod model;
+mod prefixes;
 pub(crate) mod rig;
 mod routes;
 mod sharing;
 mod single;
 mod space;
+mod whole;

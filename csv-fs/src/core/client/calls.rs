@@ -13,9 +13,34 @@ use super::{Client, OpenFile, Own, UNMOUNTED};
 impl Client {
     pub(super) fn submit(&mut self, ticket: Ticket, request: Request, out: &mut Vec<Effect>) {
         if matches!(self.binder.state, Binding::Evicted { .. }) {
+            self.forget_open(&request);
             return out.push(Effect::Reply { ticket, result: Err(CallFailure::Evicted) });
         }
         self.place(ticket, request, out);
+    }
+
+    /// A handle that is closed is not opened again.
+    pub(super) fn forget_open(&mut self, request: &Request) {
+        if let Request::Release { handle, .. } = request {
+            self.opens.remove(handle);
+        }
+    }
+
+    /// A release does not pass the request that opens its handle again: it would be open for ever.
+    fn is_early(&self, request: &Request) -> bool {
+        let Request::Release { handle, .. } = request else { return false };
+        self.own.values().any(|own| matches!(own, Own::Reopen { handle: h, .. } if h == handle))
+    }
+
+    /// A handle was opened again, or is lost: its release goes out if it has come.
+    fn release_reopened(&mut self, handle: HandleId, out: &mut Vec<Effect>) {
+        let of = |r: &Request| matches!(r, Request::Release { handle: h, .. } if *h == handle);
+        let (go, rest) = std::mem::take(&mut self.early_releases).into_iter().partition(|(_, r)| of(r));
+        self.early_releases = rest;
+        let go: Vec<(Ticket, Request)> = go;
+        for (ticket, request) in go {
+            self.place(ticket, request, out);
+        }
     }
 
     pub(super) fn submit_own(&mut self, own: Own, request: Request, out: &mut Vec<Effect>) {
@@ -26,6 +51,9 @@ impl Client {
     }
 
     pub(super) fn place(&mut self, ticket: Ticket, request: Request, out: &mut Vec<Effect>) {
+        if self.is_early(&request) {
+            return self.early_releases.push((ticket, request));
+        }
         if !self.release_may_go(ticket, &request, out) {
             return;
         }
@@ -211,10 +239,12 @@ impl Client {
                 self.opens.remove(&handle);
                 out.push(Effect::HandleLost { handle, ino });
                 self.pump_all_lanes(out);
+                self.release_reopened(handle, out);
             }
             Own::Reopen { handle, ino, flags } => {
                 self.opens.insert(handle, OpenFile { ino, flags });
                 self.pump_all_lanes(out);
+                self.release_reopened(handle, out);
             }
         }
     }

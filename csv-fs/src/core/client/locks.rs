@@ -498,6 +498,11 @@ impl Client {
         true
     }
 
+    /// Releases that wait until every lock is named.
+    pub(super) fn releases_behind_locks(&self) -> impl Iterator<Item = Request> + '_ {
+        self.locks.releases.iter().map(|(_, request)| request.clone())
+    }
+
     /// A BIND is about to be sent. Whether it announces that locks follow.
     pub(super) fn announce_locks(&mut self) -> bool {
         self.locks.naming = None;

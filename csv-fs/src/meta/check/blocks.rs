@@ -269,7 +269,8 @@ impl Walk {
             self.active.push(*run);
         }
         if limit != u64::MAX {
-            self.go(c, limit);
+            // What a part ends before may be a run beyond the volume.
+            self.go(c, limit.min(c.superblock.blocks()));
         }
     }
 

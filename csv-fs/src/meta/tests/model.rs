@@ -1,7 +1,7 @@
 //! Random operations on the store and on a reference in memory, in batches that are committed, dropped, or cut off by
 //! the death of the node; then both must show the same, and every invariant must hold.
 
-mod reference;
+pub(crate) mod reference;
 
 use std::collections::BTreeMap;
 

@@ -8,6 +8,7 @@ use block::AlignedBuf;
 use block::device::{BlockDevice, DeviceExt};
 use block::fault::FaultDevice;
 use block::mem::MemDevice;
+use block::recording::RecordingDevice;
 use block::shared::{AbortOwn, BoxFuture, Epoch, FenceGen, Incarnation, NodeId};
 use block::units::{BlockSize, ByteLen};
 use block::worker::Workers;
@@ -26,7 +27,7 @@ use crate::core::office::{FenceProof, FencedEpoch, HowFenced, LeaseView, Timing}
 use crate::core::rules::Rules;
 use crate::format::{CELL, Slot, Superblock, TimingMs, VolumeName, slot_at};
 use crate::meta::check::Limits;
-use crate::meta::{FormatOptions, Latch, Root, Store, Unmounted};
+use crate::meta::{FormatOptions, Latch, Root, Store, Unmounted, View, read_superblock};
 use crate::proto::*;
 use crate::types::*;
 
@@ -86,6 +87,8 @@ struct Serving {
 /// The whole of it.
 pub(crate) struct Cluster {
     pub(crate) device: Arc<MemDevice>,
+    /// The same as coordinator and clients reach it.
+    shared: Arc<dyn BlockDevice>,
     superblock: Superblock,
     pub(crate) office: Arc<Office>,
     lease: LeaseView,
@@ -108,6 +111,25 @@ impl Cluster {
 
     pub(crate) async fn on(device: MemDevice) -> Cluster {
         let device = Arc::new(device);
+        let shared = Arc::clone(&device) as Arc<dyn BlockDevice>;
+        let mut cluster = Cluster::formatted(device, shared).await;
+        cluster.take_office(4).await;
+        cluster
+    }
+
+    /// One whose disk is recorded from the first reign on, and what it held before.
+    pub(crate) async fn recorded() -> (Cluster, Arc<RecordingDevice>, MemDevice) {
+        let device = Arc::new(MemDevice::new(ByteLen(1 << 30), BlockSize::B512));
+        let recorder = RecordingDevice::new(Arc::clone(&device) as Arc<dyn BlockDevice>);
+        let shared = Arc::clone(&recorder) as Arc<dyn BlockDevice>;
+        let mut cluster = Cluster::formatted(Arc::clone(&device), shared).await;
+        let start = device.copy();
+        cluster.take_office(4).await;
+        (cluster, recorder, start)
+    }
+
+    /// Formatted, with the slots of all nodes, and nobody in office.
+    async fn formatted(device: Arc<MemDevice>, shared: Arc<dyn BlockDevice>) -> Cluster {
         let options = FormatOptions {
             volume: VOLUME,
             name: VolumeName::new("test").unwrap(),
@@ -123,10 +145,8 @@ impl Cluster {
             office.slot(client_id(node), GEN).await;
         }
         let workers = Workers::start_without_rings(1, "t").unwrap();
-        let mut cluster =
-            Cluster { device, superblock, office, lease: LeaseView::new_volume(), serving: Arc::default(), workers };
-        cluster.take_office(4).await;
-        cluster
+        let (lease, serving) = (LeaseView::new_volume(), Arc::default());
+        Cluster { device, shared, superblock, office, lease, serving, workers }
     }
 
     /// Node `node` takes office after the one before was ended as a kill would, and found dead.
@@ -146,7 +166,7 @@ impl Cluster {
         let hint = CoordinatorHint { epoch: epoch.epoch(), node: epoch.client().node };
         let reign = Reign {
             epoch,
-            device: Arc::clone(&self.device) as Arc<dyn BlockDevice>,
+            device: Arc::clone(&self.shared),
             superblock: self.superblock.clone(),
             latch: Arc::clone(&latch),
             fencer: Arc::clone(&self.office) as Arc<dyn Fencer>,
@@ -171,6 +191,27 @@ impl Cluster {
     /// The client of that node is said to be dead.
     pub(crate) fn evict(&self, node: u8) {
         self.serving.lock().as_ref().unwrap().coordinator.client_dead(client_id(node));
+    }
+
+    /// A client of whatever life is said to be dead.
+    pub(crate) fn evict_client(&self, client: ClientId) {
+        self.serving.lock().as_ref().unwrap().coordinator.client_dead(client);
+    }
+
+    /// The next life of a node that was evicted.
+    pub(crate) async fn next_life(&mut self, node: &Node) {
+        let last = node.session.client();
+        let next = ClientId { incarnation: Incarnation(last.incarnation.0 + 1), ..last };
+        let fence_gen = self.office.fence_gen(next.node);
+        self.office.slot(next, fence_gen).await;
+        node.session.reborn(next, fence_gen);
+    }
+
+    /// Ends the reign, and checks the store.
+    pub(crate) async fn must_be_sound(&mut self) -> Result<(), String> {
+        self.kill_coordinator().await;
+        let device = Arc::clone(&self.device) as Arc<dyn BlockDevice>;
+        sound(device, |_| Ok(())).await
     }
 
     /// The next life of an evicted client.
@@ -223,7 +264,7 @@ impl Cluster {
 
     /// The same with other workers under its data path.
     pub(crate) fn node_on(&self, node: u8, workers: &Workers) -> Node {
-        let fault = FaultDevice::new(Arc::clone(&self.device) as Arc<dyn BlockDevice>);
+        let fault = FaultDevice::new(Arc::clone(&self.shared));
         let events: Arc<Mutex<Vec<ClientEvent>>> = Arc::default();
         let sink = Arc::clone(&events);
         let links =
@@ -479,6 +520,27 @@ impl OwnSlot for SlotReader {
 /// A recognisable pattern.
 pub(crate) fn pattern(len: usize, seed: u8) -> Vec<u8> {
     (0..len).map(|i| (i as u8).wrapping_mul(31).wrapping_add((i >> 8) as u8).wrapping_add(seed)).collect()
+}
+
+/// Opens the store of a disk that nobody uses, and checks it; what `look` sees of it.
+pub(crate) async fn sound<T: Send + 'static>(
+    device: Arc<dyn BlockDevice>,
+    look: impl FnOnce(&View) -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let opened = move || {
+        let superblock = read_superblock(&device).map_err(|e| e.to_string())?.superblock;
+        let new = LeaseView::new_volume();
+        let epoch = FencedEpoch::by_resignation(&new, &new.taken_by(client_id(4), "nowhere", 1)).expect("a right");
+        let store = Store::open(device, &superblock, &epoch, Arc::new(Latch::new())).map_err(|e| e.to_string())?;
+        if store.was_repaired() {
+            return Err("all of the store was read to open it".into());
+        }
+        let view = store.view().map_err(|e| e.to_string())?;
+        let mut go_on = |_| std::ops::ControlFlow::Continue(());
+        let report = view.check(&store.superblock(), Limits::DEFAULT, &mut go_on).map_err(|e| e.to_string())?;
+        if report.is_clean() { look(&view) } else { Err(report.to_string()) }
+    };
+    tokio::task::spawn_blocking(opened).await.expect("does not panic")
 }
 
 /// Waits until something is so.

@@ -238,3 +238,59 @@ fn a_second_eviction_before_a_handle_was_opened_again_does_not_forget_it() {
         assert_eq!(sent_call(&out).request, open(1), "in life {life}");
     }
 }
+
+fn release(handle: u64) -> Request {
+    Request::Release { ino: INO, handle: HandleId(handle) }
+}
+
+/// A node was evicted and opened its files again in its next life. One was closed while that was on its way: the release
+/// passed it, and the file was open for ever; when it lost its name, its space was never free again.
+#[test]
+fn a_release_does_not_pass_the_request_that_opens_its_handle_again() {
+    let mut rig = Rig::bound();
+    let call = sent_call(&rig.submit(1, open(1)));
+    rig.answer(&call, Answer::Ok(Reply::Done));
+    let call = sent_call(&rig.submit(2, getattr()));
+    rig.answer(&call, Answer::Evicted { reason: "once".into() });
+    rig.event(Event::Reborn {
+        client: ClientId { incarnation: Incarnation(10), ..me() },
+        fence_gen: FenceGen(3),
+        poisoned: Vec::new(),
+    });
+    let bind = rig.core.binder.last;
+    let reopen = sent_call(&rig.event(Event::BindAnswered { bind, answer: bound_answer(5, Vec::new()) }));
+    assert_eq!(reopen.request, open(1));
+    assert_eq!(rig.submit(3, release(1)), vec![]);
+    let out = rig.answer(&reopen, Answer::Ok(Reply::Done));
+    assert_eq!(sent_call(&out).request, release(1));
+    assert!(rig.core.opens.is_empty());
+}
+
+/// The same, closed before the next life began, or ended before the request was answered.
+#[test]
+fn a_handle_that_was_closed_between_two_lives_is_not_opened_in_the_next() {
+    let mut rig = Rig::bound();
+    for handle in [1, 2] {
+        let call = sent_call(&rig.submit(handle, open(handle)));
+        rig.answer(&call, Answer::Ok(Reply::Done));
+    }
+    let evicted = Answer::Evicted { reason: "again".into() };
+    let call = sent_call(&rig.submit(3, getattr()));
+    rig.answer(&call, evicted.clone());
+    let failed = |ticket| vec![Effect::Reply { ticket: Ticket(ticket), result: Err(CallFailure::Evicted) }];
+    assert_eq!(rig.submit(4, release(1)), failed(4));
+    let reborn = |life| Event::Reborn {
+        client: ClientId { incarnation: Incarnation(life), ..me() },
+        fence_gen: FenceGen(3),
+        poisoned: Vec::new(),
+    };
+    rig.event(reborn(10));
+    let bind = rig.core.binder.last;
+    let reopen = sent_call(&rig.event(Event::BindAnswered { bind, answer: bound_answer(5, Vec::new()) }));
+    assert_eq!(reopen.request, open(2), "and not the other");
+    assert_eq!(rig.submit(5, release(2)), vec![]);
+    let out = rig.answer(&reopen, evicted);
+    assert!(out.contains(&failed(5)[0]), "{out:?}");
+    rig.event(reborn(11));
+    assert!(rig.core.opens.is_empty() && rig.core.own.is_empty());
+}

@@ -8,33 +8,33 @@ use rustix::io::Errno;
 use crate::proto::rename_flags::{EXCHANGE, NOREPLACE};
 use crate::types::{Extent, ExtentState, FS_BLOCK};
 
-pub(super) type Ino = u64;
-pub(super) type Outcome<T> = Result<T, Errno>;
+pub(crate) type Ino = u64;
+pub(crate) type Outcome<T> = Result<T, Errno>;
 /// File block to disk block and whether it is written.
-pub(super) type Blocks = BTreeMap<u64, (u64, bool)>;
+pub(crate) type Blocks = BTreeMap<u64, (u64, bool)>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Dir { parent: Ino, entries: BTreeMap<Vec<u8>, Ino> },
     File { size: u64, blocks: Blocks },
     Link { target: Vec<u8> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Node {
-    pub(super) kind: Kind,
-    pub(super) nlink: u32,
+pub(crate) struct Node {
+    pub(crate) kind: Kind,
+    pub(crate) nlink: u32,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Reference {
-    pub(super) nodes: BTreeMap<Ino, Node>,
+pub(crate) struct Reference {
+    pub(crate) nodes: BTreeMap<Ino, Node>,
     /// Inodes that are kept open: they outlive their last name.
-    pub(super) open: std::collections::BTreeSet<Ino>,
+    pub(crate) open: std::collections::BTreeSet<Ino>,
 }
 
 impl Reference {
-    pub(super) fn new() -> Reference {
+    pub(crate) fn new() -> Reference {
         let root = Node { kind: Kind::Dir { parent: 1, entries: BTreeMap::new() }, nlink: 2 };
         Reference { nodes: BTreeMap::from([(1, root)]), ..Reference::default() }
     }
@@ -53,7 +53,7 @@ impl Reference {
         }
     }
 
-    pub(super) fn is_dir(&self, ino: Ino) -> bool {
+    pub(crate) fn is_dir(&self, ino: Ino) -> bool {
         matches!(self.nodes[&ino].kind, Kind::Dir { .. })
     }
 
@@ -70,11 +70,11 @@ impl Reference {
     }
 
     /// Whether a new node may be made; [`Reference::made`] tells its number.
-    pub(super) fn make(&self, dir: Ino, name: &[u8]) -> Outcome<()> {
+    pub(crate) fn make(&self, dir: Ino, name: &[u8]) -> Outcome<()> {
         self.must_be_new(dir, name)
     }
 
-    pub(super) fn made(&mut self, dir: Ino, name: &[u8], ino: Ino, kind: Kind) {
+    pub(crate) fn made(&mut self, dir: Ino, name: &[u8], ino: Ino, kind: Kind) {
         let is_dir = matches!(kind, Kind::Dir { .. });
         assert!(
             self.nodes.insert(ino, Node { kind, nlink: if is_dir { 2 } else { 1 } }).is_none(),
@@ -84,7 +84,7 @@ impl Reference {
         self.links(dir, i32::from(is_dir));
     }
 
-    pub(super) fn link(&mut self, ino: Ino, dir: Ino, name: &[u8]) -> Outcome<()> {
+    pub(crate) fn link(&mut self, ino: Ino, dir: Ino, name: &[u8]) -> Outcome<()> {
         self.entries(dir)?;
         let node = self.nodes.get(&ino).ok_or(Errno::NOENT)?;
         match node.kind {
@@ -97,7 +97,7 @@ impl Reference {
         Ok(())
     }
 
-    pub(super) fn unlink(&mut self, dir: Ino, name: &[u8]) -> Outcome<()> {
+    pub(crate) fn unlink(&mut self, dir: Ino, name: &[u8]) -> Outcome<()> {
         let ino = *self.entries(dir)?.get(name).ok_or(Errno::NOENT)?;
         if self.is_dir(ino) {
             return Err(Errno::ISDIR);
@@ -107,7 +107,7 @@ impl Reference {
         Ok(())
     }
 
-    pub(super) fn rmdir(&mut self, dir: Ino, name: &[u8]) -> Outcome<()> {
+    pub(crate) fn rmdir(&mut self, dir: Ino, name: &[u8]) -> Outcome<()> {
         let ino = *self.entries(dir)?.get(name).ok_or(Errno::NOENT)?;
         if !self.entries(ino)?.is_empty() {
             return Err(Errno::NOTEMPTY);
@@ -124,7 +124,7 @@ impl Reference {
         self.drop_if_unused(ino);
     }
 
-    pub(super) fn close(&mut self, ino: Ino) {
+    pub(crate) fn close(&mut self, ino: Ino) {
         self.open.remove(&ino);
         self.drop_if_unused(ino);
     }
@@ -145,7 +145,7 @@ impl Reference {
         }
     }
 
-    pub(super) fn rename(&mut self, from: (Ino, &[u8]), to: (Ino, &[u8]), flags: u32) -> Outcome<()> {
+    pub(crate) fn rename(&mut self, from: (Ino, &[u8]), to: (Ino, &[u8]), flags: u32) -> Outcome<()> {
         self.entries(from.0)?;
         self.entries(to.0)?;
         let source = *self.entries(from.0)?.get(from.1).ok_or(Errno::NOENT)?;
@@ -201,7 +201,7 @@ impl Reference {
         }
     }
 
-    pub(super) fn truncate(&mut self, ino: Ino, to: u64) -> Outcome<()> {
+    pub(crate) fn truncate(&mut self, ino: Ino, to: u64) -> Outcome<()> {
         let (size, blocks) = self.file_mut(ino)?;
         if to <= *size {
             blocks.retain(|b, _| *b < to.div_ceil(FS_BLOCK));
@@ -210,7 +210,7 @@ impl Reference {
         Ok(())
     }
 
-    pub(super) fn clear(&mut self, ino: Ino, range: std::ops::Range<u64>, hole: bool) -> Outcome<()> {
+    pub(crate) fn clear(&mut self, ino: Ino, range: std::ops::Range<u64>, hole: bool) -> Outcome<()> {
         let blocks = self.file_mut(ino).map_err(|e| if e == Errno::ISDIR { Errno::INVAL } else { e })?.1;
         blocks.retain(|b, _| !hole || !range.contains(b));
         blocks.range_mut(range).for_each(|(_, (_, written))| *written = false);
@@ -218,7 +218,7 @@ impl Reference {
     }
 
     /// Takes over what the store mapped into the holes of a range, after checking that it mapped nothing else.
-    pub(super) fn fallocated(&mut self, ino: Ino, first: u64, end: u64, extents: &[Extent]) {
+    pub(crate) fn fallocated(&mut self, ino: Ino, first: u64, end: u64, extents: &[Extent]) {
         let (size, blocks) = self.file_mut(ino).expect("a file");
         *size = (*size).max(end * FS_BLOCK);
         for e in extents {
@@ -236,7 +236,7 @@ impl Reference {
         assert!((first..end).all(|b| blocks.contains_key(&b)), "a hole was left");
     }
 
-    pub(super) fn commit(&mut self, ino: Ino, extents: &[Extent], new_size: u64) -> Outcome<()> {
+    pub(crate) fn commit(&mut self, ino: Ino, extents: &[Extent], new_size: u64) -> Outcome<()> {
         let (size, blocks) = self.file_mut(ino)?;
         for e in extents {
             for i in 0..e.len.0 {
