@@ -30,6 +30,9 @@ const STALE: u8 = 0xee;
 /// A file as it may be found: what the last fsync covered, and every state since.
 type States = Vec<Vec<u8>>;
 
+/// What there is after a crash: inode and contents by name.
+type Found = BTreeMap<Vec<u8>, (InodeNo, Vec<u8>)>;
+
 /// What was acknowledged: names, and what their files may hold.
 #[derive(Clone, Default)]
 struct Known {
@@ -244,7 +247,7 @@ async fn recorded(steps: u64, seed: u64) -> (Log, MemDevice, Vec<Known>) {
 }
 
 /// Names and contents as the store of an image has them.
-async fn found(image: MemDevice) -> Result<BTreeMap<Vec<u8>, (InodeNo, Vec<u8>)>, String> {
+async fn found(image: MemDevice) -> Result<Found, String> {
     let device = Arc::new(image) as Arc<dyn BlockDevice>;
     let disk = Arc::clone(&device);
     sound(device, move |view| {
@@ -294,7 +297,7 @@ fn may_be(states: &[&Vec<u8>], data: &[u8]) -> Result<(), String> {
 }
 
 /// What was acknowledged is there; what was being done when power failed may be.
-fn agrees(found: &BTreeMap<Vec<u8>, (InodeNo, Vec<u8>)>, before: &Known, after: &Known) -> Result<(), String> {
+fn agrees(found: &Found, before: &Known, after: &Known) -> Result<(), String> {
     let names: BTreeMap<Vec<u8>, InodeNo> = found.iter().map(|(name, (ino, _))| (name.clone(), *ino)).collect();
     if names != before.names && names != after.names {
         return Err(format!("names {names:?}, not {:?} nor {:?}", before.names, after.names));
@@ -306,30 +309,100 @@ fn agrees(found: &BTreeMap<Vec<u8>, (InodeNo, Vec<u8>)>, before: &Known, after: 
     Ok(())
 }
 
+/// A recorded workload, and moments of it.
+struct Recorded {
+    log: Log,
+    start: MemDevice,
+    known: Vec<Known>,
+    seed: u64,
+    random: Random,
+}
+
+impl Recorded {
+    async fn new(steps: u64, seed: u64) -> Recorded {
+        let (log, start, known) = recorded(steps, seed).await;
+        Recorded { log, start, known, seed, random: Random(seed ^ 0x5eed) }
+    }
+
+    /// `count` moments, evenly spread and anywhere in between: the prefix, and the number of the last step before it.
+    fn moments(&mut self, count: usize) -> Vec<(usize, usize)> {
+        let mark = |e: &Entry| if let Entry::Mark(n) = e { Some(*n as usize) } else { None };
+        let entries = self.log.entries();
+        let first = entries.iter().position(|e| mark(e) == Some(1)).expect("a mark") + 1;
+        let all = entries.len() - first;
+        let anywhere = (all / count).max(1) as u64;
+        let moment = |n: usize| {
+            let prefix = first + (all * n / count + self.random.below(anywhere) as usize).min(all);
+            let last = entries[..prefix].iter().rev().find_map(mark).expect("the first mark");
+            (prefix, last - 1)
+        };
+        (0..count).map(moment).collect()
+    }
+
+    fn agrees(&self, found: &Found, step: usize) -> Result<(), String> {
+        agrees(found, &self.known[step], self.known.get(step + 1).unwrap_or(&self.known[step]))
+    }
+}
+
 /// Looks at `count` prefixes of a workload, each with four choices of what had reached the disk.
 async fn every_crash_is_survived(steps: u64, seed: u64, count: usize) {
-    let (log, start, known) = recorded(steps, seed).await;
-    let mark = |e: &Entry| if let Entry::Mark(n) = e { Some(*n as usize) } else { None };
-    let first = log.entries().iter().position(|e| mark(e) == Some(1)).expect("a mark") + 1;
-    let all = log.len() - first;
-    let mut random = Random(seed ^ 0x5eed);
+    let mut run = Recorded::new(steps, seed).await;
     let mut looked = 0;
-    for n in 0..count {
-        // Evenly spread, and anywhere in between.
-        let prefix = first + (all * n / count + random.below((all / count).max(1) as u64) as usize).min(all);
-        let at = log.entries()[..prefix].iter().rev().find_map(mark).expect("the first mark") - 1;
-        let (before, after) = (&known[at], known.get(at + 1).unwrap_or(&known[at]));
-        let seeds = [random.below(1 << 30), random.below(1 << 30)];
+    for (prefix, step) in run.moments(count) {
+        let seeds = [run.random.below(1 << 30), run.random.below(1 << 30)];
         for survivors in
             [Survivors::DurableOnly, Survivors::All, Survivors::Seeded(seeds[0]), Survivors::Seeded(seeds[1])]
         {
-            let context = format!("seed {seed}, prefix {prefix} of {}, after step {at}, {survivors:?}", log.len());
-            let found = found(log.replay(&start, prefix, survivors)).await;
-            found.and_then(|found| agrees(&found, before, after)).unwrap_or_else(|e| panic!("{context}: {e}"));
+            let context = format!("seed {}, prefix {prefix}, after step {step}, {survivors:?}", run.seed);
+            let found = found(run.log.replay(&run.start, prefix, survivors)).await;
+            found.and_then(|found| run.agrees(&found, step)).unwrap_or_else(|e| panic!("{context}: {e}"));
             looked += 1;
         }
     }
     assert_eq!(looked, count * 4);
+}
+
+/// All hosts start again after a power failure: everything is there, and when it is removed every block is free and can be
+/// written: those of open files without a name, of grants, of what was cut and not freed yet.
+async fn space_comes_back(steps: u64, seed: u64, count: usize) {
+    let mut run = Recorded::new(steps, seed).await;
+    for (prefix, step) in run.moments(count) {
+        let survivors = Survivors::Seeded(run.random.below(1 << 30));
+        let context = format!("seed {}, prefix {prefix}, after step {step}, {survivors:?}", run.seed);
+        let cluster = Cluster::restarted(run.log.replay(&run.start, prefix, survivors)).await;
+        let (a, b) = (cluster.restarted_node(1), cluster.restarted_node(2));
+        let found = seen_by(&a).await;
+        run.agrees(&found, step).unwrap_or_else(|e| panic!("{context}: {e}"));
+        for name in found.into_keys() {
+            b.call(Request::Unlink { parent: InodeNo::ROOT, name }).await;
+        }
+        let patient = crate::client::session::Caller::patient();
+        let mut space = b.path.statfs(&patient).await.expect("statfs");
+        for _ in 0..3000 {
+            if (space.free, space.files) == (LEFT, 2) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            space = b.path.statfs(&patient).await.expect("statfs");
+        }
+        assert_eq!((space.free, space.files), (LEFT, 2), "{context}");
+        let file = a.create("all-of-it").await;
+        a.write(&file, 0, &pattern((LEFT * FS_BLOCK) as usize, 3)).await;
+        assert_eq!(b.path.statfs(&patient).await.expect("statfs").files, 3);
+    }
+}
+
+/// Names and contents as a node sees them.
+async fn seen_by(node: &Node) -> Found {
+    let list = Request::Readdir { dir: InodeNo::ROOT, after: 2, max_bytes: 1 << 20, plus: false };
+    let crate::proto::Reply::Entries { entries, .. } = node.call(list).await else { panic!("no listing") };
+    let mut files = BTreeMap::new();
+    for entry in entries.into_iter().filter(|e| e.name != b"hog") {
+        let file = node.open(entry.ino).await;
+        files.insert(entry.name, (entry.ino, node.read(&file, 0, 1 << 20).await));
+        node.path.close(file.handle).await.expect("closes");
+    }
+    files
 }
 
 fn prefixes() -> Option<usize> {
@@ -347,5 +420,18 @@ async fn d90_what_was_acknowledged_is_there_after_power_failed_at_any_moment() {
 async fn d90_after_2000_prefixes_of_ten_workloads() {
     for seed in 11..=20 {
         every_crash_is_survived(250, seed, 200).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d91_all_space_comes_back_after_power_failed_at_any_moment() {
+    space_comes_back(120, 2, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: 200 restarts"]
+async fn d91_after_200_prefixes_of_four_workloads() {
+    for seed in 31..=34 {
+        space_comes_back(250, seed, 50).await;
     }
 }

@@ -42,6 +42,10 @@ pub(crate) fn client_id(node: u8) -> ClientId {
     ClientId { node: NodeId::new(node).unwrap(), incarnation: Incarnation(7) }
 }
 
+fn next_life(node: u8) -> ClientId {
+    ClientId { incarnation: Incarnation(8), ..client_id(node) }
+}
+
 /// An office whose fences succeed: each raises the generation in the victim's slot.
 pub(crate) struct Office {
     device: Arc<MemDevice>,
@@ -128,6 +132,25 @@ impl Cluster {
         (cluster, recorder, start)
     }
 
+    /// Every host was without power and starts again: nodes in their next lives, on what is left of a disk.
+    pub(crate) async fn restarted(device: MemDevice) -> Cluster {
+        let device = Arc::new(device);
+        let shared = Arc::clone(&device) as Arc<dyn BlockDevice>;
+        let superblock = read_superblock(&shared).expect("a volume").superblock;
+        let mut cluster = Cluster::over(device, shared, superblock);
+        for node in 1..=4 {
+            cluster.office.slot(next_life(node), FenceGen(GEN.0 + 1)).await;
+        }
+        cluster.lease = LeaseView { epoch: Epoch(7), ..LeaseView::new_volume() }.taken_by(client_id(4), "nowhere", 1);
+        cluster.take_office(4).await;
+        cluster
+    }
+
+    /// A node of a cluster that was restarted.
+    pub(crate) fn restarted_node(&self, node: u8) -> Node {
+        self.node_of(next_life(node), FenceGen(GEN.0 + 1), &self.workers)
+    }
+
     /// Formatted, with the slots of all nodes, and nobody in office.
     async fn formatted(device: Arc<MemDevice>, shared: Arc<dyn BlockDevice>) -> Cluster {
         let options = FormatOptions {
@@ -140,10 +163,15 @@ impl Cluster {
         };
         let dev = Arc::clone(&device) as Arc<dyn BlockDevice>;
         let superblock = tokio::task::spawn_blocking(move || Store::format(&dev, &options).unwrap()).await.unwrap();
-        let office = Arc::new(Office { device: Arc::clone(&device), done: Mutex::default(), gens: Mutex::default() });
+        let cluster = Cluster::over(device, shared, superblock);
         for node in 1..=4 {
-            office.slot(client_id(node), GEN).await;
+            cluster.office.slot(client_id(node), GEN).await;
         }
+        cluster
+    }
+
+    fn over(device: Arc<MemDevice>, shared: Arc<dyn BlockDevice>, superblock: Superblock) -> Cluster {
+        let office = Arc::new(Office { device: Arc::clone(&device), done: Mutex::default(), gens: Mutex::default() });
         let workers = Workers::start_without_rings(1, "t").unwrap();
         let (lease, serving) = (LeaseView::new_volume(), Arc::default());
         Cluster { device, shared, superblock, office, lease, serving, workers }
@@ -264,16 +292,23 @@ impl Cluster {
 
     /// The same with other workers under its data path.
     pub(crate) fn node_on(&self, node: u8, workers: &Workers) -> Node {
+        self.node_of(client_id(node), GEN, workers)
+    }
+
+    fn node_of(&self, client: ClientId, fence_gen: FenceGen, workers: &Workers) -> Node {
         let fault = FaultDevice::new(Arc::clone(&self.shared));
         let events: Arc<Mutex<Vec<ClientEvent>>> = Arc::default();
         let sink = Arc::clone(&events);
-        let links =
-            Arc::new(Links { serving: Arc::clone(&self.serving), session: Mutex::default(), id: u64::from(node) });
+        let links = Arc::new(Links {
+            serving: Arc::clone(&self.serving),
+            session: Mutex::default(),
+            id: u64::from(client.node.get()),
+        });
         let parts = SessionParts {
             config: ClientConfig {
                 volume: VOLUME,
-                client: client_id(node),
-                fence_gen: GEN,
+                client,
+                fence_gen,
                 probe_every: Duration::from_millis(50),
                 kept_limit: 1 << 20,
             },
@@ -282,7 +317,7 @@ impl Cluster {
             slot: Arc::new(SlotReader {
                 device: Arc::clone(&fault),
                 office: Arc::clone(&self.office),
-                node: client_id(node).node,
+                node: client.node,
             }),
             events: Arc::new(move |e| sink.lock().push(e)),
             path_timeout: PATH_TIMEOUT,
