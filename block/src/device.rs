@@ -16,17 +16,19 @@
 mod ext;
 mod geometry;
 mod io;
+mod resize;
 
 use std::sync::Arc;
 
 pub use ext::{DeviceExt, Waiting};
 pub use geometry::{Geometry, MAX_TRANSFER};
 pub use io::{Completion, Done, Io, Op};
+pub use resize::Resize;
 
 /// A block device. See the module for the contract.
 pub trait BlockDevice: Send + Sync + 'static {
     /// Size, block sizes and abilities. Cheap; may change only by what the device learns about its
-    /// abilities.
+    /// abilities, and by a change of its size, which a [`Resize`] tells.
     fn geometry(&self) -> Geometry;
 
     /// Takes the request; its completion runs exactly once, later or before this returns.

@@ -1,7 +1,7 @@
 //! Why a block request failed.
 //!
 //! The kind says what the layers above may do about it; the errno for an application is chosen
-//! here, where the error is raised, and nowhere else. `Medium` is an answer of the device itself and goes
+//! here, where the error is raised, and nowhere else. `Medium`, `Corrupt` and `NotReady` are answers of the device itself and go
 //! up to the application; `NoPath`, `TimedOut` and `Aborted` are about the way to the device, and a
 //! layer that has another way takes it. None of those three says that a write was *not* executed:
 //! only a [`NothingInFlight`](crate::shared::NothingInFlight) says that it cannot land any more.
@@ -33,6 +33,12 @@ pub enum IoErrorKind {
     Misaligned,
     /// A thin device has no space left.
     NoSpace,
+    /// The device is there and not ready: it has no medium, is stopped, or does not say when it will be. Not executed.
+    NotReady,
+    /// The medium as a whole is corrupt: its format, not one block.
+    Corrupt,
+    /// Not through this way now (a target port that is standby, unavailable or changing). Not executed; another way may do.
+    NotAccessible,
     /// This node is excluded from the device.
     Fenced,
     /// The device or its workers are being closed; the request was not executed.
@@ -82,6 +88,9 @@ impl IoErrorKind {
             | IoErrorKind::TimedOut
             | IoErrorKind::Aborted
             | IoErrorKind::Fenced
+            | IoErrorKind::NotReady
+            | IoErrorKind::Corrupt
+            | IoErrorKind::NotAccessible
             | IoErrorKind::ShuttingDown
             | IoErrorKind::Dropped => libc::EIO,
             IoErrorKind::OutOfRange | IoErrorKind::Misaligned => libc::EINVAL,
@@ -102,6 +111,9 @@ impl IoErrorKind {
             IoErrorKind::NotSupported => "the device cannot do this operation",
             IoErrorKind::Misaligned => "position, length or memory is not aligned to the device's blocks",
             IoErrorKind::NoSpace => "the device has no space left",
+            IoErrorKind::NotReady => "the device is not ready",
+            IoErrorKind::Corrupt => "the medium is corrupt",
+            IoErrorKind::NotAccessible => "the device cannot be reached through this port now",
             IoErrorKind::Fenced => "this node is fenced from the device",
             IoErrorKind::ShuttingDown => "the device is being closed",
             IoErrorKind::Dropped => "the request was lost without an answer",

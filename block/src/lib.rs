@@ -19,6 +19,7 @@ pub mod fault;
 pub mod file;
 mod gauge;
 pub mod mem;
+pub mod multipath;
 pub mod recording;
 mod rng;
 pub mod shared;

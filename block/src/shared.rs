@@ -5,17 +5,25 @@
 //! all compare-and-writes and all locks go through **one open file description**, because only then is
 //! a killed process's lock freed exactly when its last write has landed. Process exit proves nothing.
 //!
+//! A SCSI unit (`iscsi-initiator`) implements [`CompareAndWrite`] and, for each of its nexuses, [`Reservations`] and
+//! [`Identify`]; [`exclude`] is its fence, [`NexusKey`] the form of its keys, [`HedgedCaw`] the lease's way around a
+//! path that is slow.
+//!
 //! Proofs are types without public constructors: [`NothingInFlight`] (none of this node's requests
 //! can land any more) and [`Excluded`] (an incarnation of a node can write no more).
 
 mod caw;
 mod disk;
 mod file_disk;
+mod hedge;
+mod identify;
 mod ids;
+mod key;
 mod kill;
 mod locks;
 mod ofd;
 mod proof;
+mod reserve;
 
 #[cfg(test)]
 mod tests;
@@ -26,10 +34,14 @@ use std::pin::Pin;
 pub use caw::{CawOutcome, CompareAndWrite};
 pub use disk::SharedDisk;
 pub use file_disk::FileDisk;
+pub use hedge::{HEDGE_AFTER, HedgedCaw};
+pub use identify::{DiskIdentity, Identify};
 pub use ids::{Epoch, FenceGen, Incarnation, NodeId};
+pub use key::{NexusKey, NexusNumber, VolumeTag};
 pub use kill::{KillOutcome, process_start_time};
 pub use locks::LiveLock;
 pub use proof::{AbortOwn, Excluded, ExcludedBy, NothingInFlight};
+pub use reserve::{ExcludeError, HELD_TYPE, Keeps, Reservations, ReserveError, exclude};
 
 /// A boxed future, for traits that are used as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -23,7 +23,9 @@ use std::sync::Arc;
 use block::buf::AlignedBuf;
 use block::worker::Handle;
 use iscsi::discovery::Portal;
+use iscsi::ids::PortalGroup;
 use iscsi::keys::params::Params;
+use iscsi::login::Kind;
 use iscsi::session::{Cause, Class, Config, FenceGen, Outcome};
 use iscsi::text::Pair;
 use parking_lot::Mutex;
@@ -53,6 +55,8 @@ pub enum SessionState {
     Up {
         /// Its number.
         nexus: u64,
+        /// The target's portal group: the target port of the nexus.
+        group: Option<PortalGroup>,
         /// What was agreed.
         params: Params,
     },
@@ -91,6 +95,7 @@ enum Order {
     Fenced(FenceGen),
     Unregistered(u64),
     Preempted,
+    GiveUp(oneshot::Sender<()>),
     Close,
 }
 
@@ -107,6 +112,7 @@ pub struct Session {
     inbox: Arc<Inbox>,
     state: watch::Receiver<SessionState>,
     portal: Portal,
+    target: Arc<str>,
 }
 
 impl Session {
@@ -114,7 +120,11 @@ impl Session {
     pub fn start(workers: &Handle, worker: usize, config: Config, ownership: Ownership) -> Session {
         let inbox = Arc::new(Inbox { orders: Mutex::new(Some(VecDeque::new())), arrived: Notify::new() });
         let (teller, state) = watch::channel(SessionState::Down(None));
-        let session = Session { inbox: Arc::clone(&inbox), state, portal: config.portal.clone() };
+        let target = match &config.login.kind {
+            Kind::Normal { target } => Arc::from(target.as_str()),
+            _ => Arc::from(""),
+        };
+        let session = Session { inbox: Arc::clone(&inbox), state, portal: config.portal.clone(), target };
         drop(workers.spawn(worker, move || run::Driver::new(config, ownership, inbox, teller).run()));
         session
     }
@@ -168,9 +178,34 @@ impl Session {
         drop(self.order(Order::Preempted));
     }
 
+    /// Takes every request back that was submitted before, and answers once none of them can land any more: what was never
+    /// sent is answered `Aborted` at once; for the rest the nexus is given up, and the next login at the same portal group
+    /// (or [`Session::preempted`]) proves them dead. False if the session ended before that.
+    ///
+    /// # Cancel safety
+    /// A dropped future withdraws nothing: the requests are taken back all the same.
+    pub async fn give_up(&self) -> bool {
+        let (sender, receiver) = oneshot::channel();
+        drop(self.order(Order::GiveUp(sender)));
+        receiver.await.is_ok()
+    }
+
     /// Where it is, to be watched.
     pub fn state(&self) -> watch::Receiver<SessionState> {
         self.state.clone()
+    }
+
+    /// The number of the nexus that stands.
+    pub fn nexus(&self) -> Option<u64> {
+        match &*self.state.borrow() {
+            SessionState::Up { nexus, .. } => Some(*nexus),
+            _ => None,
+        }
+    }
+
+    /// The target's name; empty in a discovery session.
+    pub fn target(&self) -> &str {
+        &self.target
     }
 
     /// Where it connects to.
@@ -186,7 +221,7 @@ impl Session {
         let mut state = self.state.clone();
         loop {
             match &*state.borrow_and_update() {
-                SessionState::Up { nexus, params } => return Ok((*nexus, *params)),
+                SessionState::Up { nexus, params, .. } => return Ok((*nexus, *params)),
                 SessionState::Ended(cause) => return Err(cause.clone()),
                 SessionState::Down(_) => {}
             }
@@ -214,7 +249,7 @@ impl Session {
     fn order(&self, order: Order) -> Result<(), Order> {
         let mut inbox = self.inbox.orders.lock();
         match inbox.as_mut() {
-            Some(orders) if orders.len() < MAX_WAITING => orders.push_back(order),
+            Some(orders) if orders.len() < MAX_WAITING || !matches!(order, Order::Carry(_)) => orders.push_back(order),
             _ => return Err(order),
         }
         drop(inbox);

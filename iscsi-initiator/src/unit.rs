@@ -5,20 +5,32 @@
 //!
 //! The device: reads and writes as READ and WRITE (16), cut to the unit's longest transfer; a flush is SYNCHRONIZE
 //! CACHE (16); a discard UNMAP; zeroes WRITE SAME (16). What a target answers is judged by [`scsi::action::verdict`]; what
-//! becomes of a request whose answer is lost, by the session.
+//! becomes of a request whose answer is lost, by the session. What a verdict asks for before a command goes out again
+//! (is this nexus still registered? is it still the same unit? how large is it now?) is done by `follow`.
+//!
+//! What a shared disk must do besides: COMPARE AND WRITE (`caw`), persistent reservations (`reserve`), its name
+//! (`identify`). [`lacks`] finds out what a unit cannot, by trying, since some units claim what they do not have.
 
+mod ask;
 mod attach;
+mod caw;
 mod device;
+mod follow;
+mod identify;
+mod lacks;
+mod reserve;
 
 use block::device::Geometry;
 use iscsi::session::{Cause, Outcome};
 use scsi::action::Failure;
 use scsi::inquiry::StandardInquiry;
-use scsi::vpd::{BlockLimits, DeviceIdentification, LogicalBlockProvisioning};
+use scsi::vpd::{BlockLimits, DeviceIdentification, LogicalBlockProvisioning, UnitSerialNumber};
 use scsi::{BlockLen, LunAddress};
 
 pub use attach::attach;
 pub use device::LunDevice;
+pub use follow::Notices;
+pub use lacks::{Lack, lacks};
 
 /// What a unit is.
 #[derive(Clone, Debug)]
@@ -29,6 +41,8 @@ pub struct Identity {
     pub inquiry: StandardInquiry,
     /// Page 83h: which unit it is, the same over every path.
     pub identification: Option<DeviceIdentification>,
+    /// Page 80h.
+    pub serial: Option<UnitSerialNumber>,
     /// Page B0h; all unknown where it is not there.
     pub limits: BlockLimits,
     /// Page B2h.

@@ -218,6 +218,7 @@ impl Session {
             Event::Preempted => self.preempted(now, fx),
             Event::Fenced(generation) => self.fence(now, generation, fx),
             Event::Settled { task, found } => self.settled(now, task, found, fx),
+            Event::GiveUp => self.give_up(now, fx),
             Event::Close => self.close(now, fx),
             Event::Tick => self.tick(now, fx),
         }

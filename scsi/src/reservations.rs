@@ -1,7 +1,7 @@
 //! Persistent reservations (SPC-4 5.13): who has registered which key, who holds what, and how either is changed.
 //!
 //! [`Change`] is a change with its parameter list, for both ends. [`Keys`], [`Reservation`], [`Capabilities`] and
-//! [`FullStatus`] are what PERSISTENT RESERVE IN answers. [`ReservationType::permits`] is the table of what a
+//! [`FullStatus`] are what PERSISTENT RESERVE IN answers; [`settle`] finds out by them whether a change was made. [`ReservationType::permits`] is the table of what a
 //! reservation forbids, so that both ends agree on it.
 //!
 //! A fence reads the *whole* list of keys or fails: an answer that was cut off is
@@ -13,6 +13,7 @@ mod full_status;
 mod holder;
 mod keys;
 mod kind;
+mod settle;
 #[cfg(test)]
 mod tests;
 mod transport_id;
@@ -25,6 +26,7 @@ pub use full_status::{FullStatus, Registrant};
 pub use holder::{Held, Reservation};
 pub use keys::Keys;
 pub use kind::{Access, ReservationType, Role};
+pub use settle::{Settled, settle};
 pub use transport_id::{Isid, MAX_TRANSPORT_ID, TransportId};
 
 /// PRGENERATION: counts the changes of registrations; wraps. Not changed by RESERVE and RELEASE.

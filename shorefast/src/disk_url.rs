@@ -1,4 +1,4 @@
-//! What `--disk` may be: an absolute path, or `file:PATH`. The command makes a relative path absolute, because the daemon
+//! What `--disk` may be: an absolute path, or `file:PATH`; `iscsi://...` is judged by `san`. The command makes a relative path absolute, because the daemon
 //! stands in another folder; the daemon refuses what it cannot use before it touches anything.
 
 use std::io;
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn what_cannot_be_shared_is_refused_with_the_code_that_fits() {
         let refused = |url| shareable(url).expect_err("must be refused");
-        let lun = refused("iscsi://192.0.2.1/iqn.2026-01.example:lun0");
+        let lun = refused("nvme://192.0.2.1/nqn.2026-01.example:lun0");
         assert_eq!(lun.kind, Exit::Refused);
         assert!(
             lun.message.contains("files") && lun.next.contains("later") && !lun.message.contains("COMPARE"),

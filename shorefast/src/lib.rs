@@ -4,7 +4,7 @@
 //! - [`api`]: what the command line and a daemon say to one another over a Unix socket, and [`api::NodeControl`],
 //!   the one trait through which the API reaches a running node.
 //! - [`config`], `places`, [`init`], `disk_url`: the configuration file, where things lie, how a cluster gets its
-//!   certificates, and what can be a disk.
+//!   certificates, and what can be a disk. `san`: units over iSCSI, and what they lack for being one.
 //! - `daemon`: one node's life: start, serve, stop in stages. `compose` puts the libraries together for it.
 //! - `pace`: how often the progress of a check is told.
 //! - [`events`]: the stable list of what a node reports. `render`: tables for people.
@@ -32,6 +32,7 @@ pub mod init;
 mod pace;
 mod places;
 mod render;
+mod san;
 
 #[cfg(test)]
 mod contract_tests;

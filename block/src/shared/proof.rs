@@ -30,7 +30,7 @@ impl NothingInFlight {
 /// `(node, incarnation)` can write to the disk no more.
 ///
 /// Made from a [`LiveLock`] that was acquired and is kept inside, so that no new life of the node
-/// begins while the proof exists; or from the victim's own answer.
+/// begins while the proof exists; from the preemption of its keys; or from the victim's own answer.
 #[derive(Debug)]
 #[must_use = "with a LIVE lock inside, the exclusion lasts as long as this value"]
 pub struct Excluded {
@@ -47,6 +47,8 @@ pub enum ExcludedBy {
     LiveLock(LiveLock),
     /// It said so itself, with its own [`NothingInFlight`] behind the answer.
     OwnAnswer,
+    /// Its keys were preempted, what it had outstanding was aborted, and the disk is held against strangers.
+    Preemption,
 }
 
 impl Excluded {
@@ -62,6 +64,11 @@ impl Excluded {
     /// the raised fence generation.
     pub fn by_own_answer(node: NodeId, incarnation: Incarnation) -> Excluded {
         Excluded { node, incarnation, by: ExcludedBy::OwnAnswer }
+    }
+
+    /// From the disk's reservations; only [`exclude`](super::exclude) sees them.
+    pub(super) fn by_preemption(node: NodeId, incarnation: Incarnation) -> Excluded {
+        Excluded { node, incarnation, by: ExcludedBy::Preemption }
     }
 
     /// The excluded node.

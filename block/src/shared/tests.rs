@@ -201,3 +201,40 @@ async fn plain_file_proves_nothing_in_flight_only_when_all_completed() {
         assert!(matches!(polled, std::task::Poll::Ready((Ok(()), _))));
     }
 }
+
+/// A second nexus takes over from one that hangs; what hung lands later and changes nothing.
+#[tokio::test]
+async fn a_hedged_compare_and_write_goes_around_a_way_that_hangs() {
+    let setup = Setup::new();
+    let (slow, other) = (setup.shared(), setup.shared());
+    let fault = Arc::clone(slow.fault.as_ref().expect("a fault device"));
+    fault.hang();
+    let ways = vec![Arc::clone(&slow.caw), Arc::clone(&other.caw)];
+    let hedged = HedgedCaw::new(ways, Duration::from_millis(10));
+    assert_eq!(hedged.compare_and_write(CELL, vec![0; 8], vec![1; 8]).await, Ok(CawOutcome::Done));
+    // Somebody else takes it from there.
+    let next = other.caw.compare_and_write(CELL, vec![1; 8], vec![2; 8]).await;
+    assert_eq!(next, Ok(CawOutcome::Done));
+    assert_eq!(fault.held(), 1, "the first copy still waits");
+    fault.heal();
+    while fault.held() + fault.below() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    slow.abort.abort_outstanding().await.expect("proved");
+    let block = other.data.read(CELL, 4096).await.expect("read");
+    assert_eq!(block[..8], [2; 8]);
+}
+
+/// Both ways are well: one copy wins, and no second one is sent.
+#[tokio::test]
+async fn a_hedged_compare_and_write_needs_one_way_only() {
+    let setup = Setup::new();
+    let (one, dead) = (setup.shared(), setup.shared());
+    dead.fault.as_ref().expect("a fault device").fail();
+    let ways = || vec![Arc::clone(&dead.caw), Arc::clone(&one.caw)];
+    let hedged = HedgedCaw::new(ways(), Duration::from_secs(60));
+    assert_eq!(hedged.compare_and_write(CELL, vec![0; 8], vec![1; 8]).await, Ok(CawOutcome::Done), "the other way");
+    one.fault.as_ref().expect("a fault device").fail();
+    let failed = hedged.compare_and_write(CELL, vec![1; 8], vec![2; 8]).await.expect_err("none is left");
+    assert_eq!(failed.kind, IoErrorKind::NoPath);
+}

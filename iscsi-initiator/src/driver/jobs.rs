@@ -6,6 +6,11 @@ use scsi::{Cdb, LunAddress};
 
 use super::{Ended, Request};
 
+/// Names kept for reads that settle a compare-and-write: one volume has one of those under way at a time, and its hedge.
+const KEPT_FOR_SETTLING: usize = 2;
+/// Names kept for what needs no proof of the nexus, since that is how the proof is made that all others wait for.
+const KEPT_FOR_CONTROL: usize = 8;
+
 /// What is done when a job ends.
 enum Done {
     Call(Box<dyn FnOnce(Ended) + Send>),
@@ -21,6 +26,8 @@ struct Job {
     done: Option<Done>,
     /// Its end, while a PDU with its memory is half written.
     ended: Option<Outcome>,
+    /// Which request it is: names are used again.
+    number: u64,
 }
 
 impl Drop for Job {
@@ -37,6 +44,7 @@ impl Drop for Job {
 pub(super) struct Jobs {
     jobs: Vec<Option<Job>>,
     free: Vec<TaskId>,
+    taken: u64,
 }
 
 /// What the end of a job asks for.
@@ -48,12 +56,41 @@ pub(super) enum After {
 
 impl Jobs {
     pub(super) fn new() -> Jobs {
-        Jobs { jobs: (0..MAX_TASKS).map(|_| None).collect(), free: (0..MAX_TASKS).rev().map(TaskId).collect() }
+        Jobs {
+            jobs: (0..MAX_TASKS).map(|_| None).collect(),
+            free: (0..MAX_TASKS).rev().map(TaskId).collect(),
+            taken: 0,
+        }
     }
 
-    /// Whether another may be taken. One name is kept for settling.
+    /// Whether another may be taken.
     pub(super) fn has_room(&self) -> bool {
-        self.free.len() > 1
+        self.free.len() > KEPT_FOR_CONTROL + KEPT_FOR_SETTLING
+    }
+
+    /// Whether another may be taken that needs no proof.
+    pub(super) fn has_room_for_control(&self) -> bool {
+        self.free.len() > KEPT_FOR_SETTLING
+    }
+
+    /// Requests that are taken and not ended, each with its number.
+    pub(super) fn under_way(&self) -> Vec<(TaskId, u64)> {
+        let all = (0..MAX_TASKS).map(TaskId);
+        all.filter_map(|task| {
+            let job = self.get(task)?;
+            matches!(job.done, Some(Done::Call(_))).then_some((task, job.number))
+        })
+        .collect()
+    }
+
+    /// Whether the request of this number, which had this name, has not ended.
+    pub(super) fn is_under_way(&self, task: TaskId, number: u64) -> bool {
+        self.get(task).is_some_and(|job| job.number == number)
+    }
+
+    /// Whether there is a request of this name.
+    pub(super) fn has(&self, task: TaskId) -> bool {
+        self.get(task).is_some()
     }
 
     /// Takes a request; the command for the session. None if there is no name left: it is answered.
@@ -95,7 +132,8 @@ impl Jobs {
         memory: Option<AlignedBuf>,
         done: Done,
     ) -> Option<Command> {
-        let mut job = Job { lun, cdb, memory, done: Some(done), ended: None };
+        self.taken += 1;
+        let mut job = Job { lun, cdb, memory, done: Some(done), ended: None, number: self.taken };
         let have = job.memory.as_ref().map_or(0, |m| m.len());
         let fits = job.cdb.transfer().len().as_usize() == have && job.cdb.additional().is_empty();
         let task = if fits { self.free.pop() } else { None };
@@ -156,6 +194,9 @@ impl Jobs {
             return After::Nothing;
         };
         self.free.push(task);
+        if job.cdb.head()[0] == scsi::cdb::op::COMPARE_AND_WRITE.0 {
+            self.forget_settling(task);
+        }
         let memory = job.memory.take();
         match job.done.take() {
             Some(Done::Call(call)) => {
@@ -168,6 +209,15 @@ impl Jobs {
                 After::Settled(of, memory.filter(|_| good))
             }
             None => After::Nothing,
+        }
+    }
+
+    /// A read that is to settle this task settles nothing any more: its name may be another's by then.
+    fn forget_settling(&mut self, of: TaskId) {
+        for job in self.jobs.iter_mut().flatten() {
+            if matches!(job.done, Some(Done::Settles(task)) if task == of) {
+                job.done = None;
+            }
         }
     }
 }

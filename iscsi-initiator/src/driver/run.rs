@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use iscsi::chap::{CHALLENGE_LEN, Entropy};
 use iscsi::discovery::Portal;
-use iscsi::session::{Cause, Config, ConnId, Effect, Event, FenceGen, Now, Outcome, Session as Core, TaskId};
+use iscsi::session::{Cause, Class, Config, ConnId, Effect, Event, FenceGen, Now, Outcome, Session as Core, TaskId};
 use iscsi::text::Pair;
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
@@ -17,11 +17,13 @@ use tokio::sync::{oneshot, watch};
 use super::incoming::{Incoming, Turn};
 use super::jobs::{After, Jobs};
 use super::outgoing::{MAX_SLICES, Outgoing};
-use super::{Ended, Inbox, Order, Ownership, SessionState};
+use super::{Ended, Inbox, Order, Ownership, Request, SessionState};
 
 /// PDUs read in one turn before others are served: fairness, at a few microseconds each.
 const TURNS: usize = 64;
 
+/// Requests by name and number, and who waits until none is left.
+type GivenUp = (Vec<(TaskId, u64)>, oneshot::Sender<()>);
 type Connecting = Pin<Box<dyn Future<Output = (ConnId, io::Result<TcpStream>)>>>;
 
 /// What the driver woke up for.
@@ -40,8 +42,14 @@ pub(super) struct Driver {
     teller: watch::Sender<SessionState>,
     begun: Instant,
     jobs: Jobs,
-    waiting: VecDeque<Order>,
+    /// Requests that need no proof, and the others; both wait for names.
+    urgent: VecDeque<Request>,
+    waiting: VecDeque<Request>,
+    /// The proof of a nexus that nobody else makes.
+    proof: Option<(u64, FenceGen)>,
     text: Option<oneshot::Sender<Result<Vec<Pair>, Cause>>>,
+    /// Who waits for the end of what it gave up: the tasks that are not dead.
+    given_up: Vec<GivenUp>,
     connecting: Option<Connecting>,
     stream: Option<(ConnId, TcpStream)>,
     incoming: Incoming,
@@ -62,8 +70,11 @@ impl Driver {
             teller,
             begun: Instant::now(),
             jobs: Jobs::new(),
+            urgent: VecDeque::new(),
             waiting: VecDeque::new(),
+            proof: None,
             text: None,
+            given_up: Vec::new(),
             connecting: None,
             stream: None,
             incoming: Incoming::new(),
@@ -124,36 +135,67 @@ impl Driver {
         }
     }
 
-    /// Takes what callers want, as far as there are names for it.
+    /// Takes what callers want, as far as there are names for it. What the owner orders passes requests that wait: the proof
+    /// of a nexus, for one, is what they wait for.
     fn take_orders(&mut self) {
-        {
-            let mut inbox = self.inbox.orders.lock();
-            if let Some(orders) = inbox.as_mut() {
-                self.waiting.append(orders);
+        let orders = self.inbox.orders.lock().as_mut().map(std::mem::take).unwrap_or_default();
+        if let Some((nexus, generation)) = self.proof.take() {
+            self.tell(Event::Proved { nexus, generation });
+        }
+        for order in orders {
+            match order {
+                Order::Carry(request) if request.class == Class::Control => self.urgent.push_back(request),
+                Order::Carry(request) => self.waiting.push_back(request),
+                order => self.ordered(order),
             }
         }
-        while let Some(order) = self.waiting.pop_front() {
-            match order {
-                Order::Carry(request) => {
-                    if !self.jobs.has_room() {
-                        self.waiting.push_front(Order::Carry(request));
-                        return;
-                    }
-                    if let Some(command) = self.jobs.take(request) {
-                        self.tell(Event::Submit(command));
-                    }
-                }
-                Order::Text(body, answer) if self.text.is_none() => {
-                    self.text = Some(answer);
-                    self.tell(Event::Text(body));
-                }
-                Order::Text(_, answer) => drop(answer.send(Err(Cause::Full))),
-                Order::Proved(nexus, generation) => self.tell(Event::Proved { nexus, generation }),
-                Order::Fenced(generation) => self.tell(Event::Fenced(generation)),
-                Order::Unregistered(nexus) => self.tell(Event::Unregistered { nexus }),
-                Order::Preempted => self.tell(Event::Preempted),
-                Order::Close => self.tell(Event::Close),
+        while self.jobs.has_room_for_control()
+            && let Some(request) = self.urgent.pop_front()
+        {
+            self.carry(request);
+        }
+        while self.jobs.has_room()
+            && let Some(request) = self.waiting.pop_front()
+        {
+            self.carry(request);
+        }
+    }
+
+    fn carry(&mut self, request: Request) {
+        if let Some(command) = self.jobs.take(request) {
+            self.tell(Event::Submit(command));
+        }
+    }
+
+    fn ordered(&mut self, order: Order) {
+        match order {
+            Order::Carry(request) => self.waiting.push_back(request),
+            Order::Text(body, answer) if self.text.is_none() => {
+                self.text = Some(answer);
+                self.tell(Event::Text(body));
             }
+            Order::Text(_, answer) => drop(answer.send(Err(Cause::Full))),
+            Order::Proved(nexus, generation) => self.tell(Event::Proved { nexus, generation }),
+            Order::Fenced(generation) => self.tell(Event::Fenced(generation)),
+            Order::Unregistered(nexus) => self.tell(Event::Unregistered { nexus }),
+            Order::Preempted => self.tell(Event::Preempted),
+            Order::GiveUp(done) => self.give_up(done),
+            Order::Close => self.tell(Event::Close),
+        }
+    }
+
+    /// What came before this order is taken back: what the session has, and with it what waits for a name.
+    fn give_up(&mut self, done: oneshot::Sender<()>) {
+        for request in self.urgent.drain(..).chain(self.waiting.drain(..)) {
+            (request.done)(Ended { outcome: Outcome::Aborted, memory: request.memory });
+        }
+        self.tell(Event::GiveUp);
+        let left = self.jobs.under_way();
+        if left.is_empty() {
+            // Who does not wait any more does not need to be told.
+            let _ = done.send(());
+        } else {
+            self.given_up.push((left, done));
         }
     }
 
@@ -265,10 +307,10 @@ impl Driver {
             Effect::Disconnect(_) => self.disconnect(),
             Effect::Done(task, outcome) => self.done(task, outcome),
             Effect::Settle(task) => self.settle(task),
-            Effect::Up { nexus, params, .. } => {
-                self.teller.send_replace(SessionState::Up { nexus, params });
+            Effect::Up { nexus, group, params } => {
+                self.teller.send_replace(SessionState::Up { nexus, group, params });
                 if self.ownership == Ownership::Alone {
-                    self.waiting.push_front(Order::Proved(nexus, FenceGen(0)));
+                    self.proof = Some((nexus, FenceGen(0)));
                     self.inbox.arrived.notify_one();
                 }
             }
@@ -299,9 +341,26 @@ impl Driver {
     }
 
     fn done(&mut self, task: TaskId, outcome: Outcome) {
+        if matches!(outcome, Outcome::Unknown(_)) {
+            // It may land: whoever waits for its end is not told that it cannot.
+            self.given_up.retain(|(left, _)| left.iter().all(|(t, _)| *t != task));
+        }
         let busy = self.outgoing.withdraw(task);
         let after = self.jobs.end(task, outcome, busy);
         self.after(after);
+        self.tell_given_up();
+    }
+
+    /// Whoever waits for tasks of which none is left is told.
+    fn tell_given_up(&mut self) {
+        for (mut left, done) in std::mem::take(&mut self.given_up) {
+            left.retain(|(task, since)| self.jobs.is_under_way(*task, *since));
+            if left.is_empty() {
+                let _ = done.send(());
+            } else {
+                self.given_up.push((left, done));
+            }
+        }
     }
 
     fn settle(&mut self, task: TaskId) {
@@ -317,7 +376,8 @@ impl Driver {
     fn after(&mut self, after: After) {
         match after {
             After::Nothing => {}
-            After::Settled(task, None) => self.settle(task),
+            After::Settled(task, None) if self.jobs.has(task) => self.settle(task),
+            After::Settled(_, None) => {}
             After::Settled(task, Some(memory)) => {
                 if let Some(found) = self.jobs.found(task, &memory) {
                     self.tell(Event::Settled { task, found });
@@ -331,7 +391,8 @@ impl Drop for Driver {
     /// Nobody takes orders any more: those that wait are answered, whether the session has ended or its worker.
     fn drop(&mut self) {
         let late = self.inbox.orders.lock().take().unwrap_or_default();
-        for order in std::mem::take(&mut self.waiting).into_iter().chain(late) {
+        let waiting = self.urgent.drain(..).chain(self.waiting.drain(..)).map(Order::Carry);
+        for order in waiting.chain(late) {
             match order {
                 Order::Carry(request) => {
                     let outcome = Outcome::Lost(Cause::ClosedHere);

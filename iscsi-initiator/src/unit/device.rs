@@ -3,39 +3,68 @@
 //! A request longer than the unit's longest transfer travels in pieces, one after another; they share its memory and
 //! are joined at the end. A piece that fails ends the request; the rest is not sent.
 //!
-//! Verdicts of the target: a unit attention or a busy unit is asked again, up to bounds; a RESERVATION CONFLICT is
-//! [`IoErrorKind::Fenced`] at once, never retried.
+//! Verdicts of the target: a unit attention is followed up and the request sent again, a busy or unready unit is asked
+//! again, both up to bounds; a RESERVATION CONFLICT is [`IoErrorKind::Fenced`] at once, never retried, and the nexus, if
+//! it had registered, is given up.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use block::buf::AlignedBuf;
-use block::device::{BlockDevice, Done, Geometry, Io, MAX_TRANSFER, Op};
+use block::device::{BlockDevice, Done, Geometry, Io, MAX_TRANSFER, Op, Resize};
 use block::error::{IoError, IoErrorKind};
+use block::shared::DiskIdentity;
 use block::units::{ByteLen, ByteOffset};
 use iscsi::session::{Answer, Class, FenceGen, Outcome};
-use scsi::action::{self, Action, Failure};
+use parking_lot::Mutex;
+use scsi::action::{self, Action, Failure, First, Pace};
 use scsi::cdb::{Caching, Read, SynchronizeCache, Write, WriteSame};
+use scsi::reservations::ReservationType;
 use scsi::unmap::UnmapList;
-use scsi::{BlockCount, BlockLen, BlockRange, Cdb, Lba, Sense, Status};
+use scsi::{BlockCount, BlockLen, BlockRange, Cdb, Lba, LunAddress, ReservationKey, Sense, Status};
+use tokio::sync::watch;
 
 use super::Identity;
+use super::ask::{Asked, pause};
+use super::follow::{Notices, follow};
 use crate::driver::{Ended, Request, Session};
 
 /// The longest transfer where the unit names none: what one burst of the session carries several times over.
 const OWN_MAX: u64 = 8 << 20;
 
+/// How long a request waits where a unit is becoming ready or a port group changes its state, if nothing else is said: the
+/// implicit transition time of a target that tells none (SPC-4 5.15.2.5).
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The device.
 pub struct LunDevice {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
+/// What this nexus has registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Registered {
+    pub(super) key: ReservationKey,
+    /// As it was registered: an unregistration must not change it for the others.
+    pub(super) persist: bool,
+    /// What must be held, once this nexus has reserved.
+    pub(super) holds: Option<ReservationType>,
+}
+
+pub(super) struct Inner {
     session: Session,
     identity: Identity,
     block: BlockLen,
     /// Bytes of one command.
     longest: usize,
     generation: FenceGen,
+    patience: Duration,
+    geometry: watch::Sender<Geometry>,
+    notices: watch::Sender<Notices>,
+    registered: Mutex<Option<Registered>>,
+    /// Another unit is at its address.
+    another: AtomicBool,
 }
 
 /// A request under way.
@@ -48,16 +77,39 @@ struct Running {
     moved: u64,
     piece: u64,
     tries: u8,
+    /// Since when the unit says that it is not ready yet.
+    unready: Option<Instant>,
 }
 
 impl LunDevice {
     /// A device of a unit that was attached over this session. Its writes are of this fence generation.
     pub fn new(session: Session, identity: Identity, generation: FenceGen) -> LunDevice {
+        LunDevice::with_patience(session, identity, generation, PATIENCE)
+    }
+
+    /// The same for a unit that has other paths: a request waits here only so long for a unit that is not ready or not
+    /// accessible through this port, then it is answered so.
+    pub fn with_patience(session: Session, identity: Identity, generation: FenceGen, patience: Duration) -> LunDevice {
         let block = identity.capacity.block;
         let unit = identity.limits.max_transfer.map_or(OWN_MAX, |b| b.0.saturating_mul(u64::from(block.get())));
         let longest = unit.min(OWN_MAX).min(MAX_TRANSFER.0) / u64::from(block.get()) * u64::from(block.get());
         let longest = usize::try_from(longest).unwrap_or(usize::MAX).max(block.get() as usize);
-        LunDevice { inner: Arc::new(Inner { session, identity, block, longest, generation }) }
+        let geometry = watch::Sender::new(identity.geometry);
+        let notices = watch::Sender::new(Notices::default());
+        let (registered, another) = (Mutex::new(None), AtomicBool::new(false));
+        let inner =
+            Inner { session, identity, block, longest, generation, patience, geometry, notices, registered, another };
+        LunDevice { inner: Arc::new(inner) }
+    }
+
+    /// What the unit reports besides answers.
+    pub fn notices(&self) -> watch::Receiver<Notices> {
+        self.inner.notices.subscribe()
+    }
+
+    /// The session that it goes over.
+    pub fn session(&self) -> &Session {
+        &self.inner.session
     }
 
     /// What it is.
@@ -68,18 +120,21 @@ impl LunDevice {
 
 impl BlockDevice for LunDevice {
     fn geometry(&self) -> Geometry {
-        self.inner.identity.geometry
+        self.inner.geometry()
     }
 
     fn submit(&self, mut io: Io) {
-        if let Err(e) = self.inner.identity.geometry.check(&io) {
+        if let Err(e) = self.inner.geometry().check(&io) {
             return io.complete(Err(e));
+        }
+        if self.inner.another.load(Ordering::Acquire) {
+            return io.fail(IoErrorKind::NoPath);
         }
         if io.op != Op::Flush && io.len == ByteLen::ZERO {
             return io.complete(Ok(()));
         }
         let rest = io.buf.take();
-        Inner::go_on(&self.inner, Running { io, done: None, rest, moved: 0, piece: 0, tries: 0 });
+        Inner::go_on(&self.inner, Running { io, done: None, rest, moved: 0, piece: 0, tries: 0, unready: None });
     }
 
     fn describe(&self) -> String {
@@ -91,6 +146,97 @@ impl BlockDevice for LunDevice {
             identity.inquiry.vendor,
             identity.inquiry.product
         )
+    }
+}
+
+impl Resize for LunDevice {
+    fn resized(&self) -> watch::Receiver<Geometry> {
+        self.inner.geometry.subscribe()
+    }
+}
+
+/// What the other parts of a unit see of it.
+impl Inner {
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(super) fn asked(&self) -> Asked {
+        Asked { session: self.session.clone(), lun: self.identity.lun }
+    }
+
+    pub(super) fn lun(&self) -> LunAddress {
+        self.identity.lun
+    }
+
+    pub(super) fn names(&self) -> DiskIdentity {
+        self.identity.names(self.session.target())
+    }
+
+    pub(super) fn block(&self) -> BlockLen {
+        self.block
+    }
+
+    pub(super) fn block_bytes(&self) -> usize {
+        self.block.get() as usize
+    }
+
+    pub(super) fn generation(&self) -> FenceGen {
+        self.generation
+    }
+
+    pub(super) fn geometry(&self) -> Geometry {
+        *self.geometry.borrow()
+    }
+
+    /// The shape has changed; who watches it is told if it is another one.
+    pub(super) fn learn(&self, change: impl FnOnce(&mut Geometry)) {
+        self.geometry.send_if_modified(|geometry| {
+            let before = *geometry;
+            change(geometry);
+            *geometry != before
+        });
+    }
+
+    pub(super) fn notice(&self, change: impl FnOnce(&mut Notices)) {
+        self.notices.send_modify(change);
+    }
+
+    pub(super) fn is_another(&self) {
+        self.another.store(true, Ordering::Release);
+        self.notice(|n| n.another_unit += 1);
+    }
+
+    pub(super) fn registered(&self) -> Option<Registered> {
+        *self.registered.lock()
+    }
+
+    pub(super) fn set_registered(&self, registered: Option<Registered>) {
+        *self.registered.lock() = registered;
+    }
+
+    /// This nexus has reserved the unit so.
+    pub(super) fn holds(&self, kind: ReservationType) {
+        if let Some(registered) = self.registered.lock().as_mut() {
+            registered.holds = Some(kind);
+        }
+    }
+
+    /// This nexus' registration is gone: what is with the target must not land behind another one.
+    pub(super) fn lost_registration(&self) {
+        if self.registered().is_some()
+            && let Some(nexus) = self.session.nexus()
+        {
+            self.session.unregistered(nexus);
+        }
+    }
+
+    /// The kind of a failure; a fence ends the nexus that met it.
+    pub(super) fn failed(&self, failure: Failure) -> IoErrorKind {
+        if failure.is_fence() {
+            self.lost_registration();
+        }
+        kind(failure)
     }
 }
 
@@ -153,10 +299,11 @@ impl Inner {
         }
         let verdict = match &ended.outcome {
             Outcome::Answered(answer) => judge(r.io.op, answer),
-            Outcome::Lost(_) => Verdict::Fail(IoErrorKind::NoPath),
-            Outcome::Unknown(_) => Verdict::Fail(IoErrorKind::TimedOut),
-            Outcome::Aborted => Verdict::Fail(IoErrorKind::Aborted),
-            Outcome::Fenced => Verdict::Fail(IoErrorKind::Fenced),
+            Outcome::Lost(_) => Verdict::Fail(Failure::Path, IoErrorKind::NoPath),
+            Outcome::Unknown(_) => Verdict::Fail(Failure::Path, IoErrorKind::TimedOut),
+            Outcome::Aborted => Verdict::Fail(Failure::Aborted, IoErrorKind::Aborted),
+            // The session has given the nexus up itself.
+            Outcome::Fenced => Verdict::Fail(Failure::Path, IoErrorKind::Fenced),
         };
         let short =
             matches!(&ended.outcome, Outcome::Answered(a) if r.io.op == Op::Read && u64::from(a.moved) < r.piece);
@@ -164,17 +311,47 @@ impl Inner {
             Verdict::Good if short => r.end(Err(IoErrorKind::Medium)),
             Verdict::Good => {
                 r.moved += r.piece;
-                r.tries = 0;
+                (r.tries, r.unready) = (0, None);
                 if r.io.op == Op::Flush || r.moved >= r.io.len.0 { r.end(Ok(())) } else { Inner::go_on(this, r) }
             }
-            Verdict::Again if r.tries < action::ATTENTION_TRIES => {
-                r.tries += 1;
-                r.take_back();
-                Inner::go_on(this, r);
+            Verdict::Again { first, pace, or } => Inner::again(this, r, first, pace, or),
+            Verdict::Fail(failure, kind) => {
+                this.failed(failure);
+                r.end(Err(kind));
             }
-            Verdict::Again => r.end(Err(IoErrorKind::Medium)),
-            Verdict::Fail(kind) => r.end(Err(kind)),
         }
+    }
+
+    /// The piece goes out once more, if it may, after what comes first.
+    fn again(this: &Arc<Inner>, mut r: Running, first: First, pace: Pace, or: Failure) {
+        let may = match pace {
+            Pace::AtOnce(tries) => r.tries < tries,
+            Pace::Later | Pace::FewerAtOnce | Pace::WhileTransitioning | Pace::UntilReady => {
+                r.unready.get_or_insert_with(Instant::now).elapsed() < this.patience
+            }
+        };
+        if !may {
+            return r.end(Err(kind(or)));
+        }
+        if let Pace::AtOnce(_) = pace {
+            r.tries += 1;
+        }
+        r.take_back();
+        if first == First::Nothing && matches!(pace, Pace::AtOnce(_)) {
+            return Inner::go_on(this, r);
+        }
+        // An answer comes on the driver's worker, where tasks can be started.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return r.end(Err(kind(or))) };
+        let inner = Arc::clone(this);
+        drop(runtime.spawn(async move {
+            match follow(&inner, first).await {
+                Ok(()) => {
+                    pause(pace).await;
+                    Inner::go_on(&inner, r);
+                }
+                Err(kind) => r.end(Err(kind)),
+            }
+        }));
     }
 }
 
@@ -220,8 +397,8 @@ impl Running {
 
 enum Verdict {
     Good,
-    Again,
-    Fail(IoErrorKind),
+    Again { first: First, pace: Pace, or: Failure },
+    Fail(Failure, IoErrorKind),
 }
 
 /// What a status means for the request.
@@ -233,23 +410,28 @@ fn judge(op: Op, answer: &Answer) -> Verdict {
     let sense = Sense::parse(&answer.sense).ok();
     match action::verdict(class, action::Reply::Status(answer.status, sense.as_ref())).action {
         Action::Done => Verdict::Good,
-        Action::Retry { pace: action::Pace::AtOnce(_), .. } => Verdict::Again,
-        Action::Retry { or, .. } | Action::Elsewhere { or, .. } | Action::Settle { or, .. } => Verdict::Fail(kind(or)),
-        Action::Fail(failure) => Verdict::Fail(kind(failure)),
-        Action::Differs => Verdict::Fail(IoErrorKind::Medium),
+        Action::Retry { first, pace, or } => Verdict::Again { first, pace, or },
+        Action::Elsewhere { or, .. } | Action::Settle { or, .. } | Action::Fail(or) => Verdict::Fail(or, kind(or)),
+        Action::Differs => Verdict::Fail(Failure::Unexpected, IoErrorKind::Medium),
     }
 }
 
-fn kind(failure: Failure) -> IoErrorKind {
+pub(super) fn kind(failure: Failure) -> IoErrorKind {
     match failure {
         f if f.is_fence() => IoErrorKind::Fenced,
         Failure::WriteProtected => IoErrorKind::ReadOnly,
         Failure::NoSpace => IoErrorKind::NoSpace,
         Failure::OutOfRange => IoErrorKind::OutOfRange,
         Failure::NotSupported | Failure::Invalid => IoErrorKind::NotSupported,
-        Failure::NoSuchUnit | Failure::Path | Failure::NotAccessible => IoErrorKind::NoPath,
+        Failure::NotReady | Failure::NoMedium => IoErrorKind::NotReady,
+        Failure::MediumCorrupt => IoErrorKind::Corrupt,
+        Failure::NotAccessible => IoErrorKind::NotAccessible,
+        Failure::NoSuchUnit | Failure::Path => IoErrorKind::NoPath,
         Failure::Busy => IoErrorKind::TimedOut,
         Failure::Aborted => IoErrorKind::Aborted,
         _ => IoErrorKind::Medium,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -178,6 +178,9 @@ pub enum Cause {
     /// The nexus lost its registration, or the node was fenced.
     #[error("the nexus is not registered any more; it is given up, with everything that was on it")]
     Unregistered,
+    /// The owner has another path and wanted its tasks back.
+    #[error("the path was given up for another")]
+    GivenUp,
     /// The session was closed here.
     #[error("the session is closed")]
     ClosedHere,
@@ -255,6 +258,9 @@ pub enum Event<'a> {
         /// What.
         found: Found,
     },
+    /// The owner has another path: it wants every task back, and to know when nothing of them can land any more. The nexus
+    /// is given up, so that the next login proves it.
+    GiveUp,
     /// Drain, log out, end.
     Close,
     /// Time has passed.

@@ -80,11 +80,11 @@ impl Session {
         t.state = State::Held;
         let (class, attempts, unwanted) = (t.command.class, t.attempts, t.unwanted);
         match class {
+            _ if unwanted => self.done(task, Outcome::Aborted, fx),
             Class::CompareAndWrite(_) if settle => {
                 t.state = State::Settling;
                 fx.push(Effect::Settle(task));
             }
-            _ if unwanted => self.done(task, Outcome::Aborted, fx),
             _ if self.is_void(class) => self.done(task, Outcome::Fenced, fx),
             Class::Control => self.done(task, Outcome::Lost(Cause::TimedOut), fx),
             _ if attempts >= MAX_ATTEMPTS => self.done(task, Outcome::Lost(Cause::TimedOut), fx),
@@ -142,6 +142,27 @@ impl Session {
             Found::Old if attempts >= MAX_ATTEMPTS => self.done(task, Outcome::Lost(Cause::TimedOut), fx),
             // It has not landed and cannot any more: once more.
             Found::Old => self.release(now, task, fx),
+        }
+    }
+
+    /// The owner wants every task back. What was never sent, or is dead, comes at once; the rest when it is dead: with the
+    /// next login at the same portal group, or a preemption. Its proof must not wait for a target that does not answer,
+    /// so the nexus goes first.
+    pub(super) fn give_up(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let ids = self.ids();
+        for task in &ids {
+            if let Some(t) = self.task_mut(*task) {
+                t.unwanted = true;
+            }
+        }
+        if matches!(self.link, Link::Full(_)) && self.in_flight > 0 {
+            self.lost(now, Cause::GivenUp, fx);
+        }
+        for task in ids {
+            let landing = matches!(self.task(task).map(|t| &t.state), Some(State::Lost(_)) | None);
+            if !landing {
+                self.done(task, Outcome::Aborted, fx);
+            }
         }
     }
 

@@ -87,6 +87,7 @@ const EXPECTED: &[&str] = &[
     "fault: login unanswered",
     "fault: logout asked",
     "fault: owner aborts",
+    "fault: owner gives the path up",
     "fault: ping",
     "fault: ping unanswered",
     "fault: R2T out of range",

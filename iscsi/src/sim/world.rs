@@ -370,6 +370,10 @@ impl World {
             *self.faults.entry("owner aborts").or_default() += 1;
             self.tell(Event::Abort(task));
         }
+        if self.plan.rates.owner_aborts > 0 && self.rng.permille(self.plan.rates.owner_aborts / 4) {
+            *self.faults.entry("owner gives the path up").or_default() += 1;
+            self.tell(Event::GiveUp);
+        }
         let pause = 1 + self.rng.below(20);
         self.later(pause, Happening::App);
     }

@@ -3,26 +3,19 @@
 mod bench;
 mod shown;
 
-use std::env;
 use std::io::{self, Read as _, Write as _};
 
 use block::buf::AlignedBuf;
 use block::device::DeviceExt;
 use block::units::ByteOffset;
 use block::worker::{Handle, Workers};
-use iscsi::ids::Isid;
-use iscsi::login::{Kind, LoginConfig};
-use iscsi::session::{Config, FenceGen};
+use iscsi_initiator::LunDevice;
 use iscsi_initiator::discovery::discover;
-use iscsi_initiator::unit::attach;
-use iscsi_initiator::{Identity, LunDevice, Ownership, Session, SessionState, Url};
-use scsi::LunAddress;
 
 use crate::cli::{Global, IscsiCommand, Size};
 use crate::exit::{Exit, Failure};
+use crate::san::{Unit, initiator, lookup, parse};
 
-/// Where the initiator's name is looked for.
-const INITIATOR_ENV: &str = "SHOREFAST_ISCSI_INITIATOR";
 /// Bytes of one request of `read` and `write`.
 const PIECE: usize = 1 << 20;
 
@@ -86,22 +79,6 @@ async fn carry_out(workers: &Handle, command: &IscsiCommand, global: &Global) ->
     Ok(Exit::Ok)
 }
 
-fn parse(url: &str) -> Result<Url, Failure> {
-    Url::parse(url).map_err(|e| Failure::usage(format!("{e}."), "Write it like iscsi://HOST/TARGET/LUN."))
-}
-
-fn lookup(name: &str) -> Option<String> {
-    env::var(name).ok()
-}
-
-fn initiator() -> String {
-    lookup(INITIATOR_ENV).unwrap_or_else(|| {
-        let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
-        let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-' || *c == '.').collect();
-        format!("iqn.2026-01.invalid.shorefast:{host}")
-    })
-}
-
 fn allowed(destroy: bool, url: &str) -> Result<(), Failure> {
     if destroy {
         return Ok(());
@@ -112,60 +89,6 @@ fn allowed(destroy: bool, url: &str) -> Result<(), Failure> {
         format!("This overwrites data on {shown}."),
         "Say --destroy-data if that is meant.",
     ))
-}
-
-/// A unit over a session of its own.
-struct Unit {
-    session: Session,
-    identity: Identity,
-}
-
-impl Unit {
-    async fn attach(workers: &Handle, url: &str) -> Result<Unit, Failure> {
-        let url = parse(url)?;
-        let Some((target, lun)) = url.unit.clone() else {
-            return Err(Failure::usage(format!("{url} names no unit."), "Write it like iscsi://HOST/TARGET/LUN."));
-        };
-        let chap = url
-            .chap(lookup)
-            .map_err(|e| Failure::usage(format!("{url}: {e}."), "Correct the URL or the environment."))?;
-        let lun = LunAddress::new(lun)
-            .ok_or_else(|| Failure::usage("There is no such number of a unit.", "Give a smaller one."))?;
-        // The process's own number: two commands at once must not take each other's session.
-        let mut login =
-            LoginConfig::new(initiator(), Isid::from_number(std::process::id(), 1), Kind::Normal { target });
-        login.chap = chap;
-        let session = Session::start(workers, 0, Config::new(login, url.portal.clone()), Ownership::Alone);
-        first_word(&session).await.map_err(|cause| {
-            Failure::failed(format!("{url}: {cause}."), "See whether portal, target and secret are right.")
-        })?;
-        let identity = attach(&session, lun).await.map_err(|e| {
-            Failure::failed(
-                format!("{url}: {e}."),
-                "`iscsi discover` tells the targets; the unit's number is the SAN's.",
-            )
-        })?;
-        Ok(Unit { session, identity })
-    }
-
-    fn device(&self) -> LunDevice {
-        LunDevice::new(self.session.clone(), self.identity.clone(), FenceGen(0))
-    }
-}
-
-/// The nexus, or the first failure: a person waits.
-async fn first_word(session: &Session) -> Result<(), iscsi::session::Cause> {
-    let mut state = session.state();
-    loop {
-        match &*state.borrow_and_update() {
-            SessionState::Up { .. } => return Ok(()),
-            SessionState::Ended(cause) | SessionState::Down(Some(cause)) => return Err(cause.clone()),
-            SessionState::Down(None) => {}
-        }
-        if state.changed().await.is_err() {
-            return Err(iscsi::session::Cause::ClosedHere);
-        }
-    }
 }
 
 async fn read(device: &LunDevice, at: Size, len: Size) -> Result<(), Failure> {

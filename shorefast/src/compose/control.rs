@@ -18,6 +18,7 @@ use crate::clock::WallTime;
 use crate::disk_url;
 use crate::events::{Code, Draft, EventLog};
 use crate::exit::{Exit, Failure};
+use crate::san;
 
 /// How long a command waits for a volume to be mounted, moved or unmounted before it says that it still goes on.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -111,6 +112,11 @@ impl Control {
         let [disk] = ask.disks.as_slice() else {
             return Err(Failure::usage("A volume lies on one disk in this version.", "Give --disk once."));
         };
+        let shown = san::masked(disk);
+        if san::is_unit(disk) {
+            progress.say(format!("Examining {shown}."));
+            return Err(san::refusal(&node.io, disk).await);
+        }
         let new = NewVolume {
             name: ask.name.clone(),
             disk: disk_url::shareable(disk)?,
@@ -118,9 +124,9 @@ impl Control {
             fast_timing: ask.timing == crate::api::Timing::Fast,
             wipe: ask.wipe.clone(),
         };
-        progress.say(format!("Examining {disk}."));
+        progress.say(format!("Examining {shown}."));
         let id = csv_fs::volume::create(new, node.io.clone()).await.map_err(|e| create_failure(&e))?;
-        node.events.record(Draft::volume(Code::VolumeCreated, &ask.name, format!("on {disk}, {id}")));
+        node.events.record(Draft::volume(Code::VolumeCreated, &ask.name, format!("on {shown}, {id}")));
         progress.say("Formatted. Taking office and mounting.");
         let untold = node.take_own_record(Record {
             id: id.to_string(),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::fixture::{Cluster, Ended, can_mount, path, until};
+use crate::iscsi::Tgt;
 
 const GIB: u64 = 1 << 30;
 
@@ -69,11 +70,28 @@ fn a_disk_that_is_not_there_is_said_to_be_missing_with_3() {
 }
 
 #[test]
-fn a_lun_is_refused_with_4_and_a_plain_sentence() {
+fn a_disk_of_an_unknown_kind_is_refused_with_4_and_a_plain_sentence() {
     let cluster = one_node();
-    let ended = create(&cluster, Path::new("iscsi://192.0.2.1/iqn.2026-01.example:disk"), &[]);
-    ended.expect(4, &["this version knows only files", "iscsi://", "come later"]);
+    let ended = create(&cluster, Path::new("nvme://192.0.2.1/nqn.2026-01.example:disk"), &[]);
+    ended.expect(4, &["this version knows only files", "nvme://", "come later"]);
     assert!(!ended.err.contains("COMPARE"), "{ended:?}");
+}
+
+#[test]
+fn a_lun_is_refused_with_4_for_what_it_lacks_and_its_secret_is_not_shown() {
+    let cluster = one_node();
+    create(&cluster, Path::new("iscsi://192.0.2.1/iqn.2026-01.example:disk"), &[])
+        .expect(2, &["iscsi://HOST/TARGET/LUN"]);
+    let nobody = Path::new("iscsi://user%secret-of-12@127.0.0.1:1/iqn.2026-01.example:disk/1");
+    let ended = create(&cluster, nobody, &[]);
+    ended.expect(1, &["user%***@127.0.0.1:1", "cannot connect"]);
+    assert!(!ended.err.contains("secret-of-12"), "{ended:?}");
+    let Some(tgt) = Tgt::start() else { return };
+    let ended = create(&cluster, Path::new(&tgt.unit()), &[]);
+    ended.expect(4, &["Examining", "lacks COMPARE AND WRITE"]);
+    assert!(!ended.err.contains("Format"), "nothing was formatted: {ended:?}");
+    cluster.ask(1, &["volume", "list"]).expect(0, &[]);
+    assert!(cluster.volume(1, "v").is_none(), "no volume is left");
 }
 
 #[test]

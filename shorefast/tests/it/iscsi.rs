@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::fixture::{run, until};
 
@@ -11,7 +12,7 @@ use crate::fixture::{run, until};
 const TARGET: &str = "iqn.2026-01.test:cli";
 
 /// A tgtd of this test's own, ended with it.
-struct Tgt {
+pub(crate) struct Tgt {
     child: Child,
     control: String,
     port: u16,
@@ -27,7 +28,7 @@ impl Drop for Tgt {
 }
 
 impl Tgt {
-    fn start() -> Option<Tgt> {
+    pub(crate) fn start() -> Option<Tgt> {
         let Some(tgtd) = ["/usr/sbin/tgtd", "/sbin/tgtd"].map(Path::new).into_iter().find(|p| p.exists()) else {
             println!("skipped: tgtd is not installed (./setup --for test installs it)");
             return None;
@@ -38,7 +39,8 @@ impl Tgt {
         }
         drop(fs::create_dir_all("/var/run/tgtd"));
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-        let control = (30_000 + std::process::id() % 2_000).to_string();
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let control = (30_000 + std::process::id() % 500 * 4 + NEXT.fetch_add(1, Ordering::Relaxed) % 4).to_string();
         let dir = tempfile::tempdir().expect("a folder");
         let image = dir.path().join("disk.img");
         fs::File::create(&image).and_then(|f| f.set_len(32 << 20)).expect("an image");
@@ -59,6 +61,11 @@ impl Tgt {
         Some(tgt)
     }
 
+    /// Its disk.
+    pub(crate) fn unit(&self) -> String {
+        format!("iscsi://127.0.0.1:{}/{TARGET}/1", self.port)
+    }
+
     fn admin(&self, args: &[&str]) -> bool {
         let mut command = Command::new("tgtadm");
         command.args(["--lld", "iscsi", "-C", &self.control]).args(args).stderr(Stdio::null());
@@ -70,7 +77,7 @@ impl Tgt {
 fn a_san_is_looked_at_and_measured_without_a_daemon() {
     let Some(tgt) = Tgt::start() else { return };
     let portal = format!("iscsi://127.0.0.1:{}", tgt.port);
-    let unit = format!("{portal}/{TARGET}/1");
+    let unit = tgt.unit();
     run(&["iscsi", "discover", &portal]).expect(0, &[TARGET, &format!("127.0.0.1:{}", tgt.port)]);
     run(&["iscsi", "inquiry", &unit]).expect(0, &["IET", "naa."]);
     let capacity = run(&["--json", "iscsi", "capacity", &unit]).json();

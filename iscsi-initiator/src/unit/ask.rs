@@ -1,0 +1,116 @@
+//! Questions to a unit: commands that change nothing, each asked again where a unit attention or a moment's unreadiness
+//! came between, up to bounds.
+
+use std::time::Duration;
+
+use block::buf::AlignedBuf;
+use iscsi::session::{Class, Outcome};
+use scsi::action::{self, Action, Pace};
+use scsi::cdb::{Inquiry, PersistentReserveIn};
+use scsi::reservations::InAction;
+use scsi::vpd::PageCode;
+use scsi::{Cdb, LunAddress, ParseError, Sense, ShortByteCount, Status};
+
+use super::UnitError;
+use crate::driver::Session;
+
+/// Bytes asked for of a page: every page here fits; what is longer is cut and read as far as it came.
+const PAGE: ShortByteCount = ShortByteCount(1024);
+/// Bytes asked for of a list of registrations: a thousand keys; a longer list is asked for again, whole.
+const LIST: u16 = 8192;
+/// Before a busy unit is asked again.
+const BUSY: Duration = Duration::from_millis(20);
+/// Before a unit is asked again that is becoming ready or changing its state.
+const READY: Duration = Duration::from_secs(1);
+
+/// A unit that is being asked.
+#[derive(Clone)]
+pub(super) struct Asked {
+    pub(super) session: Session,
+    pub(super) lun: LunAddress,
+}
+
+impl Asked {
+    /// A page; none if the unit does not have it.
+    pub(super) async fn page(&self, code: PageCode) -> Result<Option<Vec<u8>>, UnitError> {
+        match self.ask("INQUIRY (page)", Inquiry::page(code, PAGE).cdb()).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(UnitError::Failed { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The WP bit of the mode parameter header; a unit without MODE SENSE takes writes.
+    pub(super) async fn write_protected(&self) -> Result<bool, UnitError> {
+        let sense = scsi::cdb::ModeSense::current(scsi::mode::PageId::ALL);
+        let Ok(cdb) = sense.cdb() else { return Ok(false) };
+        let at = if cdb.len() == 6 { 2 } else { 3 };
+        match self.ask("MODE SENSE", cdb).await {
+            Ok(bytes) => Ok(bytes.get(at).is_some_and(|b| b & 0x80 != 0)),
+            Err(UnitError::Failed { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// A list of registrations, whole.
+    pub(super) async fn reservations<T>(
+        &self,
+        action: InAction,
+        parse: impl Fn(&[u8]) -> Result<T, ParseError>,
+    ) -> Result<T, UnitError> {
+        const COMMAND: &str = "PERSISTENT RESERVE IN";
+        let mut alloc = ShortByteCount(LIST);
+        loop {
+            let bytes = self.ask(COMMAND, PersistentReserveIn { action, alloc }.cdb()).await?;
+            let source = match parse(&bytes) {
+                Ok(list) => return Ok(list),
+                Err(e) => e,
+            };
+            match source.wanted(usize::from(u16::MAX)).and_then(|n| u16::try_from(n).ok()) {
+                Some(more) if more > alloc.0 => alloc = ShortByteCount(more),
+                _ => return Err(UnitError::Parse { command: COMMAND, source }),
+            }
+        }
+    }
+
+    /// Asks, again where a unit attention or a moment's unreadiness came between.
+    pub(super) async fn ask(&self, command: &'static str, cdb: Cdb) -> Result<Vec<u8>, UnitError> {
+        let mut left = action::ATTENTION_TRIES;
+        loop {
+            let len = cdb.transfer().len().as_usize();
+            let memory = (len > 0).then(|| AlignedBuf::zeroed(len));
+            let ended = self.session.carry_out(self.lun, cdb.clone(), Class::Control, memory).await;
+            let answer = match ended.outcome {
+                Outcome::Answered(answer) => answer,
+                outcome => return Err(UnitError::Unanswered { command, outcome }),
+            };
+            if answer.status == Status::Good {
+                let mut bytes = ended.memory.map_or_else(Vec::new, |m| m.to_vec());
+                bytes.truncate(answer.moved as usize);
+                return Ok(bytes);
+            }
+            let sense = Sense::parse(&answer.sense).ok();
+            let reply = action::Reply::Status(answer.status, sense.as_ref());
+            let failure = match action::verdict(action::Class::Ask, reply).action {
+                Action::Retry { pace, .. } if left > 0 => {
+                    left -= 1;
+                    pause(pace).await;
+                    continue;
+                }
+                Action::Retry { or, .. } | Action::Elsewhere { or, .. } | Action::Settle { or, .. } => or,
+                Action::Fail(failure) => failure,
+                Action::Done | Action::Differs => action::Failure::Unexpected,
+            };
+            return Err(UnitError::Failed { command, failure });
+        }
+    }
+}
+
+/// Waits as long as a row of the table says.
+pub(super) async fn pause(pace: Pace) {
+    match pace {
+        Pace::AtOnce(_) => {}
+        Pace::Later | Pace::FewerAtOnce => tokio::time::sleep(BUSY).await,
+        Pace::WhileTransitioning | Pace::UntilReady => tokio::time::sleep(READY).await,
+    }
+}

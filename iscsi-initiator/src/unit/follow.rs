@@ -1,0 +1,101 @@
+//! What is done before a command goes out again, as the table of verdicts says; and what the unit's owner is told.
+//!
+//! - After a reset, or when reservations may have changed: READ KEYS and READ RESERVATION. A nexus that is not registered
+//!   any more is given up, and the request is answered as fenced; it is **never registered again**. Prevents: a node is
+//!   fenced, meets a unit attention, registers, and writes on.
+//! - After a change of identity: the unit's names. Another unit gets no request any more. Prevents: a number that was given
+//!   to another unit takes writes that were meant for the former.
+//! - After a change of capacity or of mode pages: they are read, and the new size is told.
+
+use std::sync::Arc;
+
+use block::error::IoErrorKind;
+use scsi::action::First;
+use scsi::capacity::Capacity;
+use scsi::cdb::ReadCapacity16;
+use scsi::reservations::{Held, InAction, Keys};
+use scsi::vpd::Sameness;
+
+use super::attach::geometry;
+use super::device::Inner;
+use super::identify::names;
+
+/// What a unit has reported; each count only grows. For whoever watches: a later look misses nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notices {
+    /// It lost power or restarted, or says only that it may have: writes that were neither flushed nor FUA may be gone.
+    pub cache_lost: u64,
+    /// Its target port groups changed.
+    pub port_groups: u64,
+    /// A thin unit's space is running out.
+    pub space_low: u64,
+    /// Another unit is at its address: no request goes there any more.
+    pub another_unit: u64,
+}
+
+/// Does what comes first; an error ends the request with it.
+pub(super) async fn follow(inner: &Arc<Inner>, first: First) -> Result<(), IoErrorKind> {
+    match first {
+        First::Nothing | First::StartUnit | First::ClearAca | First::NexusDead => Ok(()),
+        First::VerifyReservation { cache_lost } => {
+            if cache_lost {
+                inner.notice(|n| n.cache_lost += 1);
+            }
+            verify_reservation(inner).await
+        }
+        First::Identify => verify_identity(inner).await,
+        First::ReadCapacity => read_capacity(inner).await,
+        First::ReadModePages => {
+            let read_only = inner.asked().write_protected().await.map_err(|_| IoErrorKind::NoPath)?;
+            inner.learn(|g| g.read_only = read_only);
+            Ok(())
+        }
+        First::ReadPortGroups => {
+            inner.notice(|n| n.port_groups += 1);
+            Ok(())
+        }
+        First::TellThreshold => {
+            inner.notice(|n| n.space_low += 1);
+            Ok(())
+        }
+    }
+}
+
+/// Still registered, and still held as it was. Nothing is asked of a unit where this nexus never registered.
+pub(super) async fn verify_reservation(inner: &Arc<Inner>) -> Result<(), IoErrorKind> {
+    let Some(registered) = inner.registered() else { return Ok(()) };
+    let asked = inner.asked();
+    let keys = asked.reservations(InAction::ReadKeys, Keys::parse).await.map_err(|_| IoErrorKind::NoPath)?;
+    if !keys.keys.contains(&registered.key) {
+        inner.lost_registration();
+        return Err(IoErrorKind::Fenced);
+    }
+    let Some(kind) = registered.holds else { return Ok(()) };
+    let held = asked.reservations(InAction::ReadReservation, Held::parse).await.map_err(|_| IoErrorKind::NoPath)?;
+    // Without the reservation strangers could write: this nexus does not write beside them.
+    if held.reservation.is_some_and(|r| r.kind == kind) { Ok(()) } else { Err(IoErrorKind::Fenced) }
+}
+
+async fn verify_identity(inner: &Arc<Inner>) -> Result<(), IoErrorKind> {
+    let now = names(&inner.asked()).await.map_err(|_| IoErrorKind::NoPath)?;
+    if inner.names().same_disk(&now) == Sameness::Same {
+        return Ok(());
+    }
+    tracing::error!("iSCSI: another unit is at {} now: {}; nothing is sent to it", inner.lun(), now.name());
+    inner.is_another();
+    Err(IoErrorKind::NoPath)
+}
+
+async fn read_capacity(inner: &Arc<Inner>) -> Result<(), IoErrorKind> {
+    let bytes = inner.asked().ask("READ CAPACITY (16)", ReadCapacity16::FULL.cdb()).await;
+    let capacity = Capacity::parse(&bytes.map_err(|_| IoErrorKind::NoPath)?).map_err(|_| IoErrorKind::Medium)?;
+    let old = inner.geometry();
+    let new = geometry(&capacity, old.read_only, old.discard).map_err(|_| IoErrorKind::Medium)?;
+    if new.logical_block != old.logical_block {
+        tracing::error!("iSCSI: the blocks of {} have another size now; nothing is sent to it", inner.lun());
+        inner.is_another();
+        return Err(IoErrorKind::NoPath);
+    }
+    inner.learn(|g| g.len = new.len);
+    Ok(())
+}
