@@ -26,7 +26,7 @@ pub use io::{Completion, Done, Io, Op};
 /// A block device. See the module for the contract.
 pub trait BlockDevice: Send + Sync + 'static {
     /// Size, block sizes and abilities. Cheap; may change only by what the device learns about its
-    /// abilities.
+    /// abilities, and its length by [`Resize`](crate::provisioning::Resize).
     fn geometry(&self) -> Geometry;
 
     /// Takes the request; its completion runs exactly once, later or before this returns.
