@@ -8,6 +8,7 @@
 //! - `daemon`: one node's life: start, serve, stop in stages. `compose` puts the libraries together for it.
 //! - [`events`]: the stable list of what a node reports. `render`: tables for people.
 //! - `demo`: three nodes on one machine, hurt on purpose, and the report of how they took it.
+//! - `commands/nbd`: a disk served over NBD, in a process of its own.
 //!
 //! Nothing here decides anything about data: it parses, shows, starts and stops.
 #![forbid(unsafe_code)]
