@@ -5,6 +5,7 @@ mod it {
     mod client;
     mod conduct;
     mod drain;
+    mod fuzz;
     mod hostile;
     mod peers;
     mod peers_tls;

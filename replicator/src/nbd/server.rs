@@ -37,9 +37,6 @@ use socket::Arrived;
 /// After `accept` failed (no file descriptors left, usually): time for one to be given back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections that the kernel keeps until they are accepted.
-const BACKLOG: u32 = 128;
-
 /// Where a server listens.
 #[derive(Clone, Debug)]
 pub enum Listen {
@@ -195,16 +192,21 @@ enum Listener {
 
 fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, ServerError> {
     let failed = |source| ServerError::Bind { place: path.display().to_string(), source };
-    if path.symlink_metadata().is_ok_and(|m| m.file_type().is_socket()) {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    match path.symlink_metadata() {
+        Ok(found) if !found.file_type().is_socket() => return Err(failed(io::ErrorKind::AlreadyExists.into())),
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
             return Err(ServerError::InUse(path.display().to_string()));
         }
-        std::fs::remove_file(path).map_err(failed)?;
+        _ => {}
     }
-    let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    rustix::net::listen(&listener, BACKLOG.cast_signed()).map_err(|e| failed(e.into()))?;
+    // It has its name only when nobody else may connect to it.
+    let fresh = path.with_extension(format!("{}.new", std::process::id()));
+    // A file of that name can only be left by a dead process of our number.
+    let _ = std::fs::remove_file(&fresh);
+    let listener = std::os::unix::net::UnixListener::bind(&fresh).map_err(failed)?;
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
+    std::fs::rename(&fresh, path).map_err(failed)?;
     Ok(listener)
 }
 

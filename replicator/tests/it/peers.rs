@@ -43,7 +43,7 @@ fn nbdinfo_shows_exports_flags_and_contexts() {
     assert!(run("nbdinfo", &["--is", "readonly", &served.uri("second")]).ok);
     assert!(!run("nbdinfo", &["--is", "readonly", &served.uri("disk")]).ok);
     let none = run("nbdinfo", &[&served.uri("nobody")]);
-    assert!(!none.ok && none.err.contains("there is no such export"), "{none:?}");
+    assert!(!none.ok && none.err.contains("No such file or directory for export: nobody"), "{none:?}");
 }
 
 /// A sparse file with some data, the rest of it holes.

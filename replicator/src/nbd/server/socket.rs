@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
@@ -97,10 +97,18 @@ fn poll_read_plain(
     let whole = memory.iter().map(|m| m.len()).sum();
     loop {
         ready!(stream.poll_readable(cx))?;
-        let read = attempt(stream, Interest::READABLE, whole, || Ok(rustix::io::readv(stream.as_fd(), memory)?))?;
+        let read = attempt(stream, Interest::READABLE, whole, || receive(stream, memory))?;
         if let Some(n) = read {
             return Poll::Ready(Ok(n));
         }
+    }
+}
+
+/// One piece goes by the shorter way through the kernel.
+fn receive(stream: &impl Plain, memory: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    match memory {
+        [piece] => Ok(recv(stream.as_fd(), &mut **piece, RecvFlags::empty())?.0),
+        pieces => Ok(rustix::io::readv(stream.as_fd(), pieces)?),
     }
 }
 
