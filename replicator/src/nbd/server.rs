@@ -98,7 +98,7 @@ impl Server {
     /// tokio runtime; the tasks run on the workers.
     ///
     /// # Errors
-    /// A place where it cannot listen; then it listens nowhere.
+    /// A place where it cannot listen; then it listens nowhere, and the exports are withdrawn.
     ///
     /// # Cancel safety
     /// Dropped early, what has begun to listen ends.

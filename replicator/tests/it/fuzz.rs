@@ -85,10 +85,8 @@ fn walk(bytes: &[u8]) -> (Ended, usize, usize) {
             Ok(Order::Do(request)) => {
                 done += 1;
                 assert!(request.command.memory() <= MAX_PAYLOAD.into());
-                check_plan(Plan::begin(
-                    request.command,
-                    Abilities { discards: true, discard_zeroes: true, zeroes_fast: true },
-                ));
+                let abilities = || Abilities { discards: true, discard_zeroes: true, zeroes_fast: true };
+                check_plan(Plan::begin(request.command, abilities));
                 request.command.payload()
             }
             Ok(Order::Refuse { tag, refusal, skip }) => {

@@ -224,7 +224,7 @@ for call, number in [
         assert False, "not refused"
     except nbd.Error as e:
         assert e.errnum == number, e
-assert h.pread(512, 0) == bytes(512)
+assert h.pread(4096, 0) == bytes(4096)
 cookies = [h.aio_pread(nbd.Buffer(4096), n * 4096) for n in range(100)]
 while cookies:
     h.poll(-1)

@@ -57,7 +57,7 @@ fn serve(args: &NbdServeArgs, global: &Global) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::failed(format!("Cannot start: {e}."), "See the limits of the system."))?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let server = Server::start(workers.handle(), exports, &listen).await.map_err(|e| cannot_listen(&e))?;
         let uris = uris(args, &server);
@@ -70,7 +70,12 @@ fn serve(args: &NbdServeArgs, global: &Global) -> Result<Exit, Failure> {
                 "What clients had under way may have been carried out without an answer.",
             )),
         }
-    })
+    });
+    if ended.is_err() {
+        // Their end would wait for a disk that hangs, and whoever sent the second signal does not want to.
+        std::mem::forget(workers);
+    }
+    ended
 }
 
 fn places(args: &NbdServeArgs) -> Result<Vec<Listen>, Failure> {

@@ -92,15 +92,17 @@ const NOT_FAST: Refusal = Refusal { errno: Errno::Enotsup, why: "zeroing is no f
 
 impl Plan {
     /// How a command begins. Those that need no device do not come here, and are answered.
-    pub fn begin(command: Command, abilities: Abilities) -> Next {
+    /// What the device can do is asked for only where it matters.
+    pub fn begin(command: Command, abilities: impl Fn() -> Abilities) -> Next {
         let plan = |ask, stage| Next::Ask(Plan { ask, stage });
         match command {
             Command::Read { .. } => plan(Ask::Read, Stage::Last),
             Command::Write { fua, .. } => plan(Ask::Write { fua }, Stage::Last),
             Command::Flush => plan(Ask::Flush, Stage::Last),
-            Command::Trim { .. } if !abilities.discards => Next::Answer(Ok(())),
+            Command::Trim { .. } if !abilities().discards => Next::Answer(Ok(())),
             Command::Trim { fua, .. } => plan(Ask::Discard, Stage::Hint { fua }),
             Command::Zeroes { fua, may_free, fast, .. } => {
+                let abilities = abilities();
                 let frees = may_free && abilities.discards && abilities.discard_zeroes;
                 if frees {
                     plan(Ask::Discard, Stage::Freeing { fua, fast })

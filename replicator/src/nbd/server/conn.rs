@@ -126,7 +126,7 @@ impl Conn {
             if self.is_over() {
                 return self.close(cx);
             }
-            if !busy && self.mailbox.sleep(cx) {
+            if !busy && (self.jobs.is_empty() || self.mailbox.sleep(cx)) {
                 return Poll::Pending;
             }
         }
@@ -261,7 +261,7 @@ impl Conn {
                 }
             }
             Command::Nothing => self.answer(request, Ok(())),
-            _ => match Plan::begin(command, self.export.abilities()) {
+            _ => match Plan::begin(command, || self.export.abilities()) {
                 Next::Ask(plan) => self.submit(request, plan, payload),
                 Next::Answer(result) => self.answer(request, result),
             },
@@ -270,6 +270,9 @@ impl Conn {
 
     /// Takes what the device has answered.
     fn take_answers(&mut self) -> bool {
+        if self.jobs.is_empty() {
+            return false;
+        }
         let mut answers = std::mem::take(&mut self.answers);
         self.mailbox.take(&mut answers);
         let any = !answers.is_empty();

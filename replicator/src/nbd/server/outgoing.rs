@@ -9,6 +9,8 @@ use crate::nbd::core::transmission::Head;
 
 /// Pieces of memory in one system call: head and data of 64 replies, far below the kernel's 1024.
 const MAX_SLICES: usize = 128;
+/// Pieces of some replies.
+const FEW_SLICES: usize = 8;
 
 /// What follows a head.
 #[derive(Debug)]
@@ -68,10 +70,22 @@ impl Outgoing {
 
     /// Lends what is to be written to `call`.
     pub(super) fn lend<T>(&self, call: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
-        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        // A few replies are the usual case, and need no large array.
+        if self.replies.len() <= FEW_SLICES / 2 {
+            self.lend_from([IoSlice::new(&[]); FEW_SLICES], call)
+        } else {
+            self.lend_from([IoSlice::new(&[]); MAX_SLICES], call)
+        }
+    }
+
+    fn lend_from<'a, T, const N: usize>(
+        &'a self,
+        mut slices: [IoSlice<'a>; N],
+        call: impl FnOnce(&[IoSlice<'_>]) -> T,
+    ) -> T {
         let mut filled = 0;
         let mut skip = self.written;
-        for reply in self.replies.iter().take(MAX_SLICES / 2) {
+        for reply in self.replies.iter().take(N / 2) {
             for part in [reply.head.bytes(), reply.tail()] {
                 let left = part.get(skip..).unwrap_or(&[]);
                 skip = skip.saturating_sub(part.len());

@@ -10,7 +10,7 @@ fn carry_out(
     device: impl Fn(Ask) -> Result<(), Trouble>,
 ) -> (Vec<Ask>, Result<(), Errno>) {
     let mut asked = Vec::new();
-    let mut next = Plan::begin(command, abilities);
+    let mut next = Plan::begin(command, || abilities);
     loop {
         match next {
             Next::Answer(result) => return (asked, result.map_err(|refusal| refusal.errno)),
