@@ -23,7 +23,7 @@ pub enum Pattern {
 }
 
 impl Pattern {
-    fn fio(self) -> &'static str {
+    pub(crate) fn fio(self) -> &'static str {
         match self {
             Pattern::RandRead => "randread",
             Pattern::RandWrite => "randwrite",
@@ -32,7 +32,7 @@ impl Pattern {
         }
     }
 
-    fn reads(self) -> bool {
+    pub(crate) fn reads(self) -> bool {
         matches!(self, Pattern::RandRead | Pattern::Read)
     }
 }
@@ -96,7 +96,7 @@ pub fn run(job: &Job, file: &Path, size: u64, seconds: f64) -> Result<Measured, 
     parse(&output.stdout, job.pattern.reads())
 }
 
-fn parse(json: &[u8], reads: bool) -> Result<Measured, Failure> {
+pub(crate) fn parse(json: &[u8], reads: bool) -> Result<Measured, Failure> {
     // fio may print a note before its JSON.
     let start = json.iter().position(|&b| b == b'{').unwrap_or(0);
     let all: serde_json::Value =

@@ -2,7 +2,7 @@
 //!
 //! - `arms`: what is measured (a fio job, appends, small files), each one call that gives one figure.
 //! - `pairs`: two arms in turn, and the table of their ratios.
-//! - `solo`, `trio`, `takeover`: the sections of the run, each on systems of its own.
+//! - `solo`, `trio`, `takeover`, `nbd`: the sections of the run, each on systems of its own.
 //! - `cluster`, `minifuse`: real daemons, ended and unmounted when dropped.
 //! - `place`, `machine`, `interrupt`, `report`: where it runs, on what, how it ends, what it leaves.
 //!
@@ -17,6 +17,7 @@ pub mod interrupt;
 pub mod machine;
 pub mod memory;
 pub mod minifuse;
+pub mod nbd;
 pub mod pairs;
 pub mod place;
 pub mod report;

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use benches::machine::Machine;
 use benches::report::Report;
 use benches::solo::Solo;
-use benches::{Effort, Failure, interrupt, place, takeover, trio};
+use benches::{Effort, Failure, interrupt, nbd, place, takeover, trio};
 use clap::{Parser, ValueEnum};
 
 /// Shorefast beside its peers, interleaved.
@@ -59,6 +59,8 @@ enum Section {
     Create,
     /// The coordinator is killed, again and again
     Takeover,
+    /// The NBD server over a null device, beside nbdkit and qemu-nbd
+    Nbd,
 }
 
 fn main() -> ExitCode {
@@ -118,6 +120,10 @@ fn sections(args: &Args, programs: &Path, dir: &Path, report: &mut Report) -> Re
         let (takeover, memory) = takeover::run(programs, dir, &effort)?;
         report.takeover = Some(takeover);
         report.memory.extend(memory);
+    }
+    if wanted(Section::Nbd) {
+        eprintln!("NBD servers over null devices");
+        report.tables.extend(nbd::run(programs, dir, &effort)?);
     }
     Ok(())
 }

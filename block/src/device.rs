@@ -28,7 +28,8 @@ pub use resize::Resize;
 /// A block device. See the module for the contract.
 pub trait BlockDevice: Send + Sync + 'static {
     /// Size, block sizes and abilities. Cheap; may change only by what the device learns about its
-    /// abilities, and by a change of its size, which a [`Resize`] tells.
+    /// abilities, and by a change of its size, which a [`Resize`] tells and a
+    /// [`Rescan`](crate::provisioning::Rescan) looks for.
     fn geometry(&self) -> Geometry;
 
     /// Takes the request; its completion runs exactly once, later or before this returns.

@@ -5,11 +5,13 @@
 //! a few threads do pread and pwrite instead, and the log says so.
 //!
 //! A flush is fdatasync, FUA is a write with RWF_DSYNC, a discard punches a hole, write-zeroes zeroes
-//! the range or writes zeroes. The size is the one at opening.
+//! the range or writes zeroes. The size is the one at opening, until somebody has it looked at again
+//! ([`Rescan`]).
 //!
 //! Refused: files whose direct I/O needs blocks above 4096 bytes; anything that is neither a regular
 //! file nor a block device.
 
+mod extents;
 mod open;
 pub(crate) mod pool;
 pub(crate) mod raw;
@@ -19,6 +21,7 @@ pub(crate) mod transfer;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 pub use open::{Direct, OpenError, OpenOptions};
@@ -28,6 +31,8 @@ use transfer::{Step, Transfer, Verdict};
 
 use crate::device::{BlockDevice, Geometry, Io, Op};
 use crate::error::{IoError, IoErrorKind};
+use crate::provisioning::{ExtentsDone, Provisioning, Rescan};
+use crate::units::{ByteLen, ByteOffset};
 use crate::worker::{self, Handle, Refused};
 
 /// Threads of the pread/pwrite fallback: enough to keep a disk busy, few enough to cost nothing.
@@ -37,7 +42,10 @@ const FALLBACK_THREADS: usize = 4;
 pub struct FileDevice {
     path: PathBuf,
     file: Arc<RawFile>,
+    /// As at opening.
     geometry: Geometry,
+    /// Its length now.
+    len: AtomicU64,
     direct: bool,
     workers: Handle,
     /// Started when first needed.
@@ -57,6 +65,7 @@ impl FileDevice {
             path: path.to_path_buf(),
             file: RawFile::new(opened.fd, opened.geometry.logical_block.bytes()),
             geometry: opened.geometry,
+            len: AtomicU64::new(opened.geometry.len.0),
             direct: opened.direct,
             workers,
             fallback: OnceLock::new(),
@@ -78,9 +87,16 @@ impl FileDevice {
         &self.path
     }
 
+    fn pool(&self) -> &Pool {
+        self.fallback.get_or_init(|| Pool::new("block-io", FALLBACK_THREADS))
+    }
+
     fn run_on_thread(&self, transfer: Transfer) {
-        let pool = self.fallback.get_or_init(|| Pool::new("block-io", FALLBACK_THREADS));
-        pool.run(move || run_to_end(transfer));
+        self.pool().run(move || run_to_end(transfer));
+    }
+
+    fn shape(&self) -> Geometry {
+        Geometry { len: ByteLen(self.len.load(Ordering::Relaxed)), ..self.geometry }
     }
 }
 
@@ -115,11 +131,11 @@ fn one_call(transfer: &mut Transfer) -> Result<u32, i32> {
 
 impl BlockDevice for FileDevice {
     fn geometry(&self) -> Geometry {
-        Geometry { discard: self.geometry.discard && !self.file.refuses_discard(), ..self.geometry }
+        Geometry { discard: self.geometry.discard && !self.file.refuses_discard(), ..self.shape() }
     }
 
     fn submit(&self, io: Io) {
-        if let Err(error) = self.geometry.check(&io) {
+        if let Err(error) = self.shape().check(&io) {
             return io.complete(Err(error));
         }
         if io.len.0 == 0 && io.op != Op::Flush {
@@ -150,7 +166,37 @@ impl BlockDevice for FileDevice {
 
     fn describe(&self) -> String {
         let how = if self.direct { "direct" } else { "buffered" };
-        format!("file {} ({}, {how})", self.path.display(), self.geometry.len)
+        format!("file {} ({}, {how})", self.path.display(), self.shape().len)
+    }
+}
+
+impl Provisioning for FileDevice {
+    /// A punched hole reads as zeroes; kernel block devices zero for it or refuse.
+    fn discard_zeroes(&self) -> bool {
+        true
+    }
+
+    fn zeroes_fast(&self) -> bool {
+        !self.file.refuses_zero_range()
+    }
+
+    fn extents(&self, at: ByteOffset, len: ByteLen, most: usize, done: ExtentsDone) {
+        if len == ByteLen::ZERO || !self.shape().contains(at, len) {
+            return done(Err(IoError::new(IoErrorKind::OutOfRange, Op::Read, at, len)));
+        }
+        let in_flight = self.file.begin();
+        self.pool().run(move || done(extents::look(in_flight.file(), at, len, most)));
+    }
+}
+
+impl Rescan for FileDevice {
+    fn rescan(&self) -> Result<ByteLen, IoError> {
+        let failed =
+            |e: rustix::io::Errno| IoError::from_os(e.raw_os_error(), Op::Read, ByteOffset::ZERO, self.shape().len);
+        let size = rustix::fs::seek(&*self.file, rustix::fs::SeekFrom::End(0)).map_err(failed)?;
+        let len = ByteLen(size - size % self.geometry.logical_block.bytes());
+        self.len.store(len.0, Ordering::Relaxed);
+        Ok(len)
     }
 }
 

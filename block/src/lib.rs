@@ -5,6 +5,7 @@
 //! - [`device`]: the trait [`BlockDevice`] and its contract.
 //! - [`worker`]: one thread per core, each with a tokio runtime and an io_uring of its own.
 //! - [`file`](mod@file): a file or a kernel block device as a block device.
+//! - [`provisioning`]: where a device's data lie, and that its size has changed.
 //! - [`mem`], [`recording`], [`fault`]: devices that tests and the demo compose: memory with a
 //!   volatile cache, a log every prefix of which can be replayed, faults on command and by seed.
 //! - [`shared`]: what a disk that several nodes share can do: compare-and-write, abort-own, fence proofs.
@@ -20,6 +21,7 @@ pub mod file;
 mod gauge;
 pub mod mem;
 pub mod multipath;
+pub mod provisioning;
 pub mod recording;
 mod rng;
 pub mod shared;
@@ -33,6 +35,7 @@ pub use error::{IoError, IoErrorKind};
 pub use fault::{FaultDevice, FaultPlan, FaultState, SeededFaults};
 pub use file::{FileDevice, OpenOptions};
 pub use mem::MemDevice;
+pub use provisioning::{Extent, Provisioning, Rescan};
 pub use recording::RecordingDevice;
 pub use units::{BlockSize, ByteLen, ByteOffset, Lba};
 pub use worker::{Handle, Workers};

@@ -10,8 +10,10 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 
 use crate::device::{BlockDevice, Geometry, Io, Op};
+use crate::error::{IoError, IoErrorKind};
+use crate::provisioning::{Extent, ExtentsDone, Provisioning, push};
 use crate::rng::Rng;
-use crate::units::{BlockSize, ByteLen, Lba};
+use crate::units::{BlockSize, ByteLen, ByteOffset, Lba};
 
 type Block = Box<[u8]>;
 
@@ -170,6 +172,38 @@ impl BlockDevice for MemDevice {
     fn describe(&self) -> String {
         let cache = if self.volatile { " with a volatile cache" } else { "" };
         format!("memory ({}){cache}", self.geometry.len)
+    }
+}
+
+impl Provisioning for MemDevice {
+    fn discard_zeroes(&self) -> bool {
+        true
+    }
+
+    fn zeroes_fast(&self) -> bool {
+        true
+    }
+
+    /// Blocks never written, or zeroed since, are holes.
+    fn extents(&self, at: ByteOffset, len: ByteLen, most: usize, done: ExtentsDone) {
+        let block = self.geometry.logical_block.bytes();
+        let aligned = at.is_aligned_to(block) && len.is_aligned_to(block);
+        if len == ByteLen::ZERO || !aligned || !self.geometry.contains(at, len) {
+            return done(Err(IoError::new(IoErrorKind::OutOfRange, Op::Read, at, len)));
+        }
+        let mut found = Vec::new();
+        {
+            let state = self.state.lock();
+            for lba in (at.0 / block..(at.0 + len.0) / block).map(Lba) {
+                let hole = state.current(lba).is_none();
+                push(&mut found, Extent { len: ByteLen(block), hole, zero: hole });
+                if found.len() > most {
+                    break;
+                }
+            }
+        }
+        found.truncate(most.max(1));
+        done(Ok(found));
     }
 }
 

@@ -111,8 +111,20 @@ impl TlsMaterial {
         &self.subject
     }
 
+    /// How a server takes clients of this cluster that speak another protocol over TLS, such as NBD: the same
+    /// certificates and the same TLS 1.3, without the name of ours in ALPN. Whom it lets in is to be asked of
+    /// [`identify`](Self::identify).
+    pub fn foreign_server(&self) -> Arc<ServerConfig> {
+        let mut server = ServerConfig::clone(&self.server);
+        server.alpn_protocols.clear();
+        Arc::new(server)
+    }
+
     /// Who the peer with this verified chain is, or why it may not talk to us.
-    pub(crate) fn identify(&self, chain: Option<&[CertificateDer<'_>]>) -> Result<PeerIdentity, String> {
+    ///
+    /// # Errors
+    /// A sentence: no certificate, more or other names than a node's, another cluster.
+    pub fn identify(&self, chain: Option<&[CertificateDer<'_>]>) -> Result<PeerIdentity, String> {
         let cert = chain.and_then(<[_]>::first).ok_or("the peer showed no certificate")?;
         let subject = subject_of(cert)?;
         if cluster_of(&subject) != cluster_of(&self.subject) {

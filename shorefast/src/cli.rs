@@ -1,5 +1,6 @@
 //! The command line as types. It decides nothing; a test holds docs/contract.md to this tree.
 
+use core::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -58,6 +59,9 @@ pub(crate) enum Command {
     /// A SAN's targets and units, tried without a kernel module
     #[command(subcommand)]
     Iscsi(IscsiCommand),
+    /// A disk for QEMU, nbdcopy and the kernel's nbd-client
+    #[command(subcommand)]
+    Nbd(NbdCommand),
     /// Things that only a configuration with `debug = true` allows
     #[command(subcommand)]
     Debug(DebugCommand),
@@ -305,6 +309,36 @@ pub(crate) struct IscsiBenchArgs {
     /// Yes, destroy what is there
     #[arg(long)]
     pub(crate) destroy_data: bool,
+}
+
+/// `nbd ...`
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum NbdCommand {
+    /// Serve a disk over NBD until told to stop
+    Serve(NbdServeArgs),
+}
+
+/// `nbd serve`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NbdServeArgs {
+    /// The disk: a path, or file:PATH
+    #[arg(long, value_name = "PATH")]
+    pub(crate) disk: String,
+    /// Listen at this Unix socket, for this user only
+    #[arg(long, value_name = "PATH", required_unless_present = "listen")]
+    pub(crate) unix: Option<PathBuf>,
+    /// Listen at this address; one that other hosts reach needs --tls-bundle
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// At that address speak TLS, and only with nodes of the cluster whose bundle this is
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    pub(crate) tls_bundle: Option<PathBuf>,
+    /// What clients call it
+    #[arg(long, value_name = "NAME", default_value = "disk")]
+    pub(crate) export: String,
+    /// Refuse changes
+    #[arg(long)]
+    pub(crate) read_only: bool,
 }
 
 /// What a bench does.

@@ -4,6 +4,7 @@ mod check;
 mod daemon_asks;
 mod init;
 mod iscsi;
+mod nbd;
 mod status;
 mod volume;
 
@@ -28,6 +29,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Node(command) => daemon_asks::node(command, global),
         Command::Status(args) => status::run(args, global),
         Command::Iscsi(command) => iscsi::run(command, global),
+        Command::Nbd(command) => nbd::run(command, global),
         Command::Events(args) => daemon_asks::events(args, global),
         Command::Debug(DebugCommand::Disk { fault }) => daemon_asks::debug_disk((*fault).into(), global),
         Command::Debug(DebugCommand::Evict { name, node }) => daemon_asks::debug_evict(name, *node, global),

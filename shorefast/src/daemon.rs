@@ -90,22 +90,27 @@ fn start_log(config: &Config, verbose: u8) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(wanted).map_err(|e| {
         Failure::usage(format!("`log = \"{wanted}\"` is no filter: {e}."), "Use error, warn, info, debug or trace.")
     })?;
+    log_to_stderr(filter);
+    Ok(())
+}
+
+/// From now on what is logged goes to standard error.
+pub(crate) fn log_to_stderr(filter: EnvFilter) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    Ok(())
 }
 
 /// SIGTERM and SIGINT.
-struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Signals, Failure> {
+    pub(crate) fn new() -> Result<Signals, Failure> {
         let open = |kind| {
             signal(kind).map_err(|e| {
                 Failure::failed(format!("Cannot listen for signals: {e}."), "See the limits of the system.")
@@ -115,7 +120,7 @@ impl Signals {
     }
 
     /// The next one.
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => (),
             _ = self.interrupt.recv() => (),

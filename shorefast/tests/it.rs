@@ -36,6 +36,8 @@ mod locks;
 mod mounts;
 #[path = "it/names.rs"]
 mod names;
+#[path = "it/nbd.rs"]
+mod nbd;
 #[path = "it/nodes.rs"]
 mod nodes;
 #[path = "it/office.rs"]

@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::buf::AlignedBuf;
 use crate::device::{Completion, DeviceExt};
+use crate::provisioning::Extent;
 use crate::sync::{Memory, run_batch};
 use crate::units::{ByteLen, ByteOffset};
 use crate::worker::Workers;
@@ -217,4 +218,46 @@ fn a_batch_waited_for_on_a_worker_is_refused() {
     });
     let done = task.wait().expect("answered");
     assert_eq!(done[0].result.as_ref().map_err(|e| e.kind), Err(IoErrorKind::NotSupported));
+}
+
+#[test]
+fn holes_and_data_are_told_in_order_and_at_most_as_many_as_asked() {
+    let workers = Workers::start(1, "test").expect("workers start");
+    let image = image();
+    std::os::unix::fs::FileExt::write_all_at(image.as_file(), &[7; 65536], 1 << 20).expect("written");
+    std::os::unix::fs::FileExt::write_all_at(image.as_file(), &[7; 65536], 4 << 20).expect("written");
+    let device = FileDevice::open(image.path(), OpenOptions::default(), workers.handle()).expect("opens");
+    let ask = |at, len, most| {
+        let (sender, receiver) = mpsc::channel();
+        device.extents(ByteOffset(at), ByteLen(len), most, Box::new(move |found| sender.send(found).expect("awaited")));
+        receiver.recv_timeout(DEADLINE).expect("told once")
+    };
+    let told = |found: Vec<Extent>| found.iter().map(|e| (e.len.0, e.hole)).collect::<Vec<_>>();
+    let all = told(ask(0, SIZE, 100).expect("extents"));
+    if all == [(SIZE, false)] {
+        println!("skipped: the file system below {} does not tell holes", image.path().display());
+        return;
+    }
+    let (mib, data) = (1 << 20, 65536);
+    assert_eq!(all, [(mib, true), (data, false), (3 * mib - data, true), (data, false), (SIZE - 4 * mib - data, true)],);
+    assert_eq!(told(ask(0, SIZE, 2).expect("extents")), all[..2], "no more than asked");
+    assert_eq!(told(ask(mib + 4096, 4096, 1).expect("extents")), [(4096, false)], "never behind the range");
+    assert_eq!(ask(SIZE, 4096, 1).expect_err("outside").kind, IoErrorKind::OutOfRange);
+    assert_eq!(ask(0, 0, 1).expect_err("empty").kind, IoErrorKind::OutOfRange);
+}
+
+#[test]
+fn size_is_that_of_the_last_look() {
+    let workers = Workers::start(1, "test").expect("workers start");
+    let image = image();
+    let device = FileDevice::open(image.path(), OpenOptions::default(), workers.handle()).expect("opens");
+    image.as_file().set_len(2 * SIZE + 100).expect("grown");
+    assert_eq!(device.geometry().len, ByteLen(SIZE), "nobody looked");
+    assert_eq!(device.rescan(), Ok(ByteLen(2 * SIZE)), "whole blocks");
+    let read = run_batch(&device, vec![(Op::Read, ByteOffset(2 * SIZE - 4096), Memory::Len(ByteLen(4096)))]);
+    assert!(read[0].result.is_ok());
+    image.as_file().set_len(SIZE).expect("shrunk");
+    assert_eq!(device.rescan(), Ok(ByteLen(SIZE)));
+    let read = run_batch(&device, vec![(Op::Read, ByteOffset(SIZE), Memory::Len(ByteLen(4096)))]);
+    assert_eq!(read[0].result.as_ref().expect_err("outside").kind, IoErrorKind::OutOfRange);
 }

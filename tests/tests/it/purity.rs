@@ -28,6 +28,8 @@ const PURE: &[&str] = &[
     "net/src/framer.rs",
     "net/src/hello.rs",
     "net/src/keepalive.rs",
+    "replicator/src/nbd/core.rs",
+    "replicator/src/nbd/core/",
     "scsi/src/",
     "shorefast/src/cli.rs",
     "shorefast/src/render.rs",
