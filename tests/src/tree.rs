@@ -6,8 +6,19 @@ use std::path::{Path, PathBuf};
 use crate::code::Code;
 
 /// The folders that are crates.
-pub const CRATES: [&str; 10] =
-    ["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "csv-fs", "shorefast", "benches", "tests"];
+pub const CRATES: [&str; 11] = [
+    "scsi",
+    "block",
+    "net",
+    "fuse",
+    "iscsi",
+    "iscsi-initiator",
+    "csv-fs",
+    "replicator",
+    "shorefast",
+    "benches",
+    "tests",
+];
 
 /// The root of the workspace.
 pub fn root() -> PathBuf {

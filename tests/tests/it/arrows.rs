@@ -1,4 +1,4 @@
-//! Who may import whom: scsi is a leaf; block <- net, fuse <- csv-fs <- shorefast; tests and benches import all, nothing imports them.
+//! Who may import whom: scsi is a leaf; block <- net, fuse; those <- csv-fs, replicator <- shorefast; tests and benches import all, nothing imports them.
 
 use std::fs;
 
@@ -14,8 +14,9 @@ fn allowed(folder: &str) -> &'static [&'static str] {
         "iscsi-initiator" => &["scsi", "iscsi", "block"],
         "net" | "fuse" => &["block"],
         "csv-fs" => &["block", "net", "fuse"],
-        "shorefast" => &["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "csv-fs"],
-        _ => &["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "csv-fs", "shorefast"],
+        "replicator" => &["block", "net"],
+        "shorefast" => &["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "csv-fs", "replicator"],
+        _ => &["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "csv-fs", "replicator", "shorefast"],
     }
 }
 
