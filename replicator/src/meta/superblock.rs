@@ -87,6 +87,8 @@ pub struct Superblock {
     pub flags: Flags,
     /// The generation of the data.
     pub current: Generation,
+    /// When that generation began here or where it came from, in seconds since 1970.
+    pub began: u64,
     /// The last position of the stream that is known to be here.
     pub position: Seq,
     /// Nothing of a lower ballot is accepted.
@@ -144,7 +146,8 @@ struct RawSuper {
     grant_members: U64,
     peer: [RawPeer; MAX_PEERS],
     history: [U64; HISTORY],
-    tail: [u8; 3488],
+    began: U64,
+    tail: [u8; 3480],
 }
 
 const _: () = assert!(size_of::<RawSuper>() as u64 == PAGE);
@@ -170,6 +173,7 @@ impl Superblock {
             layout,
             flags: Flags { clean: true, ..Flags::default() },
             current: Generation::JUST_CREATED,
+            began: 0,
             position: Seq(0),
             promised: Ballot::default(),
             grant: Grant::default(),
@@ -238,6 +242,7 @@ impl Superblock {
         raw.log = self.layout.log.into();
         raw.bitmaps = self.layout.bitmaps.into();
         raw.current = self.current.0.into();
+        raw.began = self.began.into();
         raw.position = self.position.0.into();
         raw.promised_round = self.promised.round.into();
         raw.promised_node = u32::from(self.promised.node).into();
@@ -293,6 +298,7 @@ impl Superblock {
             size: raw.size.get(),
             flags: Flags::from_bits(raw.flags),
             current: Generation(raw.current.get()),
+            began: raw.began.get(),
             position: Seq(raw.position.get()),
             promised: ballot(raw.promised_round, raw.promised_node)?,
             grant: Grant {

@@ -20,6 +20,8 @@ const PURE: &[&str] = &[
     "net/src/framer.rs",
     "net/src/hello.rs",
     "net/src/keepalive.rs",
+    "replicator/src/compare.rs",
+    "replicator/src/compare/",
     "replicator/src/ids.rs",
     "replicator/src/meta/audit.rs",
     "replicator/src/meta/bitmap.rs",
