@@ -1,8 +1,16 @@
-//! The replicated block device and its front-end.
+//! The replicated block device: what lies on the disk, how replicas are compared, and its front-end.
 //!
+//! - [`ids`]: nodes, sets of nodes, generations, positions, ballots, spans of sectors.
+//! - [`meta`]: superblocks, activity log, bitmaps; the store over a block device; the audit.
+//! - [`compare`]: who is source, who is target, who has split off: one table, one function.
 //! - [`nbd`]: an NBD server for any block device.
 //!
-//! Knows nothing of file systems and clusters: what it is given and what it offers is a `BlockDevice`.
+//! Pure are `ids`, `compare`, `meta` but for its store, and the core of `nbd`. What this crate refuses: two primaries at
+//! once, more than eight replicas. Knows nothing of file systems and clusters: what it is given and what it offers is a
+//! `BlockDevice`. Architecture invariant: it imports `block` and `net`, nothing else of ours.
 #![forbid(unsafe_code)]
 
+pub mod compare;
+pub mod ids;
+pub mod meta;
 pub mod nbd;

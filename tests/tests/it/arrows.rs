@@ -1,4 +1,4 @@
-//! Who may import whom: scsi is a leaf; scsi <- block <- net, fuse <- csv-fs <- shorefast; block, net <- replicator; tests and benches import all, nothing imports them.
+//! Who may import whom: scsi is a leaf; scsi <- block <- net, fuse; those <- csv-fs, replicator <- shorefast; tests and benches import all, nothing imports them.
 
 use std::fs;
 

@@ -1,0 +1,103 @@
+//! The look of an outsider at a replica's metadata: reads all of it, changes nothing, says what is wrong.
+
+use super::bitmap::Bitmap;
+use super::layout::Layout;
+use super::replica::find;
+use super::superblock::{DiskState, Superblock};
+use super::{MetaError, PAGE, Reader, log};
+use crate::ids::{Generation, NodeId};
+
+/// What an audit found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// The superblock in force.
+    pub superblock: Superblock,
+    /// The state of the data that it stands for.
+    pub disk: DiskState,
+    /// Hot extents; none if the log is damaged.
+    pub hot: Option<usize>,
+    /// For each peer: bits that are set, damaged cells.
+    pub bitmaps: Vec<(NodeId, u64, usize)>,
+    /// What is wrong, a sentence each. Empty: all is well.
+    pub findings: Vec<String>,
+}
+
+/// Audits the metadata on a device of `len` bytes.
+pub fn audit(reader: &dyn Reader, len: u64) -> Result<Audit, MetaError> {
+    let superblock = find(reader, len)?;
+    let layout = superblock.layout;
+    let mut findings = Vec::new();
+    if layout.end() > len {
+        return Err(MetaError::TooSmall { needed: layout.end(), len });
+    }
+    for (name, at) in ["A", "B"].iter().zip(layout.supers) {
+        match Superblock::decode(&reader.read(at, PAGE)?) {
+            Ok(copy) if copy.sequence + 1 < superblock.sequence => {
+                findings.push(format!("superblock {name} is {} changes old", superblock.sequence - copy.sequence))
+            }
+            Ok(_) => {}
+            Err(e) => findings.push(format!("superblock {name}: {e}")),
+        }
+    }
+    let ring = reader.read(layout.log, u64::from(layout.shape.log_pages) * PAGE)?;
+    let hot = log::replay(&ring, layout.shape.log_slots, superblock.device).map(|r| r.hot);
+    match &hot {
+        None => findings.push("the activity log is damaged: the next start sets every bit".to_owned()),
+        Some(hot) if superblock.flags.clean && !hot.is_empty() => {
+            findings.push(format!("{} extents are hot after a clean end", hot.len()));
+        }
+        Some(hot) => {
+            let end = layout.shape.data.div_ceil(layout.shape.extent);
+            findings.extend(
+                hot.iter().filter(|e| u64::from(**e) >= end).map(|e| format!("extent {e} lies behind the data")),
+            );
+        }
+    }
+    let bitmaps = bitmaps(reader, &superblock, &layout, &mut findings)?;
+    identities(&superblock, &mut findings);
+    Ok(Audit { disk: superblock.disk(), hot: hot.map(|h| h.len()), bitmaps, superblock, findings })
+}
+
+fn bitmaps(
+    reader: &dyn Reader,
+    superblock: &Superblock,
+    layout: &Layout,
+    findings: &mut Vec<String>,
+) -> Result<Vec<(NodeId, u64, usize)>, MetaError> {
+    let mut found = Vec::new();
+    for (slot, peer) in superblock.peers.iter().enumerate() {
+        let (mut map, mut damaged) = (Bitmap::new(layout.shape.bits(), layout.shape.bit), 0);
+        for page in 0..layout.shape.bitmap_pages() {
+            damaged += map.load(page, &reader.read(layout.bitmap_page(slot, page), PAGE)?);
+        }
+        if damaged > 0 {
+            findings
+                .push(format!("{damaged} cells of the bitmap for {} are damaged: they count as all set", peer.node));
+        }
+        found.push((peer.node, map.set_bits(), damaged));
+    }
+    Ok(found)
+}
+
+/// What no replica says of itself.
+fn identities(superblock: &Superblock, findings: &mut Vec<String>) {
+    let Superblock { node, current, peers, history, layout, .. } = superblock;
+    if !current.is_some() {
+        findings.push("the data have no generation".to_owned());
+    }
+    if peers.iter().any(|p| p.node == *node) {
+        findings.push("the replica is its own peer".to_owned());
+    }
+    if peers.len() > usize::from(layout.shape.peers) {
+        findings.push("there are more peers than bitmaps".to_owned());
+    }
+    if *current != Generation::JUST_CREATED && history.contains(current) {
+        findings.push("the current generation is also a former one".to_owned());
+    }
+    if superblock.size > layout.shape.data {
+        findings.push(format!(
+            "the agreed size of {} sectors is more than the {} there are",
+            superblock.size, layout.shape.data
+        ));
+    }
+}

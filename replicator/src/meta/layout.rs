@@ -1,0 +1,159 @@
+//! Where the parts of the metadata lie.
+//!
+//! *Internal*: behind the data on the same device, superblocks last, so that they are found from the device's length
+//! alone. *External*: on a device of their own, superblocks first. Places are counted once, when the replica is made,
+//! and kept in the superblock.
+
+use super::bitmap::{self, BITS_PER_PAGE};
+use super::log::{CONTEXT, DEFAULT_SLOTS};
+use super::{MetaError, PAGE};
+use crate::ids::SECTOR;
+
+/// Peers that a replica can have: eight replicas in all.
+pub const MAX_PEERS: usize = 7;
+/// Sectors of an extent of the activity log: 4 MiB.
+pub const EXTENT: u64 = (4 << 20) / SECTOR;
+/// Sectors of the smallest and the largest bit: 4 KiB and 1 MiB.
+pub const BIT_MIN: u64 = 4096 / SECTOR;
+/// See [`BIT_MIN`].
+pub const BIT_MAX: u64 = (1 << 20) / SECTOR;
+
+/// The sizes that a replica is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Sectors of data.
+    pub data: u64,
+    /// Sectors of a bit of the bitmaps.
+    pub bit: u64,
+    /// Sectors of an extent of the activity log.
+    pub extent: u64,
+    /// Peers there is room for.
+    pub peers: u8,
+    /// Extents that can be hot at once.
+    pub log_slots: u32,
+    /// Pages of the log's ring.
+    pub log_pages: u32,
+}
+
+/// Where things lie, in bytes from the start of the metadata's device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The sizes.
+    pub shape: Shape,
+    /// The two superblocks.
+    pub supers: [u64; 2],
+    /// The log's ring.
+    pub log: u64,
+    /// The first peer's bitmap; the others follow.
+    pub bitmaps: u64,
+}
+
+impl Shape {
+    /// The default for so many sectors and peers: the finest bits whose bitmap fits into
+    /// [`bitmap::MAX_BITS`]; a log that covers the device or 64 GiB of it.
+    pub fn for_data(data: u64, peers: u8) -> Result<Shape, MetaError> {
+        let bit = std::iter::successors(Some(BIT_MIN), |b| Some(b * 2).filter(|b| *b <= BIT_MAX))
+            .find(|b| data.div_ceil(*b) <= bitmap::MAX_BITS)
+            .ok_or(MetaError::Shape("the device is larger than bitmaps can cover (256 TiB)"))?;
+        let slots = u32::try_from(data.div_ceil(EXTENT)).unwrap_or(u32::MAX).clamp(1, DEFAULT_SLOTS);
+        let shape = Shape { data, bit, extent: EXTENT, peers, log_slots: slots, log_pages: pages_for(slots) };
+        shape.check()?;
+        Ok(shape)
+    }
+
+    /// Refuses sizes that no replica has.
+    pub fn check(&self) -> Result<(), MetaError> {
+        let bad = |what| Err(MetaError::Shape(what));
+        if !self.bit.is_power_of_two() || !(BIT_MIN..=BIT_MAX).contains(&self.bit) {
+            return bad("a bit covers a power of two from 4 KiB to 1 MiB");
+        }
+        if !self.extent.is_power_of_two() || self.extent < self.bit || self.extent > EXTENT {
+            return bad("an extent of the log is a power of two, no smaller than a bit and at most 4 MiB");
+        }
+        if self.data == 0 || !self.data.is_multiple_of(BIT_MIN) || self.data.div_ceil(self.bit) > bitmap::MAX_BITS {
+            return bad("the data are whole blocks of 4 KiB, at least one, and no more than a bitmap can cover");
+        }
+        if self.data.div_ceil(self.extent) > u64::from(u32::MAX) {
+            return bad("the data have more extents than the log can number");
+        }
+        if self.peers == 0 || usize::from(self.peers) > MAX_PEERS {
+            return bad("a replica has one to seven peers");
+        }
+        if self.log_slots == 0 || self.log_pages < pages_for(self.log_slots) || self.log_pages > 4096 {
+            return bad("the ring of the log is too short for its slots, or too long");
+        }
+        Ok(())
+    }
+
+    /// Bits of a bitmap.
+    pub fn bits(&self) -> u64 {
+        self.data.div_ceil(self.bit)
+    }
+
+    /// Pages of a bitmap.
+    pub fn bitmap_pages(&self) -> u64 {
+        self.bits().div_ceil(BITS_PER_PAGE)
+    }
+
+    /// Memory that the bitmaps of all peers take, in bytes.
+    pub fn memory(&self) -> u64 {
+        u64::from(self.peers) * self.bits().div_ceil(64) * 8
+    }
+
+    /// Bytes of all metadata.
+    pub fn meta_len(&self) -> u64 {
+        (2 + u64::from(self.log_pages) + u64::from(self.peers) * self.bitmap_pages()) * PAGE
+    }
+}
+
+/// Pages of a ring in which a whole rotation of the context survives a torn page, with as many again to spread wear.
+fn pages_for(slots: u32) -> u32 {
+    (u64::from(slots).div_ceil(CONTEXT as u64) as u32 + 1).max(4)
+}
+
+impl Layout {
+    /// Metadata on a device of its own.
+    pub fn external(shape: Shape) -> Layout {
+        let log = 2 * PAGE;
+        Layout { shape, supers: [0, PAGE], log, bitmaps: log + u64::from(shape.log_pages) * PAGE }
+    }
+
+    /// Metadata behind the data on a device of `len` bytes; the data are what is left.
+    pub fn internal(len: u64, peers: u8) -> Result<Layout, MetaError> {
+        let len = len / PAGE * PAGE;
+        let all = Shape::for_data((len / SECTOR).max(BIT_MIN), peers)?;
+        let data = len.checked_sub(all.meta_len()).filter(|d| *d >= PAGE);
+        let data = data.ok_or(MetaError::TooSmall { needed: all.meta_len() + PAGE, len })?;
+        Ok(Layout::behind(len, Shape { data: data / SECTOR, ..all }))
+    }
+
+    /// Metadata of this shape at the end of a device of `len` bytes, a multiple of a page.
+    pub fn behind(len: u64, shape: Shape) -> Layout {
+        let log = len - (2 + u64::from(shape.log_pages)) * PAGE;
+        let bitmaps = log - u64::from(shape.peers) * shape.bitmap_pages() * PAGE;
+        Layout { shape, supers: [len - PAGE, len - 2 * PAGE], log, bitmaps }
+    }
+
+    /// The places where superblocks may lie on a device of `len` bytes: internal, then external.
+    pub fn places(len: u64) -> [[u64; 2]; 2] {
+        let len = len / PAGE * PAGE;
+        [[len.saturating_sub(PAGE), len.saturating_sub(2 * PAGE)], [0, PAGE]]
+    }
+
+    /// Where a page of a peer's bitmap lies.
+    pub fn bitmap_page(&self, slot: usize, page: u64) -> u64 {
+        self.bitmaps + (slot as u64 * self.shape.bitmap_pages() + page) * PAGE
+    }
+
+    /// Where the page of a log transaction lies.
+    pub fn log_page(&self, transaction: u64) -> u64 {
+        self.log + transaction % u64::from(self.shape.log_pages) * PAGE
+    }
+
+    /// The end of the metadata: what a device must be as long as.
+    pub fn end(&self) -> u64 {
+        let bitmaps = self.bitmap_page(usize::from(self.shape.peers), 0);
+        let log = self.log + u64::from(self.shape.log_pages) * PAGE;
+        bitmaps.max(log).max(self.supers[0] + PAGE).max(self.supers[1] + PAGE)
+    }
+}

@@ -1,0 +1,271 @@
+//! Superblock, log and bitmaps together, and what must be durable before what.
+//!
+//! Pure: a change is planned ([`Replica::plan`]) as a [`MetaWrite`], executed by whoever has the device, and told back
+//! ([`Replica::committed`]). One plan is under way at a time; what is asked for meanwhile goes into the next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::bitmap::Bitmap;
+use super::layout::Layout;
+use super::log::{self, ActivityLog, Transaction};
+use super::superblock::{Flags, Superblock, newest};
+use super::{MetaError, MetaWrite, PAGE, Put, Reader};
+use crate::ids::{NodeId, NodeSet, Span};
+
+/// A replica's metadata in memory.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    superblock: Superblock,
+    log: ActivityLog,
+    bitmaps: BTreeMap<NodeId, Bitmap>,
+    changed: bool,
+    under_way: bool,
+}
+
+/// A plan that is on its way to the disk.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// What to write.
+    pub write: MetaWrite,
+    transaction: Option<Transaction>,
+}
+
+/// A replica as it was found.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// The replica, its hot extents turned into bits.
+    pub replica: Replica,
+    /// What makes that durable; to be written before anything else.
+    pub write: MetaWrite,
+    /// Extents that were hot.
+    pub hot: usize,
+    /// Damaged cells of bitmaps, now all set.
+    pub damaged_cells: usize,
+    /// The log could not be read: every bit is set.
+    pub log_damaged: bool,
+    /// What the flags said when it was found.
+    pub found: Flags,
+}
+
+impl Replica {
+    /// A new replica and all of its bytes.
+    pub fn format(superblock: Superblock) -> (Replica, MetaWrite) {
+        let shape = superblock.layout.shape;
+        let map = || Bitmap::new(shape.bits(), shape.bit);
+        let bitmaps: BTreeMap<NodeId, Bitmap> = superblock.peers.iter().map(|p| (p.node, map())).collect();
+        let log = ActivityLog::new(superblock.device, shape.log_slots, 1);
+        let mut replica = Replica { superblock, log, bitmaps, changed: false, under_way: false };
+        let layout = replica.superblock.layout;
+        let ring = Put { at: layout.log, bytes: vec![0; (u64::from(shape.log_pages) * PAGE) as usize] };
+        let mut first = vec![ring];
+        let empty = map();
+        for slot in 0..usize::from(shape.peers) {
+            let pages = 0..shape.bitmap_pages();
+            first.extend(pages.map(|p| Put { at: layout.bitmap_page(slot, p), bytes: empty.encode(p) }));
+        }
+        let reset = replica.log.plan_reset();
+        let mut then = vec![replica.put_log(&reset)];
+        replica.log.committed(&reset);
+        for _ in 0..2 {
+            then.push(replica.put_superblock());
+        }
+        (replica, MetaWrite { first, then })
+    }
+
+    /// Reads what is on a device of `len` bytes.
+    pub fn recover(reader: &dyn Reader, len: u64) -> Result<Recovered, MetaError> {
+        let superblock = find(reader, len)?;
+        let layout = superblock.layout;
+        if layout.end() > len {
+            return Err(MetaError::TooSmall { needed: layout.end(), len });
+        }
+        let shape = layout.shape;
+        let (mut bitmaps, mut damaged_cells) = (BTreeMap::new(), 0);
+        for (slot, peer) in superblock.peers.iter().enumerate() {
+            let mut map = Bitmap::new(shape.bits(), shape.bit);
+            for page in 0..shape.bitmap_pages() {
+                damaged_cells += map.load(page, &reader.read(layout.bitmap_page(slot, page), PAGE)?);
+            }
+            bitmaps.insert(peer.node, map);
+        }
+        let ring = reader.read(layout.log, u64::from(shape.log_pages) * PAGE)?;
+        let replayed = log::replay(&ring, shape.log_slots, superblock.device);
+        let next = replayed.as_ref().map_or_else(|| newest_number(&ring) + 1, |r| r.next);
+        let log = ActivityLog::new(superblock.device, shape.log_slots, next);
+        let found = superblock.flags;
+        let mut replica = Replica { superblock, log, bitmaps, changed: false, under_way: false };
+        let all = replica.peers();
+        let hot = replayed.as_ref().map_or(0, |r| r.hot.len());
+        match &replayed {
+            Some(r) => {
+                r.hot.iter().for_each(|e| replica.mark(all, Span::new(u64::from(*e) * shape.extent, shape.extent)))
+            }
+            None => replica.mark(all, Span::new(0, shape.data)),
+        }
+        let write = replica.apply_log();
+        Ok(Recovered { replica, write, hot, damaged_cells, log_damaged: replayed.is_none(), found })
+    }
+
+    /// Bits first, then the empty log and the superblock.
+    fn apply_log(&mut self) -> MetaWrite {
+        let first = self.save_pages(None);
+        let reset = self.log.plan_reset();
+        let page = self.put_log(&reset);
+        self.log.committed(&reset);
+        MetaWrite { first, then: vec![page, self.put_superblock()] }
+    }
+
+    /// What it is.
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// Changes the superblock; it is part of the next plan.
+    pub fn change(&mut self, change: impl FnOnce(&mut Superblock)) {
+        change(&mut self.superblock);
+        self.changed = true;
+    }
+
+    /// All peers.
+    pub fn peers(&self) -> NodeSet {
+        self.superblock.peers.iter().map(|p| p.node).collect()
+    }
+
+    /// Where things lie.
+    pub fn layout(&self) -> &Layout {
+        &self.superblock.layout
+    }
+
+    /// The bitmap for a peer.
+    pub fn bitmap(&self, peer: NodeId) -> Option<&Bitmap> {
+        self.bitmaps.get(&peer)
+    }
+
+    /// The log.
+    pub fn log(&self) -> &ActivityLog {
+        &self.log
+    }
+
+    /// The extents of a span.
+    pub fn extents(&self, span: Span) -> std::ops::Range<u32> {
+        let units = span.units(self.superblock.layout.shape.extent);
+        u32::try_from(units.start).unwrap_or(u32::MAX)..u32::try_from(units.end).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a span may be written now (rule *hot before data*).
+    pub fn is_hot(&self, span: Span) -> bool {
+        self.extents(span).all(|e| self.log.is_hot(e))
+    }
+
+    /// Keeps a span's extents from leaving the log until its write is settled.
+    pub fn pin(&mut self, span: Span) {
+        self.extents(span).for_each(|e| self.log.pin(e));
+    }
+
+    /// The write is settled: stable here, and each peer was proved to hold it or has its bits.
+    pub fn unpin(&mut self, span: Span) {
+        self.extents(span).for_each(|e| self.log.unpin(e));
+    }
+
+    /// Sets the bits of a span for these peers.
+    pub fn mark(&mut self, peers: NodeSet, span: Span) {
+        for (_, map) in self.bitmaps.iter_mut().filter(|(n, _)| peers.has(**n)) {
+            map.mark(span);
+        }
+    }
+
+    /// Clears a bit (rule *clear on proof*: the caller has it).
+    pub fn clear(&mut self, peer: NodeId, bit: u64) {
+        if let Some(map) = self.bitmaps.get_mut(&peer) {
+            map.clear(bit);
+        }
+    }
+
+    /// Whether a span is covered towards a peer.
+    pub fn covers(&self, peer: NodeId, span: Span) -> bool {
+        let bits = self.bitmaps.get(&peer).is_some_and(|m| m.covers(span));
+        bits || self.extents(span).all(|e| self.log.is_hot(e))
+    }
+
+    /// What is to be written: extents that are wanted hot, a changed superblock, and with `pages` every page whose
+    /// bits are not durable. None if there is nothing, or a plan is under way.
+    pub fn plan(&mut self, wanted: &BTreeSet<u32>, pages: bool) -> Option<Commit> {
+        if self.under_way {
+            return None;
+        }
+        let transaction = self.log.plan(wanted);
+        if transaction.is_none() && !self.changed && !pages {
+            return None;
+        }
+        let leaves = transaction.as_ref().map(|t| t.leaves.clone()).unwrap_or_default();
+        let first = if pages { self.save_pages(None) } else { self.save_pages(Some(&leaves)) };
+        let mut then = Vec::new();
+        if let Some(transaction) = &transaction {
+            then.push(self.put_log(transaction));
+            self.log.begin(transaction);
+        }
+        if self.changed {
+            self.changed = false;
+            then.push(self.put_superblock());
+        }
+        self.under_way = true;
+        Some(Commit { write: MetaWrite { first, then }, transaction })
+    }
+
+    /// A plan is durable.
+    pub fn committed(&mut self, commit: &Commit) {
+        self.under_way = false;
+        if let Some(transaction) = &commit.transaction {
+            self.log.committed(transaction);
+        }
+    }
+
+    /// Unsaved pages: all, or those of some extents.
+    fn save_pages(&mut self, extents: Option<&[u32]>) -> Vec<Put> {
+        let (layout, extent) = (self.superblock.layout, self.superblock.layout.shape.extent);
+        let mut puts = Vec::new();
+        for (slot, peer) in self.superblock.peers.iter().enumerate() {
+            let Some(map) = self.bitmaps.get_mut(&peer.node) else { continue };
+            let pages: BTreeSet<u64> = match extents {
+                None => map.changed().collect(),
+                Some(extents) => {
+                    let spans = extents.iter().map(|e| Span::new(u64::from(*e) * extent, extent));
+                    spans.flat_map(|s| map.pages_of(s)).filter(|p| map.is_unsaved(*p)).collect()
+                }
+            };
+            puts.extend(pages.iter().map(|p| Put { at: layout.bitmap_page(slot, *p), bytes: map.save(*p) }));
+        }
+        puts
+    }
+
+    fn put_log(&self, transaction: &Transaction) -> Put {
+        Put { at: self.superblock.layout.log_page(transaction.number), bytes: self.log.encode(transaction) }
+    }
+
+    fn put_superblock(&mut self) -> Put {
+        self.superblock.sequence += 1;
+        Put { at: self.superblock.place(), bytes: self.superblock.encode() }
+    }
+}
+
+/// The newest superblock, at the end of the device or at its start.
+pub(super) fn find(reader: &dyn Reader, len: u64) -> Result<Superblock, MetaError> {
+    if len < 2 * PAGE {
+        return Err(MetaError::NotThere);
+    }
+    let mut result = Err(MetaError::NotThere);
+    for place in Layout::places(len) {
+        result = newest(place.map(|at| Superblock::decode(&reader.read(at, PAGE)?)));
+        if !matches!(result, Err(MetaError::NotThere)) {
+            break;
+        }
+    }
+    result
+}
+
+/// The highest number that any page claims, also one that is not good: a new log begins above it.
+fn newest_number(ring: &[u8]) -> u64 {
+    let number = |page: &[u8]| page.get(8..16)?.try_into().ok().map(u64::from_le_bytes);
+    // A damaged number may be anything; what is absurd would leave no numbers above it.
+    ring.chunks_exact(PAGE as usize).filter_map(number).filter(|n| *n < 1 << 48).max().unwrap_or(0)
+}

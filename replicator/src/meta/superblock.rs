@@ -1,0 +1,378 @@
+//! The superblock: what a replica is, which data it holds, what it promised.
+//!
+//! Two copies. A change writes the one that is not the newest, with the next sequence, whole and flushed, before anybody
+//! acts on it. [`newest`] takes the good copy with the highest sequence; a copy of a newer program decides alone.
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::layout::{Layout, MAX_PEERS, Shape};
+use super::{MetaError, PAGE};
+use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, SECTOR, Seq};
+
+/// Version of the format. 1: first.
+pub const VERSION: u32 = 1;
+/// Former generations that are remembered.
+pub const HISTORY: usize = 32;
+const MAGIC: [u8; 8] = *b"SHFREPL\0";
+const CRC_AT: usize = 12;
+
+/// How good the data are, from worst to best. The names and their order are DRBD's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum DiskState {
+    /// There is no disk.
+    Diskless,
+    /// It failed and is being left.
+    Failed,
+    /// In the middle of a synchronisation: neither old nor new.
+    Inconsistent,
+    /// Whole, but older than what others have.
+    Outdated,
+    /// Whole; nobody said yet whether others have newer.
+    Consistent,
+    /// The newest.
+    UpToDate,
+}
+
+/// What is remembered of oneself over a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Was primary when it was written: found at a start, it is a crashed primary.
+    pub primary: bool,
+    /// The data are whole.
+    pub consistent: bool,
+    /// The data were the newest that this node knew of.
+    pub up_to_date: bool,
+    /// Was primary and lost quorum.
+    pub lost_quorum: bool,
+    /// Went down in order: no extent is hot.
+    pub clean: bool,
+}
+
+/// What is remembered of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Who.
+    pub node: NodeId,
+    /// The generation that both had when this side went on without it; the bits say what changed since.
+    pub bitmap: Generation,
+    /// Where the stream was then.
+    pub position: Seq,
+    /// Both were connected and equal when this was written.
+    pub connected: bool,
+    /// It cannot have newer data than this node.
+    pub outdated: bool,
+    /// Everything has to be synchronised.
+    pub full_sync: bool,
+}
+
+/// The superblock in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Superblock {
+    /// Raised by each change.
+    pub sequence: u64,
+    /// Bits that older programs may not ignore.
+    pub incompat: u64,
+    /// The resource all replicas belong to.
+    pub resource: [u8; 16],
+    /// This replica's own number, drawn when it was made.
+    pub device: u64,
+    /// This node.
+    pub node: NodeId,
+    /// Where things lie.
+    pub layout: Layout,
+    /// Sectors of the replicated device as agreed; at most the shape's data.
+    pub size: u64,
+    /// About itself.
+    pub flags: Flags,
+    /// The generation of the data.
+    pub current: Generation,
+    /// When that generation began here or where it came from, in seconds since 1970.
+    pub began: u64,
+    /// The last position of the stream that is known to be here.
+    pub position: Seq,
+    /// Nothing of a lower ballot is accepted.
+    pub promised: Ballot,
+    /// The newest grant accepted.
+    pub grant: Grant,
+    /// About each peer, by its bitmap's slot.
+    pub peers: Vec<Peer>,
+    /// Former generations, newest first.
+    pub history: Vec<Generation>,
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawPeer {
+    node: u8,
+    flags: u8,
+    reserved: [u8; 6],
+    bitmap: U64,
+    position: U64,
+}
+
+#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawSuper {
+    magic: [u8; 8],
+    version: U32,
+    crc: U32,
+    sequence: U64,
+    incompat: U64,
+    resource: [u8; 16],
+    device: U64,
+    node: u8,
+    peers: u8,
+    flags: u8,
+    reserved: [u8; 5],
+    data: U64,
+    size: U64,
+    bit: U32,
+    extent: U32,
+    log_slots: U32,
+    log_pages: U32,
+    supers: [U64; 2],
+    log: U64,
+    bitmaps: U64,
+    current: U64,
+    position: U64,
+    promised_round: U32,
+    promised_node: U32,
+    grant_round: U32,
+    grant_node: U32,
+    grant_version: U32,
+    reserved2: U32,
+    grant_generation: U64,
+    grant_members: U64,
+    peer: [RawPeer; MAX_PEERS],
+    history: [U64; HISTORY],
+    began: U64,
+    tail: [u8; 3480],
+}
+
+const _: () = assert!(size_of::<RawSuper>() as u64 == PAGE);
+
+impl Superblock {
+    /// The superblock of a replica that was just made: its data are nobody's yet.
+    pub fn new(resource: [u8; 16], device: u64, node: NodeId, layout: Layout, peers: &[NodeId]) -> Superblock {
+        let peer = |n: &NodeId| Peer {
+            node: *n,
+            bitmap: Generation::NONE,
+            position: Seq(0),
+            connected: false,
+            outdated: false,
+            full_sync: false,
+        };
+        Superblock {
+            sequence: 0,
+            incompat: 0,
+            resource,
+            device,
+            node,
+            size: layout.shape.data,
+            layout,
+            flags: Flags { clean: true, ..Flags::default() },
+            current: Generation::JUST_CREATED,
+            began: 0,
+            position: Seq(0),
+            promised: Ballot::default(),
+            grant: Grant::default(),
+            peers: peers.iter().map(peer).collect(),
+            history: Vec::new(),
+        }
+    }
+
+    /// What is known of a peer.
+    pub fn peer(&self, node: NodeId) -> Option<&Peer> {
+        self.peers.iter().find(|p| p.node == node)
+    }
+
+    /// The same, to change it.
+    pub fn peer_mut(&mut self, node: NodeId) -> Option<&mut Peer> {
+        self.peers.iter_mut().find(|p| p.node == node)
+    }
+
+    /// The slot of a peer's bitmap.
+    pub fn slot(&self, node: NodeId) -> Option<usize> {
+        self.peers.iter().position(|p| p.node == node)
+    }
+
+    /// Remembers a former generation.
+    pub fn remember(&mut self, generation: Generation) {
+        if generation.is_some() && generation != Generation::JUST_CREATED && !self.history.contains(&generation) {
+            self.history.insert(0, generation);
+            self.history.truncate(HISTORY);
+        }
+    }
+
+    /// The state of the disk that the flags stand for.
+    pub fn disk(&self) -> DiskState {
+        match (self.flags.consistent, self.flags.up_to_date) {
+            (false, _) => DiskState::Inconsistent,
+            (true, false) => DiskState::Outdated,
+            (true, true) => DiskState::Consistent,
+        }
+    }
+
+    /// The place of the copy that is written next.
+    pub fn place(&self) -> u64 {
+        self.layout.supers[(self.sequence % 2) as usize]
+    }
+
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let shape = &self.layout.shape;
+        let mut raw = RawSuper::new_zeroed_box();
+        raw.magic = MAGIC;
+        raw.version = VERSION.into();
+        raw.sequence = self.sequence.into();
+        raw.incompat = self.incompat.into();
+        raw.resource = self.resource;
+        raw.device = self.device.into();
+        raw.node = self.node.get();
+        raw.peers = shape.peers;
+        raw.flags = self.flags.bits();
+        raw.data = shape.data.into();
+        raw.size = self.size.into();
+        raw.bit = (shape.bit as u32).into();
+        raw.extent = (shape.extent as u32).into();
+        raw.log_slots = shape.log_slots.into();
+        raw.log_pages = shape.log_pages.into();
+        raw.supers = self.layout.supers.map(U64::new);
+        raw.log = self.layout.log.into();
+        raw.bitmaps = self.layout.bitmaps.into();
+        raw.current = self.current.0.into();
+        raw.began = self.began.into();
+        raw.position = self.position.0.into();
+        raw.promised_round = self.promised.round.into();
+        raw.promised_node = u32::from(self.promised.node).into();
+        raw.grant_round = self.grant.ballot.round.into();
+        raw.grant_node = u32::from(self.grant.ballot.node).into();
+        raw.grant_version = self.grant.version.into();
+        raw.grant_generation = self.grant.generation.0.into();
+        raw.grant_members = self.grant.members.0.into();
+        for (to, peer) in raw.peer.iter_mut().zip(&self.peers) {
+            let flags = u8::from(peer.connected) | u8::from(peer.outdated) << 1 | u8::from(peer.full_sync) << 2;
+            let (bitmap, position) = (peer.bitmap.0.into(), peer.position.0.into());
+            *to = RawPeer { node: peer.node.get(), flags, reserved: [0; 6], bitmap, position };
+        }
+        for (to, generation) in raw.history.iter_mut().zip(&self.history) {
+            *to = generation.0.into();
+        }
+        let mut bytes = raw.as_bytes().to_vec();
+        let crc = crc_of(&bytes);
+        bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// A copy from the disk; the error says whether it is none, damaged, or of a newer program.
+    pub fn decode(bytes: &[u8]) -> Result<Superblock, MetaError> {
+        let raw = RawSuper::read_from_bytes(bytes).map_err(|_| MetaError::Damaged)?;
+        if raw.magic != MAGIC {
+            return Err(MetaError::NotThere);
+        }
+        if raw.crc.get() != crc_of(bytes) {
+            return Err(MetaError::Damaged);
+        }
+        let (version, incompat) = (raw.version.get(), raw.incompat.get());
+        if version > VERSION || incompat != 0 {
+            return Err(MetaError::Newer { version, incompat });
+        }
+        let shape = Shape {
+            data: raw.data.get(),
+            bit: raw.bit.get().into(),
+            extent: raw.extent.get().into(),
+            peers: raw.peers,
+            log_slots: raw.log_slots.get(),
+            log_pages: raw.log_pages.get(),
+        };
+        shape.check()?;
+        let layout = Layout { shape, supers: raw.supers.map(U64::get), log: raw.log.get(), bitmaps: raw.bitmaps.get() };
+        Ok(Superblock {
+            sequence: raw.sequence.get(),
+            incompat,
+            resource: raw.resource,
+            device: raw.device.get(),
+            node: NodeId::new(raw.node).ok_or(MetaError::Damaged)?,
+            layout: checked(layout)?,
+            size: raw.size.get(),
+            flags: Flags::from_bits(raw.flags),
+            current: Generation(raw.current.get()),
+            began: raw.began.get(),
+            position: Seq(raw.position.get()),
+            promised: ballot(raw.promised_round, raw.promised_node)?,
+            grant: Grant {
+                ballot: ballot(raw.grant_round, raw.grant_node)?,
+                version: raw.grant_version.get(),
+                generation: Generation(raw.grant_generation.get()),
+                members: NodeSet(raw.grant_members.get()),
+            },
+            peers: raw.peer.iter().filter_map(RawPeer::read).collect(),
+            history: raw.history.iter().map(|g| Generation(g.get())).filter(|g| g.is_some()).collect(),
+        })
+    }
+}
+
+/// Places that lie in one another's way, or so far out that sums wrap, are no layout.
+fn checked(layout: Layout) -> Result<Layout, MetaError> {
+    const FAR: u64 = 1 << 62;
+    let far = layout.supers.iter().chain([&layout.log, &layout.bitmaps]).any(|at| *at > FAR || at % SECTOR != 0);
+    let shape = layout.shape;
+    if far || shape.data > FAR / SECTOR || shape.meta_len() > FAR {
+        return Err(MetaError::Shape("a part of the metadata lies outside every device"));
+    }
+    Ok(layout)
+}
+
+fn ballot(round: U32, node: U32) -> Result<Ballot, MetaError> {
+    let node = u8::try_from(node.get()).map_err(|_| MetaError::Damaged)?;
+    Ok(Ballot { round: round.get(), node })
+}
+
+impl RawPeer {
+    fn read(&self) -> Option<Peer> {
+        Some(Peer {
+            node: NodeId::new(self.node)?,
+            bitmap: Generation(self.bitmap.get()),
+            position: Seq(self.position.get()),
+            connected: self.flags & 1 != 0,
+            outdated: self.flags & 2 != 0,
+            full_sync: self.flags & 4 != 0,
+        })
+    }
+}
+
+impl RawSuper {
+    fn new_zeroed_box() -> Box<RawSuper> {
+        Box::new(<RawSuper as zerocopy::FromZeros>::new_zeroed())
+    }
+}
+
+impl Flags {
+    fn bits(self) -> u8 {
+        let all = [self.primary, self.consistent, self.up_to_date, self.lost_quorum, self.clean];
+        all.iter().enumerate().fold(0, |bits, (n, flag)| bits | u8::from(*flag) << n)
+    }
+
+    fn from_bits(bits: u8) -> Flags {
+        let is = |n: u8| bits >> n & 1 == 1;
+        Flags { primary: is(0), consistent: is(1), up_to_date: is(2), lost_quorum: is(3), clean: is(4) }
+    }
+}
+
+fn crc_of(bytes: &[u8]) -> u32 {
+    let head = crc32c::crc32c_append(crc32c::crc32c(&bytes[..CRC_AT]), &[0; 4]);
+    crc32c::crc32c_append(head, &bytes[CRC_AT + 4..])
+}
+
+/// The newest good one of two copies; a copy of a newer program decides alone.
+pub fn newest(copies: [Result<Superblock, MetaError>; 2]) -> Result<Superblock, MetaError> {
+    match copies {
+        [Err(e @ MetaError::Newer { .. }), _] | [_, Err(e @ MetaError::Newer { .. })] => Err(e),
+        [Ok(a), Ok(b)] => Ok(if a.sequence >= b.sequence { a } else { b }),
+        [Ok(one), Err(_)] | [Err(_), Ok(one)] => Ok(one),
+        [Err(MetaError::NotThere), Err(MetaError::NotThere)] => Err(MetaError::NotThere),
+        [Err(e @ MetaError::Io(_)), _] | [_, Err(e @ MetaError::Io(_))] => Err(e),
+        [Err(_), Err(_)] => Err(MetaError::Damaged),
+    }
+}
