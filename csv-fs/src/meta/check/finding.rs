@@ -58,7 +58,7 @@ kinds! {
     MetaRange = "metadata-range";
     /// A count of the volume is wrong.
     Counter = "counter";
-    /// The next inode number is in use.
+    /// The next inode number is in use, or none that can be.
     NextInode = "next-inode";
     /// An inode cannot be read.
     InodeRow = "inode-row";
@@ -324,7 +324,7 @@ impl fmt::Display for Repair {
             Repair::SetParent { dir, parent } => write!(f, "set the parent of directory {dir} to {parent}"),
             Repair::SetNextCookie { dir, cookie } => write!(f, "set the next place of directory {dir} to {cookie}"),
             Repair::MakeDirectory { dir } => {
-                write!(f, "make directory {dir} anew around its names, for its owner root alone")
+                write!(f, "make directory {dir} anew around its names, for the owner of the root alone")
             }
             Repair::Reconnect { ino } => write!(f, "give ino {ino} the name `#{ino}` in /lost+found"),
             Repair::RemoveOrphan { ino, .. } => write!(f, "take ino {ino} off the list of orphans"),

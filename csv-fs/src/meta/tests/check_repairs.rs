@@ -129,3 +129,22 @@ fn a_repair_that_is_cut_off_anywhere_can_be_begun_again() {
         }
     }
 }
+
+/// More than one round keeps, and many in one transaction.
+#[test]
+fn thousands_of_things_are_repaired_in_few_rounds() {
+    let (f, s) = sample();
+    f.run(|ops| {
+        for n in 0..3000_u64 {
+            let (ino, name) = (500_000 + n, format!("gone-{n}"));
+            ops.t.dirent.insert((TREE, s.dir.0, name.as_bytes()), (ino, 0o100_000, 1000 + n)).expect("inserts");
+            ops.t.orphan.insert((TREE, 600_000 + n, 0), 0).expect("inserts");
+        }
+        Ok(())
+    });
+    let disk = dead(f);
+    let left = repaired(&disk);
+    assert!(left.is_clean(), "{left}");
+    let f = reopened(disk);
+    assert_eq!(f.view().lookup(s.dir, b"second name").expect("there").ino, s.deep);
+}
