@@ -348,6 +348,11 @@ impl fmt::Display for Repair {
             Repair::TakeGrant { node, life, start, len } => {
                 write!(f, "take {} back that are granted to node {node} incarnation {life}", blocks(*start, *len))
             }
+            Repair::SetRefcount { start, len, count: count @ 2.. } => write!(
+                f,
+                "set the reference count of {} to {count}: each file keeps them, and none can write there",
+                blocks(*start, *len)
+            ),
             Repair::SetRefcount { start, len, count } => {
                 write!(f, "set the reference count of {} to {count}", blocks(*start, *len))
             }

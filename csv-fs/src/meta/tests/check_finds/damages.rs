@@ -266,7 +266,7 @@ pub(super) const DAMAGES: &[Damage] = &[
         ops.t.grant.insert((1, 10, disk + 1), 1).expect("inserts");
         ops.s.granted += 1;
     }),
-    left(Kind::MappedTwice, |ops, s| {
+    repaired(Kind::MappedTwice, |ops, s| {
         let (disk, ..) = extent(ops, s.file.0, 0);
         map(ops, s.deep.0, 20, disk);
     }),
