@@ -33,6 +33,7 @@ pub use areas::Areas;
 pub(super) use areas::areas;
 pub use finding::{Finding, Kind, Repair, Report};
 pub(super) use log::{live_log, lying_log};
+pub(super) use names::LOST_AND_FOUND;
 pub(super) use source::{Exact, Source};
 pub(super) use whole::NEXT_INODE;
 

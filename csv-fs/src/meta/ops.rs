@@ -27,13 +27,13 @@ pub use orphans::Reaped;
 pub use rename::Rename;
 
 /// Inode numbers are taken from the store this many at a time; a crash skips the rest.
-const INO_BATCH: u64 = 1024;
+pub(super) const INO_BATCH: u64 = 1024;
 
 /// The counter of what attributes and links hold.
 pub(super) const VALUE_BYTES: &str = "value_bytes";
 
 /// Inode numbers have 48 bits.
-const MAX_INO: u64 = (1 << 48) - 1;
+pub(super) const MAX_INO: u64 = (1 << 48) - 1;
 
 /// The longest file: what `off_t` can say.
 pub(super) const MAX_SIZE: u64 = i64::MAX as u64;

@@ -6,17 +6,14 @@
 
 use redb::ReadableTable;
 
-use super::check::{NEXT_INODE, Repair};
+use super::check::{LOST_AND_FOUND, NEXT_INODE, Repair};
 use super::error::Result;
 use super::inode::{FIRST_COOKIE, Inode, LINKABLE, S_IFMT, type_bits};
-use super::ops::State;
+use super::ops::{MAX_INO, State};
 use super::space::{self, GROUP_BLOCKS};
 use super::tables::{TREE, Tables};
 use crate::types::{BlockCount, DiskBlock, DiskRange, InodeNo, Timestamp};
 use rustix::fs::FileType;
-
-/// Where what has no name gets one.
-const LOST_AND_FOUND: &[u8] = b"lost+found";
 
 /// Carries them out. Counts come last, and only if nothing else is to be done: else they would be wrong again.
 pub(super) fn apply(t: &mut Tables<'_>, repairs: &[Repair], now: Timestamp) -> Result<()> {
@@ -58,11 +55,9 @@ fn one(t: &mut Tables<'_>, repair: &Repair, now: Timestamp) -> Result<()> {
     Ok(())
 }
 
+/// An inode that is there and can be read.
 fn load(t: &Tables<'_>, ino: u64) -> Result<Option<Inode>> {
-    match t.inode.get((TREE, ino))? {
-        Some(row) => Inode::decode(row.value()).map(Some),
-        None => Ok(None),
-    }
+    Ok(t.inode.get((TREE, ino))?.and_then(|row| Inode::decode(row.value()).ok()))
 }
 
 fn put(t: &mut Tables<'_>, ino: u64, inode: &Inode) -> Result<()> {
@@ -84,19 +79,22 @@ fn next_cookie(t: &Tables<'_>, dir: u64) -> Result<u64> {
     Ok(last.map_or(FIRST_COOKIE, |(key, _)| key.value().2.saturating_add(1).max(FIRST_COOKIE)))
 }
 
-fn empty_directory(now: Timestamp, permissions: u32) -> Inode {
-    Inode { nlink: 2, ..Inode::new(type_bits(FileType::Directory) | permissions, 0, 0, now) }
+/// A new directory of whoever owns the root.
+fn empty_directory(t: &Tables<'_>, now: Timestamp, permissions: u32) -> Result<Inode> {
+    let (uid, gid) = load(t, InodeNo::ROOT.0)?.map_or((0, 0), |root| (root.uid, root.gid));
+    Ok(Inode { nlink: 2, ..Inode::new(type_bits(FileType::Directory) | permissions, uid, gid, now) })
 }
 
 fn make_directory(t: &mut Tables<'_>, dir: u64, now: Timestamp) -> Result<()> {
-    if load(t, dir)?.is_some() {
+    if t.inode.get((TREE, dir))?.is_some() {
         return Ok(());
     }
     let root = dir == InodeNo::ROOT.0;
     let parent = if root { InodeNo::ROOT } else { InodeNo(0) };
     let next_cookie = next_cookie(t, dir)?;
     let permissions = if root { 0o755 } else { 0o700 };
-    put(t, dir, &Inode { parent, next_cookie, ..empty_directory(now, permissions) })
+    let empty = empty_directory(t, now, permissions)?;
+    put(t, dir, &Inode { parent, next_cookie, ..empty })
 }
 
 /// Adds a name; both directory and target are there.
@@ -139,11 +137,12 @@ fn lost_and_found(t: &mut Tables<'_>, now: Timestamp) -> Result<Option<u64>> {
     if load(t, root)?.is_none_or(|root| !root.is_dir()) {
         return Ok(None);
     }
-    let last = t.inode.range((TREE, 0)..=(TREE, u64::MAX))?.next_back().transpose()?.map_or(root, |(k, _)| k.value().1);
+    let last = t.inode.range((TREE, 0)..=(TREE, MAX_INO))?.next_back().transpose()?.map_or(root, |(k, _)| k.value().1);
     let reserved = t.counter.get(NEXT_INODE)?.map_or(0, |v| v.value());
     let ino = reserved.max(last + 1);
     t.counter.insert(NEXT_INODE, ino + 1)?;
-    put(t, ino, &Inode { parent: InodeNo::ROOT, ..empty_directory(now, 0o700) })?;
+    let empty = empty_directory(t, now, 0o700)?;
+    put(t, ino, &Inode { parent: InodeNo::ROOT, ..empty })?;
     add_entry(t, root, LOST_AND_FOUND, ino, type_bits(FileType::Directory))?;
     change(t, root, |root| root.nlink = root.nlink.saturating_add(1))?;
     Ok(Some(ino))
@@ -212,8 +211,10 @@ fn rests(start: u64, end: u64, from: u64, to: u64) -> impl Iterator<Item = (u64,
 fn take_free(t: &mut Tables<'_>, from: u64, len: u64) -> Result<()> {
     let to = from.saturating_add(len);
     let mut hit = Vec::new();
-    // Wherever it is filed: its group may be what is wrong.
-    for row in t.free.iter()? {
+    let group = |block: u64| u32::try_from(block / GROUP_BLOCKS).unwrap_or(u32::MAX);
+    let groups = (group(from).saturating_sub(1), 0)..=(group(to), u64::MAX);
+    // A run that is filed elsewhere, or longer than a group, is a finding of its own and goes whole.
+    for row in t.free.range(groups)? {
         let (key, len) = row?;
         let ((group, start), len) = (key.value(), u64::from(len.value()));
         if start < to && start.saturating_add(len) > from {
@@ -251,12 +252,14 @@ fn take_grant(t: &mut Tables<'_>, (node, life): (u8, u64), from: u64, len: u64) 
 fn set_refcount(t: &mut Tables<'_>, from: u64, len: u64, count: u32) -> Result<()> {
     let to = from.saturating_add(len);
     let mut hit = Vec::new();
-    for row in t.refcount.range(..to)? {
+    for row in t.refcount.range(..to.max(from.saturating_add(1)))?.rev() {
         let (key, value) = row?;
         let (start, (len, n)) = (key.value(), value.value());
-        if start.saturating_add(len.into()) > from || (len == 0 && start == from) {
-            hit.push((start, start.saturating_add(len.into()), n));
+        let end = start.saturating_add(len.into());
+        if end <= from && start != from {
+            break;
         }
+        hit.push((start, end, n));
     }
     let narrow = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     for (start, end, n) in hit {

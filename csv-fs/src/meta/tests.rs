@@ -1,6 +1,7 @@
 //! Tests of the store on a device in memory. [`Fixture`] is a formatted volume and its open store.
 
 mod check_finds;
+mod check_random;
 mod check_repairs;
 mod check_scale;
 mod crash;

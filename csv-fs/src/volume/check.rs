@@ -19,6 +19,9 @@ use crate::format::FormatError;
 use crate::meta::check::{Limits, Repair, Report, Step};
 use crate::meta::{Fatal, MetaError, Store, Unmounted, read_superblock};
 
+/// Findings that are kept, and repaired in one round: some 20 MB.
+const FINDINGS: usize = 100_000;
+
 /// Why a volume that is not mounted cannot be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum UnattendedError {
@@ -136,13 +139,15 @@ impl Unattended {
         UnattendedError::Volume { path: self.path.clone(), source }
     }
 
-    /// Checks it. Blocks its thread, which is no worker.
+    /// Checks it; more findings are kept than of a mounted volume, so that few rounds of repairs do. Blocks its thread,
+    /// which is no worker.
     pub fn check(&self, mut heard: impl FnMut(Step)) -> Result<Report, UnattendedError> {
         let mut watch = |step: Step| {
             heard(step);
             ControlFlow::Continue(())
         };
-        Store::check_unmounted(&self.disk.data, &self.proof, Limits::DEFAULT, &mut watch).map_err(|e| self.failed(e))
+        let limits = Limits { findings: FINDINGS, ..Limits::DEFAULT };
+        Store::check_unmounted(&self.disk.data, &self.proof, limits, &mut watch).map_err(|e| self.failed(e))
     }
 
     /// Carries out repairs of the last check: all of them, or none. Blocks its thread, which is no worker.

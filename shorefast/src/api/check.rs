@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::types::Node;
 
+/// Findings in one report: the rest is only counted.
+const SHOWN: usize = 1000;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckFinding {
@@ -79,7 +82,7 @@ impl CheckReport {
         CheckReport {
             checked,
             clean: report.is_clean(),
-            findings: report.findings.iter().map(finding).collect(),
+            findings: report.findings.iter().take(SHOWN).map(finding).collect(),
             count: report.count,
             notes: report.notes.iter().map(|n| format!("{n}.")).collect(),
             inodes: report.inodes,

@@ -14,8 +14,8 @@ use crate::exit::{Exit, Failure};
 use crate::pace::Pace;
 use crate::render;
 
-/// Each round of repairs may uncover what the ones before hid, a few times; then something goes round in circles.
-const ROUNDS: usize = 16;
+/// A round of repairs may uncover what others hid, so that as much is wrong after it as before; but not time and again.
+const ROUNDS_WITHOUT_PROGRESS: usize = 16;
 
 /// `volume check`
 pub(super) fn run(args: &CheckArgs, global: &Global) -> Result<Exit, Failure> {
@@ -87,8 +87,11 @@ fn failure(e: &UnattendedError) -> Failure {
 
 /// Checks; with `--repair` says what is done, does it, and checks again, until nothing that can be repaired is left.
 fn rounds(name: &str, path: &Path, volume: &Unattended, args: &CheckArgs, global: &Global) -> Result<Exit, Failure> {
-    for round in 0..ROUNDS {
+    let (mut round, mut left, mut in_vain) = (0, u64::MAX, 0);
+    while in_vain < ROUNDS_WITHOUT_PROGRESS {
         let report = check(volume, global)?;
+        in_vain = if report.count < left { 0 } else { in_vain + 1 };
+        left = left.min(report.count);
         let repairs: Vec<Repair> = report.findings.iter().filter_map(|f| f.repair.clone()).collect();
         let last = repairs.is_empty() || !args.repair || args.dry_run;
         if last || round == 0 {
@@ -102,9 +105,10 @@ fn rounds(name: &str, path: &Path, volume: &Unattended, args: &CheckArgs, global
             say_repair(repair, global)?;
         }
         volume.repair(&repairs).map_err(|e| failure(&e))?;
+        round += 1;
     }
     Err(Failure::failed(
-        format!("After {ROUNDS} rounds of repairs there is still something to repair."),
+        format!("After {round} rounds of repairs there is still something to repair."),
         "What was repaired is kept. That is a defect: keep a copy of the disk.",
     ))
 }

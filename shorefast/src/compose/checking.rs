@@ -220,3 +220,37 @@ async fn check_here(
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running() -> watch::Receiver<Job> {
+        watch::channel(Job::Running("so far".into())).1
+    }
+
+    #[test]
+    fn a_job_is_begun_once_and_found_again_by_its_number() {
+        let jobs = Jobs::default();
+        let mut begun = 0;
+        for _ in 0..3 {
+            let job = jobs.of(7, || {
+                begun += 1;
+                running()
+            });
+            assert!(matches!(*job.expect("there is room").borrow(), Job::Running(_)));
+        }
+        assert_eq!(begun, 1);
+    }
+
+    #[test]
+    fn more_jobs_than_there_is_room_for_are_refused() {
+        let jobs = Jobs::default();
+        for n in 0..MAX_JOBS as u64 {
+            jobs.of(n, running).expect("there is room");
+        }
+        let refused = jobs.of(1000, running).expect_err("too many");
+        assert_eq!(refused.kind, Exit::Failed);
+        jobs.of(3, running).expect("it is known");
+    }
+}

@@ -7,6 +7,7 @@ use block::mem::MemDevice;
 use block::units::{BlockSize, ByteLen};
 
 use super::cluster::*;
+use crate::coordinator::CheckError;
 use crate::proto::*;
 use crate::types::*;
 
@@ -139,4 +140,41 @@ async fn while_metadata_is_suspended_changes_wait_and_look_ups_do_not() {
 async fn an_empty_volume_is_served_without_grace() {
     let (coordinator, _latch) = Volume::new().await.first().await;
     assert!(coordinator.status().serving && !coordinator.status().grace);
+}
+
+/// A check that goes on after its reign would keep the store open, and with it the disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_under_way_ends_with_its_reign_and_before_the_store_is_closed() {
+    for in_order in [true, false] {
+        let mut volume = Volume::new().await;
+        let (first, _latch) = volume.first().await;
+        assert!(first.check(|_| ()).await.unwrap().is_clean());
+        let (begun, mut has_begun) = tokio::sync::mpsc::unbounded_channel();
+        let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+        let checking = Arc::clone(&first);
+        let check = tokio::spawn(async move {
+            let heard = move |_| {
+                let _ = begun.send(());
+                // Until the reign is being ended.
+                let _ = may_go_on.recv();
+            };
+            checking.check(heard).await
+        });
+        has_begun.recv().await.unwrap();
+        let ending = Arc::clone(&first);
+        let end =
+            tokio::spawn(
+                async move { if in_order { ending.stop_for_move(None).await } else { ending.stop(None).await } },
+            );
+        until(async || !first.status().serving).await;
+        assert!(!end.is_finished(), "the check has the store open");
+        until(async || first.inner.checks.is_closed()).await;
+        drop(go_on);
+        end.await.unwrap();
+        assert!(matches!(check.await.unwrap(), Err(CheckError::Ended)), "in order: {in_order}");
+        assert!(matches!(first.check(|_| ()).await, Err(CheckError::Ended)));
+        let epoch = volume.take_office(3, None);
+        let (second, _latch) = volume.serve(epoch).await;
+        assert!(second.check(|_| ()).await.unwrap().is_clean());
+    }
 }

@@ -247,7 +247,7 @@ enum Verdict {
     Lost,
     FreeInUse { by: Who },
     GrantInUse { node: u8, life: u64, by: Who },
-    MappedTwice { one: u64, other: u64 },
+    MappedTwice { one: u64, other: u64, references: u32 },
     MappedReserved { ino: u64 },
     Refcount { stored: u32, found: u32 },
 }
@@ -336,7 +336,9 @@ fn judge(active: &[Run]) -> Option<Verdict> {
         }
         _ if reserved > 0 && mapped > 0 => Some(Verdict::MappedReserved { ino: first }),
         Some(stored) if stored != references => Some(Verdict::Refcount { stored, found: references }),
-        None if mapped > 1 => Some(Verdict::MappedTwice { one: first, other: files(Some(first)).unwrap_or(first) }),
+        None if mapped > 1 => {
+            Some(Verdict::MappedTwice { one: first, other: files(Some(first)).unwrap_or(first), references })
+        }
         _ => None,
     }
 }
@@ -360,13 +362,12 @@ fn report(c: &mut Checker<'_>, start: u64, len: u64, verdict: Verdict) {
             let what = format!("{run} are granted to node {node} incarnation {life}, and {}", by(who));
             (Kind::GrantInUse, what, Some(repair))
         }
-        Verdict::MappedTwice { one, other } => {
+        Verdict::MappedTwice { one, other, references } => {
+            let (one, other) = (ino(one), ino(other));
             let what = format!(
-                "{run} are mapped by {} and by {} without being counted so: copy both files elsewhere and remove them",
-                ino(one),
-                ino(other)
+                "{run} are mapped by {one} and by {other} and not counted so: what is written to one shows in the other"
             );
-            (Kind::MappedTwice, what, None)
+            (Kind::MappedTwice, what, Some(Repair::SetRefcount { start, len, count: references }))
         }
         Verdict::MappedReserved { ino: n } => {
             (Kind::MappedReserved, format!("{run} are reserved, and mapped by {}", ino(n)), None)

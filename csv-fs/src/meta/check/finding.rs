@@ -58,7 +58,7 @@ kinds! {
     MetaRange = "metadata-range";
     /// A count of the volume is wrong.
     Counter = "counter";
-    /// The next inode number is in use.
+    /// The next inode number is in use, or none that can be.
     NextInode = "next-inode";
     /// An inode cannot be read.
     InodeRow = "inode-row";
@@ -324,7 +324,7 @@ impl fmt::Display for Repair {
             Repair::SetParent { dir, parent } => write!(f, "set the parent of directory {dir} to {parent}"),
             Repair::SetNextCookie { dir, cookie } => write!(f, "set the next place of directory {dir} to {cookie}"),
             Repair::MakeDirectory { dir } => {
-                write!(f, "make directory {dir} anew around its names, for its owner root alone")
+                write!(f, "make directory {dir} anew around its names, for the owner of the root alone")
             }
             Repair::Reconnect { ino } => write!(f, "give ino {ino} the name `#{ino}` in /lost+found"),
             Repair::RemoveOrphan { ino, .. } => write!(f, "take ino {ino} off the list of orphans"),
@@ -348,6 +348,11 @@ impl fmt::Display for Repair {
             Repair::TakeGrant { node, life, start, len } => {
                 write!(f, "take {} back that are granted to node {node} incarnation {life}", blocks(*start, *len))
             }
+            Repair::SetRefcount { start, len, count: count @ 2.. } => write!(
+                f,
+                "set the reference count of {} to {count}: each file keeps them, and none can write there",
+                blocks(*start, *len)
+            ),
             Repair::SetRefcount { start, len, count } => {
                 write!(f, "set the reference count of {} to {count}", blocks(*start, *len))
             }

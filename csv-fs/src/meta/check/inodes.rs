@@ -11,7 +11,7 @@ use crate::meta::acl::{ACCESS, Acl, DEFAULT};
 use crate::meta::error::Result;
 use crate::meta::inode::{FIRST_COOKIE, Inode, LINKABLE};
 use crate::meta::map::MAX_EXTENT;
-use crate::meta::ops::MAX_SIZE;
+use crate::meta::ops::{MAX_INO, MAX_SIZE};
 use crate::meta::tables::EXTENT_UNWRITTEN;
 use crate::meta::xattr;
 use crate::types::FS_BLOCK;
@@ -110,7 +110,7 @@ fn fields(n: u64, inode: &Inode) -> Vec<String> {
     };
     let kind = inode.kind();
     unless(kind != FileType::Unknown, format!("is of no known type (mode {:o})", inode.mode));
-    unless((1..1 << 48).contains(&n), "has a number that none can have".to_owned());
+    unless((1..=MAX_INO).contains(&n), "has a number that none can have".to_owned());
     unless(inode.flags & !LINKABLE == 0, format!("has unknown flags ({:#x})", inode.flags));
     unless(inode.size <= MAX_SIZE, format!("has size {}, more than any file", inode.size));
     let times = [inode.atime, inode.mtime, inode.ctime, inode.btime];

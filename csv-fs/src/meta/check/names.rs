@@ -12,10 +12,13 @@ use super::source::{Cursor, EntryRow};
 use crate::meta::OrphanKind;
 use crate::meta::error::Result;
 use crate::meta::inode::{FIRST_COOKIE, S_IFMT};
+use crate::meta::ops::MAX_INO;
 use crate::meta::rows;
 use crate::types::InodeNo;
 
 const PART: &str = "names";
+/// Where a repair gives a name to what has none, in the root.
+pub(in crate::meta) const LOST_AND_FOUND: &[u8] = b"lost+found";
 const ROOT: u64 = InodeNo::ROOT.0;
 const S_IFDIR: u16 = 0o04;
 
@@ -29,7 +32,7 @@ struct Node {
     links: u32,
     names: u32,
     subdirs: u32,
-    /// The type bits, shifted down; 0 if the inode cannot be read.
+    /// The type bits, shifted down; 0 if the inode cannot be read, or cannot be.
     kind: u16,
     orphan: bool,
     /// It has entries.
@@ -63,12 +66,13 @@ impl Window {
 
 pub(super) fn check(c: &mut Checker<'_>) -> Result<()> {
     let mut dirs: Vec<(u64, u64)> = Vec::new();
+    let reconnects = reconnects(c)?;
     let mut from = 0;
     loop {
         let mut window = load(c, from)?;
         count(c, &mut window)?;
         for node in &window.nodes {
-            judge(c, node);
+            judge(c, node, reconnects);
             if node.is_dir() && node.names > 0 && node.ino != ROOT {
                 dirs.push((node.ino, node.named_in));
             }
@@ -81,6 +85,16 @@ pub(super) fn check(c: &mut Checker<'_>) -> Result<()> {
             None => return rings(c, &dirs),
         }
     }
+}
+
+/// Whether there is, or can be, a place for what has no name: the root and `lost+found` are directories, or will be.
+fn reconnects(c: &Checker<'_>) -> Result<bool> {
+    let may_be = |ino: u64| -> Result<bool> {
+        let row = c.source.inode(ino)?;
+        Ok(row.is_none_or(|row| row.inode.is_some_and(|inode| inode.is_dir())))
+    };
+    let place = c.source.entry(ROOT, LOST_AND_FOUND)?.map_or(ROOT, |entry| entry.ino);
+    Ok(may_be(ROOT)? && may_be(place)?)
 }
 
 fn load(c: &mut Checker<'_>, from: u64) -> Result<Window> {
@@ -96,7 +110,8 @@ fn load(c: &mut Checker<'_>, from: u64) -> Result<Window> {
         while let Some(o) = orphans.next_if(|o| o.ino <= row.ino)? {
             orphan |= o.ino == row.ino && o.kind == OrphanKind::Unlinked.byte();
         }
-        let inode = row.inode.as_ref();
+        // One that cannot be is said to be that, and nothing else.
+        let inode = row.inode.as_ref().filter(|_| (1..=MAX_INO).contains(&row.ino));
         window.nodes.push(Node {
             ino: row.ino,
             parent: inode.map_or(0, |i| i.parent.0),
@@ -169,7 +184,7 @@ fn shown(row: &EntryRow) -> String {
 }
 
 /// An inode, once all its names were counted.
-fn judge(c: &mut Checker<'_>, node: &Node) {
+fn judge(c: &mut Checker<'_>, node: &Node, reconnects: bool) {
     let n = node.ino;
     if node.kind == 0 {
         return;
@@ -179,7 +194,7 @@ fn judge(c: &mut Checker<'_>, node: &Node) {
     match (named, node.orphan) {
         (0, false) => {
             let what = format!("{} has no name and is no orphan", ino(n));
-            return c.found(Kind::Unreachable, what, Repair::Reconnect { ino: n });
+            return c.found(Kind::Unreachable, what, reconnects.then_some(Repair::Reconnect { ino: n }));
         }
         (0, true) if node.filled => {
             let what = format!("directory {n} is to be freed and has entries");

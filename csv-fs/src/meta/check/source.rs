@@ -7,6 +7,7 @@ use redb::ReadableTable;
 
 use crate::meta::error::Result;
 use crate::meta::inode::Inode;
+use crate::meta::ops::MAX_INO;
 use crate::meta::session::{self, Session};
 use crate::meta::tables::{Access, TREE};
 use crate::proto::Answer;
@@ -117,6 +118,7 @@ pub(in crate::meta) trait Source {
     fn inode(&self, ino: u64) -> Result<Option<InodeRow>>;
     fn entry(&self, dir: u64, name: &[u8]) -> Result<Option<EntryRow>>;
     fn cookie(&self, dir: u64, cookie: u64) -> Result<Option<EntryRow>>;
+    /// The highest number in use of those that an inode can have.
     fn last_ino(&self) -> Result<u64>;
 }
 
@@ -294,7 +296,7 @@ impl<A: Access> Source for A {
     }
 
     fn last_ino(&self) -> Result<u64> {
-        let row = Access::inode(self).range((TREE, 0)..=(TREE, u64::MAX))?.next_back().transpose()?;
+        let row = Access::inode(self).range((TREE, 0)..=(TREE, MAX_INO))?.next_back().transpose()?;
         Ok(row.map_or(0, |(key, _)| key.value().1))
     }
 }

@@ -4,7 +4,7 @@ use super::Checker;
 use super::finding::{Kind, Repair};
 use crate::format::Features;
 use crate::meta::error::Result;
-use crate::meta::ops::VALUE_BYTES;
+use crate::meta::ops::{INO_BATCH, MAX_INO, VALUE_BYTES};
 
 /// The counter below which inode numbers may be in use.
 pub(in crate::meta) const NEXT_INODE: &str = "inodes_reserved";
@@ -27,8 +27,9 @@ pub(super) fn check(c: &mut Checker<'_>) -> Result<()> {
         }
     }
     let (next, last) = (c.source.counter(NEXT_INODE)?.unwrap_or(0), c.source.last_ino()?);
-    if next <= last {
-        let what = format!("the next new inode would be {next}, but {last} is in use");
+    if next <= last || next > MAX_INO + INO_BATCH {
+        let what =
+            format!("the next new inode would be {next}, the last in use is {last}, the highest can be {MAX_INO}");
         c.found(Kind::NextInode, what, Repair::SetCounter { name: NEXT_INODE, value: last + 1 });
     }
     trees(c)?;

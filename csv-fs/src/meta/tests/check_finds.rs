@@ -92,8 +92,11 @@ fn kinds(report: &Report) -> Vec<Kind> {
 
 /// Repairs and checks until nothing is left to repair; the last report.
 pub(super) fn repaired(disk: &Arc<MemDevice>) -> Report {
+    let limits = Limits { findings: 100_000, ..Limits::DEFAULT };
     for _ in 0..8 {
-        let report = unmounted(disk);
+        let mut go_on = |_| ControlFlow::Continue(());
+        let proof = Unmounted::in_memory();
+        let report = Store::check_unmounted(&as_dyn(disk), &proof, limits, &mut go_on).expect("readable");
         let repairs: Vec<Repair> = report.findings.iter().filter_map(|f| f.repair.clone()).collect();
         if repairs.is_empty() {
             return report;

@@ -124,6 +124,7 @@ pub(super) const DAMAGES: &[Damage] = &[
     repaired(Kind::Counter, |ops, _| ops.s.inodes += 1),
     repaired(Kind::Counter, |ops, _| ops.s.name_bytes += 1),
     repaired(Kind::NextInode, |ops, _| drop(ops.t.counter.insert("inodes_reserved", 3).expect("inserts"))),
+    repaired(Kind::NextInode, |ops, _| drop(ops.t.counter.insert("inodes_reserved", 1 << 50).expect("inserts"))),
     left(Kind::InodeRow, |ops, s| drop(ops.t.inode.insert((TREE, s.deep.0), &b"abc"[..]).expect("inserts"))),
     left(Kind::InodeFields, |ops, s| change(ops, s.file.0, |i| i.mtime.nanos = 1_000_000_000)),
     left(Kind::InodeFields, |ops, s| change(ops, s.file.0, |i| i.flags = 4)),
@@ -265,7 +266,7 @@ pub(super) const DAMAGES: &[Damage] = &[
         ops.t.grant.insert((1, 10, disk + 1), 1).expect("inserts");
         ops.s.granted += 1;
     }),
-    left(Kind::MappedTwice, |ops, s| {
+    repaired(Kind::MappedTwice, |ops, s| {
         let (disk, ..) = extent(ops, s.file.0, 0);
         map(ops, s.deep.0, 20, disk);
     }),
