@@ -86,7 +86,10 @@ impl DataPath {
             let request = Request::Commit { ino: inode.ino, commit: body.clone(), give_back: Vec::new() };
             match self.session.call(caller, request).await {
                 // Its file is gone, and nobody here has it open: there is nothing to keep.
-                Err(ENOENT) if inode.opens.load(Ordering::SeqCst) == 0 => return Ok(inode.touch_sent(body.mtime)),
+                Err(ENOENT) if inode.opens.load(Ordering::SeqCst) == 0 => {
+                    inode.touch_sent(body.mtime);
+                    return Ok(());
+                }
                 other => other?,
             };
             self.tell(inode);

@@ -117,7 +117,7 @@ impl Stack {
         let end = data.len() as u64;
         if at >= end {
             let none = Err(Errno(rustix::io::Errno::NXIO.raw_os_error()));
-            return equal("behind the end", &(none.clone(), none), &(found, hole));
+            return equal("behind the end", &(none, none), &(found, hole));
         }
         let upto = found.unwrap_or(end) as usize;
         if data[at as usize..upto].iter().any(|b| *b != 0) {
