@@ -20,9 +20,10 @@ use std::fmt;
 pub enum Want {
     /// Without it the mount is refused.
     Needed,
-    /// Asked for, done without.
+    /// Asked for, done without where the kernel has it not; [`crate::MountOptions::without`] makes a kernel that has it one
+    /// that has not.
     Asked,
-    /// Asked for unless [`crate::MountOptions::without`] names it.
+    /// The same, and there are servers that are better off without it.
     Optional,
 }
 

@@ -78,7 +78,7 @@ pub(crate) fn negotiate(offer: &InitIn, wanted: Wanted<'_>) -> Result<(Negotiate
     if let Some(row) = TABLE.iter().find(|row| row.want == Want::Needed && !offered.has(row.feature)) {
         return Err(InitRefused::Lacks { name: row.name, lost: row.lost });
     }
-    let asked = |row: &&Row| row.want != Want::Optional || !wanted.without.contains(&row.feature);
+    let asked = |row: &&Row| row.want == Want::Needed || !wanted.without.contains(&row.feature);
     let bits = TABLE.iter().filter(asked).fold(0, |bits, row| bits | row.feature.bit());
     let features = FeatureSet::from_bits(bits & offered.bits());
 

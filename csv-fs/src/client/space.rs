@@ -85,10 +85,15 @@ impl Space {
         })
     }
 
-    /// Begins a life: a new incarnation has exactly what the coordinator has on record for it.
-    pub(crate) fn reset(&self, ranges: Vec<DiskRange>) {
+    /// A new incarnation is bound: it has exactly what the coordinator has on record for it.
+    pub(crate) fn bound(&self, ranges: Vec<DiskRange>) {
+        self.free.lock().ranges = ranges;
+    }
+
+    /// A life ends. What comes from here on is of the next one, and waits for it to be bound.
+    pub(crate) fn life_ends(&self) {
         let mut free = self.free.lock();
-        *free = Free { life: free.life + 1, ranges };
+        *free = Free { life: free.life + 1, ranges: Vec::new() };
     }
 
     /// Which life this is.

@@ -74,9 +74,25 @@ fn sizes_follow_what_the_kernel_can_do() {
 }
 
 #[test]
-fn only_optional_features_can_be_left_out() {
-    let without = [Feature::AtomicOTrunc, Feature::PosixLocks];
+fn needed_features_cannot_be_left_out() {
+    let without = [Feature::AtomicOTrunc, Feature::MaxPages, Feature::PosixLocks];
     let (agreed, _) = negotiate(&NEW, Wanted { without: &without, ..WANTED }).unwrap();
-    assert!(!agreed.features.has(Feature::AtomicOTrunc));
+    assert!(!agreed.features.has(Feature::AtomicOTrunc) && !agreed.features.has(Feature::MaxPages));
+    assert_eq!(agreed.max_write, 32 * 4096);
     assert!(agreed.features.has(Feature::PosixLocks));
+}
+
+/// docs/kernel.md tells users what their kernel costs them.
+#[test]
+fn the_table_of_the_documentation_is_this_one() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kernel.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let told: Vec<&str> =
+        text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| feature")).collect();
+    let needed = |row: &Row| if row.want == Want::Needed { "needed" } else { "" };
+    let rows: Vec<String> = TABLE
+        .iter()
+        .map(|row| format!("| {} | {} | {} | {} |", row.name, needed(row), row.fallback, row.lost))
+        .collect();
+    assert_eq!(told, rows);
 }

@@ -55,7 +55,7 @@ pub struct MountOptions {
     pub allow_other: AllowOther,
     /// Refuse writes in the kernel.
     pub read_only: bool,
-    /// Optional features not to ask for.
+    /// Features not to ask for, whether or not the kernel has them; those that are needed are asked for all the same.
     pub without: Vec<Feature>,
     /// Who mounts.
     pub how: MountHow,

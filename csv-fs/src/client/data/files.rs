@@ -377,7 +377,7 @@ impl Files for DataPath {
 
     fn bound(&self, first: bool, grants: Vec<DiskRange>) {
         if first {
-            self.space.reset(grants);
+            self.space.bound(grants);
         }
     }
 
@@ -432,7 +432,7 @@ impl Files for DataPath {
 
     fn evicted(&self, locked: &[HandleId]) -> Vec<HandleId> {
         self.close_gates();
-        self.space.reset(Vec::new());
+        self.space.life_ends();
         let open: Vec<Arc<OpenFile>> = self.files.open.read().values().cloned().collect();
         let mut poisoned = Vec::new();
         for file in open {

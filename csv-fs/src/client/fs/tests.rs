@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use block::worker::Workers;
-use fuse::{Mount, MountOptions, Unmount};
+use fuse::features::{TABLE, Want};
+use fuse::{Feature, Mount, MountOptions, Unmount};
 
 use super::FileSystem;
 use crate::client::data::tests::rig::{Cluster, Node, SOON, pattern};
@@ -28,6 +29,11 @@ struct Mounted {
 impl Mounted {
     /// `None`, with the reason printed, where FUSE cannot be used.
     async fn new() -> Option<Mounted> {
+        Mounted::without(&[]).await
+    }
+
+    /// The same on a kernel that lacks some features.
+    async fn without(lacking: &[Feature]) -> Option<Mounted> {
         if let Err(error) = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") {
             assert!(std::env::var_os("REQUIRE_ALL").is_none(), "may not be skipped: /dev/fuse: {error}");
             println!("skipped: /dev/fuse: {error}");
@@ -39,7 +45,8 @@ impl Mounted {
         for n in 1..=2u8 {
             let node = cluster.node_on(n, &workers);
             let dir = tempfile::tempdir().unwrap();
-            let options = MountOptions { channels: 2, ..MountOptions::new(dir.path(), "shorefast:test") };
+            let without = lacking.to_vec();
+            let options = MountOptions { channels: 2, without, ..MountOptions::new(dir.path(), "shorefast:test") };
             let (mount, channels) =
                 tokio::task::spawn_blocking(move || Mount::open(&options).expect("mounts")).await.unwrap();
             let system = FileSystem::new(Arc::clone(&node.path));
@@ -375,4 +382,60 @@ async fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
         assert!(begin.elapsed() < SOON, "it was not {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// What every program does, through two mounts.
+fn everyday_calls(a: &Path, b: &Path) {
+    let data = pattern(400_000, 6);
+    fs::create_dir(a.join("d")).unwrap();
+    fs::write(a.join("d/f"), &data).unwrap();
+    assert!(fs::read(b.join("d/f")).unwrap() == data);
+    let mut appender = fs::OpenOptions::new().append(true).open(b.join("d/f")).unwrap();
+    appender.write_all(b"more").unwrap();
+    appender.sync_all().unwrap();
+    assert_eq!(fs::metadata(a.join("d/f")).unwrap().len(), 400_004);
+    drop(fs::OpenOptions::new().write(true).truncate(true).open(a.join("d/f")).unwrap());
+    assert_eq!(fs::read(b.join("d/f")).unwrap(), b"");
+    let file = fs::OpenOptions::new().read(true).write(true).open(a.join("d/f")).unwrap();
+    file.write_all_at(&data[..5000], 100).unwrap();
+    file.set_len(3000).unwrap();
+    assert_eq!(fs::read(b.join("d/f")).unwrap(), [vec![0; 100], data[..2900].to_vec()].concat());
+    fs::set_permissions(a.join("d/f"), fs::Permissions::from_mode(0o640)).unwrap();
+    rustix::fs::setxattr(a.join("d/f"), "user.a", b"1", rustix::fs::XattrFlags::empty()).unwrap();
+    let mut value = [0; 8];
+    assert_eq!(rustix::fs::getxattr(b.join("d/f"), "user.a", &mut value).unwrap(), 1);
+    (0..40).for_each(|i| fs::write(b.join(format!("d/n{i}")), b"x").unwrap());
+    assert_eq!(fs::read_dir(a.join("d")).unwrap().count(), 41);
+    fs::rename(a.join("d/n1"), a.join("d/n2")).unwrap();
+    assert_eq!(fs::read_dir(b.join("d")).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum::<u64>(), 3039);
+    let lock = fs::File::open(b.join("d/f")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let taken = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+    assert_eq!(taken, Err(rustix::io::Errno::AGAIN));
+    fs::remove_dir_all(b.join("d")).unwrap();
+    assert!(!a.join("d").exists());
+    let mut kept = Vec::new();
+    (&file).read_to_end(&mut kept).unwrap();
+    assert_eq!(kept.len(), 3000, "removed while open");
+}
+
+/// Each row of the table of kernel features, taken out by itself: everything works as it did, more slowly.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d67_every_optional_kernel_feature_may_be_missing() {
+    for row in TABLE.iter().filter(|row| row.want != Want::Needed) {
+        let Some(m) = Mounted::without(&[row.feature]).await else { return };
+        println!("without {}: {}", row.name, row.fallback);
+        assert!(m.mounts.iter().all(|mount| !mount.negotiated().features.has(row.feature)), "{}", row.name);
+        let (a, b) = (m.dirs[0].path().to_owned(), m.dirs[1].path().to_owned());
+        on_mount(move || everyday_calls(&a, &b)).await;
+    }
+}
+
+/// The least that a kernel may have.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d68_all_optional_kernel_features_may_be_missing_together() {
+    let all: Vec<Feature> = TABLE.iter().filter(|row| row.want != Want::Needed).map(|row| row.feature).collect();
+    let Some(m) = Mounted::without(&all).await else { return };
+    let (a, b) = (m.dirs[0].path().to_owned(), m.dirs[1].path().to_owned());
+    on_mount(move || everyday_calls(&a, &b)).await;
 }
