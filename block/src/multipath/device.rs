@@ -202,7 +202,6 @@ impl Drop for Multipath {
     fn drop(&mut self) {
         self.inner.state.lock().closed = true;
         self.inner.tell(Event::Close);
-        self.inner.earlier.notify_waiters();
     }
 }
 
@@ -257,8 +256,14 @@ impl Inner {
         Now(u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// Tells the core something, and carries out what it wants.
+    /// Tells the core something, and carries out what it wants. The timer looks anew: something may be due earlier now.
     pub(super) fn tell(self: &Arc<Inner>, event: Event) {
+        self.tell_only(event);
+        self.earlier.notify_one();
+    }
+
+    /// The same for the timer itself.
+    pub(super) fn tell_only(self: &Arc<Inner>, event: Event) {
         let mut fx = Vec::new();
         let deeds = {
             let mut state = self.state.lock();
@@ -273,12 +278,9 @@ impl Inner {
             match deed {
                 Deed::Send { to, io, name, attempt } => self.send(&to, io, name, attempt),
                 Deed::End(waiting, result) => waiting.end(result),
-                Deed::Check(id, path) => {
-                    self.earlier.notify_waiters();
-                    watch::check(self, id, path);
-                }
+                Deed::Check(id, path) => watch::check(self, id, path),
                 Deed::Prove(id, path, survivors) => {
-                    self.earlier.notify_waiters();
+                    self.earlier.notify_one();
                     prove::prove(self, id, path, survivors);
                 }
                 // Who does not wait any more does not need to be told.

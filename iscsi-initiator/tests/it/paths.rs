@@ -57,7 +57,7 @@ fn two_workers() -> (Workers, Handle) {
 
 #[test]
 fn each_worker_has_a_session_of_its_own_and_uses_it() {
-    let Some(tgt) = Tgt::start() else { return };
+    let Some(tgt) = Tgt::start().map(Tgt::without_pauses) else { return };
     let (workers, handle) = two_workers();
     let plan = plan(vec![through(&tgt, tgt.port)], 2, 1);
     let lun = run(&workers, move || async move { Arc::new(Lun::open(&handle, plan).await.expect("opens")) });
@@ -87,7 +87,7 @@ fn each_worker_has_a_session_of_its_own_and_uses_it() {
 
 #[test]
 fn every_nexus_of_a_unit_has_a_key_of_its_own() {
-    let Some(tgt) = Tgt::start() else { return };
+    let Some(tgt) = Tgt::start().map(Tgt::without_pauses) else { return };
     let (workers, handle) = two_workers();
     let plan = plan(vec![through(&tgt, tgt.port)], 3, 1);
     run(&workers, move || async move {
@@ -108,7 +108,7 @@ fn every_nexus_of_a_unit_has_a_key_of_its_own() {
 /// over the other one. The write that was with the silent one waits: it goes on when a login proves it dead, and not before.
 #[test]
 fn a_portal_that_falls_silent_stops_only_what_may_still_land_there() {
-    let Some(tgt) = Tgt::start() else { return };
+    let Some(tgt) = Tgt::start().map(Tgt::without_pauses) else { return };
     let proxy = Proxy::start(tgt.port);
     let (workers, handle) = two_workers();
     let plan = plan(vec![through(&tgt, proxy.port()), through(&tgt, tgt.port)], 1, 1);
@@ -137,7 +137,7 @@ fn a_portal_that_falls_silent_stops_only_what_may_still_land_there() {
 /// stands in for that, since what went to the silent portal never came there.)
 #[test]
 fn a_nexus_that_was_killed_from_another_gives_its_write_back_at_once() {
-    let Some(tgt) = Tgt::start() else { return };
+    let Some(tgt) = Tgt::start().map(Tgt::without_pauses) else { return };
     let proxy = Proxy::start(tgt.port);
     let (workers, handle) = two_workers();
     let plan = plan(vec![through(&tgt, proxy.port()), through(&tgt, tgt.port)], 1, 1);
@@ -173,7 +173,7 @@ fn a_nexus_that_was_killed_from_another_gives_its_write_back_at_once() {
 /// Another host logs in with the name and ISID of one path: the path says so, the other one carries on.
 #[test]
 fn a_path_whose_session_another_takes_is_told_and_the_other_carries_on() {
-    let Some(tgt) = Tgt::start() else { return };
+    let Some(tgt) = Tgt::start().map(Tgt::without_pauses) else { return };
     let (workers, handle) = two_workers();
     let plan = plan(vec![through(&tgt, tgt.port)], 2, 1);
     let thief = {
@@ -211,7 +211,7 @@ fn a_path_whose_session_another_takes_is_told_and_the_other_carries_on() {
 /// Everything is taken back while a portal is silent: nothing lands afterwards.
 #[test]
 fn abort_own_on_a_unit_proves_that_nothing_lands_any_more() {
-    let Some(tgt) = Tgt::start() else { return };
+    let Some(tgt) = Tgt::start().map(Tgt::without_pauses) else { return };
     let proxy = Proxy::start(tgt.port);
     let (workers, handle) = two_workers();
     let mut plan = plan(vec![through(&tgt, proxy.port())], 1, 1);
