@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use block::device::{BlockDevice, Geometry, Io};
+use block::device::{BlockDevice, Geometry, Io, Resize};
 use block::error::IoError;
 use block::multipath::{Config as Paths, MAX_PATHS, Multipath, PathStatus};
 use block::shared::{
@@ -77,6 +77,7 @@ impl Lun {
             device.add(Arc::clone(&path) as Arc<dyn block::multipath::Path>, own);
             paths.push(path);
         }
+        follow_size(workers, &device, &paths);
         Ok(Lun { device, paths, identity })
     }
 
@@ -141,6 +142,25 @@ impl Lun {
     }
 }
 
+/// Another size that one path learns of is the unit's, and so all paths'.
+fn follow_size(workers: &Handle, device: &Multipath, paths: &[Arc<LunPath>]) {
+    for path in paths {
+        let (resize, mut size) = (device.resizer(), path.device().resized());
+        let all: Vec<_> = paths.iter().map(|p| Arc::downgrade(p.device())).collect();
+        drop(workers.spawn(0, move || async move {
+            while size.changed().await.is_ok() {
+                let len = size.borrow_and_update().len;
+                for other in all.iter().filter_map(std::sync::Weak::upgrade) {
+                    other.inner.learn(|geometry| geometry.len = len);
+                }
+                if !resize(len) {
+                    return;
+                }
+            }
+        }));
+    }
+}
+
 /// Every session, with its worker.
 fn start(workers: &Handle, plan: &Plan) -> Vec<(usize, Session)> {
     let mut sessions = Vec::new();
@@ -187,6 +207,12 @@ impl BlockDevice for Lun {
 
     fn describe(&self) -> String {
         self.device.describe()
+    }
+}
+
+impl Resize for Lun {
+    fn resized(&self) -> tokio::sync::watch::Receiver<Geometry> {
+        self.device.resized()
     }
 }
 

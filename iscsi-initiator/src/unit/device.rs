@@ -63,6 +63,7 @@ pub(crate) struct Inner {
     geometry: watch::Sender<Geometry>,
     notices: watch::Sender<Notices>,
     registered: Mutex<Option<Registered>>,
+    noted: Arc<Mutex<Vec<First>>>,
     /// Another unit is at its address.
     another: AtomicBool,
 }
@@ -98,8 +99,19 @@ impl LunDevice {
         let geometry = watch::Sender::new(identity.geometry);
         let notices = watch::Sender::new(Notices::default());
         let (registered, another) = (Mutex::new(None), AtomicBool::new(false));
-        let inner =
-            Inner { session, identity, block, longest, generation, patience, geometry, notices, registered, another };
+        let inner = Inner {
+            session,
+            identity,
+            block,
+            longest,
+            generation,
+            patience,
+            geometry,
+            notices,
+            registered,
+            noted: Arc::default(),
+            another,
+        };
         LunDevice { inner: Arc::new(inner) }
     }
 
@@ -174,7 +186,7 @@ impl Inner {
     }
 
     pub(super) fn asked(&self) -> Asked {
-        Asked { session: self.session.clone(), lun: self.identity.lun }
+        Asked { session: self.session.clone(), lun: self.identity.lun, noted: Arc::clone(&self.noted) }
     }
 
     pub(super) fn lun(&self) -> LunAddress {
@@ -202,7 +214,7 @@ impl Inner {
     }
 
     /// The shape has changed; who watches it is told if it is another one.
-    pub(super) fn learn(&self, change: impl FnOnce(&mut Geometry)) {
+    pub(crate) fn learn(&self, change: impl FnOnce(&mut Geometry)) {
         self.geometry.send_if_modified(|geometry| {
             let before = *geometry;
             change(geometry);

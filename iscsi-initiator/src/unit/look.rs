@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use block::multipath::{Access, Reason};
 use scsi::ByteCount;
+use scsi::action::First;
 use scsi::alua::PortGroups;
 use scsi::cdb::{ReportTargetPortGroups, TestUnitReady};
 
 use super::ask::Asked;
 use super::device::LunDevice;
-use super::follow::verify_reservation;
+use super::follow::follow;
 use super::identify::names;
 use super::{Identity, UnitError};
 
@@ -27,7 +28,9 @@ impl LunDevice {
             return Ok(access);
         }
         asked.ask("TEST UNIT READY", TestUnitReady.cdb()).await.map_err(failed)?;
-        if let Err(kind) = verify_reservation(&self.inner).await {
+        // What the questions have brought up, such as another size, and whether this nexus is still registered.
+        let first = First::VerifyReservation { cache_lost: false };
+        if let Err(kind) = follow(&self.inner, first).await {
             return Err(match kind {
                 block::error::IoErrorKind::Fenced => Reason::Fenced,
                 kind => Reason::CheckFailed(kind.to_string()),

@@ -126,6 +126,31 @@ fn a_change_of_size_is_told_and_the_new_blocks_are_used() {
     });
 }
 
+/// The check of one path takes the news; the device over all of them tells it, and every path uses the new blocks.
+#[test]
+fn a_change_of_size_is_told_over_all_paths_also_if_a_check_takes_the_news() {
+    with_array(|array, workers| async move {
+        let lun = both_ports(&array, &workers).await;
+        let mut resized = lun.resized();
+        resized.mark_unchanged();
+        {
+            let mut state = array.state.lock();
+            state.disk.resize(2 << 20, 0);
+            state.blocks = 4096;
+        }
+        // Two at once: the question that follows up the first takes the second.
+        array.attention(0x29, 0);
+        array.attention(0x2a, 9);
+        resized.changed().await.expect("is told, though nobody reads or writes");
+        assert_eq!(resized.borrow().len, ByteLen(2 << 20));
+        let beyond = ByteOffset(3 << 19);
+        lun.write(beyond, block(4)).await.0.expect("lies within now");
+        array.state.lock().groups[0] = AccessState::Standby;
+        assert_eq!(lun.read(beyond, 512).await.expect("over the other port too")[..], [4; 512]);
+        lun.close().await;
+    });
+}
+
 #[test]
 fn a_unit_that_becomes_write_protected_says_so() {
     with_array(|array, workers| async move {
