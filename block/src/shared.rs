@@ -9,7 +9,7 @@
 //! [`Identify`]; [`exclude`] is its fence, [`NexusKey`] the form of its keys, [`HedgedCaw`] the lease's way around a
 //! path that is slow.
 //!
-//! Proofs are types without public constructors: [`NothingInFlight`] (none of this node's requests
+//! Proofs are types whose constructors say what must have happened before: [`NothingInFlight`] (none of this node's requests
 //! can land any more) and [`Excluded`] (an incarnation of a node can write no more).
 
 mod caw;
@@ -23,7 +23,7 @@ mod kill;
 mod locks;
 mod ofd;
 mod proof;
-mod reserve;
+pub(crate) mod reserve;
 
 #[cfg(test)]
 mod tests;

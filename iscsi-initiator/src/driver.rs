@@ -19,6 +19,7 @@ mod run;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use block::buf::AlignedBuf;
 use block::worker::Handle;
@@ -83,9 +84,18 @@ pub struct Request {
     pub class: Class,
     /// Its data.
     pub memory: Option<AlignedBuf>,
+    /// The era in which its owner was asked for it ([`Session::era`]): once a later one has begun it is answered `Aborted`,
+    /// unsent. None for what belongs to no era.
+    pub era: Option<Era>,
     /// Called once, on the driver's worker; must not block.
     pub done: Box<dyn FnOnce(Ended) + Send>,
 }
+
+/// Counts how often everything was taken back from a session. What is one step of a longer request carries the era in
+/// which the request came. Prevents: a write is answered BUSY and waits outside the session while its path is given up and
+/// proved dead; then it goes out after all.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Era(u64);
 
 /// What goes to the driver.
 enum Order {
@@ -103,6 +113,8 @@ enum Order {
 struct Inbox {
     /// None once nobody takes them any more.
     orders: Mutex<Option<VecDeque<Order>>>,
+    /// Changed only while `orders` is locked.
+    era: AtomicU64,
     arrived: Notify,
 }
 
@@ -118,7 +130,11 @@ pub struct Session {
 impl Session {
     /// Starts a session as a local task of one of `workers`.
     pub fn start(workers: &Handle, worker: usize, config: Config, ownership: Ownership) -> Session {
-        let inbox = Arc::new(Inbox { orders: Mutex::new(Some(VecDeque::new())), arrived: Notify::new() });
+        let inbox = Arc::new(Inbox {
+            orders: Mutex::new(Some(VecDeque::new())),
+            era: AtomicU64::new(0),
+            arrived: Notify::new(),
+        });
         let (teller, state) = watch::channel(SessionState::Down(None));
         let target = match &config.login.kind {
             Kind::Normal { target } => Arc::from(target.as_str()),
@@ -132,12 +148,33 @@ impl Session {
     /// Carries out a request. Never blocks; with [`MAX_WAITING`] of them waiting, it is answered here and now.
     pub fn submit(&self, request: Request) {
         if let Err(Order::Carry(request)) = self.order(Order::Carry(request)) {
-            let cause = match &*self.state.borrow() {
-                SessionState::Ended(cause) => cause.clone(),
-                _ => Cause::Full,
+            let outcome = match &*self.state.borrow() {
+                SessionState::Ended(cause) => Outcome::Lost(cause.clone()),
+                _ if request.era.is_some_and(|era| era < self.era()) => Outcome::Aborted,
+                _ => Outcome::Lost(Cause::Full),
             };
-            (request.done)(Ended { outcome: Outcome::Lost(cause), memory: request.memory });
+            (request.done)(Ended { outcome, memory: request.memory });
         }
+    }
+
+    /// The present era.
+    pub fn era(&self) -> Era {
+        Era(self.inbox.era.load(Ordering::Acquire))
+    }
+
+    /// Carries out a command, a step of what was asked for in this era, and waits for its end.
+    ///
+    /// # Cancel safety
+    /// A dropped future withdraws nothing.
+    pub async fn carry_out_in(
+        &self,
+        era: Era,
+        lun: LunAddress,
+        cdb: Cdb,
+        class: Class,
+        memory: Option<AlignedBuf>,
+    ) -> Ended {
+        self.carried(Some(era), (lun, cdb, class, memory)).await
     }
 
     /// Carries out a command and waits for its end.
@@ -145,9 +182,17 @@ impl Session {
     /// # Cancel safety
     /// A dropped future withdraws nothing.
     pub async fn carry_out(&self, lun: LunAddress, cdb: Cdb, class: Class, memory: Option<AlignedBuf>) -> Ended {
+        self.carried(None, (lun, cdb, class, memory)).await
+    }
+
+    async fn carried(
+        &self,
+        era: Option<Era>,
+        (lun, cdb, class, memory): (LunAddress, Cdb, Class, Option<AlignedBuf>),
+    ) -> Ended {
         let (sender, receiver) = oneshot::channel();
         let done = Box::new(move |ended| drop(sender.send(ended)));
-        self.submit(Request { lun, cdb, class, memory, done });
+        self.submit(Request { lun, cdb, class, memory, era, done });
         receiver.await.unwrap_or(Ended { outcome: Outcome::Unknown(Cause::ClosedHere), memory: None })
     }
 
@@ -246,8 +291,16 @@ impl Session {
     }
 
     /// Gives the order back if there is no room or nobody to take it.
+    #[allow(clippy::result_large_err)]
+    // Reason: it is the caller's own request that comes back, moved once; a box would be one allocation a request.
     fn order(&self, order: Order) -> Result<(), Order> {
         let mut inbox = self.inbox.orders.lock();
+        let era = Era(self.inbox.era.load(Ordering::Acquire));
+        match (&order, inbox.as_mut()) {
+            (Order::Carry(request), Some(_)) if request.era.is_some_and(|e| e < era) => return Err(order),
+            (Order::GiveUp(_), Some(_)) => self.inbox.era.store(era.0 + 1, Ordering::Release),
+            _ => {}
+        }
         match inbox.as_mut() {
             Some(orders) if orders.len() < MAX_WAITING || !matches!(order, Order::Carry(_)) => orders.push_back(order),
             _ => return Err(order),

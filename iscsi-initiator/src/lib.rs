@@ -4,6 +4,8 @@
 //! - [`driver`]: one local task per session moves bytes and carries out effects. No task per command; payloads of
 //!   reads go from the socket into the caller's memory, payloads of writes from it.
 //! - [`mod@unit`]: what a logical unit is ([`Identity`]), and the device made of it.
+//! - [`path`], [`lun`]: a session as a path, and one unit over many of them: over several portals, and for each worker its
+//!   own.
 //! - [`discovery`]: which targets a portal has.
 //! - [`url`][]: `iscsi://[user[%secret]@]host[:port]/target/lun`.
 //!
@@ -13,9 +15,13 @@
 
 pub mod discovery;
 pub mod driver;
+pub mod lun;
+pub mod path;
 pub mod unit;
 pub mod url;
 
-pub use driver::{Ended, Ownership, Request, Session, SessionState};
+pub use driver::{Ended, Era, Ownership, Request, Session, SessionState};
+pub use lun::Lun;
+pub use path::LunPath;
 pub use unit::{Identity, LunDevice, UnitError};
 pub use url::Url;

@@ -18,6 +18,7 @@ mod device;
 mod follow;
 mod identify;
 mod lacks;
+mod look;
 mod reserve;
 
 use block::device::Geometry;

@@ -14,14 +14,15 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use scsi::ReservationKey;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch as watch_of};
 
 use super::config::{Config, MAX_PATHS, Now};
 use super::core::Core;
 use super::event::{Access, Attempt, Effect, Event, IoId, Kind, Outcome, PathId, PathState, Reason};
-use crate::device::{BlockDevice, Completion, Done, Geometry, Io, Op};
+use crate::device::{BlockDevice, Completion, Done, Geometry, Io, Op, Resize};
 use crate::error::{IoError, IoErrorKind};
 use crate::shared::{AbortOwn, BoxFuture, DiskIdentity, Identify, NothingInFlight, Reservations};
+use crate::units::ByteLen;
 use crate::worker::{self, Handle};
 use slots::{Slots, Waiting};
 
@@ -73,7 +74,7 @@ pub struct Multipath {
 
 pub(super) struct Inner {
     state: Mutex<Shared>,
-    geometry: Geometry,
+    geometry: watch_of::Sender<Geometry>,
     identity: DiskIdentity,
     workers: Handle,
     begun: Instant,
@@ -102,7 +103,7 @@ impl Multipath {
         };
         let inner = Arc::new(Inner {
             state: Mutex::new(state),
-            geometry,
+            geometry: watch_of::Sender::new(geometry),
             identity,
             workers,
             begun: Instant::now(),
@@ -147,6 +148,16 @@ impl Multipath {
         (state.core.waiting(), state.core.in_doubt())
     }
 
+    /// Tells the device of another size, for as long as it is there; false afterwards.
+    pub fn resizer(&self) -> impl Fn(ByteLen) -> bool + Send + 'static {
+        let inner = Arc::downgrade(&self.inner);
+        move |len| {
+            let Some(inner) = inner.upgrade() else { return false };
+            inner.geometry.send_if_modified(|geometry| std::mem::replace(&mut geometry.len, len) != len);
+            true
+        }
+    }
+
     /// Uses better paths that came back, where failback is by hand.
     pub fn fail_back(&self) {
         self.inner.tell(Event::FailBack);
@@ -155,11 +166,11 @@ impl Multipath {
 
 impl BlockDevice for Multipath {
     fn geometry(&self) -> Geometry {
-        self.inner.geometry
+        *self.inner.geometry.borrow()
     }
 
     fn submit(&self, io: Io) {
-        if let Err(e) = self.inner.geometry.check(&io) {
+        if let Err(e) = self.geometry().check(&io) {
             return io.complete(Err(e));
         }
         let (kind, len) = (if io.op.changes() { Kind::Change } else { Kind::Free }, io.len.0);
@@ -179,6 +190,12 @@ impl BlockDevice for Multipath {
     }
 }
 
+impl Resize for Multipath {
+    fn resized(&self) -> watch_of::Receiver<Geometry> {
+        self.inner.geometry.subscribe()
+    }
+}
+
 impl AbortOwn for Multipath {
     /// Takes back what waits, and has every path that carries something proved dead.
     fn abort_outstanding(&self) -> BoxFuture<'_, Result<NothingInFlight, IoError>> {
@@ -186,12 +203,8 @@ impl AbortOwn for Multipath {
         self.inner.state.lock().withdrawn.push(sender);
         self.inner.tell(Event::Withdraw);
         Box::pin(async move {
-            let gone = IoError::new(
-                IoErrorKind::ShuttingDown,
-                Op::Flush,
-                crate::units::ByteOffset::ZERO,
-                crate::units::ByteLen::ZERO,
-            );
+            let gone =
+                IoError::new(IoErrorKind::ShuttingDown, Op::Flush, crate::units::ByteOffset::ZERO, ByteLen::ZERO);
             receiver.await.map_err(|_| gone)?;
             Ok(NothingInFlight::proved())
         })
@@ -202,7 +215,6 @@ impl Drop for Multipath {
     fn drop(&mut self) {
         self.inner.state.lock().closed = true;
         self.inner.tell(Event::Close);
-        self.inner.earlier.notify_waiters();
     }
 }
 
@@ -257,8 +269,14 @@ impl Inner {
         Now(u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// Tells the core something, and carries out what it wants.
+    /// Tells the core something, and carries out what it wants. The timer looks anew: something may be due earlier now.
     pub(super) fn tell(self: &Arc<Inner>, event: Event) {
+        self.tell_only(event);
+        self.earlier.notify_one();
+    }
+
+    /// The same for the timer itself.
+    pub(super) fn tell_only(self: &Arc<Inner>, event: Event) {
         let mut fx = Vec::new();
         let deeds = {
             let mut state = self.state.lock();
@@ -273,12 +291,9 @@ impl Inner {
             match deed {
                 Deed::Send { to, io, name, attempt } => self.send(&to, io, name, attempt),
                 Deed::End(waiting, result) => waiting.end(result),
-                Deed::Check(id, path) => {
-                    self.earlier.notify_waiters();
-                    watch::check(self, id, path);
-                }
+                Deed::Check(id, path) => watch::check(self, id, path),
                 Deed::Prove(id, path, survivors) => {
-                    self.earlier.notify_waiters();
+                    self.earlier.notify_one();
                     prove::prove(self, id, path, survivors);
                 }
                 // Who does not wait any more does not need to be told.

@@ -187,6 +187,11 @@ impl Access {
     /// A disk without target port groups.
     pub const PLAIN: Access = Access { state: AccessState::ActiveOptimized, preferred: false, transition: None };
 
+    /// Whether reads and writes go through a port of such a group.
+    pub fn takes_requests(self) -> bool {
+        self.rank().is_some()
+    }
+
     /// The higher, the better; `None` if requests cannot go there now.
     pub(super) fn rank(self) -> Option<u8> {
         let rank = match self.state {

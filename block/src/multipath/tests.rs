@@ -300,6 +300,7 @@ fn seeds_under_faults_violate_nothing_and_everything_is_answered() {
         assert_eq!(world.found, None, "seed {seed}");
         world.counts.into_iter().for_each(|(what, n)| *counts.entry(what).or_default() += n);
     }
+    println!("{seeds} seeds, paths");
     counts.iter().for_each(|(what, n)| println!("  {what}: {n}"));
     let never: Vec<&&str> = EXPECTED.iter().filter(|e| !counts.contains_key(**e)).collect();
     assert!(never.is_empty(), "never happened in {seeds} seeds: {never:?}");

@@ -22,6 +22,12 @@ pub trait AbortOwn: Send + Sync {
 pub struct NothingInFlight(());
 
 impl NothingInFlight {
+    /// From a transport that can prove it: call this only where each request that was submitted before has been answered,
+    /// or its session was ended and the target has confirmed that its tasks went with it.
+    pub fn by_transport() -> NothingInFlight {
+        NothingInFlight(())
+    }
+
     pub(crate) fn proved() -> NothingInFlight {
         NothingInFlight(())
     }

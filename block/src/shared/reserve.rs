@@ -8,6 +8,8 @@
 //! reserved, and its next write lands.
 
 #[cfg(test)]
+pub(crate) mod model;
+#[cfg(test)]
 mod tests;
 
 use scsi::ReservationKey;

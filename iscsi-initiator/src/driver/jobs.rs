@@ -95,7 +95,7 @@ impl Jobs {
 
     /// Takes a request; the command for the session. None if there is no name left: it is answered.
     pub(super) fn take(&mut self, request: Request) -> Option<Command> {
-        let Request { lun, cdb, class, memory, done } = request;
+        let Request { lun, cdb, class, memory, done, .. } = request;
         self.put(lun, cdb, class, memory, Done::Call(done))
     }
 

@@ -1,11 +1,13 @@
 //! Questions to a unit: commands that change nothing, each asked again where a unit attention or a moment's unreadiness
 //! came between, up to bounds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use block::buf::AlignedBuf;
 use iscsi::session::{Class, Outcome};
-use scsi::action::{self, Action, Pace};
+use parking_lot::Mutex;
+use scsi::action::{self, Action, First, Pace};
 use scsi::cdb::{Inquiry, PersistentReserveIn};
 use scsi::reservations::InAction;
 use scsi::vpd::PageCode;
@@ -28,9 +30,16 @@ const READY: Duration = Duration::from_secs(1);
 pub(super) struct Asked {
     pub(super) session: Session,
     pub(super) lun: LunAddress,
+    /// What unit attentions asked for that a question took: a unit tells each nexus once, whatever the command.
+    pub(super) noted: Arc<Mutex<Vec<First>>>,
 }
 
 impl Asked {
+    /// For a unit of which nothing is known.
+    pub(super) fn new(session: &Session, lun: LunAddress) -> Asked {
+        Asked { session: session.clone(), lun, noted: Arc::default() }
+    }
+
     /// A page; none if the unit does not have it.
     pub(super) async fn page(&self, code: PageCode) -> Result<Option<Vec<u8>>, UnitError> {
         match self.ask("INQUIRY (page)", Inquiry::page(code, PAGE).cdb()).await {
@@ -49,6 +58,14 @@ impl Asked {
             Ok(bytes) => Ok(bytes.get(at).is_some_and(|b| b & 0x80 != 0)),
             Err(UnitError::Failed { .. }) => Ok(false),
             Err(e) => Err(e),
+        }
+    }
+
+    /// Something is to be looked into, once.
+    pub(super) fn note(&self, first: First) {
+        let mut noted = self.noted.lock();
+        if first != First::Nothing && !noted.contains(&first) {
+            noted.push(first);
         }
     }
 
@@ -92,8 +109,9 @@ impl Asked {
             let sense = Sense::parse(&answer.sense).ok();
             let reply = action::Reply::Status(answer.status, sense.as_ref());
             let failure = match action::verdict(action::Class::Ask, reply).action {
-                Action::Retry { pace, .. } if left > 0 => {
+                Action::Retry { pace, first, .. } if left > 0 => {
                     left -= 1;
+                    self.note(first);
                     pause(pace).await;
                     continue;
                 }

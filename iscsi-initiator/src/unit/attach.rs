@@ -20,7 +20,7 @@ use crate::driver::Session;
 /// May be dropped; it changes nothing.
 pub async fn attach(session: &Session, lun: LunAddress) -> Result<Identity, UnitError> {
     session.up().await?;
-    let asked = Asked { session: session.clone(), lun };
+    let asked = Asked::new(session, lun);
     let parse = |command| move |source| UnitError::Parse { command, source };
     let inquiry = asked.ask("INQUIRY", Inquiry::STANDARD.cdb()).await?;
     let inquiry = StandardInquiry::parse(&inquiry).map_err(parse("INQUIRY"))?;

@@ -77,10 +77,11 @@ impl Swap {
         let cdb = scsi::cdb::CompareAndWrite::new(self.lba, 1).cdb(inner.block());
         let cdb = cdb.map_err(|_| IoErrorKind::OutOfRange)?;
         let class = Class::CompareAndWrite(inner.generation());
+        let era = inner.session().era();
         let (mut attentions, mut busy) = (action::ATTENTION_TRIES, BUSY_TRIES);
         loop {
             let memory = Some(AlignedBuf::from_slice(&self.bytes));
-            let ended = inner.session().carry_out(inner.lun(), cdb.clone(), class, memory).await;
+            let ended = inner.session().carry_out_in(era, inner.lun(), cdb.clone(), class, memory).await;
             let answer = match ended.outcome {
                 Outcome::Answered(answer) => answer,
                 // Taken back, fenced, or given up for lost: it may have been executed.

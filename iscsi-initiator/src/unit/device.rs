@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use block::buf::AlignedBuf;
 use block::device::{BlockDevice, Done, Geometry, Io, MAX_TRANSFER, Op, Resize};
 use block::error::{IoError, IoErrorKind};
-use block::shared::DiskIdentity;
+use block::shared::{AbortOwn, BoxFuture, DiskIdentity, NothingInFlight};
 use block::units::{ByteLen, ByteOffset};
 use iscsi::session::{Answer, Class, FenceGen, Outcome};
 use parking_lot::Mutex;
@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use super::Identity;
 use super::ask::{Asked, pause};
 use super::follow::{Notices, follow};
-use crate::driver::{Ended, Request, Session};
+use crate::driver::{Ended, Era, Request, Session};
 
 /// The longest transfer where the unit names none: what one burst of the session carries several times over.
 const OWN_MAX: u64 = 8 << 20;
@@ -39,20 +39,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The device.
 pub struct LunDevice {
-    pub(super) inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 /// What this nexus has registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Registered {
-    pub(super) key: ReservationKey,
+pub(crate) struct Registered {
+    pub(crate) key: ReservationKey,
     /// As it was registered: an unregistration must not change it for the others.
     pub(super) persist: bool,
     /// What must be held, once this nexus has reserved.
     pub(super) holds: Option<ReservationType>,
 }
 
-pub(super) struct Inner {
+pub(crate) struct Inner {
     session: Session,
     identity: Identity,
     block: BlockLen,
@@ -63,6 +63,7 @@ pub(super) struct Inner {
     geometry: watch::Sender<Geometry>,
     notices: watch::Sender<Notices>,
     registered: Mutex<Option<Registered>>,
+    noted: Arc<Mutex<Vec<First>>>,
     /// Another unit is at its address.
     another: AtomicBool,
 }
@@ -77,6 +78,7 @@ struct Running {
     moved: u64,
     piece: u64,
     tries: u8,
+    era: Era,
     /// Since when the unit says that it is not ready yet.
     unready: Option<Instant>,
 }
@@ -87,8 +89,8 @@ impl LunDevice {
         LunDevice::with_patience(session, identity, generation, PATIENCE)
     }
 
-    /// The same for a unit that has other paths: a request waits here only so long for a unit that is not ready or not
-    /// accessible through this port, then it is answered so.
+    /// The same for a unit that has other paths: a request waits here only so long for a port group that changes its state,
+    /// then it is answered so.
     pub fn with_patience(session: Session, identity: Identity, generation: FenceGen, patience: Duration) -> LunDevice {
         let block = identity.capacity.block;
         let unit = identity.limits.max_transfer.map_or(OWN_MAX, |b| b.0.saturating_mul(u64::from(block.get())));
@@ -97,8 +99,19 @@ impl LunDevice {
         let geometry = watch::Sender::new(identity.geometry);
         let notices = watch::Sender::new(Notices::default());
         let (registered, another) = (Mutex::new(None), AtomicBool::new(false));
-        let inner =
-            Inner { session, identity, block, longest, generation, patience, geometry, notices, registered, another };
+        let inner = Inner {
+            session,
+            identity,
+            block,
+            longest,
+            generation,
+            patience,
+            geometry,
+            notices,
+            registered,
+            noted: Arc::default(),
+            another,
+        };
         LunDevice { inner: Arc::new(inner) }
     }
 
@@ -133,8 +146,8 @@ impl BlockDevice for LunDevice {
         if io.op != Op::Flush && io.len == ByteLen::ZERO {
             return io.complete(Ok(()));
         }
-        let rest = io.buf.take();
-        Inner::go_on(&self.inner, Running { io, done: None, rest, moved: 0, piece: 0, tries: 0, unready: None });
+        let (rest, era) = (io.buf.take(), self.inner.session.era());
+        Inner::go_on(&self.inner, Running { io, done: None, rest, moved: 0, piece: 0, tries: 0, era, unready: None });
     }
 
     fn describe(&self) -> String {
@@ -146,6 +159,17 @@ impl BlockDevice for LunDevice {
             identity.inquiry.vendor,
             identity.inquiry.product
         )
+    }
+}
+
+impl AbortOwn for LunDevice {
+    fn abort_outstanding(&self) -> BoxFuture<'_, Result<NothingInFlight, IoError>> {
+        Box::pin(async move {
+            if self.inner.session.give_up().await {
+                return Ok(NothingInFlight::by_transport());
+            }
+            Err(IoError::new(IoErrorKind::TimedOut, Op::Flush, ByteOffset::ZERO, ByteLen::ZERO))
+        })
     }
 }
 
@@ -162,7 +186,7 @@ impl Inner {
     }
 
     pub(super) fn asked(&self) -> Asked {
-        Asked { session: self.session.clone(), lun: self.identity.lun }
+        Asked { session: self.session.clone(), lun: self.identity.lun, noted: Arc::clone(&self.noted) }
     }
 
     pub(super) fn lun(&self) -> LunAddress {
@@ -190,7 +214,7 @@ impl Inner {
     }
 
     /// The shape has changed; who watches it is told if it is another one.
-    pub(super) fn learn(&self, change: impl FnOnce(&mut Geometry)) {
+    pub(crate) fn learn(&self, change: impl FnOnce(&mut Geometry)) {
         self.geometry.send_if_modified(|geometry| {
             let before = *geometry;
             change(geometry);
@@ -207,11 +231,11 @@ impl Inner {
         self.notice(|n| n.another_unit += 1);
     }
 
-    pub(super) fn registered(&self) -> Option<Registered> {
+    pub(crate) fn registered(&self) -> Option<Registered> {
         *self.registered.lock()
     }
 
-    pub(super) fn set_registered(&self, registered: Option<Registered>) {
+    pub(crate) fn set_registered(&self, registered: Option<Registered>) {
         *self.registered.lock() = registered;
     }
 
@@ -253,9 +277,9 @@ impl Inner {
             Op::Read => Class::Read,
             _ => Class::Write(this.generation),
         };
-        let (inner, lun) = (Arc::clone(this), this.identity.lun);
+        let (inner, lun, era) = (Arc::clone(this), this.identity.lun, r.era);
         let done = Box::new(move |ended| Inner::ended(&inner, r, ended));
-        this.session.submit(Request { lun, cdb, class, memory, done });
+        this.session.submit(Request { lun, cdb, class, memory, era: Some(era), done });
     }
 
     /// The command for the piece, with its memory.
@@ -326,9 +350,8 @@ impl Inner {
     fn again(this: &Arc<Inner>, mut r: Running, first: First, pace: Pace, or: Failure) {
         let may = match pace {
             Pace::AtOnce(tries) => r.tries < tries,
-            Pace::Later | Pace::FewerAtOnce | Pace::WhileTransitioning | Pace::UntilReady => {
-                r.unready.get_or_insert_with(Instant::now).elapsed() < this.patience
-            }
+            Pace::WhileTransitioning => r.unready_for() < this.patience,
+            Pace::Later | Pace::FewerAtOnce | Pace::UntilReady => r.unready_for() < PATIENCE,
         };
         if !may {
             return r.end(Err(kind(or)));
@@ -356,6 +379,11 @@ impl Inner {
 }
 
 impl Running {
+    /// How long the unit has been unready.
+    fn unready_for(&mut self) -> Duration {
+        self.unready.get_or_insert_with(Instant::now).elapsed()
+    }
+
     /// The memory of the next piece.
     fn front(&mut self) -> Option<AlignedBuf> {
         let n = usize::try_from(self.piece).ok()?;

@@ -33,8 +33,20 @@ pub struct Notices {
     pub another_unit: u64,
 }
 
-/// Does what comes first; an error ends the request with it.
+/// How many things that questions brought up are looked into in one go; the next one takes the rest.
+const MORE: usize = 8;
+
+/// Does what comes first, and what the questions for that have brought up; an error ends the request with it.
 pub(super) async fn follow(inner: &Arc<Inner>, first: First) -> Result<(), IoErrorKind> {
+    step(inner, first).await?;
+    for _ in 0..MORE {
+        let Some(next) = inner.asked().noted.lock().pop() else { break };
+        step(inner, next).await?;
+    }
+    Ok(())
+}
+
+async fn step(inner: &Arc<Inner>, first: First) -> Result<(), IoErrorKind> {
     match first {
         First::Nothing | First::StartUnit | First::ClearAca | First::NexusDead => Ok(()),
         First::VerifyReservation { cache_lost } => {
@@ -62,7 +74,7 @@ pub(super) async fn follow(inner: &Arc<Inner>, first: First) -> Result<(), IoErr
 }
 
 /// Still registered, and still held as it was. Nothing is asked of a unit where this nexus never registered.
-pub(super) async fn verify_reservation(inner: &Arc<Inner>) -> Result<(), IoErrorKind> {
+async fn verify_reservation(inner: &Arc<Inner>) -> Result<(), IoErrorKind> {
     let Some(registered) = inner.registered() else { return Ok(()) };
     let asked = inner.asked();
     let keys = asked.reservations(InAction::ReadKeys, Keys::parse).await.map_err(|_| IoErrorKind::NoPath)?;

@@ -58,7 +58,7 @@ impl fmt::Display for Lack {
 /// Finds out what a unit lacks; nothing if it can be a shared disk. Changes nothing on it. The session's nexus must not be
 /// registered.
 pub async fn lacks(session: &Session, identity: &Identity) -> Result<Vec<Lack>, UnitError> {
-    let asked = Asked { session: session.clone(), lun: identity.lun };
+    let asked = Asked::new(session, identity.lun);
     let mut lacks = Vec::new();
     if identity.read_only {
         lacks.push(Lack::Writable);

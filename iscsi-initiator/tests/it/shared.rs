@@ -47,7 +47,7 @@ fn block(byte: u8) -> AlignedBuf {
 
 #[test]
 fn a_unit_that_claims_compare_and_write_and_has_none_is_found_out() {
-    let Some(tgt) = Tgt::start() else { return };
+    let Some(tgt) = Tgt::start().map(Tgt::without_pauses) else { return };
     let workers = workers();
     let session = tgt.session(&workers, 1);
     run(&workers, move || async move {
@@ -63,7 +63,7 @@ fn a_unit_that_claims_compare_and_write_and_has_none_is_found_out() {
 
 #[test]
 fn two_nexuses_of_one_unit_are_proved_to_lead_to_it_and_another_unit_is_not() {
-    let Some(tgt) = Tgt::start() else { return };
+    let Some(tgt) = Tgt::start().map(Tgt::without_pauses) else { return };
     let workers = workers();
     let sessions = sessions(&tgt, &workers, 2);
     run(&workers, move || async move {
@@ -82,7 +82,7 @@ fn two_nexuses_of_one_unit_are_proved_to_lead_to_it_and_another_unit_is_not() {
 /// tgt has no PREEMPT AND ABORT: it takes keys away, and what their nexuses have outstanding goes on. That fences nobody.
 #[test]
 fn a_preempted_node_writes_no_more_and_without_the_abort_it_is_not_called_excluded() {
-    let Some(tgt) = Tgt::start() else { return };
+    let Some(tgt) = Tgt::start().map(Tgt::without_pauses) else { return };
     let workers = workers();
     let sessions = sessions(&tgt, &workers, 3);
     run(&workers, move || async move {
@@ -122,7 +122,7 @@ fn a_preempted_node_writes_no_more_and_without_the_abort_it_is_not_called_exclud
 /// The fenced node's session comes back after its nexus was given up, and is still no registrant: nothing registers it anew.
 #[test]
 fn a_fenced_nexus_is_given_up_and_never_registered_again() {
-    let Some(tgt) = Tgt::start() else { return };
+    let Some(tgt) = Tgt::start().map(Tgt::without_pauses) else { return };
     let workers = workers();
     let sessions = sessions(&tgt, &workers, 2);
     run(&workers, move || async move {
@@ -156,7 +156,7 @@ fn a_fenced_nexus_is_given_up_and_never_registered_again() {
 
 #[test]
 fn changes_of_reservations_are_settled_by_what_is_registered_and_held() {
-    let Some(tgt) = Tgt::start() else { return };
+    let Some(tgt) = Tgt::start().map(Tgt::without_pauses) else { return };
     let workers = workers();
     let sessions = sessions(&tgt, &workers, 2);
     run(&workers, move || async move {

@@ -123,6 +123,12 @@ impl Tgt {
         self.must(&["--mode", "target", "--op", "update", "--tid", "1", "--name", key, "--value", value]);
     }
 
+    /// A target that wants no pause before a new login.
+    pub(crate) fn without_pauses(self) -> Tgt {
+        self.set("DefaultTime2Wait", "0");
+        self
+    }
+
     /// An account, for logins or (outgoing) for the target's own proof.
     pub(crate) fn account(&self, user: &str, secret: &str, outgoing: bool) {
         self.must(&["--mode", "account", "--op", "new", "--user", user, "--password", secret]);

@@ -12,6 +12,8 @@ use crate::fault::FaultDevice;
 use crate::mem::MemDevice;
 use crate::multipath::config::Policy;
 use crate::multipath::rules::{Rule, Rules};
+use crate::shared::HELD_TYPE;
+use crate::shared::reserve::model::{Disk, Nexus as Model};
 use crate::units::{BlockSize, ByteLen, ByteOffset};
 use crate::worker::Workers;
 
@@ -25,12 +27,16 @@ struct FabricPath {
     name: u8,
     loses: Mutex<bool>,
     stuck: Mutex<Vec<Stuck>>,
+    /// Its nexus, and whether that was killed; then its own proof ends. Without a nexus it ends at once.
+    nexus: Option<(Model, ReservationKey)>,
+    killed: Notify,
 }
 
 impl FabricPath {
-    fn new(disk: &Arc<MemDevice>, name: u8) -> Arc<FabricPath> {
+    fn new(disk: &Arc<MemDevice>, name: u8, nexus: Option<(Model, ReservationKey)>) -> Arc<FabricPath> {
         let disk = FaultDevice::new(Arc::clone(disk) as Arc<dyn BlockDevice>);
-        Arc::new(FabricPath { disk, name, loses: Mutex::new(false), stuck: Mutex::default() })
+        let (loses, stuck, killed) = (Mutex::new(false), Mutex::default(), Notify::new());
+        Arc::new(FabricPath { disk, name, loses, stuck, nexus, killed })
     }
 
     fn lose(&self) {
@@ -68,8 +74,13 @@ impl BlockDevice for FabricPath {
 
 impl AbortOwn for FabricPath {
     fn abort_outstanding(&self) -> BoxFuture<'_, Result<NothingInFlight, IoError>> {
-        self.stuck.lock().clear();
-        self.disk.abort_outstanding()
+        Box::pin(async move {
+            if self.nexus.is_some() {
+                self.killed.notified().await;
+            }
+            self.stuck.lock().clear();
+            self.disk.abort_outstanding().await
+        })
     }
 }
 
@@ -91,10 +102,12 @@ impl Path for FabricPath {
     }
 
     fn nexus(&self) -> Option<Nexus<'_>> {
-        None
+        self.nexus.as_ref().map(|(reservations, key)| Nexus { reservations, key: *key })
     }
 
-    fn killed(&self) {}
+    fn killed(&self) {
+        self.killed.notify_one();
+    }
 }
 
 fn identity(number: u8) -> DiskIdentity {
@@ -114,9 +127,14 @@ struct Setup {
 const SIZE: ByteLen = ByteLen(1 << 20);
 
 async fn setup(config: Config, identity_of: u8) -> Setup {
+    setup_with(config, identity_of, [None, None]).await
+}
+
+async fn setup_with(config: Config, identity_of: u8, nexuses: [Option<(Model, ReservationKey)>; 2]) -> Setup {
     let workers = Workers::start_without_rings(1, "test").expect("workers start");
     let disk = Arc::new(MemDevice::new(SIZE, BlockSize::B512));
-    let paths = [FabricPath::new(&disk, 0), FabricPath::new(&disk, 1)];
+    let [a, b] = nexuses;
+    let paths = [FabricPath::new(&disk, 0, a), FabricPath::new(&disk, 1, b)];
     let device = Multipath::new(identity(identity_of), disk.geometry(), config, workers.handle());
     for path in &paths {
         assert!(device.add(Arc::clone(path) as Arc<dyn Path>, None));
@@ -167,6 +185,40 @@ async fn a_write_stuck_on_a_failed_path_never_lands_after_newer_data() {
 #[tokio::test]
 async fn without_the_proof_the_stuck_write_lands() {
     assert_eq!(the_stuck_write(Rules::without(Rule::DeadBeforeReissue)).await, 1);
+}
+
+/// Two registered nexuses of one disk, which is held or not.
+async fn registered(held: bool) -> (Setup, Arc<Mutex<Disk>>) {
+    let keys = vec![ReservationKey(1), ReservationKey(2)];
+    let model = Arc::new(Mutex::new(Disk { keys, held: held.then_some(HELD_TYPE), ..Disk::default() }));
+    let nexus = |key| Some((Model(Arc::clone(&model)), ReservationKey(key)));
+    (setup_with(quick(Rules::all()), 1, [nexus(1), nexus(2)]).await, model)
+}
+
+/// The path cannot prove anything by itself: another nexus takes its key away, with its tasks.
+#[tokio::test]
+async fn a_dead_nexus_is_killed_from_another_and_only_its_own_key_goes() {
+    let (setup, model) = registered(true).await;
+    setup.paths[0].lose();
+    setup.device.write(AT, block(1)).await.0.expect("is sent again over B");
+    setup.device.write(AT, block(2)).await.0.expect("is newer");
+    setup.paths[0].release(&setup.disk).await;
+    assert_eq!(setup.device.read(AT, 512).await.expect("reads")[..], [2; 512]);
+    let model = model.lock();
+    assert_eq!((&model.keys[..], &model.aborted[..]), (&[ReservationKey(2)][..], &[ReservationKey(1)][..]));
+}
+
+/// The key is gone, but strangers may write, and a stranger is what the dead nexus is by now.
+#[tokio::test]
+async fn without_the_reservation_the_kill_proves_nothing() {
+    let (setup, model) = registered(false).await;
+    setup.paths[0].lose();
+    let write = setup.device.write(AT, block(1));
+    until(|| model.lock().aborted.contains(&ReservationKey(1))).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(setup.device.waiting(), (0, 1));
+    drop(setup.device);
+    assert_eq!(write.await.0.expect_err("nobody knows").kind, IoErrorKind::TimedOut);
 }
 
 /// The path does not answer at all: its request is withdrawn, comes back with its memory, and goes over the other one.

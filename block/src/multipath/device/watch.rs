@@ -22,7 +22,7 @@ pub(super) fn keep_time(inner: &Arc<Inner>, path_timeout: Duration) {
                 () = earlier(&weak) => {}
             }
             let Some(inner) = weak.upgrade() else { break };
-            inner.tell(Event::Tick);
+            inner.tell_only(Event::Tick);
         }
     }));
 }
