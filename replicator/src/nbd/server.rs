@@ -17,6 +17,7 @@ mod greet;
 mod incoming;
 mod mailbox;
 mod outgoing;
+mod pace;
 mod socket;
 
 use std::io;
