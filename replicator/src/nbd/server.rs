@@ -9,14 +9,15 @@
 //!
 //! [`Server::stop`]: no new connections; handshakes end; every export is withdrawn, so that each connection reads no
 //! further request, answers those under way and closes; a client that does not take its answers is closed after
-//! [`DRAIN_TIME`]. When `stop` returns, no request of a client is in the device any more: a connection's task ends only
-//! after its last one has completed, also when the client is long gone.
+//! [`DRAIN_TIME`](super::limits::DRAIN_TIME). When `stop` returns, no request of a client is in the device any more: a
+//! connection's task ends only after its last one has completed, also when the client is long gone.
 
 mod conn;
 mod greet;
 mod incoming;
 mod mailbox;
 mod outgoing;
+mod pace;
 mod socket;
 
 use std::io;

@@ -49,7 +49,8 @@ fn serve(args: &NbdServeArgs, global: &Global) -> Result<Exit, Failure> {
     let read_only = args.read_only || device.geometry().read_only;
     let bytes = device.geometry().len.0;
     let exports = Arc::new(Exports::default());
-    let export = Export::new(&args.export, device.clone()).read_only(read_only);
+    // Clients are told nothing of this host's paths.
+    let export = Export::new(&args.export, device.clone()).read_only(read_only).described("");
     exports
         .add(export.provisioned(device.clone()).resizable(device))
         .map_err(|e| Failure::usage(format!("{e}."), "Give another --export."))?;

@@ -22,6 +22,7 @@ use slab::Slab;
 use super::incoming::Incoming;
 use super::mailbox::{Answer, Mailbox};
 use super::outgoing::{Freed, Outgoing, Tail};
+use super::pace::Pace;
 use super::socket::Socket;
 use crate::nbd::core::plan::{Next, Plan, Trouble};
 use crate::nbd::core::transmission::{Command, Head, Order, Refusal, Request, Stretch, Tag, Transmission, Violation};
@@ -70,6 +71,7 @@ pub(super) struct Conn {
     incoming: Incoming,
     outgoing: Outgoing,
     flushed: bool,
+    pace: Pace,
     jobs: Slab<Job>,
     mailbox: Arc<Mailbox>,
     /// Swapped with what is in the mailbox.
@@ -93,6 +95,7 @@ impl Conn {
             why: None,
             outgoing: Outgoing::default(),
             flushed: true,
+            pace: Pace::default(),
             jobs: Slab::new(),
             mailbox: Arc::default(),
             answers: Vec::new(),
@@ -331,8 +334,12 @@ impl Conn {
     }
 
     fn reply(&mut self, head: Head, tail: Tail, memory: u64) {
-        if self.state != State::Gone {
-            self.outgoing.push(head, tail, memory);
+        if self.state == State::Gone {
+            return;
+        }
+        let len = self.outgoing.push(head, tail, memory);
+        if let Some(bytes) = self.pace.answers(len) {
+            self.socket.set_send_buffer(bytes);
         }
     }
 

@@ -12,6 +12,9 @@
 //!
 //! Bounds: the payload that is being filled, and either the staging buffer or at most [`LANES_BYTES`] of lanes.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::task::{Context, Poll, ready};

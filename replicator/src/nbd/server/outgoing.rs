@@ -60,8 +60,12 @@ pub(super) struct Freed {
 }
 
 impl Outgoing {
-    pub(super) fn push(&mut self, head: Head, tail: Tail, memory: u64) {
-        self.replies.push_back(Reply { head, tail, memory });
+    /// Adds a reply; its bytes.
+    pub(super) fn push(&mut self, head: Head, tail: Tail, memory: u64) -> usize {
+        let reply = Reply { head, tail, memory };
+        let len = reply.len();
+        self.replies.push_back(reply);
+        len
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
@@ -166,6 +166,15 @@ impl Socket {
             Socket::Unix(stream) => poll_write_plain(stream, cx, memory),
             Socket::Tcp(stream) => poll_write_plain(stream, cx, memory),
             Socket::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, memory),
+        }
+    }
+
+    /// Sets the kernel's buffer for what is sent; on a Unix socket, where [`super::pace`] knows what it does.
+    pub(super) fn set_send_buffer(&self, bytes: usize) {
+        if let Socket::Unix(stream) = self
+            && let Err(error) = sockopt::set_socket_send_buffer_size(stream, bytes)
+        {
+            tracing::debug!("a send buffer of {bytes} bytes: {error}");
         }
     }
 
