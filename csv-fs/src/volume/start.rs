@@ -22,7 +22,7 @@ use crate::client::session::{Session, SessionParts};
 use crate::core::client::ClientConfig;
 use crate::core::office::{NodeSet, Timing, TimingError};
 use crate::core::rules::Rules;
-use crate::format::Superblock;
+use crate::format::{Chosen, Superblock};
 use crate::meta::{MetaError, read_superblock};
 use crate::proto::CoordinatorHint;
 use crate::types::ClientId;
@@ -70,10 +70,12 @@ pub enum StartError {
         source: MetaError,
     },
     /// It is another volume.
-    #[error("{} carries volume {found}, not {wanted}: the disk was formatted again or exchanged", path.display())]
+    #[error("{} carries volume {name} ({found}), not {wanted}: the disk was formatted again or exchanged", path.display())]
     OtherVolume {
         /// The disk.
         path: PathBuf,
+        /// The name of what it carries.
+        name: String,
         /// What it carries.
         found: String,
         /// What was expected.
@@ -165,6 +167,9 @@ impl Volume {
             Ok(false) => return Err(StartError::AlreadyRuns(setup.node)),
             Err(e) => return Err(StartError::Lock(e)),
         }
+        // Whoever formats a disk holds every node's lock meanwhile. Prevents: the disk is formatted again between the
+        // look at it and the lock, and this node begins to write to what is another volume now.
+        still_that_volume(&setup, &disk).await?;
         let host = VolumeHost::new(
             setup.node,
             disk.clone(),
@@ -206,19 +211,30 @@ impl Volume {
 }
 
 async fn superblock_of(setup: &VolumeSetup, disk: &SharedDisk) -> Result<Superblock, StartError> {
-    let (data, path): (Arc<dyn BlockDevice>, _) = (Arc::clone(&disk.data), setup.disk.clone());
-    let read = tokio::task::spawn_blocking(move || read_superblock(&data)).await;
-    let chosen = read
-        .map_err(|e| StartError::Host(e.to_string()))?
-        .map_err(|source| StartError::Superblock { path: path.clone(), source })?;
+    let chosen = chosen(setup, disk).await?;
     for remark in chosen.remarks() {
         (setup.notices)(Notice::Superblock(remark));
     }
-    let found = chosen.superblock.volume.to_string();
-    if found != setup.id {
-        return Err(StartError::OtherVolume { path, found, wanted: setup.id.clone() });
-    }
+    is_wanted(setup, &chosen.superblock)?;
     Ok(chosen.superblock)
+}
+
+async fn still_that_volume(setup: &VolumeSetup, disk: &SharedDisk) -> Result<(), StartError> {
+    is_wanted(setup, &chosen(setup, disk).await?.superblock)
+}
+
+async fn chosen(setup: &VolumeSetup, disk: &SharedDisk) -> Result<Chosen, StartError> {
+    let (data, path): (Arc<dyn BlockDevice>, _) = (Arc::clone(&disk.data), setup.disk.clone());
+    let read = tokio::task::spawn_blocking(move || read_superblock(&data)).await;
+    read.map_err(|e| StartError::Host(e.to_string()))?.map_err(|source| StartError::Superblock { path, source })
+}
+
+fn is_wanted(setup: &VolumeSetup, found: &Superblock) -> Result<(), StartError> {
+    if found.volume.to_string() == setup.id {
+        return Ok(());
+    }
+    let (name, found) = (found.name.to_string(), found.volume.to_string());
+    Err(StartError::OtherVolume { path: setup.disk.clone(), name, found, wanted: setup.id.clone() })
 }
 
 fn office_config(setup: &VolumeSetup, superblock: &Superblock, timing: Timing) -> OfficeConfig {

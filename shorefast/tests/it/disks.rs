@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::fixture::{Cluster, Ended, can_mount, path, until};
+use crate::fixture::{Cluster, Ended, can_mount, path, until, within};
 
 const GIB: u64 = 1 << 30;
 
@@ -133,8 +133,35 @@ fn a_disk_of_another_volume_is_refused_by_name() {
     }
     let cluster = one_node();
     let disk = cluster.create_volume("first");
+    cluster.ask(1, &["volume", "unmount", "first"]).expect(0, &[]);
     let ended = create(&cluster, &disk, &[]);
-    ended.expect(4, &["first"]);
+    ended.expect(4, &["first", "--wipe"]);
+    create(&cluster, &disk, &["--wipe", &identity(&ended)]).expect(0, &[]);
+}
+
+/// With the identity that a refusal had named, a volume was formatted under the nodes that had it mounted: its readers
+/// hung, and everything on it was gone.
+#[test]
+fn a_disk_whose_volume_a_node_has_mounted_is_not_formatted_whatever_identity_is_given() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::with_volume(2);
+    let disk = cluster.dir.join("v.img");
+    let (here, there) = (cluster.mount(1, "v").join("kept"), cluster.mount(2, "v").join("kept"));
+    within("the write", move || fs::write(here, "kept")).expect("writes");
+    let id = cluster.volume(1, "v").and_then(|v| v["id"].as_str().map(str::to_owned)).expect("an identity");
+    let again = ["volume", "create", "w", "--disk", path(&disk), "--timing", "fast"];
+    for more in [&[][..], &["--wipe", &id]] {
+        let ended = cluster.ask(1, &[&again[..], more].concat());
+        ended.expect(4, &["volume v is mounted on node-1", "unmount it everywhere first"]);
+    }
+    // One node that has it is enough, and it need not be the one that was asked.
+    cluster.ask(1, &["volume", "unmount", "v"]).expect(0, &[]);
+    cluster.ask(1, &[&again[..], &["--wipe", &id]].concat()).expect(4, &["volume v is mounted on node-2"]);
+    assert_eq!(within("the read", move || fs::read_to_string(there)).expect("reads"), "kept");
+    cluster.ask(2, &["volume", "unmount", "v"]).expect(0, &[]);
+    cluster.ask(1, &["volume", "check", "v"]).expect(0, &["Nothing is wrong"]);
 }
 
 /// A volume that was made, unmounted and whose daemon ended; its disk.
