@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::office::{OfficeHandle, OfficeState, OwnNode, PeerLink};
+use super::over::Life;
 use super::peers::{self, PeerState, PeerTransport};
 use crate::client::link::ClientEvent;
 use crate::client::session::Session;
@@ -106,6 +107,8 @@ pub(super) struct VolumeHost {
     stopping: watch::Sender<bool>,
     /// Begins new lives.
     lives: Mutex<Option<JoinHandle<()>>>,
+    /// Of the volume on this node.
+    life: Life,
 }
 
 impl VolumeHost {
@@ -131,7 +134,12 @@ impl VolumeHost {
             peers: Mutex::default(),
             stopping: watch::Sender::new(false),
             lives: Mutex::default(),
+            life: Life::new(),
         })
+    }
+
+    pub(super) fn life(&self) -> &Life {
+        &self.life
     }
 
     /// Connects the office of a new life, and tells it and whoever follows the office what is known.

@@ -7,12 +7,13 @@ use std::time::Duration;
 use block::device::BlockDevice;
 use block::file::OpenError;
 use block::shared::{FenceGen, SharedDisk};
-use fuse::{AllowOther, Channel, Mount, MountError, MountOptions};
+use fuse::{AllowOther, Channel, Ended, Mount, MountError, MountOptions};
 use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::host::{Notice, VolumeHost};
 use super::office::OfficeConfig;
+use super::over::Over;
 use super::peers::{Finder, SlotProbe};
 use super::{Volume, VolumeSetup, one_host, rebirth};
 use crate::client::data::DataPath;
@@ -195,7 +196,7 @@ impl Volume {
         if mount.cleaned_stale() > 0 {
             host.notice(Notice::StaleMountCleaned);
         }
-        serve(&setup, channels, &path);
+        serve(&setup, channels, &path, &host);
         Ok(Arc::new(Volume {
             name: setup.name,
             disk_path: setup.disk,
@@ -347,12 +348,13 @@ async fn check_point(setup: &VolumeSetup) -> Result<(), StartError> {
 }
 
 /// The directory is made for the mount and goes with it: who writes there while nothing is mounted is told so, and does
-/// not fill a directory that the next mount would hide.
+/// not fill a directory that the next mount would hide. Between an unmount from outside and its going nobody but root can
+/// write into it; fusermount3, though, wants to.
 async fn mount(setup: &VolumeSetup) -> Result<(Mount, Vec<Channel>), StartError> {
     let (point, options) = (setup.mount.clone(), mount_options(setup));
     let mounted = tokio::task::spawn_blocking(move || {
         // A dead mount answers ENOTCONN to mkdir's own look; the mount itself cleans it.
-        match std::fs::create_dir_all(&point) {
+        match make_point(&point) {
             Err(source)
                 if source.raw_os_error() != Some(libc_enotconn())
                     && source.kind() != std::io::ErrorKind::AlreadyExists =>
@@ -365,19 +367,36 @@ async fn mount(setup: &VolumeSetup) -> Result<(Mount, Vec<Channel>), StartError>
     mounted.await.map_err(|e| StartError::Host(e.to_string()))?
 }
 
+fn make_point(point: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    if let Some(parent) = point.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let mode = if rustix::process::geteuid().is_root() { 0o555 } else { 0o755 };
+    std::fs::DirBuilder::new().mode(mode).create(point)
+}
+
 fn libc_enotconn() -> i32 {
     rustix::io::Errno::NOTCONN.raw_os_error()
 }
 
-fn serve(setup: &VolumeSetup, channels: Vec<Channel>, path: &Arc<DataPath>) {
+fn serve(setup: &VolumeSetup, channels: Vec<Channel>, path: &Arc<DataPath>, host: &Arc<VolumeHost>) {
     let fs = FileSystem::new(Arc::clone(path));
     for (worker, channel) in channels.into_iter().enumerate() {
-        let fs = Arc::clone(&fs);
+        let (fs, host) = (Arc::clone(&fs), Arc::downgrade(host));
         // The handler lives on its worker; it ends with the mount.
         drop(setup.workers.spawn(worker, move || async move {
             let handler = fs.handler();
-            if let Err(e) = channel.serve(move |request| handler.handle(request)).await {
-                tracing::error!("a channel of the mount has ended: {e}");
+            let how = match channel.serve(move |request| handler.handle(request)).await {
+                Ok(Ended::Unmounted) => Over::Unmounted,
+                Ok(Ended::Aborted) => Over::Aborted,
+                Err(e) => {
+                    tracing::error!("a channel of the mount has ended: {e}");
+                    Over::Aborted
+                }
+            };
+            if let Some(host) = host.upgrade() {
+                host.life().channel_ended(how);
             }
         }));
     }

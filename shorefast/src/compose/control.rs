@@ -57,7 +57,8 @@ impl NodeControl for Control {
     fn volume_mount(&self, name: String) -> Pending<'_, VolumeStatus> {
         Box::pin(async move {
             let record = self.0.record(&name)?;
-            self.0.keeping.lock().retain(|id, k| *id != record.id || !matches!(k, Keeping::Unmounted { .. }));
+            let stands = |k: &Keeping| !matches!(k, Keeping::Unmounted { .. } | Keeping::Over { .. });
+            self.0.keeping.lock().retain(|id, k| *id != record.id || stands(k));
             self.0.keep(&Record { wanted: true, ..record });
             self.0.ring();
             self.until_mounted(&name).await
@@ -191,6 +192,10 @@ impl Control {
 
     async fn unmount(&self, name: &str, force: bool) -> Result<(), Failure> {
         let record = self.0.record(name)?;
+        if let Some(kept @ Keeping::Over { .. }) = self.0.keeping.lock().get_mut(&record.id) {
+            *kept = Keeping::Unmounted { since: WallTime::now() };
+            return Ok(());
+        }
         let volume = self.0.running(name)?;
         volume.stop(force).await.map_err(|e| {
             Failure::new(

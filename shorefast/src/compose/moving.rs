@@ -92,6 +92,7 @@ impl NodeParts {
         match self.keeping.lock().get(&record.id) {
             Some(Keeping::Running(volume)) => judged(&volume.office()),
             Some(Keeping::Pending { why, .. }) => Eligible::NotYet(format!("it has not mounted the volume: {why}")),
+            Some(Keeping::Over { why, .. }) => Eligible::Never(format!("it has not mounted the volume: {why}")),
             Some(Keeping::Unmounted { .. }) | None => {
                 Eligible::Never("the volume is unmounted there, on request".into())
             }

@@ -8,13 +8,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use block::shared::{Epoch, NodeId};
 use block::worker::Workers;
 use csv_fs::proto::{PeerAnswer, PeerAsk};
-use csv_fs::volume::{Directory, PeerState, Volume, VolumeSetup};
+use csv_fs::volume::{Directory, Over, PeerState, Volume, VolumeSetup};
 use net::{DownReason, LinkState, Net};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use super::checking::Jobs;
 use super::peers::Peers;
 use super::records::{Record, Records};
+use super::report;
 use super::retry::Backoff;
 use super::talk::NodeTalk;
 use super::teller::Teller;
@@ -47,6 +48,15 @@ pub(super) enum Keeping {
     },
     /// It runs.
     Running(Arc<Volume>),
+    /// It ran, and its life here ended without being asked to. It stays so until somebody asks for it.
+    Over {
+        /// Why.
+        why: String,
+        /// What to do next.
+        next: String,
+        /// Since when.
+        since: WallTime,
+    },
     /// Not wanted here.
     Unmounted {
         /// Since when.
@@ -90,6 +100,9 @@ impl NodeParts {
                 format!("Volume {name} is not mounted on {me} yet: {why}."),
                 "It is tried again by itself; see `shorefast status`.",
             )),
+            Some(Keeping::Over { why, next, .. }) => {
+                Err(Failure::failed(format!("Volume {name} is not mounted on {me}: {why}."), next.clone()))
+            }
             _ => Err(Failure::failed(
                 format!("Volume {name} is not mounted on {me}."),
                 format!("Mount it with `shorefast volume mount {name}`."),
@@ -207,8 +220,9 @@ impl NodeParts {
     }
 
     /// A volume has started: publish it, unless it was unmounted meanwhile.
-    async fn runs(&self, record: &Record, volume: Arc<Volume>) {
+    async fn runs(self: Arc<Self>, record: &Record, volume: Arc<Volume>) {
         self.publish(&volume);
+        let over = volume.over();
         let wanted = {
             let mut keeping = self.keeping.lock();
             let wanted = matches!(keeping.get(&record.id), Some(Keeping::Pending { .. }));
@@ -220,9 +234,41 @@ impl NodeParts {
         if wanted {
             let at = self.mount_point(&record.name);
             self.events.record(Draft::volume(Code::VolumeMounted, &record.name, format!("at {}", at.display())));
+            let volume = Arc::downgrade(&volume);
+            tokio::spawn(Arc::clone(&self).follow_life(record.clone(), volume, over));
         } else if let Err(e) = volume.stop(true).await {
             self.events.record(Draft::volume(Code::MountFailed, &record.name, e.to_string()));
         }
+    }
+
+    /// Waits until a volume that runs is over without being asked to, and gives back what it holds.
+    async fn follow_life(
+        self: Arc<Self>,
+        record: Record,
+        volume: Weak<Volume>,
+        mut over: watch::Receiver<Option<Over>>,
+    ) {
+        let how = match over.wait_for(Option::is_some).await {
+            Ok(how) => how.clone(),
+            // It was stopped.
+            Err(_) => None,
+        };
+        let (Some(how), Some(volume)) = (how, volume.upgrade()) else { return };
+        {
+            let mut keeping = self.keeping.lock();
+            let this = matches!(keeping.get(&record.id), Some(Keeping::Running(v)) if Arc::ptr_eq(v, &volume));
+            if !this {
+                return;
+            }
+            let over =
+                Keeping::Over { why: how.to_string(), next: report::after(&record.name, &how), since: WallTime::now() };
+            keeping.insert(record.id, over);
+        }
+        self.events.record(report::over(&record.name, &how));
+        if let Err(e) = volume.stop(true).await {
+            tracing::error!(volume = %record.name, "what it holds was not given back in order: {e}");
+        }
+        self.directory.remove(&volume);
     }
 
     fn setup(&self, record: &Record, teller: &Arc<Teller>) -> VolumeSetup {

@@ -30,6 +30,7 @@ pub(super) fn route(node: Node, volume: &Volume) -> VolumeNode {
             detail: if ok { "ready".into() } else { reason },
         }],
         wanted: true,
+        next: None,
     }
 }
 
@@ -175,6 +176,9 @@ fn volume_problems(v: &VolumeStatus, found: &mut Vec<Problem>) {
 
 /// What to do about a node's state on a volume.
 fn advice(v: &VolumeStatus, n: &VolumeNode) -> String {
+    if let Some(next) = &n.next {
+        return next.clone();
+    }
     match (n.route, n.reason.as_deref()) {
         (Route::Unmounted, _) => {
             "It is tried again by itself; put right what the reason names, or see `shorefast events` on that node."

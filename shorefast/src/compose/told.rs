@@ -91,6 +91,10 @@ impl NodeParts {
         let (here, known) = match keeping {
             Some(Keeping::Running(volume)) => (shown::route(node, volume), Some(Known::of(volume))),
             Some(Keeping::Pending { why, since }) => (unmounted(node, why, *since, true), None),
+            Some(Keeping::Over { why, next, since }) => {
+                let here = unmounted(node, why, *since, true);
+                (VolumeNode { next: Some(next.clone()), ..here }, None)
+            }
             Some(Keeping::Unmounted { since }) => (unmounted(node, ON_REQUEST, *since, false), None),
             None => (unmounted(node, ON_REQUEST, self.started, false), None),
         };
@@ -100,7 +104,15 @@ impl NodeParts {
 
 /// A node that knows a volume and does not run it.
 fn unmounted(node: Node, why: &str, since: WallTime, wanted: bool) -> VolumeNode {
-    VolumeNode { node, route: Route::Unmounted, reason: Some(why.to_owned()), since, paths: Vec::new(), wanted }
+    VolumeNode {
+        node,
+        route: Route::Unmounted,
+        reason: Some(why.to_owned()),
+        since,
+        paths: Vec::new(),
+        wanted,
+        next: None,
+    }
 }
 
 #[cfg(test)]

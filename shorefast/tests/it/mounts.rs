@@ -167,3 +167,39 @@ fn where_a_volume_is_not_mounted_nothing_can_be_written_and_waiting_costs_no_inc
     cluster.ask(1, &["volume", "mount", "v"]).expect(0, &[]);
     assert_eq!(life(&cluster), first + 1, "attempts that could not mount have begun incarnations");
 }
+
+/// Somebody's `umount` went unnoticed: status stayed healthy, `volume mount` said that it was mounted, and programs filled
+/// the directory below.
+#[test]
+fn a_mount_that_somebody_else_takes_away_is_told_at_once_and_mounted_again_on_request() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::with_volume(2);
+    let point = cluster.mount(1, "v");
+    unmount(&point);
+    cluster.until_event(1, "mount-lost", "umount");
+    let status = cluster.ask(1, &["status", "--check"]);
+    status.expect(5, &["node-1 has not mounted it: its mount was taken away from outside"]);
+    cluster.ask(1, &["status"]).expect(0, &["`shorefast volume mount v` on that node mounts it again"]);
+    cluster.ask(2, &["status"]).expect(0, &["node-1 has not mounted it: its mount was taken away"]);
+    // What it held is given back: the other node goes on.
+    until("the office at node 2", || cluster.coordinator(2) == 2);
+    until("the end of the bare directory", || !point.exists());
+    fs::write(point.join("lost"), "x").expect_err("there is no such directory");
+    cluster.ask(1, &["volume", "mount", "v"]).expect(0, &[]);
+    assert_eq!(mounts_below(&cluster.node_dir(1)), std::slice::from_ref(&point));
+    let (here, there) = (point.join("kept"), cluster.mount(2, "v").join("kept"));
+    within("the write", move || fs::write(here, "told")).expect("writes");
+    assert_eq!(within("the read", move || fs::read_to_string(there)).expect("reads"), "told");
+    until("health", || cluster.ask(1, &["status", "--check"]).code == 0);
+}
+
+/// As an administrator does it, who need not be root.
+fn unmount(point: &std::path::Path) {
+    let by = |program: &str, args: &[&str]| {
+        let done = Command::new(program).args(args).arg(point).stderr(std::process::Stdio::null()).status();
+        done.is_ok_and(|s| s.success())
+    };
+    assert!(by("umount", &[]) || by("fusermount3", &["-u"]), "{} cannot be unmounted", point.display());
+}
