@@ -1,6 +1,8 @@
 //! How a volume's life on this node ends although nobody asked this node for it. Told once, the first that happens; whoever
 //! composes the node stops the volume then, which gives back what it holds.
 //!
+//! A disk that carries another volume ends it before anything more is written there: see `VolumeHost::other_volume`.
+//!
 //! The end of the mount is told by its channels: they end with the FUSE connection. A mount that is taken out of the tree
 //! while files are open (`umount -l`) ends with the last of them. The end that this node makes itself is not told.
 
@@ -17,6 +19,13 @@ pub enum Over {
     Unmounted,
     /// Somebody aborted its FUSE connection.
     Aborted,
+    /// Its disk carries another volume now.
+    OtherVolume {
+        /// Its name.
+        name: String,
+        /// Its identity.
+        id: String,
+    },
 }
 
 impl fmt::Display for Over {
@@ -24,6 +33,12 @@ impl fmt::Display for Over {
         match self {
             Over::Unmounted => f.write_str("its mount was taken away from outside (umount)"),
             Over::Aborted => f.write_str("its FUSE connection was aborted from outside"),
+            Over::OtherVolume { name, id } => {
+                write!(
+                    f,
+                    "the disk was formatted again as volume {name} ({id}), or exchanged; what it held is gone from there"
+                )
+            }
         }
     }
 }

@@ -47,12 +47,18 @@ pub(super) fn withheld(volume: &str, path: bool, heard: &[(String, bool)]) -> Dr
 
 /// A volume whose life here has ended without being asked to.
 pub(super) fn over(volume: &str, how: &Over) -> Draft {
-    Draft::volume(Code::MountLost, volume, how.to_string()).advising(after(volume, how))
+    let code = if matches!(how, Over::OtherVolume { .. }) { Code::DiskReplaced } else { Code::MountLost };
+    Draft::volume(code, volume, how.to_string()).advising(after(volume, how))
 }
 
 /// What to do then.
-pub(super) fn after(volume: &str, _how: &Over) -> String {
-    format!("`shorefast volume mount {volume}` on that node mounts it again.")
+pub(super) fn after(volume: &str, how: &Over) -> String {
+    match how {
+        Over::OtherVolume { .. } => {
+            format!("Put the right disk in its place, then `shorefast volume mount {volume}` on every node.")
+        }
+        _ => format!("`shorefast volume mount {volume}` on that node mounts it again."),
+    }
 }
 
 /// What fits the reason of a route that is not direct.

@@ -262,3 +262,44 @@ fn a_disk_that_became_something_else_is_not_mounted_and_the_reason_is_said() {
     cluster.until_event(1, "volume-pending", "volume");
     assert!(cluster.volume(1, "v").is_some_and(|v| v["mount"].is_null()));
 }
+
+/// A disk that was formatted under its nodes made them try twice a second for ever: status said "metadata waiting", and
+/// whoever wanted to read hung.
+#[test]
+fn a_disk_that_carries_another_volume_under_its_nodes_is_told_and_whoever_waits_gets_an_error() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::with_volume(2);
+    let point = cluster.mount(2, "v");
+    let (file, held) = within("opening", move || {
+        fs::write(point.join("held"), vec![7; 100_000]).expect("writes");
+        (File::open(point.join("held")).expect("opens"), point.join("held"))
+    });
+    let other = cluster.create_volume("w");
+    for n in 1..=2 {
+        until("the other mount", || cluster.volume(n, "w").is_some_and(|v| v["mount"].is_string()));
+        cluster.ask(n, &["volume", "unmount", "w"]).expect(0, &[]);
+    }
+    // Everything that tells a volume, over that of the other; the third superblock lies apart.
+    let disk = cluster.dir.join("v.img");
+    let (from, to) = (File::open(&other).expect("opens"), File::options().write(true).open(&disk).expect("opens"));
+    for (at, len) in [(512 << 20, 4096), (0, 1 << 20)] {
+        let mut bytes = vec![0; len];
+        from.read_exact_at(&mut bytes, at).and_then(|()| to.write_all_at(&bytes, at)).expect("copies");
+    }
+    for n in 1..=2 {
+        cluster.until_event(n, "disk-replaced", "formatted again as volume w");
+        cluster.ask(n, &["status"]).expect(0, &["the disk was formatted again as volume w", "Put the right disk"]);
+    }
+    let mut byte = [0];
+    within("the read of an open file", move || file.read_exact_at(&mut byte, 0)).expect_err("it is not there any more");
+    within("opening by name", move || File::open(held)).expect_err("it is not mounted any more");
+    let image = |f: &Path| {
+        let mut bytes = vec![0; 1 << 20];
+        File::open(f).and_then(|f| f.read_exact_at(&mut bytes, 0)).expect("reads");
+        bytes
+    };
+    assert!(image(&disk) == image(&other), "nothing more was written to what is another volume now");
+    cluster.ask(1, &["volume", "check", "--disk", path(&disk)]).expect(0, &["Nothing is wrong"]);
+}
