@@ -42,7 +42,7 @@ pub use host::Notice;
 pub use over::Over;
 pub use peers::{PeerState, PeerTransport};
 pub use serve::{Directory, NodeBusiness};
-pub use start::StartError;
+pub use start::{StartError, mountable};
 
 use crate::client::counters::CounterSnapshot;
 use crate::client::data::DataPath;

@@ -146,6 +146,31 @@ pub(super) fn timing(superblock: &Superblock) -> Timing {
     }
 }
 
+impl StartError {
+    /// Whether waiting may be all that is needed; what else stands in the way somebody has to put right.
+    pub fn passes_by_itself(&self) -> bool {
+        matches!(
+            self,
+            StartError::AlreadyRuns(_)
+                | StartError::DiskSilent
+                | StartError::Mount(MountError::Silent(_) | MountError::InitTimeout(_))
+        )
+    }
+}
+
+/// Whether a volume of that name could be mounted there now; changes nothing. A directory that is not there will be made.
+///
+/// # Cancel safety
+/// Safe: it only looks.
+pub async fn mountable(point: &Path, name: &str, allow_other: bool) -> Result<(), StartError> {
+    let options = mount_options(point, name, allow_other);
+    let checked = tokio::task::spawn_blocking(move || match Mount::check(&options) {
+        Ok(()) | Err(MountError::Missing(_)) => Ok(()),
+        Err(e) => Err(StartError::Mount(e)),
+    });
+    checked.await.map_err(|e| StartError::Host(e.to_string()))?
+}
+
 impl Volume {
     /// Starts a volume here and mounts it.
     ///
@@ -156,7 +181,7 @@ impl Volume {
         let superblock = superblock_of(&setup, &disk).await?;
         // Before anything of this node is registered: a mount point that is in the way must not cost an incarnation
         // at each attempt.
-        check_point(&setup).await?;
+        mountable(&setup.mount, &setup.name, setup.allow_other).await?;
         let timing = timing(&superblock);
         timing.validate().map_err(StartError::Timing)?;
         let boot = super::office::boot_id()?;
@@ -326,32 +351,22 @@ pub(super) fn follow_office(host: &Arc<VolumeHost>) {
     });
 }
 
-fn mount_options(setup: &VolumeSetup) -> MountOptions {
+fn mount_options(point: &Path, name: &str, allow_other: bool) -> MountOptions {
     MountOptions {
         subtype: "shorefast".into(),
-        channels: setup.workers.count(),
         default_permissions: true,
-        allow_other: if setup.allow_other { AllowOther::IfPermitted } else { AllowOther::No },
+        allow_other: if allow_other { AllowOther::IfPermitted } else { AllowOther::No },
         clean_stale: true,
-        ..MountOptions::new(&setup.mount, format!("shorefast:{}", setup.name))
+        ..MountOptions::new(point, format!("shorefast:{name}"))
     }
-}
-
-/// One that is not there yet will be made.
-async fn check_point(setup: &VolumeSetup) -> Result<(), StartError> {
-    let options = mount_options(setup);
-    let checked = tokio::task::spawn_blocking(move || match Mount::check(&options) {
-        Ok(()) | Err(MountError::Missing(_)) => Ok(()),
-        Err(e) => Err(StartError::Mount(e)),
-    });
-    checked.await.map_err(|e| StartError::Host(e.to_string()))?
 }
 
 /// The directory is made for the mount and goes with it: who writes there while nothing is mounted is told so, and does
 /// not fill a directory that the next mount would hide. Between an unmount from outside and its going nobody but root can
 /// write into it; fusermount3, though, wants to.
 async fn mount(setup: &VolumeSetup) -> Result<(Mount, Vec<Channel>), StartError> {
-    let (point, options) = (setup.mount.clone(), mount_options(setup));
+    let looked = mount_options(&setup.mount, &setup.name, setup.allow_other);
+    let (point, options) = (setup.mount.clone(), MountOptions { channels: setup.workers.count(), ..looked });
     let mounted = tokio::task::spawn_blocking(move || {
         // A dead mount answers ENOTCONN to mkdir's own look; the mount itself cleans it.
         match make_point(&point) {

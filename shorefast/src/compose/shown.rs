@@ -8,7 +8,7 @@ use csv_fs::types::FS_BLOCK;
 use csv_fs::volume::{MetadataState, Volume};
 
 use super::records::Record;
-use super::told::Known;
+use super::told::{Known, NOT_KNOWN};
 use crate::api::{
     Health, IoCounters, Link, Metadata, Node, NodeInfo, PathInfo, Problem, Route, RouteIo, VolumeNode, VolumeStatus,
 };
@@ -167,6 +167,7 @@ fn volume_problems(v: &VolumeStatus, found: &mut Vec<Problem>) {
     for n in v.nodes.iter().filter(|n| is_a_problem(n)) {
         let reason = n.reason.as_deref().unwrap_or("no reason known");
         let message = match n.route {
+            Route::Unmounted if reason == NOT_KNOWN => format!("{}: not known on {}", v.name, n.node),
             Route::Unmounted => format!("{}: {} has not mounted it: {reason}", v.name, n.node),
             route => format!("{}: the data of {} is {route} ({reason})", v.name, n.node),
         };
