@@ -230,29 +230,13 @@ impl Control {
             ));
         }
         progress.say(format!("Moving the coordinator of {name} to {to}."));
-        let here = volume.office().coordinator.is_none_or(|c| c == self.0.me());
-        let moved =
-            if here { self.0.hand_over(&volume, to, PATIENCE).await } else { self.move_there(name, to, &volume).await };
-        moved.inspect_err(|e| {
+        let moved = self.0.move_office(&volume, to, PATIENCE).await;
+        let epoch = moved.inspect_err(|e| {
             self.0.events.record(Draft::volume(Code::MoveFailed, name, e.message.clone()).advising(e.next.clone()));
         })?;
-        Ok(self.running_status(name, &volume))
-    }
-
-    /// Passes a move on to the coordinator, which alone can hand over.
-    async fn move_there(&self, name: &str, to: Node, volume: &Volume) -> Result<(), Failure> {
-        let failed = |why: String| {
-            Failure::failed(
-                format!("The coordinator of {name} was not moved to {to}: {why}."),
-                "See `shorefast status`, and try again.",
-            )
-        };
-        let coordinator = volume.office().coordinator.ok_or_else(|| failed("no coordinator is known".into()))?;
-        let talk = NodeTalk::Move { name: name.to_owned(), to };
-        match self.0.talk(coordinator, &talk, PATIENCE).await {
-            Some(NodeTalk::Done(done)) => done,
-            _ => Err(failed(format!("the coordinator, {coordinator}, did not answer"))),
-        }
+        // This node may hear of it only now.
+        let status = self.running_status(name, &volume);
+        Ok(VolumeStatus { coordinator: Some(to), epoch, ..status })
     }
 
     async fn redirect(&self, name: String, on: bool, node: Node) -> Result<(), Failure> {

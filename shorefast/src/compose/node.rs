@@ -391,7 +391,7 @@ impl NodeParts {
     }
 
     /// Exchanges records with one peer; true if both know now what the other knows.
-    async fn exchange(self: &Arc<Self>, node: NodeId) -> bool {
+    pub(super) async fn exchange(self: &Arc<Self>, node: NodeId) -> bool {
         let talk = NodeTalk::Exchange(self.records.lock().to_tell());
         match self.talk(node, &talk, RECORDS_WITHIN).await {
             Some(NodeTalk::Records(theirs)) => {
