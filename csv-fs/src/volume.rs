@@ -19,6 +19,7 @@ mod host;
 mod local;
 pub mod office;
 mod one_host;
+mod over;
 mod peers;
 mod rebirth;
 mod remote;
@@ -38,9 +39,10 @@ use parking_lot::Mutex;
 pub use check::{Unattended, UnattendedError};
 pub use create::{CreateError, NewVolume, create};
 pub use host::Notice;
+pub use over::Over;
 pub use peers::{PeerState, PeerTransport};
 pub use serve::{Directory, NodeBusiness};
-pub use start::StartError;
+pub use start::{StartError, mountable};
 
 use crate::client::counters::CounterSnapshot;
 use crate::client::data::DataPath;
@@ -301,6 +303,11 @@ impl Volume {
         Ok(())
     }
 
+    /// Tells when its life here has ended without being asked to; then it is to be stopped.
+    pub fn over(&self) -> tokio::sync::watch::Receiver<Option<Over>> {
+        self.host.life().over()
+    }
+
     /// Redirects this node's data through the coordinator, or stops that.
     pub fn redirect(&self, on: bool) {
         self.session().force_redirect(on);
@@ -362,6 +369,7 @@ impl Volume {
     async fn unmount(&self, force: bool) -> Result<(), StopError> {
         let Some(mount) = self.mount.lock().take() else { return Ok(()) };
         let how = if force { Unmount::Lazy } else { Unmount::Idle };
+        self.host.life().unmounting(true);
         // The kernel asks the file system while it unmounts: not on a thread that others wait for.
         let (mount, done) = tokio::task::spawn_blocking(move || {
             let done = mount.unmount(how);
@@ -374,6 +382,7 @@ impl Volume {
         .await
         .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
         if let Err(e) = done {
+            self.host.life().unmounting(false);
             *self.mount.lock() = Some(mount);
             return Err(e.into());
         }

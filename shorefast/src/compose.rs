@@ -66,6 +66,7 @@ pub(crate) async fn start(
         records: Mutex::new(records),
         keeping: Mutex::new(BTreeMap::new()),
         news: tokio::sync::watch::Sender::new(0),
+        to_tell: tokio::sync::watch::Sender::new(0),
         net: tokio::sync::Mutex::new(None),
         jobs: checking::Jobs::default(),
     });
@@ -74,6 +75,7 @@ pub(crate) async fn start(
     *node.net.lock().await = Some(net);
     for peer in node.peers.addresses().keys() {
         tokio::spawn(Arc::clone(&node).watch_link(*peer));
+        tokio::spawn(Arc::clone(&node).keep_told(*peer));
     }
     for record in &wanted {
         node.keep(record);

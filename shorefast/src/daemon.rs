@@ -1,7 +1,8 @@
 //! One node's life: configuration, bundle, log, node, API; until a signal; then the way back, in stages.
 //!
 //! The first SIGTERM or SIGINT stops in an orderly way, within [`STOP_TIMEOUT`]; a second one ends the process at
-//! once, which is as safe as a crash: what was acknowledged is kept, and the others take over.
+//! once, which is as safe as a crash: what was acknowledged is kept, and the others take over. What comes within
+//! [`SAME_WISH`] of the first is the same wish: `timeout` signals the process and then its group.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 
 use crate::api::{NodeControl, Server, ServerError};
@@ -20,6 +22,9 @@ use crate::init::Bundle;
 
 /// An orderly stop moves the office and drains I/O; a disk that hangs must not make it last for ever.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Nobody who has seen the first signal do something sends another so soon.
+const SAME_WISH: Duration = Duration::from_secs(1);
 
 /// Threads of the control plane: API, network connections, timers. Data I/O has its own workers.
 const CONTROL_THREADS: usize = 2;
@@ -58,12 +63,13 @@ async fn live(config: Arc<Config>, bundle: Bundle) -> Result<Exit, Failure> {
         () = signals.next() => (),
     }
     drop(server);
+    let asked = Instant::now();
     events.record(Draft::node(Code::DaemonStopping, "asked to stop"));
-    stop(&*node, &mut signals).await
+    stop(&*node, &mut signals, asked).await
 }
 
 /// The orderly way down, with its bound.
-async fn stop(node: &dyn NodeControl, signals: &mut Signals) -> Result<Exit, Failure> {
+async fn stop(node: &dyn NodeControl, signals: &mut Signals, asked: Instant) -> Result<Exit, Failure> {
     tokio::select! {
         stopped = tokio::time::timeout(STOP_TIMEOUT, node.stop()) => match stopped {
             Ok(done) => done.map(|()| Exit::Ok),
@@ -72,7 +78,7 @@ async fn stop(node: &dyn NodeControl, signals: &mut Signals) -> Result<Exit, Fai
                 "The other nodes take over; see its log for what it waited for.",
             )),
         },
-        () = signals.next() => Err(Failure::failed("Ended by a second signal.", "The other nodes take over.")),
+        () = signals.again(asked) => Err(Failure::failed("Ended by a second signal.", "The other nodes take over.")),
     }
 }
 
@@ -119,11 +125,39 @@ impl Signals {
         Ok(Signals { terminate: open(SignalKind::terminate())?, interrupt: open(SignalKind::interrupt())? })
     }
 
+    /// The next one that is another wish than the first, which came at `asked`.
+    async fn again(&mut self, asked: Instant) {
+        loop {
+            self.next().await;
+            if is_another_wish(asked, Instant::now()) {
+                return;
+            }
+        }
+    }
+
     /// The next one.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => (),
             _ = self.interrupt.recv() => (),
         }
+    }
+}
+
+/// Whether a signal means more than the first one did.
+fn is_another_wish(first: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(first) >= SAME_WISH
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_right_behind_the_first_is_the_same_wish() {
+        let first = Instant::now();
+        assert!(!is_another_wish(first, first));
+        assert!(!is_another_wish(first, first + SAME_WISH / 2));
+        assert!(is_another_wish(first, first + SAME_WISH));
     }
 }

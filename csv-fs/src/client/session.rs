@@ -363,6 +363,11 @@ impl Session {
         self.post(Event::Forced { redirect });
     }
 
+    /// Its volume is not there any more: the incarnation ends as by an eviction, and no other follows.
+    pub(crate) fn over(&self, reason: &str) {
+        self.post(Event::Over { reason: reason.to_owned() });
+    }
+
     /// A new life after an eviction.
     pub fn reborn(&self, client: ClientId, fence_gen: FenceGen) {
         let poisoned = self.ended.borrow().as_ref().map(|e| e.poisoned.clone()).unwrap_or_default();

@@ -191,6 +191,7 @@ impl Client {
             }
             Event::Probed { fence_gen } => self.probed(now, fence_gen, out),
             Event::Forced { redirect } => self.forced(now, redirect, out),
+            Event::Over { reason } => self.evict(reason, out),
             Event::Reborn { client, fence_gen, poisoned } => self.reborn(now, client, fence_gen, &poisoned, out),
         }
         self.advance(now, out);

@@ -1,14 +1,18 @@
 //! Making a volume of a disk. Needs this node only: the first to mount it takes office as epoch 1.
+//!
+//! **Nobody has it open.** Every node's LIVE lock is taken before the first byte is written and kept until the last one is:
+//! whoever has a volume on that disk open holds one, of whichever cluster, and is named. Prevents: the identity for `--wipe`
+//! was right, and a volume is formatted under the nodes that have it mounted.
 
 use std::path::{Path, PathBuf};
 
-use block::shared::SharedDisk;
+use block::shared::{NodeId, SharedDisk};
 use block::worker::Handle;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::start::{NotAFile, open_disk};
 use crate::format::{FormatError, TimingMs, VolumeName};
-use crate::meta::{Fatal, FormatOptions, MetaError, Root, Store};
+use crate::meta::{Fatal, FormatOptions, MetaError, Root, Store, Unmounted, read_superblock};
 use crate::types::{Timestamp, VolumeId};
 
 /// What is to be made.
@@ -43,6 +47,24 @@ pub enum CreateError {
         /// Why.
         source: MetaError,
     },
+    /// A node has what is on it open.
+    #[error("{} is mounted on node-{}; unmount it everywhere first", .volume.as_deref().map_or_else(|| format!("what is on {}", path.display()), |name| format!("volume {name}")), node.get())]
+    Mounted {
+        /// Which; there may be more.
+        node: NodeId,
+        /// The disk.
+        path: PathBuf,
+        /// The name of the volume on it, if it has a readable one.
+        volume: Option<String>,
+    },
+    /// Locks are not to be had.
+    #[error("the locks of the disk {} cannot be taken: {source}", path.display())]
+    Lock {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The kernel gives no random numbers.
     #[error("no random identity: {0}")]
     Random(rustix::io::Errno),
@@ -52,7 +74,8 @@ impl CreateError {
     /// Whether it was refused because data could be destroyed, or the disk cannot do what is needed.
     pub fn is_refusal(&self) -> bool {
         match self {
-            CreateError::Name(_) | CreateError::Random(_) => false,
+            CreateError::Name(_) | CreateError::Random(_) | CreateError::Lock { .. } => false,
+            CreateError::Mounted { .. } => true,
             CreateError::Disk(e) => e.is_refusal(),
             CreateError::Format { source, .. } => {
                 matches!(source, MetaError::Fatal(Fatal::Occupied { .. } | Fatal::Format(_)))
@@ -67,6 +90,10 @@ impl CreateError {
                 "Give that only if it may be destroyed for ever; else name another disk.".into()
             }
             CreateError::Name(_) => "Choose another name.".into(),
+            CreateError::Mounted { volume: Some(name), .. } => {
+                format!("`shorefast volume unmount {name}` on every node that has it, or name another disk.")
+            }
+            CreateError::Mounted { .. } => "End whatever has it open, or name another disk.".into(),
             _ => "Use a file of at least 1 GiB that every node of this host can open, with direct I/O (`truncate -s 10G FILE` makes one).".into(),
         }
     }
@@ -91,16 +118,34 @@ pub async fn create(new: NewVolume, workers: Handle) -> Result<VolumeId, CreateE
         },
         wipe: new.wipe,
     };
-    let path = new.disk.clone();
-    format(disk, options, &path).await
+    format(disk, options, new.disk).await
 }
 
-async fn format(disk: SharedDisk, options: FormatOptions, path: &Path) -> Result<VolumeId, CreateError> {
-    let made = tokio::task::spawn_blocking(move || Store::format(&disk.data, &options)).await;
-    match made {
-        Ok(Ok(superblock)) => Ok(superblock.volume),
-        Ok(Err(source)) => Err(CreateError::Format { path: path.to_owned(), source }),
+/// Blocks a thread for a while, which is no worker.
+async fn format(disk: SharedDisk, options: FormatOptions, path: PathBuf) -> Result<VolumeId, CreateError> {
+    let made = tokio::task::spawn_blocking(move || {
+        let alone = alone(&disk, &path)?;
+        let made = Store::format(&disk.data, &options).map_err(|source| CreateError::Format { path, source });
+        // Only now may somebody open it.
+        drop(alone);
+        made
+    });
+    match made.await {
+        Ok(made) => made.map(|superblock| superblock.volume),
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+/// Proof that nobody has the disk open.
+fn alone(disk: &SharedDisk, path: &Path) -> Result<Unmounted, CreateError> {
+    let path = || path.to_owned();
+    match Unmounted::prove(&disk.file) {
+        Ok(Ok(alone)) => Ok(alone),
+        Ok(Err(node)) => {
+            let volume = read_superblock(&disk.data).ok().map(|chosen| chosen.superblock.name.to_string());
+            Err(CreateError::Mounted { node, path: path(), volume })
+        }
+        Err(source) => Err(CreateError::Lock { path: path(), source }),
     }
 }
 

@@ -4,9 +4,14 @@
 //! it is over trips the latch even while the store is still being opened (prevents: office lost during the opening, and
 //! the store opened behind it goes on writing). It ends once; whoever ends it again waits for the same end.
 //!
+//! A lease block of another volume is looked into: if the superblocks agree, the disk was formatted again. Then, in this
+//! order: no new life begins (it would register in the other volume), the latch is tripped and the client's incarnation ends,
+//! so that nothing more is written there and whoever waits gets EIO; the office stops; the volume is told to be over.
+//!
 //! Lock order: nothing here holds a lock across a call into another part.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -16,6 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::office::{OfficeHandle, OfficeState, OwnNode, PeerLink};
+use super::over::{Life, Over};
 use super::peers::{self, PeerState, PeerTransport};
 use crate::client::link::ClientEvent;
 use crate::client::session::Session;
@@ -106,6 +112,10 @@ pub(super) struct VolumeHost {
     stopping: watch::Sender<bool>,
     /// Begins new lives.
     lives: Mutex<Option<JoinHandle<()>>>,
+    /// Of the volume on this node.
+    life: Life,
+    /// Whether the disk carries another volume is being looked into, or known.
+    judging: AtomicBool,
 }
 
 impl VolumeHost {
@@ -131,7 +141,13 @@ impl VolumeHost {
             peers: Mutex::default(),
             stopping: watch::Sender::new(false),
             lives: Mutex::default(),
+            life: Life::new(),
+            judging: AtomicBool::new(false),
         })
+    }
+
+    pub(super) fn life(&self) -> &Life {
+        &self.life
     }
 
     /// Connects the office of a new life, and tells it and whoever follows the office what is known.
@@ -308,6 +324,28 @@ impl VolumeHost {
         }
     }
 
+    /// Whether the whole disk is another volume's; then this one ends.
+    async fn judge_disk(self: Arc<Self>) {
+        let data = Arc::clone(&self.disk.data);
+        let read = tokio::task::spawn_blocking(move || crate::meta::read_superblock(&data)).await;
+        let other = match read {
+            Ok(Ok(chosen)) if chosen.superblock.volume != self.superblock.volume => chosen.superblock,
+            // A damaged lease block of this one, or formatting that is not done yet: the next look tells.
+            _ => return self.judging.store(false, Ordering::Release),
+        };
+        let over = Over::OtherVolume { name: other.name.to_string(), id: other.volume.to_string() };
+        tracing::error!(volume = %self.superblock.volume, "{over}");
+        self.no_more_lives().await;
+        let me = Arc::clone(&self);
+        // Ends by itself once nothing of it is under way; its latch is tripped at once.
+        tokio::spawn(async move { me.end_reign().await });
+        if let Some(session) = self.session.get() {
+            session.over(&over.to_string());
+        }
+        self.office().stop().await;
+        self.life.ends(over);
+    }
+
     /// Ends the reign that is, at once; returns when nothing of it writes any more.
     pub(super) async fn end_reign(&self) {
         let running = self.reign.read().as_ref().map(|r| r.epoch);
@@ -391,6 +429,14 @@ impl OwnNode for VolumeHost {
 
     fn self_evicted(&self) {
         self.notice(Notice::Replaced);
+    }
+
+    fn other_volume(&self) {
+        if let Some(me) = self.me.upgrade()
+            && !self.judging.swap(true, Ordering::AcqRel)
+        {
+            tokio::spawn(me.judge_disk());
+        }
     }
 
     fn report(&self, report: office::Report) {

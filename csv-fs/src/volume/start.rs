@@ -7,12 +7,13 @@ use std::time::Duration;
 use block::device::BlockDevice;
 use block::file::OpenError;
 use block::shared::{FenceGen, SharedDisk};
-use fuse::{AllowOther, Channel, Mount, MountError, MountOptions};
+use fuse::{AllowOther, Channel, Ended, Mount, MountError, MountOptions};
 use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::host::{Notice, VolumeHost};
 use super::office::OfficeConfig;
+use super::over::Over;
 use super::peers::{Finder, SlotProbe};
 use super::{Volume, VolumeSetup, one_host, rebirth};
 use crate::client::data::DataPath;
@@ -22,7 +23,7 @@ use crate::client::session::{Session, SessionParts};
 use crate::core::client::ClientConfig;
 use crate::core::office::{NodeSet, Timing, TimingError};
 use crate::core::rules::Rules;
-use crate::format::Superblock;
+use crate::format::{Chosen, Superblock};
 use crate::meta::{MetaError, read_superblock};
 use crate::proto::CoordinatorHint;
 use crate::types::ClientId;
@@ -70,10 +71,12 @@ pub enum StartError {
         source: MetaError,
     },
     /// It is another volume.
-    #[error("{} carries volume {found}, not {wanted}: the disk was formatted again or exchanged", path.display())]
+    #[error("{} carries volume {name} ({found}), not {wanted}: the disk was formatted again or exchanged", path.display())]
     OtherVolume {
         /// The disk.
         path: PathBuf,
+        /// The name of what it carries.
+        name: String,
         /// What it carries.
         found: String,
         /// What was expected.
@@ -143,6 +146,31 @@ pub(super) fn timing(superblock: &Superblock) -> Timing {
     }
 }
 
+impl StartError {
+    /// Whether waiting may be all that is needed; what else stands in the way somebody has to put right.
+    pub fn passes_by_itself(&self) -> bool {
+        matches!(
+            self,
+            StartError::AlreadyRuns(_)
+                | StartError::DiskSilent
+                | StartError::Mount(MountError::Silent(_) | MountError::InitTimeout(_))
+        )
+    }
+}
+
+/// Whether a volume of that name could be mounted there now; changes nothing. A directory that is not there will be made.
+///
+/// # Cancel safety
+/// Safe: it only looks.
+pub async fn mountable(point: &Path, name: &str, allow_other: bool) -> Result<(), StartError> {
+    let options = mount_options(point, name, allow_other);
+    let checked = tokio::task::spawn_blocking(move || match Mount::check(&options) {
+        Ok(()) | Err(MountError::Missing(_)) => Ok(()),
+        Err(e) => Err(StartError::Mount(e)),
+    });
+    checked.await.map_err(|e| StartError::Host(e.to_string()))?
+}
+
 impl Volume {
     /// Starts a volume here and mounts it.
     ///
@@ -153,7 +181,7 @@ impl Volume {
         let superblock = superblock_of(&setup, &disk).await?;
         // Before anything of this node is registered: a mount point that is in the way must not cost an incarnation
         // at each attempt.
-        check_point(&setup).await?;
+        mountable(&setup.mount, &setup.name, setup.allow_other).await?;
         let timing = timing(&superblock);
         timing.validate().map_err(StartError::Timing)?;
         let boot = super::office::boot_id()?;
@@ -165,6 +193,9 @@ impl Volume {
             Ok(false) => return Err(StartError::AlreadyRuns(setup.node)),
             Err(e) => return Err(StartError::Lock(e)),
         }
+        // Whoever formats a disk holds every node's lock meanwhile. Prevents: the disk is formatted again between the
+        // look at it and the lock, and this node begins to write to what is another volume now.
+        still_that_volume(&setup, &disk).await?;
         let host = VolumeHost::new(
             setup.node,
             disk.clone(),
@@ -190,7 +221,7 @@ impl Volume {
         if mount.cleaned_stale() > 0 {
             host.notice(Notice::StaleMountCleaned);
         }
-        serve(&setup, channels, &path);
+        serve(&setup, channels, &path, &host);
         Ok(Arc::new(Volume {
             name: setup.name,
             disk_path: setup.disk,
@@ -206,19 +237,30 @@ impl Volume {
 }
 
 async fn superblock_of(setup: &VolumeSetup, disk: &SharedDisk) -> Result<Superblock, StartError> {
-    let (data, path): (Arc<dyn BlockDevice>, _) = (Arc::clone(&disk.data), setup.disk.clone());
-    let read = tokio::task::spawn_blocking(move || read_superblock(&data)).await;
-    let chosen = read
-        .map_err(|e| StartError::Host(e.to_string()))?
-        .map_err(|source| StartError::Superblock { path: path.clone(), source })?;
+    let chosen = chosen(setup, disk).await?;
     for remark in chosen.remarks() {
         (setup.notices)(Notice::Superblock(remark));
     }
-    let found = chosen.superblock.volume.to_string();
-    if found != setup.id {
-        return Err(StartError::OtherVolume { path, found, wanted: setup.id.clone() });
-    }
+    is_wanted(setup, &chosen.superblock)?;
     Ok(chosen.superblock)
+}
+
+async fn still_that_volume(setup: &VolumeSetup, disk: &SharedDisk) -> Result<(), StartError> {
+    is_wanted(setup, &chosen(setup, disk).await?.superblock)
+}
+
+async fn chosen(setup: &VolumeSetup, disk: &SharedDisk) -> Result<Chosen, StartError> {
+    let (data, path): (Arc<dyn BlockDevice>, _) = (Arc::clone(&disk.data), setup.disk.clone());
+    let read = tokio::task::spawn_blocking(move || read_superblock(&data)).await;
+    read.map_err(|e| StartError::Host(e.to_string()))?.map_err(|source| StartError::Superblock { path, source })
+}
+
+fn is_wanted(setup: &VolumeSetup, found: &Superblock) -> Result<(), StartError> {
+    if found.volume.to_string() == setup.id {
+        return Ok(());
+    }
+    let (name, found) = (found.name.to_string(), found.volume.to_string());
+    Err(StartError::OtherVolume { path: setup.disk.clone(), name, found, wanted: setup.id.clone() })
 }
 
 fn office_config(setup: &VolumeSetup, superblock: &Superblock, timing: Timing) -> OfficeConfig {
@@ -309,34 +351,25 @@ pub(super) fn follow_office(host: &Arc<VolumeHost>) {
     });
 }
 
-fn mount_options(setup: &VolumeSetup) -> MountOptions {
+fn mount_options(point: &Path, name: &str, allow_other: bool) -> MountOptions {
     MountOptions {
         subtype: "shorefast".into(),
-        channels: setup.workers.count(),
         default_permissions: true,
-        allow_other: if setup.allow_other { AllowOther::IfPermitted } else { AllowOther::No },
+        allow_other: if allow_other { AllowOther::IfPermitted } else { AllowOther::No },
         clean_stale: true,
-        ..MountOptions::new(&setup.mount, format!("shorefast:{}", setup.name))
+        ..MountOptions::new(point, format!("shorefast:{name}"))
     }
 }
 
-/// One that is not there yet will be made.
-async fn check_point(setup: &VolumeSetup) -> Result<(), StartError> {
-    let options = mount_options(setup);
-    let checked = tokio::task::spawn_blocking(move || match Mount::check(&options) {
-        Ok(()) | Err(MountError::Missing(_)) => Ok(()),
-        Err(e) => Err(StartError::Mount(e)),
-    });
-    checked.await.map_err(|e| StartError::Host(e.to_string()))?
-}
-
 /// The directory is made for the mount and goes with it: who writes there while nothing is mounted is told so, and does
-/// not fill a directory that the next mount would hide.
+/// not fill a directory that the next mount would hide. Between an unmount from outside and its going nobody but root can
+/// write into it; fusermount3, though, wants to.
 async fn mount(setup: &VolumeSetup) -> Result<(Mount, Vec<Channel>), StartError> {
-    let (point, options) = (setup.mount.clone(), mount_options(setup));
+    let looked = mount_options(&setup.mount, &setup.name, setup.allow_other);
+    let (point, options) = (setup.mount.clone(), MountOptions { channels: setup.workers.count(), ..looked });
     let mounted = tokio::task::spawn_blocking(move || {
         // A dead mount answers ENOTCONN to mkdir's own look; the mount itself cleans it.
-        match std::fs::create_dir_all(&point) {
+        match make_point(&point) {
             Err(source)
                 if source.raw_os_error() != Some(libc_enotconn())
                     && source.kind() != std::io::ErrorKind::AlreadyExists =>
@@ -349,19 +382,36 @@ async fn mount(setup: &VolumeSetup) -> Result<(Mount, Vec<Channel>), StartError>
     mounted.await.map_err(|e| StartError::Host(e.to_string()))?
 }
 
+fn make_point(point: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    if let Some(parent) = point.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let mode = if rustix::process::geteuid().is_root() { 0o555 } else { 0o755 };
+    std::fs::DirBuilder::new().mode(mode).create(point)
+}
+
 fn libc_enotconn() -> i32 {
     rustix::io::Errno::NOTCONN.raw_os_error()
 }
 
-fn serve(setup: &VolumeSetup, channels: Vec<Channel>, path: &Arc<DataPath>) {
+fn serve(setup: &VolumeSetup, channels: Vec<Channel>, path: &Arc<DataPath>, host: &Arc<VolumeHost>) {
     let fs = FileSystem::new(Arc::clone(path));
     for (worker, channel) in channels.into_iter().enumerate() {
-        let fs = Arc::clone(&fs);
+        let (fs, host) = (Arc::clone(&fs), Arc::downgrade(host));
         // The handler lives on its worker; it ends with the mount.
         drop(setup.workers.spawn(worker, move || async move {
             let handler = fs.handler();
-            if let Err(e) = channel.serve(move |request| handler.handle(request)).await {
-                tracing::error!("a channel of the mount has ended: {e}");
+            let how = match channel.serve(move |request| handler.handle(request)).await {
+                Ok(Ended::Unmounted) => Over::Unmounted,
+                Ok(Ended::Aborted) => Over::Aborted,
+                Err(e) => {
+                    tracing::error!("a channel of the mount has ended: {e}");
+                    Over::Aborted
+                }
+            };
+            if let Some(host) = host.upgrade() {
+                host.life().channel_ended(how);
             }
         }));
     }

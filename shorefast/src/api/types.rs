@@ -214,6 +214,9 @@ pub struct VolumeNode {
     /// Whether this node is to have it mounted: `false` after an unmount on request.
     #[serde(default = "wanted")]
     pub wanted: bool,
+    /// What to do about the reason, if it is not the usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// A node that does not say so has what it is to have.

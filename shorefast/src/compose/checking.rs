@@ -123,7 +123,7 @@ impl NodeParts {
         let mut words = self.own_word();
         let here = words.iter().any(|told| told.name == name && told.known.is_some());
         if !here {
-            words.extend(self.words_of_others(WORDS_WITHIN).await);
+            words.extend(self.words_of_others(WORDS_WITHIN).await.into_iter().flat_map(|words| words.told));
         }
         words.retain(|told| told.name == name);
         if words.iter().all(|told| told.here.route == Route::Unmounted) {

@@ -9,7 +9,7 @@ use super::node::{Keeping, NodeParts, node_id};
 use super::records::Record;
 use super::shown;
 use super::talk::NodeTalk;
-use super::told::{Known, Told};
+use super::told::{Known, Words};
 use crate::api::{
     CheckAnswer, CreateVolume, DiskFault, Node, NodeControl, NodeInfo, Pending, Progress, SCHEMA, Status, VolumeNode,
     VolumeStatus,
@@ -58,10 +58,12 @@ impl NodeControl for Control {
     fn volume_mount(&self, name: String) -> Pending<'_, VolumeStatus> {
         Box::pin(async move {
             let record = self.0.record(&name)?;
-            self.0.keeping.lock().retain(|id, k| *id != record.id || !matches!(k, Keeping::Unmounted { .. }));
+            let seen = self.0.tries(&record.id).unwrap_or_default().begun;
+            let stands = |k: &Keeping| !matches!(k, Keeping::Unmounted { .. } | Keeping::Over { .. });
+            self.0.keeping.lock().retain(|id, k| *id != record.id || stands(k));
             self.0.keep(&Record { wanted: true, ..record });
             self.0.ring();
-            self.until_mounted(&name).await
+            self.until_mounted(&name, seen).await
         })
     }
 
@@ -125,6 +127,7 @@ impl Control {
             wipe: ask.wipe.clone(),
         };
         progress.say(format!("Examining {shown}."));
+        node.can_be_mounted(&ask.name).await?;
         let id = csv_fs::volume::create(new, node.io.clone()).await.map_err(|e| create_failure(&e))?;
         node.events.record(Draft::volume(Code::VolumeCreated, &ask.name, format!("on {shown}, {id}")));
         progress.say("Formatted. Taking office and mounting.");
@@ -136,11 +139,10 @@ impl Control {
             version: 1,
             deleted: false,
         })?;
-        self.until_mounted(&ask.name).await?;
+        self.until_mounted(&ask.name, 0).await?;
         let status = self.until_coordinated(&ask.name).await;
         progress.say("Telling the other nodes.");
         drop(untold);
-        node.tell_records();
         self.until_begun_elsewhere(&ask.name).await;
         status
     }
@@ -151,7 +153,8 @@ impl Control {
         let deadline = tokio::time::Instant::now() + ELSEWHERE_WITHIN;
         while tokio::time::Instant::now() < deadline {
             let words = self.0.words_of_others(WORDS_WITHIN).await;
-            let begun = words.iter().filter(|told| told.name == name && told.has_begun()).count();
+            let told = words.iter().flat_map(|words| &words.told);
+            let begun = told.filter(|told| told.name == name && told.has_begun()).count();
             let up = self.0.peers.addresses().keys().filter(|node| self.0.peers.conn(**node).is_some()).count();
             if begun >= up {
                 return;
@@ -173,12 +176,20 @@ impl Control {
         Err(Failure::new(Exit::StillRunning, message, "See `shorefast status` and `shorefast events`."))
     }
 
-    /// Waits until a volume is mounted here.
-    async fn until_mounted(&self, name: &str) -> Result<VolumeStatus, Failure> {
+    /// Waits until a volume is mounted here, or a try that began after `seen` has failed for a reason that waiting does
+    /// not mend.
+    async fn until_mounted(&self, name: &str, seen: u64) -> Result<VolumeStatus, Failure> {
+        let id = self.0.record(name)?.id;
         let mut last = None;
         for _ in 0..PATIENCE.as_millis() / LOOK_EVERY.as_millis() {
             match self.0.running(name) {
                 Ok(volume) => return Ok(self.running_status(name, &volume)),
+                Err(e) if self.0.tries(&id).is_some_and(|tries| tries.in_vain_since(seen)) => {
+                    let next = format!(
+                        "Put that right, then `shorefast volume mount {name}`; it is tried again by itself, too."
+                    );
+                    return Err(Failure { next, ..e });
+                }
                 Err(e) => last = Some(e),
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -197,6 +208,10 @@ impl Control {
 
     async fn unmount(&self, name: &str, force: bool) -> Result<(), Failure> {
         let record = self.0.record(name)?;
+        if let Some(kept @ Keeping::Over { .. }) = self.0.keeping.lock().get_mut(&record.id) {
+            *kept = Keeping::Unmounted { since: WallTime::now() };
+            return Ok(());
+        }
         let volume = self.0.running(name)?;
         volume.stop(force).await.map_err(|e| {
             Failure::new(
@@ -221,29 +236,13 @@ impl Control {
             ));
         }
         progress.say(format!("Moving the coordinator of {name} to {to}."));
-        let here = volume.office().coordinator.is_none_or(|c| c == self.0.me());
-        let moved =
-            if here { self.0.hand_over(&volume, to, PATIENCE).await } else { self.move_there(name, to, &volume).await };
-        moved.inspect_err(|e| {
+        let moved = self.0.move_office(&volume, to, PATIENCE).await;
+        let epoch = moved.inspect_err(|e| {
             self.0.events.record(Draft::volume(Code::MoveFailed, name, e.message.clone()).advising(e.next.clone()));
         })?;
-        Ok(self.running_status(name, &volume))
-    }
-
-    /// Passes a move on to the coordinator, which alone can hand over.
-    async fn move_there(&self, name: &str, to: Node, volume: &Volume) -> Result<(), Failure> {
-        let failed = |why: String| {
-            Failure::failed(
-                format!("The coordinator of {name} was not moved to {to}: {why}."),
-                "See `shorefast status`, and try again.",
-            )
-        };
-        let coordinator = volume.office().coordinator.ok_or_else(|| failed("no coordinator is known".into()))?;
-        let talk = NodeTalk::Move { name: name.to_owned(), to };
-        match self.0.talk(coordinator, &talk, PATIENCE).await {
-            Some(NodeTalk::Done(done)) => done,
-            _ => Err(failed(format!("the coordinator, {coordinator}, did not answer"))),
-        }
+        // This node may hear of it only now.
+        let status = self.running_status(name, &volume);
+        Ok(VolumeStatus { coordinator: Some(to), epoch, ..status })
     }
 
     async fn redirect(&self, name: String, on: bool, node: Node) -> Result<(), Failure> {
@@ -358,20 +357,20 @@ impl Control {
             volume.refresh_space(WORDS_WITHIN).await;
         }
         let mut words = self.0.words_of_others(WORDS_WITHIN).await;
-        words.extend(self.0.own_word());
+        words.push(Words { node: self.0.bundle.node, told: self.0.own_word() });
         let records: Vec<Record> = self.0.records.lock().live().cloned().collect();
         records.iter().map(|record| self.listed(record, &words)).collect()
     }
 
     /// One volume, by what every node said of it.
-    fn listed(&self, record: &Record, words: &[Told]) -> VolumeStatus {
-        let about: Vec<&Told> = words.iter().filter(|told| told.name == record.name).collect();
-        let mut nodes: Vec<VolumeNode> = about.iter().map(|told| told.here.clone()).collect();
+    fn listed(&self, record: &Record, words: &[Words]) -> VolumeStatus {
+        let mut nodes: Vec<VolumeNode> = words.iter().map(|words| words.here(&record.name)).collect();
         nodes.sort_by_key(|n| n.node);
         match self.0.running(&record.name) {
             Ok(volume) => self.status_of(&record.name, &volume, nodes),
             Err(_) => {
-                let known = Known::best(about.iter().filter_map(|told| told.known.as_ref()));
+                let about = words.iter().flat_map(|words| &words.told).filter(|told| told.name == record.name);
+                let known = Known::best(about.filter_map(|told| told.known.as_ref()));
                 shown::absent(self.0.bundle.node, record, nodes, known)
             }
         }

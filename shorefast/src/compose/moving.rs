@@ -5,9 +5,15 @@
 //! take it is without a coordinator until it comes back. So the move waits for the target, within its patience; with a
 //! target that may not, it is refused and nothing has happened. Safety does not rest on the answer: the target's own
 //! office judges again, and [`Volume::move_to`] offers again what comes back.
+//!
+//! A move is done when the target itself says that it holds office: what any other node knows may be of an earlier reign.
+//! Prevents: two moves follow one another, a node that has not heard of the first takes the second for done, or asks a
+//! coordinator that is none any more, and the command tells of a node that nobody asked for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use block::shared::NodeId;
 use csv_fs::volume::{OfficeStatus, Volume};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -21,6 +27,10 @@ use crate::exit::{Exit, Failure};
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// A target that has not answered for so long is not there; the link may be just coming up.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(5);
+/// Whoever was asked to hand over is not the coordinator, or does not answer: for so long another is looked for.
+const SEARCH: Duration = Duration::from_secs(5);
+/// How long this node may take to hear of a reign that the target tells of.
+const HEARS_WITHIN: Duration = Duration::from_secs(5);
 /// How often a target that may not yet is asked.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
@@ -87,19 +97,106 @@ impl NodeParts {
     /// Whether this node may hold the office of a volume now.
     pub(super) fn eligible(&self, name: &str) -> Eligible {
         let Ok(record) = self.record(name) else {
-            return Eligible::NotYet("it does not know the volume yet".into());
+            return Eligible::Never("it does not know the volume".into());
         };
         match self.keeping.lock().get(&record.id) {
             Some(Keeping::Running(volume)) => judged(&volume.office()),
-            Some(Keeping::Pending { why, .. }) => Eligible::NotYet(format!("it has not mounted the volume: {why}")),
+            Some(Keeping::Pending { why, tries, .. }) => {
+                let why = format!("it has not mounted the volume: {why}");
+                if tries.in_vain_since(0) { Eligible::Never(why) } else { Eligible::NotYet(why) }
+            }
+            Some(Keeping::Over { why, .. }) => Eligible::Never(format!("it has not mounted the volume: {why}")),
             Some(Keeping::Unmounted { .. }) | None => {
                 Eligible::Never("the volume is unmounted there, on request".into())
             }
         }
     }
 
+    /// Moves the office of a volume to a node, wherever it is now. Returns the epoch of that node's reign, once that node
+    /// tells of it.
+    pub(super) async fn move_office(
+        self: &Arc<Self>,
+        volume: &Volume,
+        to: Node,
+        within: Duration,
+    ) -> Result<u64, Failure> {
+        let deadline = Instant::now() + within;
+        let mut searched_since = None;
+        loop {
+            if let Some(epoch) = self.reign_of(volume, to).await {
+                self.hear_of(volume, to, epoch).await;
+                return Ok(epoch);
+            }
+            let coordinator = volume.office().coordinator;
+            let handed = match coordinator {
+                Some(other) if other != self.me() => self.hand_over_there(volume.name(), to, other, deadline).await,
+                Some(_) => self.hand_over(volume, to, deadline.saturating_duration_since(Instant::now())).await,
+                None => Err(not_moved(volume.name(), to, "no coordinator is known")),
+            };
+            match handed {
+                // Done, if the target says so, too.
+                Ok(()) => searched_since = None,
+                Err(e) => {
+                    let since = *searched_since.get_or_insert_with(Instant::now);
+                    if e.kind == Exit::Refused || since.elapsed() >= SEARCH {
+                        return Err(e);
+                    }
+                }
+            }
+            if Instant::now() >= deadline {
+                let now =
+                    volume.office().coordinator.map_or_else(|| "nobody".to_owned(), |c| format!("node-{}", c.get()));
+                return Err(not_moved(
+                    volume.name(),
+                    to,
+                    &format!("its coordinator is {now}, as far as is known here"),
+                ));
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
+    /// The epoch in which a node coordinates a volume, if it says so itself.
+    async fn reign_of(&self, volume: &Volume, node: Node) -> Option<u64> {
+        let told = if node == self.bundle.node {
+            self.own_word()
+        } else {
+            match self.talk(node_id(node), &NodeTalk::AskRoutes, ANSWERS_WITHIN).await {
+                Some(NodeTalk::Routes(told)) => told,
+                _ => return None,
+            }
+        };
+        let known = told.into_iter().find(|told| told.name == volume.name())?.known?;
+        (known.coordinator == Some(node)).then_some(known.epoch)
+    }
+
+    /// Waits until this node has heard of a reign, so that who asks next sees what was just told.
+    async fn hear_of(&self, volume: &Volume, to: Node, epoch: u64) {
+        let heard = |office: OfficeStatus| {
+            office.epoch > epoch || (office.epoch == epoch && office.coordinator == Some(node_id(to)))
+        };
+        let deadline = Instant::now() + HEARS_WITHIN;
+        while !heard(volume.office()) && Instant::now() < deadline {
+            tokio::time::sleep(ASK_EVERY / 5).await;
+        }
+    }
+
+    /// Passes a move on to the coordinator, which alone can hand over.
+    async fn hand_over_there(&self, name: &str, to: Node, coordinator: NodeId, by: Instant) -> Result<(), Failure> {
+        let talk = NodeTalk::Move { name: name.to_owned(), to };
+        match self.talk(coordinator, &talk, by.saturating_duration_since(Instant::now())).await {
+            Some(NodeTalk::Done(done)) => done,
+            _ => Err(not_moved(name, to, &format!("the coordinator, {coordinator}, did not answer"))),
+        }
+    }
+
     /// Hands the office of a volume to a node, once that node may hold it.
-    pub(super) async fn hand_over(&self, volume: &Volume, to: Node, within: Duration) -> Result<(), Failure> {
+    pub(super) async fn hand_over(
+        self: &Arc<Self>,
+        volume: &Volume,
+        to: Node,
+        within: Duration,
+    ) -> Result<(), Failure> {
         let deadline = Instant::now() + within;
         let name = volume.name();
         let (holder, target) = (volume.office().coordinator, node_id(to));
@@ -112,16 +209,14 @@ impl NodeParts {
                 )
             })?;
         }
-        volume.move_to(target, deadline.saturating_duration_since(Instant::now())).await.map_err(|why| {
-            Failure::failed(
-                format!("The coordinator of {name} was not moved to {to}: {why}."),
-                "It is served meanwhile; see `shorefast status`, and try again.",
-            )
-        })
+        let left = deadline.saturating_duration_since(Instant::now());
+        volume.move_to(target, left).await.map_err(|why| not_moved(name, to, &why))
     }
 
     /// Asks the target until it may hold office, or a reason why it does not is final.
-    async fn until_eligible(&self, name: &str, to: Node, deadline: Instant) -> Result<(), String> {
+    async fn until_eligible(self: &Arc<Self>, name: &str, to: Node, deadline: Instant) -> Result<(), String> {
+        // It knows all volumes then that it can be told of.
+        self.exchange(node_id(to)).await;
         let mut waiting = Waiting { deadline, unreachable_since: None };
         let ask = NodeTalk::MayHold { name: name.to_owned() };
         loop {
@@ -136,6 +231,13 @@ impl NodeParts {
             }
         }
     }
+}
+
+fn not_moved(name: &str, to: Node, why: &str) -> Failure {
+    Failure::failed(
+        format!("The coordinator of {name} was not moved to {to}: {why}."),
+        "It is served meanwhile; see `shorefast status`, and try again.",
+    )
 }
 
 #[cfg(test)]

@@ -4,17 +4,17 @@
 //! daemon still holds this node's lock), says so once per reason and tries again: ever more rarely, and at once when
 //! something has changed (`news`: a peer came up, a command asks). What repeats with every try is an event once, so that
 //! the cause does not scroll away. What a node remembers of volumes is exchanged with a peer whenever the link to it
-//! comes up and whenever it changes here.
+//! comes up and whenever it changes here, and again if that failed, until each knows what the other knows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use block::shared::{Epoch, NodeId};
 use block::worker::Workers;
 use csv_fs::proto::{PeerAnswer, PeerAsk};
-use csv_fs::volume::{Directory, PeerState, Volume, VolumeSetup};
+use csv_fs::volume::{Directory, Over, PeerState, Volume, VolumeSetup};
 use net::{DownReason, LinkState, Net};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -22,10 +22,11 @@ use tokio::sync::watch;
 use super::checking::Jobs;
 use super::peers::Peers;
 use super::records::{Record, Records};
+use super::report;
 use super::retry::Backoff;
 use super::talk::NodeTalk;
 use super::teller::Teller;
-use super::told::{STARTING, Told};
+use super::told::{STARTING, Words};
 use crate::api::Node;
 use crate::clock::WallTime;
 use crate::config::Config;
@@ -35,6 +36,10 @@ use crate::init::Bundle;
 
 /// How long a peer may take to say which volumes it knows.
 const RECORDS_WITHIN: Duration = Duration::from_secs(2);
+/// An exchange of records that failed is tried again after this, doubling ...
+const EXCHANGE_FIRST: Duration = Duration::from_millis(500);
+/// ... up to this: what one node lacks (room, permissions) somebody puts right there.
+const EXCHANGE_LONGEST: Duration = Duration::from_secs(10);
 
 /// What a node does about a volume that it knows.
 pub(super) enum Keeping {
@@ -44,14 +49,43 @@ pub(super) enum Keeping {
         why: String,
         /// Since when it is wanted and not there.
         since: WallTime,
+        /// How often it has been tried.
+        tries: Tries,
     },
     /// It runs.
     Running(Arc<Volume>),
+    /// It ran, and its life here ended without being asked to. It stays so until somebody asks for it.
+    Over {
+        /// Why.
+        why: String,
+        /// What to do next.
+        next: String,
+        /// Since when.
+        since: WallTime,
+    },
     /// Not wanted here.
     Unmounted {
         /// Since when.
         since: WallTime,
     },
+}
+
+/// The tries of one keeper, numbered from 1.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Tries {
+    /// The last that began.
+    pub(super) begun: u64,
+    /// The last that failed.
+    pub(super) failed: u64,
+    /// It failed for a reason that waiting may mend.
+    pub(super) passes: bool,
+}
+
+impl Tries {
+    /// Whether a try that began after `seen` has failed for a reason that waiting does not mend.
+    pub(super) fn in_vain_since(&self, seen: u64) -> bool {
+        self.failed > seen && !self.passes
+    }
 }
 
 /// The parts of a running node.
@@ -69,6 +103,8 @@ pub(super) struct NodeParts {
     pub(super) keeping: Mutex<BTreeMap<String, Keeping>>,
     /// Raised by whatever may let a volume start that could not.
     pub(super) news: watch::Sender<u64>,
+    /// Raised whenever a record may be told that was not: every peer is told.
+    pub(super) to_tell: watch::Sender<u64>,
     pub(super) net: tokio::sync::Mutex<Option<Net>>,
     /// Checks that other nodes asked for.
     pub(super) jobs: Jobs,
@@ -90,6 +126,9 @@ impl NodeParts {
                 format!("Volume {name} is not mounted on {me} yet: {why}."),
                 "It is tried again by itself; see `shorefast status`.",
             )),
+            Some(Keeping::Over { why, next, .. }) => {
+                Err(Failure::failed(format!("Volume {name} is not mounted on {me}: {why}."), next.clone()))
+            }
             _ => Err(Failure::failed(
                 format!("Volume {name} is not mounted on {me}."),
                 format!("Mount it with `shorefast volume mount {name}`."),
@@ -105,8 +144,8 @@ impl NodeParts {
         })
     }
 
-    /// What the other nodes say of the volumes, all asked at once.
-    pub(super) async fn words_of_others(self: &Arc<Self>, within: Duration) -> Vec<Told> {
+    /// What the other nodes that answer say of the volumes, all asked at once.
+    pub(super) async fn words_of_others(self: &Arc<Self>, within: Duration) -> Vec<Words> {
         let mut asked = tokio::task::JoinSet::new();
         for node in self.peers.addresses().keys().copied().collect::<Vec<_>>() {
             let me = Arc::clone(self);
@@ -114,14 +153,15 @@ impl NodeParts {
                 let asked_at = Instant::now();
                 let answer = me.talk(node, &NodeTalk::AskRoutes, within).await;
                 me.peers.round_trip(node, answer.is_some().then(|| asked_at.elapsed()));
-                answer
+                match answer {
+                    Some(NodeTalk::Routes(told)) => Node::new(node.get()).map(|node| Words { node, told }),
+                    _ => None,
+                }
             });
         }
         let mut words = Vec::new();
         while let Some(answer) = asked.join_next().await {
-            if let Ok(Some(NodeTalk::Routes(theirs))) = answer {
-                words.extend(theirs);
-            }
+            words.extend(answer.ok().flatten());
         }
         words
     }
@@ -173,10 +213,27 @@ impl NodeParts {
             if keeping.contains_key(&record.id) {
                 return;
             }
-            keeping.insert(record.id.clone(), Keeping::Pending { why: STARTING.into(), since: WallTime::now() });
+            let (why, since) = (STARTING.into(), WallTime::now());
+            keeping.insert(record.id.clone(), Keeping::Pending { why, since, tries: Tries::default() });
         }
         let (node, record) = (Arc::clone(self), record.clone());
         tokio::spawn(async move { node.keeper(record).await });
+    }
+
+    /// The tries to start a volume so far, while it does not run.
+    pub(super) fn tries(&self, id: &str) -> Option<Tries> {
+        match self.keeping.lock().get(id) {
+            Some(Keeping::Pending { tries, .. }) => Some(*tries),
+            _ => None,
+        }
+    }
+
+    /// A try begins; false if the volume is not wanted any more.
+    fn begins(&self, id: &str) -> bool {
+        let mut keeping = self.keeping.lock();
+        let Some(Keeping::Pending { tries, .. }) = keeping.get_mut(id) else { return false };
+        tries.begun += 1;
+        true
     }
 
     /// Tries until the volume runs or is not wanted any more.
@@ -184,31 +241,37 @@ impl NodeParts {
         let mut news = self.news.subscribe();
         let mut backoff = Backoff::new();
         let (mut said, mut told) = (String::new(), BTreeSet::new());
-        while matches!(self.keeping.lock().get(&record.id), Some(Keeping::Pending { .. })) {
+        loop {
+            // In this order: what rings after the try began makes another.
             news.borrow_and_update();
+            if !self.begins(&record.id) {
+                return;
+            }
             let teller = Teller::new(&self, record.name.clone(), told.clone());
-            let why = match Volume::start(self.setup(&record, &teller)).await {
+            let (why, passes) = match Volume::start(self.setup(&record, &teller)).await {
                 Ok(volume) => {
                     teller.runs();
                     return self.runs(&record, volume).await;
                 }
-                Err(e) => e.to_string(),
+                Err(e) => (e.to_string(), e.passes_by_itself()),
             };
             told.extend(teller.told());
             if why != said {
                 self.events.record(Draft::volume(Code::VolumePending, &record.name, why.clone()));
                 said.clone_from(&why);
             }
-            if let Some(Keeping::Pending { why: shown, .. }) = self.keeping.lock().get_mut(&record.id) {
+            if let Some(Keeping::Pending { why: shown, tries, .. }) = self.keeping.lock().get_mut(&record.id) {
                 *shown = why;
+                *tries = Tries { failed: tries.begun, passes, ..*tries };
             }
             backoff.wait(&mut news).await;
         }
     }
 
     /// A volume has started: publish it, unless it was unmounted meanwhile.
-    async fn runs(&self, record: &Record, volume: Arc<Volume>) {
+    async fn runs(self: Arc<Self>, record: &Record, volume: Arc<Volume>) {
         self.publish(&volume);
+        let over = volume.over();
         let wanted = {
             let mut keeping = self.keeping.lock();
             let wanted = matches!(keeping.get(&record.id), Some(Keeping::Pending { .. }));
@@ -220,9 +283,57 @@ impl NodeParts {
         if wanted {
             let at = self.mount_point(&record.name);
             self.events.record(Draft::volume(Code::VolumeMounted, &record.name, format!("at {}", at.display())));
+            let volume = Arc::downgrade(&volume);
+            tokio::spawn(Arc::clone(&self).follow_life(record.clone(), volume, over));
         } else if let Err(e) = volume.stop(true).await {
             self.events.record(Draft::volume(Code::MountFailed, &record.name, e.to_string()));
         }
+    }
+
+    /// Waits until a volume that runs is over without being asked to, and gives back what it holds.
+    async fn follow_life(
+        self: Arc<Self>,
+        record: Record,
+        volume: Weak<Volume>,
+        mut over: watch::Receiver<Option<Over>>,
+    ) {
+        let how = match over.wait_for(Option::is_some).await {
+            Ok(how) => how.clone(),
+            // It was stopped.
+            Err(_) => None,
+        };
+        let (Some(how), Some(volume)) = (how, volume.upgrade()) else { return };
+        {
+            let mut keeping = self.keeping.lock();
+            let this = matches!(keeping.get(&record.id), Some(Keeping::Running(v)) if Arc::ptr_eq(v, &volume));
+            if !this {
+                return;
+            }
+            let over =
+                Keeping::Over { why: how.to_string(), next: report::after(&record.name, &how), since: WallTime::now() };
+            keeping.insert(record.id, over);
+        }
+        self.events.record(report::over(&record.name, &how));
+        if let Err(e) = volume.stop(true).await {
+            tracing::error!(volume = %record.name, "what it holds was not given back in order: {e}");
+        }
+        self.directory.remove(&volume);
+    }
+
+    /// Before a disk is formatted for it: whether a volume of that name can be mounted here.
+    pub(super) async fn can_be_mounted(&self, name: &str) -> Result<(), Failure> {
+        let point = self.mount_point(name);
+        csv_fs::volume::mountable(&point, name, self.allow_other()).await.map_err(|e| {
+            Failure::new(
+                Exit::Refused,
+                format!("A volume {name} could not be mounted on {}: {e}.", self.bundle.node),
+                "Nothing was written to the disk; put that right, or choose another name.",
+            )
+        })
+    }
+
+    fn allow_other(&self) -> bool {
+        self.config.allow_other.unwrap_or_else(|| rustix::process::geteuid().is_root())
     }
 
     fn setup(&self, record: &Record, teller: &Arc<Teller>) -> VolumeSetup {
@@ -231,7 +342,7 @@ impl NodeParts {
             name: record.name.clone(),
             disk: PathBuf::from(record.disks.first().map_or("", |d| d.strip_prefix("file:").unwrap_or(d))),
             mount: self.mount_point(&record.name),
-            allow_other: self.config.allow_other.unwrap_or_else(|| rustix::process::geteuid().is_root()),
+            allow_other: self.allow_other(),
             node: self.me(),
             peers: self.peers.addresses().keys().copied().collect(),
             workers: self.io.clone(),
@@ -252,20 +363,49 @@ impl NodeParts {
     }
 
     /// Tells every peer what is remembered here.
-    pub(super) fn tell_records(self: &Arc<Self>) {
-        for node in self.peers.addresses().keys().copied().collect::<Vec<_>>() {
-            let me = Arc::clone(self);
-            tokio::spawn(async move { me.exchange(node).await });
+    pub(super) fn tell_records(&self) {
+        self.to_tell.send_modify(|n| *n += 1);
+    }
+
+    /// Keeps a peer told for the life of the node: whenever the link to it comes up and whenever something is to be told,
+    /// records are exchanged, again and again until that has succeeded or the peer has gone.
+    pub(super) async fn keep_told(self: Arc<Self>, node: NodeId) {
+        let Some(mut link) = self.peers.link(node) else { return };
+        let mut changed = self.to_tell.subscribe();
+        let mut again = EXCHANGE_FIRST;
+        loop {
+            changed.borrow_and_update();
+            link.borrow_and_update();
+            let settled = self.peers.conn(node).is_none() || self.exchange(node).await;
+            let wait = again;
+            again = if settled { EXCHANGE_FIRST } else { (again * 2).min(EXCHANGE_LONGEST) };
+            let more = tokio::select! {
+                changed = changed.changed() => changed.is_ok(),
+                changed = link.changed() => changed.is_ok(),
+                () = tokio::time::sleep(wait), if !settled => true,
+            };
+            if !more {
+                return;
+            }
         }
     }
 
-    /// Exchanges records with one peer.
-    async fn exchange(self: &Arc<Self>, node: NodeId) {
+    /// Exchanges records with one peer; true if both know now what the other knows.
+    pub(super) async fn exchange(self: &Arc<Self>, node: NodeId) -> bool {
         let talk = NodeTalk::Exchange(self.records.lock().to_tell());
-        if let Some(NodeTalk::Records(theirs)) = self.talk(node, &talk, RECORDS_WITHIN).await
-            && let Err(e) = self.take_records(theirs)
-        {
-            tracing::error!(%node, "records of volumes not taken: {e}");
+        match self.talk(node, &talk, RECORDS_WITHIN).await {
+            Some(NodeTalk::Records(theirs)) => {
+                let taken = self.take_records(theirs);
+                if let Err(e) = &taken {
+                    tracing::error!(%node, "records of volumes not taken: {e}");
+                }
+                taken.is_ok()
+            }
+            Some(NodeTalk::Done(Err(e))) => {
+                tracing::warn!(%node, "it has not taken the records of volumes: {e}");
+                false
+            }
+            _ => false,
         }
     }
 
@@ -293,7 +433,6 @@ impl NodeParts {
                     was_up = true;
                     self.events.record(Draft::node(Code::PeerUp, format!("{node} can be reached")));
                     self.ring();
-                    self.exchange(node).await;
                 }
                 LinkState::Down { why, .. } => {
                     if was_up {
@@ -330,9 +469,11 @@ pub(super) struct Untold {
     id: String,
 }
 
+/// However the making ended. Prevents: the maker cannot mount it, and nobody else ever hears of it.
 impl Drop for Untold {
     fn drop(&mut self) {
         self.node.records.lock().may_be_told(&self.id);
+        self.node.tell_records();
     }
 }
 

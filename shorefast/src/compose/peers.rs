@@ -200,6 +200,9 @@ impl Peers {
     fn info(&self, node: NodeId) -> Option<NodeInfo> {
         let state = self.link(node)?.borrow().clone();
         let (link, since, reason) = match state {
+            // It has called us, and answers on that.
+            LinkState::Down { since, .. } if self.conn(node).is_some() => (Link::Up, since, None),
+            LinkState::Connecting if self.conn(node).is_some() => (Link::Up, self.started, None),
             LinkState::Connecting => (Link::Connecting, self.started, None),
             LinkState::Up(_) => (Link::Up, self.started, None),
             LinkState::Down { why, since } => (down_kind(&why), since, Some(why.to_string())),
@@ -210,9 +213,14 @@ impl Peers {
             link,
             since: WallTime::now().earlier(since.elapsed()),
             reason,
-            round_trip_us: self.round_trips.lock().get(&node).and_then(|t| u64::try_from(t.as_micros()).ok()),
+            // What it answered before it went down says nothing of now.
+            round_trip_us: Some(node).filter(|_| link == Link::Up).and_then(|_| self.round_trip_us(node)),
             version: self.versions.lock().get(&node).cloned(),
         })
+    }
+
+    fn round_trip_us(&self, node: NodeId) -> Option<u64> {
+        self.round_trips.lock().get(&node).and_then(|t| u64::try_from(t.as_micros()).ok())
     }
 }
 

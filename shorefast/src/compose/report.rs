@@ -5,7 +5,7 @@ use csv_fs::client::link::ClientEvent;
 use csv_fs::core::client::{Reason, Route};
 use csv_fs::core::coord;
 use csv_fs::core::office;
-use csv_fs::volume::Notice;
+use csv_fs::volume::{Notice, Over};
 
 use crate::events::{Code, Draft};
 
@@ -43,6 +43,22 @@ pub(super) fn withheld(volume: &str, path: bool, heard: &[(String, bool)]) -> Dr
         ),
     };
     Draft::volume(Code::NoPermission, volume, message).advising(next)
+}
+
+/// A volume whose life here has ended without being asked to.
+pub(super) fn over(volume: &str, how: &Over) -> Draft {
+    let code = if matches!(how, Over::OtherVolume { .. }) { Code::DiskReplaced } else { Code::MountLost };
+    Draft::volume(code, volume, how.to_string()).advising(after(volume, how))
+}
+
+/// What to do then.
+pub(super) fn after(volume: &str, how: &Over) -> String {
+    match how {
+        Over::OtherVolume { .. } => {
+            format!("Put the right disk in its place, then `shorefast volume mount {volume}` on every node.")
+        }
+        _ => format!("`shorefast volume mount {volume}` on that node mounts it again."),
+    }
 }
 
 /// What fits the reason of a route that is not direct.

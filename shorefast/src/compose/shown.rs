@@ -8,7 +8,7 @@ use csv_fs::types::FS_BLOCK;
 use csv_fs::volume::{MetadataState, Volume};
 
 use super::records::Record;
-use super::told::Known;
+use super::told::{Known, NOT_KNOWN};
 use crate::api::{
     Health, IoCounters, Link, Metadata, Node, NodeInfo, PathInfo, Problem, Route, RouteIo, VolumeNode, VolumeStatus,
 };
@@ -30,6 +30,7 @@ pub(super) fn route(node: Node, volume: &Volume) -> VolumeNode {
             detail: if ok { "ready".into() } else { reason },
         }],
         wanted: true,
+        next: None,
     }
 }
 
@@ -166,6 +167,7 @@ fn volume_problems(v: &VolumeStatus, found: &mut Vec<Problem>) {
     for n in v.nodes.iter().filter(|n| is_a_problem(n)) {
         let reason = n.reason.as_deref().unwrap_or("no reason known");
         let message = match n.route {
+            Route::Unmounted if reason == NOT_KNOWN => format!("{}: not known on {}", v.name, n.node),
             Route::Unmounted => format!("{}: {} has not mounted it: {reason}", v.name, n.node),
             route => format!("{}: the data of {} is {route} ({reason})", v.name, n.node),
         };
@@ -175,6 +177,9 @@ fn volume_problems(v: &VolumeStatus, found: &mut Vec<Problem>) {
 
 /// What to do about a node's state on a volume.
 fn advice(v: &VolumeStatus, n: &VolumeNode) -> String {
+    if let Some(next) = &n.next {
+        return next.clone();
+    }
     match (n.route, n.reason.as_deref()) {
         (Route::Unmounted, _) => {
             "It is tried again by itself; put right what the reason names, or see `shorefast events` on that node."

@@ -91,7 +91,7 @@ impl NodeParts {
     }
 
     /// Hands the office over on behalf of another node.
-    async fn moved(&self, name: &str, to: Node) -> Result<(), Failure> {
+    async fn moved(self: &Arc<Self>, name: &str, to: Node) -> Result<(), Failure> {
         self.hand_over(&*self.running(name)?, to, MOVE_WITHIN).await
     }
 }

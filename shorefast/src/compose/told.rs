@@ -18,6 +18,8 @@ use crate::clock::WallTime;
 pub(super) const STARTING: &str = "starting";
 /// Why a volume is not mounted that nobody wants mounted.
 pub(super) const ON_REQUEST: &str = "on request";
+/// What is shown for a node that answers and has no word about a volume.
+pub(super) const NOT_KNOWN: &str = "not known there";
 
 /// One node's word about one volume.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,6 +30,26 @@ pub(super) struct Told {
     pub(super) here: VolumeNode,
     /// What that node knows of the volume, if it runs there.
     pub(super) known: Option<Known>,
+}
+
+/// What one node says of all volumes that it knows.
+#[derive(Debug)]
+pub(super) struct Words {
+    /// Which.
+    pub(super) node: Node,
+    /// About each.
+    pub(super) told: Vec<Told>,
+}
+
+impl Words {
+    /// How a volume is on that node.
+    pub(super) fn here(&self, volume: &str) -> VolumeNode {
+        let told = self.told.iter().find(|told| told.name == volume).map(|told| told.here.clone());
+        told.unwrap_or_else(|| VolumeNode {
+            next: Some("It is told again by itself; see the log of that node if it stays so.".into()),
+            ..unmounted(self.node, NOT_KNOWN, WallTime::now(), true)
+        })
+    }
 }
 
 impl Told {
@@ -90,7 +112,11 @@ impl NodeParts {
         let node = self.bundle.node;
         let (here, known) = match keeping {
             Some(Keeping::Running(volume)) => (shown::route(node, volume), Some(Known::of(volume))),
-            Some(Keeping::Pending { why, since }) => (unmounted(node, why, *since, true), None),
+            Some(Keeping::Pending { why, since, .. }) => (unmounted(node, why, *since, true), None),
+            Some(Keeping::Over { why, next, since }) => {
+                let here = unmounted(node, why, *since, true);
+                (VolumeNode { next: Some(next.clone()), ..here }, None)
+            }
             Some(Keeping::Unmounted { since }) => (unmounted(node, ON_REQUEST, *since, false), None),
             None => (unmounted(node, ON_REQUEST, self.started, false), None),
         };
@@ -100,12 +126,30 @@ impl NodeParts {
 
 /// A node that knows a volume and does not run it.
 fn unmounted(node: Node, why: &str, since: WallTime, wanted: bool) -> VolumeNode {
-    VolumeNode { node, route: Route::Unmounted, reason: Some(why.to_owned()), since, paths: Vec::new(), wanted }
+    VolumeNode {
+        node,
+        route: Route::Unmounted,
+        reason: Some(why.to_owned()),
+        since,
+        paths: Vec::new(),
+        wanted,
+        next: None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_answers_and_has_no_word_about_a_volume_does_not_know_it() {
+        let node = Node::new(2).expect("a node");
+        let here = unmounted(node, ON_REQUEST, WallTime(0), false);
+        let words = Words { node, told: vec![Told { name: "a".into(), here: here.clone(), known: None }] };
+        assert_eq!(words.here("a"), here);
+        let unknown = words.here("b");
+        assert_eq!((unknown.reason.as_deref(), unknown.wanted, unknown.node), (Some(NOT_KNOWN), true, node));
+    }
 
     fn known(epoch: u64, used_bytes: Option<u64>) -> Known {
         let coordinator = u8::try_from(epoch).ok().and_then(Node::new);

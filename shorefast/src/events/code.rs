@@ -74,8 +74,10 @@ codes! {
     VolumeMounted = "volume-mounted", Info, "A volume was mounted on this node.", "Nothing.";
     VolumeUnmounted = "volume-unmounted", Info, "A volume was unmounted on this node.", "Nothing.";
     MountFailed = "mount-failed", Error, "A volume could not be mounted on this node.", "Put right what the message names, then `shorefast volume mount NAME`.";
+    MountLost = "mount-lost", Error, "A volume's mount on this node was taken away from outside (`umount`), or its connection was aborted; this node gave back what it held.", "`shorefast volume mount NAME` mounts it again. `shorefast volume unmount NAME` is the way to unmount it.";
     StaleMountCleaned = "stale-mount-cleaned", Warning, "A mount that its dead daemon had left was removed.", "Restart programs that still stand in the old mount.";
     SuperblockDamaged = "superblock-damaged", Error, "A superblock of a volume cannot be read or is damaged; another copy was used.", "Look at the disk's own error log before it loses more.";
+    DiskReplaced = "disk-replaced", Error, "The disk of a mounted volume carries another volume; this node stopped using it, and whoever waited got EIO.", "See who formatted the disk again or exchanged it. What the volume held is not there any more; `shorefast volume mount NAME` helps only with the right disk in its place.";
     RouteChanged = "route-changed", Warning, "A node's data takes another route to a volume's disk; the message has the reason.", "With reason `io-timed-out`, `io-failed` or `fenced`: look at the disk and cables of that node; it goes on through the coordinator meanwhile. `administrator`: somebody asked for it, `shorefast volume redirect NAME off` ends it. `no-coordinator`: see `shorefast status` if it stays. `device-on-coordinator`: nothing.";
     RouteDirect = "route-direct", Info, "A node's data goes straight to a volume's disk again.", "Nothing.";
     PathLost = "path-lost", Warning, "A node has no working path to a volume's disk.", "Look at the disk and cables of that node.";

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::fixture::{Cluster, Ended, can_mount, path, until};
+use crate::fixture::{Cluster, Ended, can_mount, path, until, within};
 use crate::iscsi::Tgt;
 
 const GIB: u64 = 1 << 30;
@@ -151,8 +151,35 @@ fn a_disk_of_another_volume_is_refused_by_name() {
     }
     let cluster = one_node();
     let disk = cluster.create_volume("first");
+    cluster.ask(1, &["volume", "unmount", "first"]).expect(0, &[]);
     let ended = create(&cluster, &disk, &[]);
-    ended.expect(4, &["first"]);
+    ended.expect(4, &["first", "--wipe"]);
+    create(&cluster, &disk, &["--wipe", &identity(&ended)]).expect(0, &[]);
+}
+
+/// With the identity that a refusal had named, a volume was formatted under the nodes that had it mounted: its readers
+/// hung, and everything on it was gone.
+#[test]
+fn a_disk_whose_volume_a_node_has_mounted_is_not_formatted_whatever_identity_is_given() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::with_volume(2);
+    let disk = cluster.dir.join("v.img");
+    let (here, there) = (cluster.mount(1, "v").join("kept"), cluster.mount(2, "v").join("kept"));
+    within("the write", move || fs::write(here, "kept")).expect("writes");
+    let id = cluster.volume(1, "v").and_then(|v| v["id"].as_str().map(str::to_owned)).expect("an identity");
+    let again = ["volume", "create", "w", "--disk", path(&disk), "--timing", "fast"];
+    for more in [&[][..], &["--wipe", &id]] {
+        let ended = cluster.ask(1, &[&again[..], more].concat());
+        ended.expect(4, &["volume v is mounted on node-1", "unmount it everywhere first"]);
+    }
+    // One node that has it is enough, and it need not be the one that was asked.
+    cluster.ask(1, &["volume", "unmount", "v"]).expect(0, &[]);
+    cluster.ask(1, &[&again[..], &["--wipe", &id]].concat()).expect(4, &["volume v is mounted on node-2"]);
+    assert_eq!(within("the read", move || fs::read_to_string(there)).expect("reads"), "kept");
+    cluster.ask(2, &["volume", "unmount", "v"]).expect(0, &[]);
+    cluster.ask(1, &["volume", "check", "v"]).expect(0, &["Nothing is wrong"]);
 }
 
 /// A volume that was made, unmounted and whose daemon ended; its disk.
@@ -252,4 +279,45 @@ fn a_disk_that_became_something_else_is_not_mounted_and_the_reason_is_said() {
     cluster.start(1);
     cluster.until_event(1, "volume-pending", "volume");
     assert!(cluster.volume(1, "v").is_some_and(|v| v["mount"].is_null()));
+}
+
+/// A disk that was formatted under its nodes made them try twice a second for ever: status said "metadata waiting", and
+/// whoever wanted to read hung.
+#[test]
+fn a_disk_that_carries_another_volume_under_its_nodes_is_told_and_whoever_waits_gets_an_error() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::with_volume(2);
+    let point = cluster.mount(2, "v");
+    let (file, held) = within("opening", move || {
+        fs::write(point.join("held"), vec![7; 100_000]).expect("writes");
+        (File::open(point.join("held")).expect("opens"), point.join("held"))
+    });
+    let other = cluster.create_volume("w");
+    for n in 1..=2 {
+        until("the other mount", || cluster.volume(n, "w").is_some_and(|v| v["mount"].is_string()));
+        cluster.ask(n, &["volume", "unmount", "w"]).expect(0, &[]);
+    }
+    // Everything that tells a volume, over that of the other; the third superblock lies apart.
+    let disk = cluster.dir.join("v.img");
+    let (from, to) = (File::open(&other).expect("opens"), File::options().write(true).open(&disk).expect("opens"));
+    for (at, len) in [(512 << 20, 4096), (0, 1 << 20)] {
+        let mut bytes = vec![0; len];
+        from.read_exact_at(&mut bytes, at).and_then(|()| to.write_all_at(&bytes, at)).expect("copies");
+    }
+    for n in 1..=2 {
+        cluster.until_event(n, "disk-replaced", "formatted again as volume w");
+        cluster.ask(n, &["status"]).expect(0, &["the disk was formatted again as volume w", "Put the right disk"]);
+    }
+    let mut byte = [0];
+    within("the read of an open file", move || file.read_exact_at(&mut byte, 0)).expect_err("it is not there any more");
+    within("opening by name", move || File::open(held)).expect_err("it is not mounted any more");
+    let image = |f: &Path| {
+        let mut bytes = vec![0; 1 << 20];
+        File::open(f).and_then(|f| f.read_exact_at(&mut bytes, 0)).expect("reads");
+        bytes
+    };
+    assert!(image(&disk) == image(&other), "nothing more was written to what is another volume now");
+    cluster.ask(1, &["volume", "check", "--disk", path(&disk)]).expect(0, &["Nothing is wrong"]);
 }

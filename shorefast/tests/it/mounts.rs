@@ -40,11 +40,11 @@ fn a_mount_point_that_is_not_empty_is_refused_and_named() {
     fs::write(point.join("precious"), "x").expect("writes");
     let disk = cluster.disk("v.img", 2 << 30);
     let create = ["volume", "create", "v", "--timing", "fast", "--disk", disk.to_str().expect("plain")];
-    let ended = cluster.ask(1, &create);
-    assert!(ended.code != 0 && format!("{}{}", ended.out, ended.err).contains("not empty"), "{ended:?}");
+    cluster.ask(1, &create).expect(4, &["not empty", "Nothing was written to the disk"]);
     assert!(point.join("precious").exists() && mounts_below(&cluster.dir).is_empty());
+    // Otherwise it would ask for --wipe.
     fs::remove_file(point.join("precious")).expect("removes");
-    cluster.ask(1, &["volume", "mount", "v"]).expect(0, &[]);
+    cluster.ask(1, &create).expect(0, &[]);
 }
 
 #[test]
@@ -63,7 +63,9 @@ fn a_mount_point_where_something_is_mounted_is_refused_and_named() {
     cluster.start(1);
     let disk = cluster.disk("v.img", 2 << 30);
     let ended = cluster.ask(1, &["volume", "create", "v", "--timing", "fast", "--disk", disk.to_str().expect("plain")]);
-    assert!(ended.code != 0 && format!("{}{}", ended.out, ended.err).contains("mounted"), "{ended:?}");
+    ended.expect(4, &["is already mounted", "Nothing was written to the disk"]);
+    cluster.ask(1, &["volume", "list"]).expect(0, &[]);
+    assert!(cluster.volume(1, "v").is_none(), "there is no such volume");
     assert_eq!(mounts_below(&cluster.dir), [point]);
 }
 
@@ -161,9 +163,85 @@ fn where_a_volume_is_not_mounted_nothing_can_be_written_and_waiting_costs_no_inc
     // In the way on purpose: every attempt to mount finds it.
     fs::create_dir(&point).expect("a folder");
     fs::write(point.join("mine"), "x").expect("writes");
-    let ended = cluster.ask(1, &["volume", "mount", "v"]);
-    assert!(ended.code != 0 && format!("{}{}", ended.out, ended.err).contains("not empty"), "{ended:?}");
+    // Not 6, which is said when waiting may help.
+    cluster.ask(1, &["volume", "mount", "v"]).expect(1, &["not empty", "shorefast volume mount v"]);
     fs::remove_file(point.join("mine")).expect("removes");
     cluster.ask(1, &["volume", "mount", "v"]).expect(0, &[]);
     assert_eq!(life(&cluster), first + 1, "attempts that could not mount have begun incarnations");
+}
+
+/// Somebody's `umount` went unnoticed: status stayed healthy, `volume mount` said that it was mounted, and programs filled
+/// the directory below.
+#[test]
+fn a_mount_that_somebody_else_takes_away_is_told_at_once_and_mounted_again_on_request() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::with_volume(2);
+    let point = cluster.mount(1, "v");
+    unmount(&point);
+    cluster.until_event(1, "mount-lost", "umount");
+    let status = cluster.ask(1, &["status", "--check"]);
+    status.expect(5, &["node-1 has not mounted it: its mount was taken away from outside"]);
+    cluster.ask(1, &["status"]).expect(0, &["`shorefast volume mount v` on that node mounts it again"]);
+    cluster.ask(2, &["status"]).expect(0, &["node-1 has not mounted it: its mount was taken away"]);
+    // What it held is given back: the other node goes on.
+    until("the office at node 2", || cluster.coordinator(2) == 2);
+    until("the end of the bare directory", || !point.exists());
+    fs::write(point.join("lost"), "x").expect_err("there is no such directory");
+    cluster.ask(1, &["volume", "mount", "v"]).expect(0, &[]);
+    assert_eq!(mounts_below(&cluster.node_dir(1)), std::slice::from_ref(&point));
+    let (here, there) = (point.join("kept"), cluster.mount(2, "v").join("kept"));
+    within("the write", move || fs::write(here, "told")).expect("writes");
+    assert_eq!(within("the read", move || fs::read_to_string(there)).expect("reads"), "told");
+    until("health", || cluster.ask(1, &["status", "--check"]).code == 0);
+}
+
+/// As an administrator does it, who need not be root.
+fn unmount(point: &std::path::Path) {
+    let by = |program: &str, args: &[&str]| {
+        let done = Command::new(program).args(args).arg(point).stderr(std::process::Stdio::null()).status();
+        done.is_ok_and(|s| s.success())
+    };
+    assert!(by("umount", &[]) || by("fusermount3", &["-u"]), "{} cannot be unmounted", point.display());
+}
+
+/// Its maker could not mount a new volume, and the other nodes never heard of it.
+#[test]
+fn a_volume_that_its_maker_cannot_mount_is_told_to_the_other_nodes() {
+    if !can_mount() {
+        return;
+    }
+    let mut cluster = Cluster::new(2);
+    let config = fs::read_to_string(cluster.config(1)).expect("reads");
+    let own = cluster.node_dir(1).join("mnt").display().to_string();
+    // No directory can be made there, which shows only when it is made.
+    fs::write(cluster.config(1), config.replace(&own, "/proc/shorefast-test/mnt")).expect("writes");
+    cluster.start(1);
+    cluster.start(2);
+    let disk = cluster.disk("v.img", 2 << 30);
+    let create = ["volume", "create", "v", "--timing", "fast", "--disk", disk.to_str().expect("plain")];
+    cluster.ask(1, &create).expect(1, &["/proc/shorefast-test/mnt/v", "cannot be made"]);
+    until("the mount on node 2", || cluster.is_mounted(2));
+    cluster.ask(2, &["status"]).expect(0, &["node-1 has not mounted it: the mount point /proc/shorefast-test"]);
+}
+
+/// A node that could not take what it was told never heard of it again.
+#[test]
+fn a_node_that_does_not_know_a_volume_is_named_and_told_again() {
+    if !can_mount() {
+        return;
+    }
+    let mut cluster = Cluster::new(2);
+    cluster.start(1);
+    cluster.start(2);
+    until("the link", || cluster.ask(1, &["node", "list"]).out.matches(" up ").count() == 1);
+    let records = cluster.node_dir(2).join("state/volumes");
+    fs::remove_dir(&records).expect("nothing is in it yet");
+    cluster.create_volume("v");
+    cluster.ask(1, &["status", "--check"]).expect(5, &["v: not known on node-2"]);
+    cluster.ask(2, &["volume", "mount", "v"]).expect(3, &["knows no volume"]);
+    fs::create_dir(&records).expect("a folder");
+    until("the mount on node 2", || cluster.is_mounted(2));
+    until("health", || cluster.ask(1, &["status", "--check"]).code == 0);
 }

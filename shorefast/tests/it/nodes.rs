@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 
-use crate::fixture::{Cluster, make_bundles, run, until};
+use crate::fixture::{Cluster, can_mount, make_bundles, mounts_below, run, until};
 
 /// How node 1 sees node 2: its link and the reason.
 fn link(cluster: &Cluster) -> (String, String) {
@@ -25,6 +25,18 @@ fn a_daemon_starts_answers_and_ends_in_order_with_0() {
     cluster.ask(1, &["volume", "mount", "none"]).expect(3, &["none"]);
     assert_eq!(cluster.stop(1), 0, "{}", cluster.log(1));
     assert!(!Path::new(&cluster.socket(1)).exists(), "the socket was left behind");
+}
+
+/// `timeout` signals the process and then its group: it ended with "Ended by a second signal", and left its mounts behind.
+#[test]
+fn two_signals_at_once_are_one_wish_and_the_daemon_ends_in_order() {
+    if !can_mount() {
+        return;
+    }
+    let mut cluster = Cluster::with_volume(1);
+    cluster.signal(1, "INT");
+    assert_eq!(cluster.stop(1), 0, "{}", cluster.log(1));
+    assert_eq!(mounts_below(&cluster.dir), Vec::<std::path::PathBuf>::new());
 }
 
 #[test]

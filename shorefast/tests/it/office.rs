@@ -159,6 +159,34 @@ fn a_move_straight_after_create_waits_until_the_target_may_hold_office_and_makes
     assert_eq!(count(&cluster, 2, "office-taken"), 1);
 }
 
+/// "Moving the coordinator of v to node-3." and then "node-2 is coordinator of v": the node that was asked had not heard yet.
+#[test]
+fn moves_that_follow_one_another_end_at_the_node_that_was_asked_for_and_say_so() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::with_volume(3);
+    for (asked, to) in [(1, 2), (1, 3), (2, 1), (3, 2), (1, 3), (3, 1), (2, 3), (1, 2)] {
+        let ended = cluster.ask(asked, &["volume", "move", "v", "--to", &to.to_string()]);
+        ended.expect(0, &[&format!("node-{to} is coordinator of v")]);
+        assert_eq!((cluster.coordinator(asked), cluster.coordinator(to)), (to as u64, to as u64));
+    }
+}
+
+#[test]
+fn a_move_to_a_node_that_does_not_know_the_volume_is_refused_at_once() {
+    if !can_mount() {
+        return;
+    }
+    let mut cluster = Cluster::new(2);
+    cluster.start(1);
+    cluster.start(2);
+    fs::remove_dir(cluster.node_dir(2).join("state/volumes")).expect("nothing is in it yet");
+    cluster.create_volume("v");
+    // Not 6 or 1, which end a wait.
+    cluster.ask(1, &["volume", "move", "v", "--to", "2"]).expect(4, &["it does not know the volume"]);
+}
+
 #[test]
 fn a_move_to_a_node_that_may_never_hold_office_is_refused_and_the_office_stays() {
     if !can_mount() {

@@ -85,6 +85,8 @@ pub enum Event {
     /// The administrator's wish.
     Forced { redirect: bool },
 
+    /// The volume is not there any more: the same as an eviction. No [`Event::Reborn`] follows.
+    Over { reason: String },
     /// A new life after an eviction. `poisoned` handles are not opened again.
     Reborn { client: ClientId, fence_gen: FenceGen, poisoned: Vec<HandleId> },
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use block::device::DeviceExt;
 use block::shared::{CawOutcome, Epoch, FenceGen, KillOutcome as Killed, LiveLock, NodeId, SharedDisk};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::links::{OwnNode, PeerLink};
 use super::{Input, OfficeConfig, OfficeState, convert};
 use crate::core::office::*;
 use crate::core::time::Now;
-use crate::format::{CELL, LEASE, SLOTS, slot_at};
+use crate::format::{CELL, FormatError, LEASE, SLOTS, slot_at};
 use crate::proto::{PeerAnswer, PeerAsk};
 use crate::types::{ClientId, VolumeId};
 
@@ -65,6 +65,8 @@ pub(super) struct Actor {
     next: u64,
     state: watch::Sender<OfficeState>,
     slots: Arc<RwLock<BTreeMap<NodeId, SlotView>>>,
+    /// Why the lease block could not be used at the last look, which has been said.
+    unusable: Arc<Mutex<Option<FormatError>>>,
 }
 
 impl Actor {
@@ -87,6 +89,7 @@ impl Actor {
             next: 0,
             state,
             slots,
+            unusable: Arc::default(),
         };
         (actor, seen)
     }
@@ -233,9 +236,17 @@ impl Actor {
         let last = nodes.iter().last().map_or(1, NodeId::get);
         let lease = links.disk.data.read(LEASE, cell_len());
         let slots = links.disk.data.read(SLOTS, cell_len() * usize::from(last));
+        let unusable = Arc::clone(&self.unusable);
         tokio::spawn(async move {
             let sight = match tokio::join!(lease, slots) {
-                (Ok(lease), Ok(slots)) => sight_of(volume, nodes, &lease, &slots),
+                (Ok(lease), Ok(slots)) => {
+                    let seen = sight_of(volume, nodes, &lease, &slots);
+                    say_once(&unusable, seen.as_ref().err());
+                    if let (Err(FormatError::OtherVolume { .. }), Some(own)) = (&seen, links.own.upgrade()) {
+                        own.other_volume();
+                    }
+                    seen.ok()
+                }
                 (Err(e), _) | (_, Err(e)) => {
                     tracing::debug!("slots and lease could not be read: {e}");
                     None
@@ -364,11 +375,20 @@ fn state_of(core: &Office, client: Option<(ClientId, FenceGen)>) -> OfficeState 
     }
 }
 
+/// Says why the lease block cannot be used once for each reason, not at each look.
+fn say_once(said: &Mutex<Option<FormatError>>, why: Option<&FormatError>) {
+    let mut said = said.lock();
+    if *said != why.cloned() {
+        if let Some(why) = why {
+            tracing::warn!("the lease block cannot be used: {why}");
+        }
+        *said = why.cloned();
+    }
+}
+
 /// One round of reading, decoded. A lease that cannot be read is a failed round; a slot that cannot is absent.
-fn sight_of(volume: VolumeId, nodes: NodeSet, lease: &[u8], slots: &[u8]) -> Option<Sight> {
-    let lease = convert::lease_view(volume, lease)
-        .inspect_err(|e| tracing::warn!("the lease block cannot be used: {e}"))
-        .ok()?;
+fn sight_of(volume: VolumeId, nodes: NodeSet, lease: &[u8], slots: &[u8]) -> Result<Sight, FormatError> {
+    let lease = convert::lease_view(volume, lease)?;
     let cell = |node: NodeId| {
         let at = cell_len() * usize::from(node.get() - 1);
         slots.get(at..at + cell_len())
@@ -378,7 +398,7 @@ fn sight_of(volume: VolumeId, nodes: NodeSet, lease: &[u8], slots: &[u8]) -> Opt
         let view = decoded.inspect_err(|e| tracing::warn!("the slot of {node} cannot be used: {e}")).ok()?;
         Some((node, view))
     };
-    Some(Sight { lease, slots: nodes.iter().filter_map(view).collect() })
+    Ok(Sight { lease, slots: nodes.iter().filter_map(view).collect() })
 }
 
 fn cell_len() -> usize {
@@ -388,7 +408,7 @@ fn cell_len() -> usize {
 /// An error means that nothing was changed by this attempt; the core settles that, as every other doubt, by reading.
 fn result_of<V>(
     outcome: Result<CawOutcome, block::IoError>,
-    view: impl Fn(&[u8]) -> Result<V, crate::format::FormatError>,
+    view: impl Fn(&[u8]) -> Result<V, FormatError>,
 ) -> CawResult<V> {
     match outcome {
         Ok(CawOutcome::Done) => CawResult::Done,

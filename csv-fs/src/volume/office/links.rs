@@ -44,6 +44,9 @@ pub trait OwnNode: Send + Sync + 'static {
     /// Another incarnation of this node is registered: client and office are over.
     fn self_evicted(&self);
 
+    /// The lease block on the disk is another volume's. May come again and again.
+    fn other_volume(&self);
+
     /// For people.
     fn report(&self, report: Report);
 }

@@ -6,7 +6,7 @@ fn node(n: u8) -> Node {
 
 fn at(n: u8, route: Route, reason: Option<&str>, wanted: bool) -> VolumeNode {
     let reason = reason.map(str::to_owned);
-    VolumeNode { node: node(n), route, reason, since: WallTime(0), paths: Vec::new(), wanted }
+    VolumeNode { node: node(n), route, reason, since: WallTime(0), paths: Vec::new(), wanted, next: None }
 }
 
 fn pending(n: u8) -> VolumeNode {

@@ -12,7 +12,15 @@ fn info(n: u8, link: Link) -> NodeInfo {
 
 fn at(n: u8, route: Route, reason: Option<&str>) -> VolumeNode {
     let paths = vec![PathInfo { name: "disk0".to_owned(), ok: reason.is_none(), detail: "ready".to_owned() }];
-    VolumeNode { node: node(n), route, reason: reason.map(str::to_owned), since: WallTime(1_000), paths, wanted: true }
+    VolumeNode {
+        node: node(n),
+        route,
+        reason: reason.map(str::to_owned),
+        since: WallTime(1_000),
+        paths,
+        wanted: true,
+        next: None,
+    }
 }
 
 pub(crate) fn sample() -> Status {

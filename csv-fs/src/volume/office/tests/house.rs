@@ -89,6 +89,7 @@ impl OwnNode for Life {
         Box::pin(std::future::ready(()))
     }
     fn self_evicted(&self) {}
+    fn other_volume(&self) {}
     fn report(&self, _: Report) {}
 }
 
