@@ -158,10 +158,8 @@ fn to_try(one: &str, two: &str, dir: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::cli::Cli;
+    use crate::cli;
 
     #[test]
     fn what_a_kept_demo_prints_to_try_can_be_pasted() {
@@ -171,7 +169,7 @@ mod tests {
         assert_eq!(commands.len(), 5, "{text}");
         for words in &commands {
             assert!(Path::new(&words[0]).is_absolute() && Path::new(&words[0]).exists(), "{words:?}");
-            Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{words:?}: {e}"));
+            cli::parse(words).unwrap_or_else(|e| panic!("{words:?}: {e}"));
         }
         assert_eq!(commands[4][1..], ["demo", "--stop", "/tmp/a demo's"]);
     }
