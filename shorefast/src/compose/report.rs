@@ -126,7 +126,7 @@ fn coordinator(report: coord::Report) -> Option<(Code, String)> {
     use coord::Report;
     Some(match report {
         Report::StoreFailed => (Code::OfficeLost, "the metadata store failed; office is given up".to_owned()),
-        Report::GraceEnded => (Code::GraceEnded, "the takeover is complete: everything is served".to_owned()),
+        Report::GraceEnded => (Code::GraceEnded, "everything is served from now on".to_owned()),
         Report::Evicted { client } => (Code::ClientEvicted, session(client)),
         Report::PathFenced { client } => (Code::PathFenced, session(client)),
         Report::PathBack { client } => (Code::PathBack, session(client)),
