@@ -90,7 +90,7 @@ pub struct VolumeSetup {
 #[derive(Debug, thiserror::Error)]
 pub enum StopError {
     /// Files are open.
-    #[error("{0} files are open on it")]
+    #[error("{}", open_files(*.0))]
     Busy(usize),
     /// The mount cannot be taken away.
     #[error(transparent)]
@@ -112,9 +112,16 @@ impl StopError {
             StopError::Busy(_) => {
                 "Close them (`fuser -vm MOUNT` shows who has them), or use --force: they then get errors."
             }
-            StopError::Mount(_) => "See who uses the mount with `fuser -vm MOUNT`, then try again.",
+            StopError::Mount(fuse::UnmountError::Busy(_)) => {
+                "A working directory counts, too: leave it and try again, or use --force."
+            }
+            StopError::Mount(_) => "Put that right, then try again.",
         }
     }
+}
+
+fn open_files(n: usize) -> String {
+    if n == 1 { "a file is open on it".into() } else { format!("{n} files are open on it") }
 }
 
 /// How a volume's metadata is served, as this node sees it.

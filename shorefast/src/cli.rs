@@ -1,16 +1,19 @@
 //! The command line as types. It decides nothing; a test holds docs/contract.md to this tree.
+//!
+//! `--socket` is taken by every command and shown by those that ask a daemon. Its environment variable is read when it is
+//! used, not here: an option that comes from the environment would stand in every usage line as if it had been written.
 
 use core::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, Args, Command as ClapCommand, CommandFactory, Parser, Subcommand};
 
 use crate::api::{DiskFault, Node, Timing};
 use crate::{demo, places};
 
 /// A shared volume for a group of Linux hosts.
 #[derive(Parser, Debug)]
-#[command(name = "shorefast", version, about, disable_help_subcommand = true, max_term_width = 100)]
+#[command(name = "shorefast", version, about, max_term_width = 100)]
 pub(crate) struct Cli {
     /// What holds for every command.
     #[command(flatten)]
@@ -23,9 +26,9 @@ pub(crate) struct Cli {
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Global {
-    /// The daemon's API socket
-    #[arg(long, global = true, value_name = "PATH", env = places::SOCKET_ENV, default_value = places::SOCKET, hide_env_values = true)]
-    pub(crate) socket: PathBuf,
+    /// The daemon's API socket [env: SHOREFAST_SOCKET] [default: /run/shorefast/api.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
     /// Answer as JSON with a "schema" number
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -37,14 +40,49 @@ pub(crate) struct Global {
     pub(crate) verbose: u8,
 }
 
+/// `--socket` of a command that asks no daemon: not shown, and taken all the same, since an alias or a script may give it
+/// to every command.
+fn unused_socket() -> Arg {
+    let socket = Arg::new("socket").long("socket").value_name("PATH").value_parser(clap::value_parser!(PathBuf));
+    socket.global(true).hide(true)
+}
+
+/// Reads a command line.
+pub(crate) fn parse(line: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line).map_err(without_hidden)
+}
+
+/// Where a command is missing clap lists them all, also those that the help does not show.
+fn without_hidden(mut e: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue};
+    if let Some(ContextValue::Strings(names)) = e.get(ContextKind::ValidSubcommand) {
+        let shown = names.iter().filter(|name| !is_hidden(&Cli::command(), name)).cloned().collect();
+        e.insert(ContextKind::ValidSubcommand, ContextValue::Strings(shown));
+    }
+    e
+}
+
+fn is_hidden(tree: &ClapCommand, name: &str) -> bool {
+    tree.get_subcommands().any(|c| (c.get_name() == name && c.is_hide_set()) || is_hidden(c, name))
+}
+
+/// A portal, as the iSCSI commands take it.
+const PORTAL: &str = "The portal: [iscsi://[USER[%SECRET]@]]HOST[:PORT], such as iscsi://192.0.2.1 (port 3260)";
+/// A unit, as the iSCSI commands take it.
+const UNIT: &str = "The unit: iscsi://[USER[%SECRET]@]HOST[:PORT]/TARGET/LUN, such as \
+     iscsi://192.0.2.1/iqn.2026-01.example:disk/1; the secret comes rather from SHOREFAST_ISCSI_SECRET";
+
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// Three nodes on this machine, hurt on purpose, with a report
+    #[command(arg = unused_socket())]
     Demo(DemoArgs),
     /// Make a cluster's certificates, or install one node's
+    #[command(arg = unused_socket())]
     Init(InitArgs),
     /// Run a node
+    #[command(arg = unused_socket())]
     Daemon(DaemonArgs),
     /// Volumes
     #[command(subcommand)]
@@ -57,7 +95,7 @@ pub(crate) enum Command {
     /// What happened
     Events(EventsArgs),
     /// A SAN's targets and units, tried without a kernel module
-    #[command(subcommand)]
+    #[command(subcommand, arg = unused_socket())]
     Iscsi(IscsiCommand),
     /// A disk for QEMU, nbdcopy and the kernel's nbd-client
     #[command(subcommand)]
@@ -238,26 +276,22 @@ pub(crate) struct EventsArgs {
 pub(crate) enum IscsiCommand {
     /// The targets of a portal
     Discover {
-        /// The portal: iscsi://HOST
-        #[arg(value_name = "URL")]
+        #[arg(value_name = "URL", help = PORTAL)]
         url: String,
     },
     /// What a unit is
     Inquiry {
-        /// The unit: iscsi://HOST/TARGET/LUN
-        #[arg(value_name = "URL")]
+        #[arg(value_name = "URL", help = UNIT)]
         url: String,
     },
     /// How large a unit is
     Capacity {
-        /// The unit
-        #[arg(value_name = "URL")]
+        #[arg(value_name = "URL", help = UNIT)]
         url: String,
     },
     /// Read from a unit to standard output
     Read {
-        /// The unit
-        #[arg(value_name = "URL")]
+        #[arg(value_name = "URL", help = UNIT)]
         url: String,
         /// From which byte on
         #[arg(long, value_name = "SIZE", default_value = "0")]
@@ -268,8 +302,7 @@ pub(crate) enum IscsiCommand {
     },
     /// Write standard input to a unit
     Write {
-        /// The unit
-        #[arg(value_name = "URL")]
+        #[arg(value_name = "URL", help = UNIT)]
         url: String,
         /// From which byte on
         #[arg(long, value_name = "SIZE", default_value = "0")]
@@ -280,8 +313,7 @@ pub(crate) enum IscsiCommand {
     },
     /// Who has registered at a unit, and what is reserved
     Reservations {
-        /// The unit
-        #[arg(value_name = "URL")]
+        #[arg(value_name = "URL", help = UNIT)]
         url: String,
     },
     /// Measure a unit
@@ -291,8 +323,7 @@ pub(crate) enum IscsiCommand {
 /// `iscsi bench`
 #[derive(Args, Clone, Debug)]
 pub(crate) struct IscsiBenchArgs {
-    /// The unit
-    #[arg(value_name = "URL")]
+    #[arg(value_name = "URL", help = UNIT)]
     pub(crate) url: String,
     /// read, write, randread or randwrite
     #[arg(long, value_name = "KIND", default_value = "randread")]
@@ -381,7 +412,7 @@ pub(crate) enum DebugCommand {
         #[command(subcommand)]
         fault: FaultCommand,
     },
-    /// End a node's incarnation on a volume, as if it had not answered; on the coordinator
+    /// End a node's session on a volume, as if it had not answered; on the coordinator
     Evict {
         /// The volume
         name: String,
@@ -433,7 +464,6 @@ pub(crate) enum OnOff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn command_tree_is_sound() {
@@ -452,40 +482,65 @@ mod tests {
     #[test]
     fn socket_may_stand_before_or_after_the_command() {
         for line in [["shorefast", "--socket", "/x", "status"], ["shorefast", "status", "--socket", "/x"]] {
-            let cli = Cli::try_parse_from(line).expect("both spellings are in the contract");
-            assert_eq!(cli.global.socket, PathBuf::from("/x"));
+            let cli = parse(line).expect("both spellings are in the contract");
+            assert_eq!(cli.global.socket, Some(PathBuf::from("/x")));
         }
     }
 
     #[test]
+    fn socket_is_shown_by_commands_that_ask_a_daemon_and_taken_by_all() {
+        let help = |line: &[&str]| {
+            let line = ["shorefast"].iter().chain(line).chain(&["--help"]).copied();
+            parse(line.map(str::to_owned)).expect_err("help").to_string()
+        };
+        for asks in [&["status"][..], &["volume", "check"], &["debug", "disk", "hang"], &[]] {
+            assert!(help(asks).contains("--socket"), "{asks:?}");
+        }
+        for alone in [&["init"][..], &["daemon"], &["demo"], &["iscsi"], &["iscsi", "read"]] {
+            assert!(!help(alone).contains("--socket"), "{alone:?}");
+        }
+        for line in [
+            &["shorefast", "daemon", "--socket", "/x"][..],
+            &["shorefast", "--socket", "/x", "daemon"],
+            &["shorefast", "iscsi", "discover", "h", "--socket", "/x"],
+        ] {
+            parse(line.iter().copied()).unwrap_or_else(|e| panic!("{line:?}: {e}"));
+        }
+    }
+
+    #[test]
+    fn help_is_a_command_and_hidden_commands_are_nowhere() {
+        for line in [&["shorefast", "help"][..], &["shorefast", "help", "volume", "create"], &["shorefast", "-q"]] {
+            let said = parse(line.iter().copied()).expect_err("help or a list").to_string();
+            assert!(said.contains("volume") && !said.contains("demo-"), "{said}");
+        }
+    }
+
+    #[test]
+    fn help_of_an_iscsi_command_says_what_a_url_looks_like() {
+        let help = parse(["shorefast", "iscsi", "write", "--help"]).expect_err("help").to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(help.contains("[USER[%SECRET]@]HOST[:PORT]/TARGET/LUN") && help.contains(":disk/1"), "{help}");
+    }
+
+    #[test]
     fn debug_disk_takes_the_words_of_the_contract() {
-        let cli = Cli::try_parse_from(["shorefast", "debug", "disk", "--socket", "/x", "delay", "40"]).expect("parses");
+        let cli = parse(["shorefast", "debug", "disk", "--socket", "/x", "delay", "40"]).expect("parses");
         let Command::Debug(DebugCommand::Disk { fault }) = cli.command else { panic!("not debug disk") };
         assert_eq!(DiskFault::from(fault), DiskFault::Delay { ms: 40 });
     }
 
     #[test]
     fn init_takes_a_cluster_or_a_bundle_but_not_both() {
-        let both = Cli::try_parse_from([
-            "shorefast",
-            "init",
-            "--cluster",
-            "c",
-            "--node",
-            "1=h:1",
-            "--out",
-            "o",
-            "--bundle",
-            "b",
-        ]);
-        let cluster = Cli::try_parse_from(["shorefast", "init", "--cluster", "c", "--node", "1=h:1", "--out", "o"]);
-        let bundle = Cli::try_parse_from(["shorefast", "init", "--bundle", "b"]);
+        let both = parse(["shorefast", "init", "--cluster", "c", "--node", "1=h:1", "--out", "o", "--bundle", "b"]);
+        let cluster = parse(["shorefast", "init", "--cluster", "c", "--node", "1=h:1", "--out", "o"]);
+        let bundle = parse(["shorefast", "init", "--bundle", "b"]);
         assert!(both.is_err() && cluster.is_ok() && bundle.is_ok());
     }
 
     #[test]
     fn the_help_of_redirect_says_what_on_and_off_do() {
-        let help = Cli::try_parse_from(["shorefast", "volume", "redirect", "--help"]).expect_err("help").to_string();
+        let help = parse(["shorefast", "volume", "redirect", "--help"]).expect_err("help").to_string();
         assert!(help.contains("Through the coordinator (on)"), "{help}");
         assert!(!help.contains("- on:") && !help.contains("on: on"), "{help}");
     }

@@ -5,18 +5,20 @@ mod daemon_asks;
 mod init;
 mod iscsi;
 mod nbd;
+mod redirect;
 mod status;
 mod volume;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
 use crate::api::{Client, SCHEMA};
 use crate::cli::{Cli, Command, DebugCommand, Global};
 use crate::exit::{Exit, Failure};
-use crate::{daemon, demo};
+use crate::{daemon, demo, places};
 
 /// Runs a command.
 pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
@@ -78,9 +80,10 @@ pub(crate) fn complain(global: &Global, failure: &Failure) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// The daemon that a command talks to.
+/// The daemon that a command talks to: the option, else the environment, else where it is by default.
 pub(crate) fn client(global: &Global) -> Client {
-    Client::new(&global.socket)
+    let named = || std::env::var_os(places::SOCKET_ENV).filter(|path| !path.is_empty()).map(PathBuf::from);
+    Client::new(global.socket.clone().or_else(named).unwrap_or_else(|| places::SOCKET.into()))
 }
 
 /// Prints to standard output; a reader that has gone ends the command quietly, as with `| head`.

@@ -6,6 +6,7 @@ mod moving;
 mod node;
 mod peers;
 mod records;
+mod redirect;
 mod report;
 mod retry;
 mod service;

@@ -11,7 +11,7 @@ use crate::exit::Exit;
 
 const PAGE: &str = "docs/contract.md";
 
-/// Every command that can be run, on a line of its own, in the order of the command tree.
+/// Every command that can be run, on a line of its own, in the order of the command tree; without `help`, which every tree has.
 fn command_lines() -> String {
     let mut root = Cli::command();
     root.build();
@@ -21,7 +21,8 @@ fn command_lines() -> String {
 }
 
 fn walk(command: &Command, path: &str, text: &mut String) {
-    let visible: Vec<&Command> = command.get_subcommands().filter(|c| !c.is_hide_set()).collect();
+    let visible: Vec<&Command> =
+        command.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help").collect();
     if visible.is_empty() {
         let arguments: Vec<String> = command.get_arguments().filter(|a| is_own(a)).map(argument).collect();
         let line = [path.to_owned()].into_iter().chain(arguments).collect::<Vec<_>>().join(" ");

@@ -12,6 +12,7 @@
 
 mod cluster;
 mod interrupt;
+mod live;
 mod load;
 mod mounts;
 mod outcome;
@@ -32,7 +33,7 @@ mod writer;
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -61,19 +62,47 @@ pub(crate) fn run(args: &DemoArgs, global: &Global) -> Result<Exit, Failure> {
         }
         return Ok(Exit::Ok);
     }
-    let interrupt = Interrupt::listen()?;
-    let timeline = Arc::new(Timeline::begin(!global.quiet && !global.json));
+    let live = !global.quiet && !global.json;
+    let interrupt = Interrupt::listen(live)?;
+    let timeline = Arc::new(Timeline::begin(live));
+    let mut dir = None;
+    let ended = staged(args, global, &interrupt, &timeline, &mut dir);
+    timeline.end_live();
+    // Whatever an interrupted demo stumbled over was the interruption.
+    ended.map_err(|failure| if interrupt.check().is_err() { interrupted(dir.as_deref()) } else { failure })
+}
+
+/// The last word of an interrupted demo: what it has left.
+fn interrupted(dir: Option<&Path>) -> Failure {
+    let next = match dir.filter(|dir| dir.exists()) {
+        None => "Its nodes have ended; no process, mount or folder of it is left.".to_owned(),
+        Some(dir) => format!("{} is still there: the message above says why.", dir.display()),
+    };
+    Failure::failed("The demo was interrupted.", next)
+}
+
+/// The demo itself; when it returns, what was started has ended and what was made is gone, unless it was to be kept. `dir`
+/// becomes its folder.
+fn staged(
+    args: &DemoArgs,
+    global: &Global,
+    interrupt: &Interrupt,
+    timeline: &Arc<Timeline>,
+    dir: &mut Option<PathBuf>,
+) -> Result<Exit, Failure> {
     timeline.say("three daemons start, on 127.0.0.1, 127.0.0.2 and 127.0.0.3");
-    let mut cluster = Cluster::start(args.dir.as_deref(), &interrupt)?;
+    let mut cluster = Cluster::start(args.dir.as_deref(), interrupt)?;
+    *dir = Some(cluster.dir.clone());
     if args.keep {
         cluster.keep();
     }
-    let mut run = Run::begin(cluster, Arc::clone(&timeline), interrupt)?;
+    let mut run = Run::begin(cluster, Arc::clone(timeline), interrupt.clone())?;
     run.all()?;
     let Run { cluster, found, .. } = run;
-    let report = found.report(&cluster, &timeline);
+    let report = found.report(&cluster, timeline);
     write_report(&args.report, &report)?;
-    tell(args, global, &cluster, &report)?;
+    let told = timeline.end_live();
+    tell(args, global, &cluster, &report, told)?;
     Ok(if report.ok() { Exit::Ok } else { Exit::Failed })
 }
 
@@ -93,11 +122,13 @@ fn write_report(path: &Path, report: &DemoReport) -> Result<(), Failure> {
     })
 }
 
-fn tell(args: &DemoArgs, global: &Global, cluster: &Cluster, report: &DemoReport) -> Result<(), Failure> {
+/// What happened is told unless it was `told` live.
+fn tell(args: &DemoArgs, global: &Global, cluster: &Cluster, report: &DemoReport, told: bool) -> Result<(), Failure> {
     if global.json {
         return print(&format!("{}\n", as_json(args, cluster, report)));
     }
-    let mut text = report::terminal(report);
+    let mut text = if told { "\n".to_owned() } else { report::story(report) };
+    text += &report::terminal(report);
     text += &format!("The report: {}\n", args.report.display());
     if args.keep {
         text += &kept(cluster);
@@ -158,10 +189,8 @@ fn to_try(one: &str, two: &str, dir: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::cli::Cli;
+    use crate::cli;
 
     #[test]
     fn what_a_kept_demo_prints_to_try_can_be_pasted() {
@@ -171,7 +200,7 @@ mod tests {
         assert_eq!(commands.len(), 5, "{text}");
         for words in &commands {
             assert!(Path::new(&words[0]).is_absolute() && Path::new(&words[0]).exists(), "{words:?}");
-            Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{words:?}: {e}"));
+            cli::parse(words).unwrap_or_else(|e| panic!("{words:?}: {e}"));
         }
         assert_eq!(commands[4][1..], ["demo", "--stop", "/tmp/a demo's"]);
     }

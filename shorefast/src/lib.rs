@@ -16,8 +16,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 pub mod api;
 mod cli;
 pub mod clock;
@@ -42,7 +40,7 @@ mod docs_test;
 
 /// Parses the command line, runs the command, says what went wrong, and returns the exit code of [`exit::Exit`].
 pub fn run() -> ExitCode {
-    let cli = match cli::Cli::try_parse() {
+    let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(e) => return commands::usage_error(&e, std::env::args_os().skip(1)).into(),
     };

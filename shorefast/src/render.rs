@@ -6,7 +6,7 @@ mod table;
 
 pub(crate) use check::check_report;
 pub(crate) use status::{check, nodes, status, volume, volumes};
-pub(crate) use table::{bytes, plain_table};
+pub(crate) use table::{bytes, grouped, plain_table};
 
 use crate::events::{Event, Severity};
 

@@ -4,6 +4,8 @@
 //! Refuses as a shared disk every unit that lacks what fencing rests on, and names it; found by trying, since some
 //! targets claim what they do not have.
 
+pub(crate) mod portal;
+
 use std::env;
 
 use block::worker::Handle;
@@ -74,7 +76,7 @@ impl Unit {
         let session = Session::start(workers, 0, Config::new(login, url.portal.clone()), Ownership::Alone);
         if let Err(cause) = first_word(&session).await {
             session.close().await;
-            let message = format!("{url}: {cause}.");
+            let message = format!("{url}: {}.", portal::because(&url.portal, &cause));
             return Err(Failure::failed(message, "See whether portal, target and secret are right."));
         }
         match attach(&session, lun).await {

@@ -38,12 +38,15 @@ pub enum Fatal {
     #[error(transparent)]
     Format(#[from] FormatError),
     /// The disk carries something that formatting would destroy.
-    #[error("the disk carries {}; to destroy that, repeat with --wipe {id}", list(.found))]
+    // A sentence is made of this: nothing may follow the identity that would be copied along.
+    #[error("the disk carries {}{}; repeat with --wipe {id} to destroy that", list(.found), wrong(.given.as_deref()))]
     Occupied {
         /// What was recognised.
         found: Vec<Foreign>,
         /// What `--wipe` must be given.
         id: String,
+        /// What it was given instead.
+        given: Option<String>,
     },
     /// The kernel gives no random numbers.
     #[error("the kernel gives no random numbers: {0}")]
@@ -106,6 +109,10 @@ macro_rules! from_redb {
             }
         })*
     };
+}
+
+fn wrong(given: Option<&str>) -> String {
+    given.map_or_else(String::new, |given| format!(", and `{given}` is not its identity"))
 }
 
 from_redb!(

@@ -90,7 +90,7 @@ impl Store {
         let found = foreign(dev)?;
         let id = identity(&found);
         if !found.is_empty() && options.wipe.as_ref() != Some(&id) {
-            return Err(Fatal::Occupied { found, id }.into());
+            return Err(Fatal::Occupied { found, id, given: options.wipe.clone() }.into());
         }
         wipe(dev, !found.is_empty())?;
         for span in superblock.ranges.iter().chain(&superblock.next) {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use block::shared::{NodeId, SharedDisk};
 use block::worker::Handle;
+use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::start::{NotAFile, open_disk};
@@ -39,6 +40,12 @@ pub enum CreateError {
     /// It is nothing that several nodes can share.
     #[error(transparent)]
     Disk(#[from] NotAFile),
+    /// Somebody else has it.
+    #[error("{} is in use: it is mounted, or belongs to another device", path.display())]
+    InUse {
+        /// The disk.
+        path: PathBuf,
+    },
     /// What formatting says.
     #[error("{}: {source}", path.display())]
     Format {
@@ -77,6 +84,7 @@ impl CreateError {
             CreateError::Name(_) | CreateError::Random(_) | CreateError::Lock { .. } => false,
             CreateError::Mounted { .. } => true,
             CreateError::Disk(e) => e.is_refusal(),
+            CreateError::InUse { .. } => true,
             CreateError::Format { source, .. } => {
                 matches!(source, MetaError::Fatal(Fatal::Occupied { .. } | Fatal::Format(_)))
             }
@@ -94,6 +102,9 @@ impl CreateError {
                 format!("`shorefast volume unmount {name}` on every node that has it, or name another disk.")
             }
             CreateError::Mounted { .. } => "End whatever has it open, or name another disk.".into(),
+            CreateError::InUse { path } => {
+                format!("See who has it with `lsblk {}`; free it, or name another disk.", path.display())
+            }
             _ => "Use a file of at least 1 GiB that every node of this host can open, with direct I/O (`truncate -s 10G FILE` makes one).".into(),
         }
     }
@@ -125,7 +136,7 @@ pub async fn create(new: NewVolume, workers: Handle) -> Result<VolumeId, CreateE
 async fn format(disk: SharedDisk, options: FormatOptions, path: PathBuf) -> Result<VolumeId, CreateError> {
     let made = tokio::task::spawn_blocking(move || {
         let alone = alone(&disk, &path)?;
-        let made = Store::format(&disk.data, &options).map_err(|source| CreateError::Format { path, source });
+        let made = Store::format(&disk.data, &options).map_err(|source| not_formatted(source, path));
         // Only now may somebody open it.
         drop(alone);
         made
@@ -149,8 +160,38 @@ fn alone(disk: &SharedDisk, path: &Path) -> Result<Unmounted, CreateError> {
     }
 }
 
+/// The kernel does not let a block device be wiped that is mounted, and says so at the first attempt.
+fn not_formatted(source: MetaError, path: PathBuf) -> CreateError {
+    match &source {
+        MetaError::Fatal(Fatal::Io(e)) if e.os == Some(Errno::BUSY.raw_os_error()) => CreateError::InUse { path },
+        _ => CreateError::Format { path, source },
+    }
+}
+
 /// The present time for new inodes.
 pub(super) fn wall_clock() -> Timestamp {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_epoch(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use block::device::Op;
+    use block::error::{IoError, IoErrorKind};
+    use block::units::{ByteLen, ByteOffset};
+
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_mounted_is_said_to_be_in_use_and_not_to_be_too_small() {
+        let failed = |errno: Errno| {
+            let op = Some(Op::WriteZeroes);
+            let (at, len, os) = (ByteOffset::ZERO, ByteLen(4096), Some(errno.raw_os_error()));
+            not_formatted(IoError { kind: IoErrorKind::Medium, op, at, len, os }.into(), Path::new("/dev/loop9"))
+        };
+        let busy = failed(Errno::BUSY);
+        assert!(busy.is_refusal() && busy.to_string().contains("/dev/loop9 is in use"), "{busy}");
+        assert!(busy.next_step().contains("lsblk /dev/loop9") && !busy.next_step().contains("GiB"), "{busy}");
+        assert!(!failed(Errno::IO).is_refusal());
+    }
 }

@@ -3,6 +3,7 @@
 //! Every way in which a daemon can fail to be there has its own sentence and its own next step.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -103,6 +104,10 @@ impl Client {
         Ok(Connection { reader: BufReader::new(stream), deadline })
     }
 
+    fn is_socket(&self) -> bool {
+        self.socket.metadata().is_ok_and(|m| m.file_type().is_socket())
+    }
+
     fn unreachable(&self, e: &io::Error) -> Failure {
         let socket = self.socket.display();
         match e.kind() {
@@ -110,6 +115,11 @@ impl Client {
                 Exit::NotFound,
                 format!("No daemon runs here: there is no socket {socket}."),
                 format!("Start one with `shorefast daemon`, {}.", places_hint()),
+            ),
+            // The kernel says the same of a socket whose daemon has died.
+            io::ErrorKind::ConnectionRefused if !self.is_socket() => Failure::usage(
+                format!("{socket} is no socket, so no daemon is behind it."),
+                "Name the daemon's socket: `--socket`, SHOREFAST_SOCKET, or key `socket` of its configuration.",
             ),
             io::ErrorKind::ConnectionRefused => Failure::new(
                 Exit::NotFound,

@@ -34,7 +34,7 @@ pub(super) fn debug_evict(name: &str, node: Node, global: &Global) -> Result<Exi
     if global.json {
         print_json("evicted", &node)?;
     } else if !global.quiet {
-        print(&format!("The incarnation of {node} on {name} is being ended.\n"))?;
+        print(&format!("The session of {node} on {name} is being ended.\n"))?;
     }
     Ok(Exit::Ok)
 }

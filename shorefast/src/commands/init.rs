@@ -36,10 +36,13 @@ fn new_cluster(cluster: &str, nodes: &[String], out: &Path, global: &Global) -> 
         print_json("init", &json!({ "cluster_id": made.cluster_id, "ca_key": made.ca_key, "bundles": bundles }))?;
     } else if !global.quiet {
         let mut text = format!(
-            "Cluster {cluster}, {}.\nKeep {} safe: it is needed only to add nodes.\n",
+            "Cluster {cluster}, {}.\nKeep {} safe: whoever has it can make nodes of this cluster (this version has no command \
+             that adds one).\n",
             made.cluster_id,
             made.ca_key.display()
         );
+        text +=
+            "On one host, name each bundle in the configuration of its daemon (key `bundle`). Else, one host a node:\n";
         for (node, path) in &made.bundles {
             let path = path.display();
             text += &format!(

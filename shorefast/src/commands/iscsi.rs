@@ -6,15 +6,16 @@ mod shown;
 use std::io::{self, Read as _, Write as _};
 
 use block::buf::AlignedBuf;
-use block::device::DeviceExt;
+use block::device::{BlockDevice, DeviceExt, Geometry};
+use block::error::{IoError, IoErrorKind};
 use block::units::ByteOffset;
 use block::worker::{Handle, Workers};
 use iscsi_initiator::LunDevice;
-use iscsi_initiator::discovery::discover;
+use iscsi_initiator::discovery::{DiscoveryError, discover};
 
 use crate::cli::{Global, IscsiCommand, Size};
 use crate::exit::{Exit, Failure};
-use crate::san::{Unit, initiator, lookup, parse};
+use crate::san::{Unit, initiator, lookup, parse, portal};
 
 /// Bytes of one request of `read` and `write`.
 const PIECE: usize = 1 << 20;
@@ -32,13 +33,20 @@ pub(super) fn run(command: &IscsiCommand, global: &Global) -> Result<Exit, Failu
 async fn carry_out(workers: &Handle, command: &IscsiCommand, global: &Global) -> Result<Exit, Failure> {
     match command {
         IscsiCommand::Discover { url } => {
-            let url = parse(url)?;
+            let url = portal::portal(url)?;
             let chap = url
                 .chap(lookup)
                 .map_err(|e| Failure::usage(format!("{url}: {e}."), "Correct the URL or the environment."))?;
             let found = discover(workers, &initiator(), &url.portal, chap).await;
-            let found = found
-                .map_err(|e| Failure::failed(format!("{e}."), "See whether the portal is right and reachable."))?;
+            let found = found.map_err(|e| {
+                let why = match &e {
+                    DiscoveryError::Session { portal, cause } => {
+                        format!("{portal}: {}", portal::because(portal, cause))
+                    }
+                    e => e.to_string(),
+                };
+                Failure::failed(format!("{why}."), "See whether the portal is right and reachable.")
+            })?;
             shown::targets(&found, &url, global)?;
         }
         IscsiCommand::Inquiry { url } => {
@@ -59,7 +67,8 @@ async fn carry_out(workers: &Handle, command: &IscsiCommand, global: &Global) ->
         IscsiCommand::Write { url, at, destroy_data } => {
             allowed(*destroy_data, url)?;
             let unit = Unit::attach(workers, url).await?;
-            write(&unit.device(), *at).await?;
+            let written = write(&unit.device(), *at).await?;
+            shown::written(written, *at, url, global)?;
             unit.session.close().await;
         }
         IscsiCommand::Reservations { url } => {
@@ -96,8 +105,7 @@ async fn read(device: &LunDevice, at: Size, len: Size) -> Result<(), Failure> {
     while done < len.0 {
         let piece = usize::try_from(len.0 - done).unwrap_or(PIECE).min(PIECE);
         let buf = device.read(ByteOffset(at.0 + done), piece).await;
-        let buf = buf
-            .map_err(|e| Failure::failed(format!("{e}."), "Position and length are multiples of the unit's block."))?;
+        let buf = buf.map_err(|e| io_failure(&e, device))?;
         io::stdout()
             .write_all(&buf)
             .map_err(|e| Failure::failed(format!("Cannot write the data: {e}."), "See where the output goes."))?;
@@ -106,11 +114,23 @@ async fn read(device: &LunDevice, at: Size, len: Size) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One piece after the other; at the end a flush.
-async fn write(device: &LunDevice, at: Size) -> Result<(), Failure> {
-    let failed = |e: block::error::IoError| {
-        Failure::failed(format!("{e}."), "Position and length are multiples of the unit's block.")
+/// A failed request, with advice that fits it.
+fn io_failure(e: &IoError, device: &LunDevice) -> Failure {
+    let Geometry { logical_block, len, .. } = device.geometry();
+    let next = match e.kind {
+        IoErrorKind::OutOfRange => format!("The unit ends at byte {}.", len.0),
+        IoErrorKind::Misaligned => {
+            format!("Position and length are multiples of {} bytes here.", logical_block.bytes())
+        }
+        IoErrorKind::ReadOnly => "Choose a unit that may be written.".to_owned(),
+        _ => "See what the target reports, and try again.".to_owned(),
     };
+    Failure::failed(format!("{e}."), next)
+}
+
+/// One piece after the other; at the end a flush. Returns how much it was.
+async fn write(device: &LunDevice, at: Size) -> Result<u64, Failure> {
+    let failed = |e: IoError| io_failure(&e, device);
     let mut done = 0;
     loop {
         let mut piece = Vec::new();
@@ -123,5 +143,6 @@ async fn write(device: &LunDevice, at: Size) -> Result<(), Failure> {
         result.map_err(failed)?;
         done += piece.len() as u64;
     }
-    device.flush().await.map_err(failed)
+    device.flush().await.map_err(failed)?;
+    Ok(done)
 }

@@ -1,8 +1,8 @@
 //! `volume ...`: each subcommand is one request.
 
 use crate::api::{CreateVolume, Reply, Request, VolumeStatus};
-use crate::cli::{Global, OnOff, VolumeCommand};
-use crate::commands::{check, client, print, print_json, progress, wrong_reply};
+use crate::cli::{Global, VolumeCommand};
+use crate::commands::{check, client, print, print_json, progress, redirect, wrong_reply};
 use crate::disk_url;
 use crate::exit::{Exit, Failure};
 use crate::render;
@@ -14,6 +14,9 @@ pub(super) fn run(command: &VolumeCommand, global: &Global) -> Result<Exit, Fail
     }
     if let VolumeCommand::Check(args) = command {
         return check::run(args, global);
+    }
+    if let VolumeCommand::Redirect { name, state, node } = command {
+        return redirect::run(name, *state, *node, global);
     }
     match client(global).call(request(command)?, progress(global))? {
         Reply::Volumes(volumes) if global.json => print_json("volumes", &volumes)?,
@@ -33,11 +36,13 @@ fn request(command: &VolumeCommand) -> Result<Request, Failure> {
         VolumeCommand::Create { name, disk, wipe, timing } => {
             Request::VolumeCreate(CreateVolume { name, disks: disks(&disk)?, wipe, timing })
         }
-        VolumeCommand::List | VolumeCommand::Info { .. } | VolumeCommand::Check(_) => Request::Volumes,
+        // The last three never come here.
+        VolumeCommand::List | VolumeCommand::Info { .. } | VolumeCommand::Check(_) | VolumeCommand::Redirect { .. } => {
+            Request::Volumes
+        }
         VolumeCommand::Mount { name } => Request::VolumeMount { name },
         VolumeCommand::Unmount { name, force } => Request::VolumeUnmount { name, force },
         VolumeCommand::Move { name, to } => Request::VolumeMove { name, to },
-        VolumeCommand::Redirect { name, state, node } => Request::VolumeRedirect { name, on: state == OnOff::On, node },
     })
 }
 
@@ -71,20 +76,9 @@ fn info(name: &str, global: &Global) -> Result<Exit, Failure> {
 fn did(command: &VolumeCommand) -> String {
     match command {
         VolumeCommand::Unmount { name, .. } => {
-            format!("Volume {name} is unmounted on this node; `shorefast volume mount {name}` mounts it again.\n")
-        }
-        VolumeCommand::Redirect { name, state, node } => {
-            let whose = node.map_or_else(|| "this node".to_owned(), |n| n.to_string());
-            let whom = node.map_or_else(String::new, |n| format!(" --node {}", n.number()));
-            match state {
-                OnOff::On => format!(
-                    "The data of {whose} on {name} goes through the coordinator, until \
-                     `shorefast volume redirect {name} off{whom}`.\n"
-                ),
-                OnOff::Off => {
-                    format!("The data of {whose} on {name} goes straight to the disk, as far as it has a path.\n")
-                }
-            }
+            format!(
+                "Volume {name} is unmounted on this node, and stays so over restarts, until `shorefast volume mount {name}`.\n"
+            )
         }
         _ => String::new(),
     }
@@ -105,17 +99,6 @@ fn done(command: &VolumeCommand, volume: &VolumeStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn redirecting_says_whose_data_goes_where_and_how_to_end_it() {
-        let redirect = |state, node: Option<&str>| {
-            did(&VolumeCommand::Redirect { name: "vm1".into(), state, node: node.map(|n| n.parse().expect("a node")) })
-        };
-        let on = redirect(OnOff::On, Some("2"));
-        assert!(on.contains("node-2 on vm1") && on.contains("redirect vm1 off --node 2"), "{on}");
-        let off = redirect(OnOff::Off, None);
-        assert!(off.contains("this node on vm1") && off.contains("straight"), "{off}");
-    }
 
     #[test]
     fn a_relative_disk_is_made_absolute_before_the_daemon_is_asked() {

@@ -8,7 +8,6 @@ use csv_fs::volume::{NewVolume, Volume};
 use super::node::{Keeping, NodeParts, node_id};
 use super::records::Record;
 use super::shown;
-use super::talk::NodeTalk;
 use super::told::{Known, Words};
 use crate::api::{
     CheckAnswer, CreateVolume, DiskFault, Node, NodeControl, NodeInfo, Pending, Progress, SCHEMA, Status, VolumeNode,
@@ -26,8 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ELSEWHERE_WITHIN: Duration = Duration::from_secs(5);
 /// How often a command that waits looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long another node may take to answer a command that was passed on.
-const PASS_ON_WITHIN: Duration = Duration::from_secs(5);
 /// How long other nodes may take to tell of their volumes; a status must not wait for a dead node.
 const WORDS_WITHIN: Duration = Duration::from_millis(300);
 
@@ -58,6 +55,7 @@ impl NodeControl for Control {
     fn volume_mount(&self, name: String) -> Pending<'_, VolumeStatus> {
         Box::pin(async move {
             let record = self.0.record(&name)?;
+            self.0.records.lock().unmounted(&record.id, false)?;
             let seen = self.0.tries(&record.id).unwrap_or_default().begun;
             let stands = |k: &Keeping| !matches!(k, Keeping::Unmounted { .. } | Keeping::Over { .. });
             self.0.keeping.lock().retain(|id, k| *id != record.id || stands(k));
@@ -76,7 +74,7 @@ impl NodeControl for Control {
     }
 
     fn volume_redirect(&self, name: String, on: bool, node: Option<Node>) -> Pending<'_, ()> {
-        Box::pin(async move { self.redirect(name, on, node.unwrap_or(self.0.bundle.node)).await })
+        Box::pin(async move { self.0.redirect(name, on, node.unwrap_or(self.0.bundle.node)).await })
     }
 
     fn volume_check(&self, name: String, repair: bool, progress: Progress) -> Pending<'_, CheckAnswer> {
@@ -208,9 +206,17 @@ impl Control {
 
     async fn unmount(&self, name: &str, force: bool) -> Result<(), Failure> {
         let record = self.0.record(name)?;
-        if let Some(kept @ Keeping::Over { .. }) = self.0.keeping.lock().get_mut(&record.id) {
-            *kept = Keeping::Unmounted { since: WallTime::now() };
-            return Ok(());
+        if matches!(self.0.keeping.lock().get(&record.id), Some(Keeping::Over { .. })) {
+            self.0.keeping.lock().insert(record.id.clone(), Keeping::Unmounted { since: WallTime::now() });
+            return self.0.records.lock().unmounted(&record.id, true);
+        }
+        if matches!(self.0.keeping.lock().get(&record.id), None | Some(Keeping::Unmounted { .. })) {
+            // Also if that could not be remembered when it was unmounted.
+            self.0.records.lock().unmounted(&record.id, true)?;
+            return Err(Failure::failed(
+                format!("Volume {name} is not mounted on {} anyway.", self.0.bundle.node),
+                "Nothing is to be done.",
+            ));
         }
         let volume = self.0.running(name)?;
         volume.stop(force).await.map_err(|e| {
@@ -221,20 +227,14 @@ impl Control {
             )
         })?;
         self.0.directory.remove(&volume);
-        self.0.keeping.lock().insert(record.id, Keeping::Unmounted { since: WallTime::now() });
-        self.0.events.record(Draft::volume(Code::VolumeUnmounted, name, "on request"));
-        Ok(())
+        self.0.keeping.lock().insert(record.id.clone(), Keeping::Unmounted { since: WallTime::now() });
+        self.0.events.record(Draft::volume(Code::VolumeUnmounted, name, "somebody asked for it"));
+        self.0.records.lock().unmounted(&record.id, true)
     }
 
     async fn move_office(&self, name: &str, to: Node, progress: &Progress) -> Result<VolumeStatus, Failure> {
         let volume = self.0.running(name)?;
-        if !self.0.bundle.nodes.iter().any(|n| n.id == to) {
-            return Err(Failure::new(
-                Exit::NotFound,
-                format!("There is no {to} in this cluster."),
-                "`shorefast node list` shows the nodes.",
-            ));
-        }
+        self.0.is_a_node(to)?;
         progress.say(format!("Moving the coordinator of {name} to {to}."));
         let moved = self.0.move_office(&volume, to, PATIENCE).await;
         let epoch = moved.inspect_err(|e| {
@@ -243,21 +243,6 @@ impl Control {
         // This node may hear of it only now.
         let status = self.running_status(name, &volume);
         Ok(VolumeStatus { coordinator: Some(to), epoch, ..status })
-    }
-
-    async fn redirect(&self, name: String, on: bool, node: Node) -> Result<(), Failure> {
-        if node == self.0.bundle.node {
-            self.0.running(&name)?.redirect(on);
-            return Ok(());
-        }
-        let talk = NodeTalk::Redirect { name, on };
-        match self.0.talk(node_id(node), &talk, PASS_ON_WITHIN).await {
-            Some(NodeTalk::Done(done)) => done,
-            _ => Err(Failure::failed(
-                format!("{node} did not answer."),
-                "See `shorefast node list`; or give the command on that node.",
-            )),
-        }
     }
 
     fn set_fault(&self, fault: DiskFault) -> Result<(), Failure> {

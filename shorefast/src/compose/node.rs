@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use block::shared::{Epoch, NodeId};
 use block::worker::Workers;
 use csv_fs::proto::{PeerAnswer, PeerAsk};
-use csv_fs::volume::{Directory, Over, PeerState, Volume, VolumeSetup};
+use csv_fs::volume::{Directory, Over, PeerState, StartError, Volume, VolumeSetup};
+use fuse::MountError;
 use net::{DownReason, LinkState, Net};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -208,9 +209,14 @@ impl NodeParts {
         if record.deleted || !record.wanted {
             return;
         }
+        let unmounted = self.records.lock().is_unmounted(&record.id);
         {
             let mut keeping = self.keeping.lock();
             if keeping.contains_key(&record.id) {
+                return;
+            }
+            if unmounted {
+                keeping.insert(record.id.clone(), Keeping::Unmounted { since: self.started });
                 return;
             }
             let (why, since) = (STARTING.into(), WallTime::now());
@@ -253,7 +259,7 @@ impl NodeParts {
                     teller.runs();
                     return self.runs(&record, volume).await;
                 }
-                Err(e) => (e.to_string(), e.passes_by_itself()),
+                Err(e) => (why_not(&e), e.passes_by_itself()),
             };
             told.extend(teller.told());
             if why != said {
@@ -474,6 +480,16 @@ impl Drop for Untold {
     fn drop(&mut self) {
         self.node.records.lock().may_be_told(&self.id);
         self.node.tell_records();
+    }
+}
+
+/// Why a volume has not started; with the key of the configuration where that helps.
+fn why_not(e: &StartError) -> String {
+    match e {
+        StartError::Mount(
+            MountError::NotEmpty(_) | MountError::NotADirectory(_) | MountError::AlreadyMounted { .. },
+        ) => format!("{e} (key `mount_root` of the configuration)"),
+        e => e.to_string(),
     }
 }
 

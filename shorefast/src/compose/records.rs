@@ -5,10 +5,14 @@
 //! A file appears whole or not at all (written aside, flushed, renamed). One that cannot be read is left where it is
 //! and named in the error: nothing is guessed.
 //!
+//! That a volume was unmounted on this node on request is this node's own business: an empty file beside the record,
+//! `UUID.unmounted`, told to nobody. Prevents: a restart mounts what somebody had unmounted.
+//!
 //! A volume that is being made here is told to nobody until its maker says so. Prevents: the connection to another node
 //! comes up meanwhile, the exchange that belongs to that tells the new volume, and the other node takes its first office.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -16,6 +20,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
+
+/// Ends the name of the empty file that says that a volume was unmounted here.
+const UNMOUNTED: &str = "unmounted";
 
 /// A volume as all nodes know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +49,8 @@ pub(super) struct Records {
     by_id: BTreeMap<String, Record>,
     /// Volumes that are being made here. Forgotten by a restart: whoever made them does not wait any more.
     untold: BTreeSet<String>,
+    /// Volumes that were unmounted here on request.
+    unmounted: BTreeSet<String>,
 }
 
 impl Records {
@@ -55,15 +64,19 @@ impl Records {
             )
         };
         fs::create_dir_all(&dir).map_err(said)?;
-        let mut by_id = BTreeMap::new();
+        let (mut by_id, mut unmounted) = (BTreeMap::new(), BTreeSet::new());
         for entry in fs::read_dir(&dir).map_err(said)? {
             let path = entry.map_err(said)?.path();
             if path.extension().is_some_and(|e| e == "toml") {
                 let record = read(&path)?;
                 by_id.insert(record.id.clone(), record);
+            } else if path.extension().is_some_and(|e| e == UNMOUNTED)
+                && let Some(id) = path.file_stem().and_then(OsStr::to_str)
+            {
+                unmounted.insert(id.to_owned());
             }
         }
-        Ok(Records { dir, by_id, untold: BTreeSet::new() })
+        Ok(Records { dir, by_id, untold: BTreeSet::new(), unmounted })
     }
 
     /// Every volume that exists.
@@ -105,6 +118,36 @@ impl Records {
             self.untold.remove(&id);
         }
         taken
+    }
+
+    /// Whether a volume was unmounted on this node on request, in this life of its daemon or before.
+    pub(super) fn is_unmounted(&self, id: &str) -> bool {
+        self.unmounted.contains(id)
+    }
+
+    /// Remembers that a volume was unmounted on this node on request, or mounted again.
+    pub(super) fn unmounted(&mut self, id: &str, unmounted: bool) -> Result<(), Failure> {
+        if self.is_unmounted(id) == unmounted {
+            return Ok(());
+        }
+        let mark = self.dir.join(format!("{id}.{UNMOUNTED}"));
+        let marked = if unmounted { File::create(&mark).map(drop) } else { fs::remove_file(&mark) };
+        marked.and_then(|()| File::open(&self.dir)?.sync_all()).map_err(|e| {
+            let after = if unmounted { "mounted" } else { "unmounted" };
+            Failure::failed(
+                format!(
+                    "{} cannot be changed, so the volume would be {after} again after a restart: {e}.",
+                    mark.display()
+                ),
+                "Mend that folder, then repeat the command.",
+            )
+        })?;
+        if unmounted {
+            self.unmounted.insert(id.to_owned());
+        } else {
+            self.unmounted.remove(id);
+        }
+        Ok(())
     }
 
     /// From now on this volume is told.
@@ -175,6 +218,19 @@ mod tests {
         assert_eq!(records.to_tell(), std::slice::from_ref(&other));
         records.may_be_told("0123");
         assert_eq!(records.to_tell(), [record(1), other]);
+    }
+
+    #[test]
+    fn what_was_unmounted_stays_so_over_a_restart_until_it_is_mounted_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut records = Records::load(dir.path()).unwrap();
+        records.take(record(1)).unwrap();
+        records.unmounted("0123", true).unwrap();
+        let mut again = Records::load(dir.path()).unwrap();
+        assert!(again.is_unmounted("0123"));
+        assert_eq!(again.to_tell(), [record(1)], "others are told as ever");
+        again.unmounted("0123", false).unwrap();
+        assert!(!Records::load(dir.path()).unwrap().is_unmounted("0123"));
     }
 
     #[test]

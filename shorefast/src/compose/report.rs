@@ -5,6 +5,7 @@ use csv_fs::client::link::ClientEvent;
 use csv_fs::core::client::{Reason, Route};
 use csv_fs::core::coord;
 use csv_fs::core::office;
+use csv_fs::types::ClientId;
 use csv_fs::volume::{Notice, Over};
 
 use crate::events::{Code, Draft};
@@ -79,15 +80,13 @@ fn told(notice: Notice) -> Option<(Code, String)> {
         Notice::Office(report) => return office(&report),
         Notice::Coordinator(report) => return coordinator(report),
         Notice::Client(event) => return client(event),
-        Notice::TookOffice { epoch, before } => {
-            (Code::OfficeTaken, format!("{epoch}; the reign before: {}", how_ended(before)))
-        }
+        Notice::TookOffice { epoch, before } => (Code::OfficeTaken, format!("{epoch}; {}", how_ended(before))),
         Notice::LostOffice { epoch, why: office::LostWhy::Resigned } => (Code::OfficeResigned, epoch.to_string()),
         Notice::LostOffice { epoch, why } => (Code::OfficeLost, format!("{epoch}: {}", why_lost(why))),
         Notice::Suspended { epoch, suspended: true } => (Code::MetadataSuspended, epoch.to_string()),
         Notice::Suspended { epoch, suspended: false } => (Code::MetadataResumed, epoch.to_string()),
-        Notice::Replaced => (Code::SelfEvicted, "another life of this node has registered".to_owned()),
-        Notice::Reborn(client) => (Code::SelfReborn, format!("{client} begins")),
+        Notice::Replaced => (Code::SelfEvicted, "another session of this node has registered".to_owned()),
+        Notice::Reborn(client) => (Code::SelfReborn, format!("{} begins", session(client))),
         Notice::StoreFailed { why } => (Code::OfficeLost, format!("the metadata store cannot be opened: {why}")),
         Notice::Coordinates(hint) => (Code::CoordinatorChanged, format!("{} coordinates in {}", hint.node, hint.epoch)),
         Notice::Superblock(remark) => (Code::SuperblockDamaged, remark),
@@ -96,11 +95,18 @@ fn told(notice: Notice) -> Option<(Code, String)> {
     })
 }
 
+/// A client for people: an incarnation is a node's session on the volume, from its start or eviction on.
+fn session(client: ClientId) -> String {
+    format!("session {} of {}", client.incarnation.0, client.node)
+}
+
 fn how_ended(before: office::Before) -> String {
     match before {
-        office::Before::New => "none, the volume is new".to_owned(),
-        office::Before::Resigned(who) => format!("resigned by {who}"),
-        office::Before::Fenced(proof) => format!("{} was fenced", proof.client()),
+        office::Before::New => "the volume is new".to_owned(),
+        office::Before::Resigned(who) => format!("{who} handed it over"),
+        office::Before::Fenced(proof) => {
+            format!("the coordinator before, {}, was cut off from the disk first", proof.client().node)
+        }
     }
 }
 
@@ -120,7 +126,7 @@ fn office(report: &office::Report) -> Option<(Code, String)> {
         Report::Challenging { holder, epoch } => {
             (Code::TakeoverStarted, format!("the coordinator of {epoch}, {holder}, does not renew its lease"))
         }
-        Report::Fenced { proof } => (Code::ClientFenced, proof.client().to_string()),
+        Report::Fenced { proof } => (Code::ClientFenced, session(proof.client())),
         Report::OwnPathLost => (Code::PathLost, "this node's own slot cannot be renewed".to_owned()),
         Report::OwnPathBack => (Code::PathBack, "this node's own slot is renewed again".to_owned()),
         Report::NotPermitted
@@ -136,11 +142,13 @@ fn coordinator(report: coord::Report) -> Option<(Code, String)> {
     use coord::Report;
     Some(match report {
         Report::StoreFailed => (Code::OfficeLost, "the metadata store failed; office is given up".to_owned()),
-        Report::GraceEnded => (Code::GraceEnded, "everything is served".to_owned()),
-        Report::Evicted { client } => (Code::ClientEvicted, client.to_string()),
-        Report::PathFenced { client } => (Code::PathFenced, client.to_string()),
-        Report::PathBack { client } => (Code::PathBack, client.to_string()),
-        Report::FenceFailed { client, why } => (Code::IoWaiting, format!("{client} could not be fenced yet: {why}")),
+        Report::GraceEnded => (Code::GraceEnded, "everything is served from now on".to_owned()),
+        Report::Evicted { client } => (Code::ClientEvicted, session(client)),
+        Report::PathFenced { client } => (Code::PathFenced, session(client)),
+        Report::PathBack { client } => (Code::PathBack, session(client)),
+        Report::FenceFailed { client, why } => {
+            (Code::IoWaiting, format!("{} could not be fenced yet: {why}", session(client)))
+        }
         Report::GraceBegan { .. } | Report::Evicting { .. } => return None,
     })
 }

@@ -72,7 +72,7 @@ impl NodeParts {
                 Ok(()) => NodeTalk::Records(self.records.lock().to_tell()),
                 Err(e) => NodeTalk::Done(Err(e)),
             },
-            Ok(NodeTalk::Redirect { name, on }) => NodeTalk::Done(self.running(&name).map(|v| v.redirect(on))),
+            Ok(NodeTalk::Redirect { name, on }) => NodeTalk::Done(self.redirect_here(&name, on)),
             Ok(NodeTalk::Move { name, to }) => NodeTalk::Done(self.moved(&name, to).await),
             Ok(NodeTalk::MayHold { name }) => NodeTalk::Office(self.eligible(&name)),
             Ok(NodeTalk::Check { name, job }) => {

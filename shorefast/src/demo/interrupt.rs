@@ -12,8 +12,8 @@ use crate::exit::Failure;
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Listens from now on, on a thread of its own.
-    pub(crate) fn listen() -> Result<Interrupt, Failure> {
+    /// Listens from now on, on a thread of its own, which says that it has heard.
+    pub(crate) fn listen(say: bool) -> Result<Interrupt, Failure> {
         let failed = |e: std::io::Error| {
             Failure::failed(format!("Cannot listen for signals: {e}."), "See the limits of the system.")
         };
@@ -32,6 +32,10 @@ impl Interrupt {
                 }
             });
             flag.0.store(true, Ordering::Relaxed);
+            if say {
+                // The nodes may take some seconds to give back what they hold.
+                eprintln!("Interrupted: the nodes are stopped, and what was made is taken away.");
+            }
         };
         std::thread::Builder::new().name("signals".to_owned()).spawn(listen).map_err(failed)?;
         Ok(interrupt)
@@ -40,7 +44,7 @@ impl Interrupt {
     /// Fails once a signal came.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         if self.0.load(Ordering::Relaxed) {
-            return Err(Failure::failed("The demo was interrupted.", "Its nodes, mounts and folder are taken away."));
+            return Err(Failure::failed("The demo was interrupted.", "Wait until what it started has ended."));
         }
         Ok(())
     }

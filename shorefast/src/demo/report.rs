@@ -13,7 +13,7 @@ use crate::api::{Node, Route};
 use crate::clock::WallTime;
 
 pub(crate) use html::page;
-pub(crate) use terminal::terminal;
+pub(crate) use terminal::{story, terminal};
 
 /// Everything a demo found.
 #[derive(Clone, Debug, Serialize)]

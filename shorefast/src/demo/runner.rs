@@ -50,9 +50,9 @@ impl Run {
     /// Makes the volume, copies the tree, starts the writers.
     pub(crate) fn begin(cluster: Cluster, timeline: Arc<Timeline>, interrupt: Interrupt) -> Result<Run, Failure> {
         let spawner = Spawner::new(&cluster.dir);
-        create_volume(&cluster, &timeline)?;
         let daemons = cluster.members.iter().map(|m| (m.node, m.client())).collect();
         let watch = Watch::start(daemons, &timeline)?;
+        create_volume(&cluster, &timeline)?;
         for member in &cluster.members {
             let mounted = || {
                 member.volume().is_some_and(|v| v.mount.is_some() && own_route(&v, member.node) == Some(Route::Direct))
@@ -158,18 +158,19 @@ impl Run {
 
     /// A node's disk begins to misbehave, or to behave; its route must become `then`, with a reason unless direct.
     fn hurt(&mut self, node: Node, fault: DiskFault, then: Route) -> Result<(), Failure> {
-        self.timeline.done(Some(node), format!("its disk: {fault}"));
+        let happens = in_words(fault);
+        self.timeline.done(Some(node), format!("its disk {happens}"));
         let Some(member) = self.cluster.member(node) else { return Ok(()) };
         member.client().call(Request::DebugDisk { fault }, |_| ())?;
         let took = self.until(node, |v| own_route(v, node) == Some(then))?;
         let reason = self.cluster.member(node).and_then(|m| m.volume()).and_then(|v| own_reason(&v, node));
         let reasoned = then == Route::Direct || reason.is_some();
         let detail = match (took, reason) {
-            (Some(t), Some(reason)) => format!("after {} ms, reason {reason}", t.as_millis()),
-            (Some(t), None) => format!("after {} ms", t.as_millis()),
+            (Some(t), Some(reason)) => format!("within {} ms, with the reason {reason}", t.as_millis()),
+            (Some(t), None) => format!("within {} ms", t.as_millis()),
             (None, _) => format!("not within {} s", LIMIT.as_secs()),
         };
-        let name = format!("{node} is {then} after its disk: {fault}");
+        let name = format!("when its disk {happens}, {node} becomes {then}");
         self.found.checks.push(Check { name, ok: took.is_some() && reasoned, detail });
         Ok(())
     }
@@ -204,7 +205,7 @@ impl Run {
         self.cluster.kill(n)?;
         let took = self.until(witness, |v| v.coordinator.is_some_and(|c| c != node) && v.metadata == Metadata::Ok)?;
         let detail = match took {
-            Some(t) => format!("after {} ms", t.as_millis()),
+            Some(t) => format!("within {} ms", t.as_millis()),
             None => format!("not within {} s", LIMIT.as_secs()),
         };
         let ok = took.is_some() && coordinator == Some(node);
@@ -217,22 +218,24 @@ impl Run {
         let Some(n) = self.cluster.members.iter().position(|m| m.node == node) else { return Ok(()) };
         self.load.pause(node, true);
         self.timeline.done(Some(node), "is started again");
+        let begun = Instant::now();
         self.cluster.start_daemon(n)?;
         self.cluster.wait_for_daemon(&self.cluster.members[n], &self.interrupt)?;
         let before = self.killed_life;
         let back = |v: &VolumeStatus| v.mount.is_some() && own_route(v, node) == Some(Route::Direct);
-        let took = self.until(node, |v| back(v) && v.incarnation > before)?;
+        // It counts from the start of its daemon: a node that answers may be ready by then.
+        let took = self.until(node, |v| back(v) && v.incarnation > before)?.map(|_| begun.elapsed());
         self.load.pause(node, false);
         let life = self.cluster.members[n].volume().map_or(0, |v| v.incarnation);
         let detail = match took {
-            Some(t) => format!("after {} ms, incarnation {life}, before {before}", t.as_millis()),
-            None => format!("not within {} s: incarnation {life}, before {before}", LIMIT.as_secs()),
+            Some(t) => format!("{} ms after its start, in session {life}; session {before} was killed", t.as_millis()),
+            None => format!("not within {} s: session {life}; session {before} was killed", LIMIT.as_secs()),
         };
         if took.is_some() {
             self.killed = None;
         }
         self.found.checks.push(Check {
-            name: format!("{node} is back in a new incarnation, mounted and direct"),
+            name: format!("{node} is back in a new session, mounted and direct"),
             ok: took.is_some(),
             detail,
         });
@@ -264,6 +267,16 @@ impl Run {
         let to_ms = self.timeline.now_ms();
         self.found.phases.push(Phase { name: "verify".to_owned(), from_ms, to_ms, writers: Vec::new() });
         Ok(())
+    }
+}
+
+/// What a disk does, behind "its disk".
+fn in_words(fault: DiskFault) -> String {
+    match fault {
+        DiskFault::Hang => "hangs".to_owned(),
+        DiskFault::Fail => "fails".to_owned(),
+        DiskFault::Heal => "works again".to_owned(),
+        other => format!("is told: {other}"),
     }
 }
 

@@ -1,10 +1,11 @@
 //! What happened when, counted from the demo's beginning: written by the runner and the watchers, read by the report.
-//! Also shows progress as it is written.
+//! Also shows progress, in the order of time.
 
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::live::Live;
 use super::report::{Mark, MarkKind, Sample};
 use crate::api::Node;
 use crate::clock::WallTime;
@@ -13,7 +14,8 @@ use crate::clock::WallTime;
 pub(crate) struct Timeline {
     zero: Instant,
     started: WallTime,
-    show: bool,
+    /// None if nothing is to be shown.
+    live: Option<Live>,
     seen: Mutex<Seen>,
 }
 
@@ -27,7 +29,8 @@ struct Seen {
 impl Timeline {
     /// Begins now; shows progress if wanted.
     pub(crate) fn begin(show: bool) -> Timeline {
-        Timeline { zero: Instant::now(), started: WallTime::now(), show, seen: Mutex::default() }
+        let zero = Instant::now();
+        Timeline { zero, started: WallTime::now(), live: show.then(|| Live::begin(zero)), seen: Mutex::default() }
     }
 
     /// When it began.
@@ -58,16 +61,22 @@ impl Timeline {
 
     /// Says something that is worth no mark.
     pub(crate) fn say(&self, text: &str) {
-        if self.show {
-            eprintln!("{:>6.1} s    {text}", self.now_ms() as f64 / 1e3);
+        if let Some(live) = &self.live {
+            let t_ms = self.now_ms();
+            live.say(t_ms, format!("{:>6.1} s    {text}", t_ms as f64 / 1e3));
         }
     }
 
+    /// Shows what was not shown yet, and nothing from then on. Whether anything was to be shown.
+    pub(crate) fn end_live(&self) -> bool {
+        self.live.as_ref().map(Live::end).is_some()
+    }
+
     fn mark(&self, mark: Mark) {
-        if self.show {
+        if let Some(live) = &self.live {
             let who = mark.node.map_or_else(String::new, |n| format!("{n}: "));
             let sign = if mark.kind == MarkKind::Done { ">" } else { " " };
-            eprintln!("{:>6.1} s  {sign} {who}{}", mark.t_ms as f64 / 1e3, mark.text);
+            live.say(mark.t_ms, format!("{:>6.1} s  {sign} {who}{}", mark.t_ms as f64 / 1e3, mark.text));
         }
         self.seen.lock().marks.push(mark);
     }

@@ -103,7 +103,7 @@ impl Drop for Watch {
 
 fn sample(node: Node, client: &Client, stop: &AtomicBool, bytes: &Bytes, timeline: &Timeline) {
     let mut before = IoCounters::default();
-    let mut since: Option<Instant> = None;
+    let (mut since, mut known) = (None::<Instant>, false);
     loop {
         // Read first: the last look happens after the end was asked for, and sees everything.
         let ending = stop.load(Ordering::Relaxed);
@@ -118,8 +118,10 @@ fn sample(node: Node, client: &Client, stop: &AtomicBool, bytes: &Bytes, timelin
             None => (None, IoCounters::default()),
         };
         let moved = add(node, bytes, &before, &io);
-        // The first look has nothing to compare with: it counts bytes, and says no rate.
-        if let Some(since) = since.replace(Instant::now()) {
+        known |= route.is_some();
+        // The first look has nothing to compare with: it counts bytes, and says no rate. Before there is a volume there is
+        // nothing to be shown.
+        if let Some(since) = since.replace(Instant::now()).filter(|_| known) {
             let bytes_per_s = moved as f64 / since.elapsed().as_secs_f64().max(1e-3);
             timeline.sample(Sample { t_ms: timeline.now_ms(), node, route, bytes_per_s });
         }
@@ -175,8 +177,22 @@ fn follow(node: Node, client: &Client, stop: &AtomicBool, timeline: &Timeline) {
     }
 }
 
+/// An event for people, who may never have heard of its code.
 fn shown(event: &Event) -> String {
-    format!("{} [{}]", event.message, event.code)
+    let what = match event.code {
+        Code::PeerDown => "another node cannot be reached: ",
+        Code::VolumeMounted => "has mounted the volume ",
+        Code::OfficeTaken => "is coordinator now: ",
+        Code::OfficeResigned => "handed the coordinator's office over: ",
+        Code::TakeoverStarted => "takes over: ",
+        Code::PathLost => "has lost its path to the disk: ",
+        Code::PathBack => "path is back: ",
+        Code::PathFenced => "shut off for good what was stuck in a lost path: ",
+        Code::ClientFenced => "cut off from the disk: ",
+        Code::RouteChanged | Code::RouteDirect => "route: ",
+        _ => "",
+    };
+    format!("{what}{} [{}]", event.message, event.code)
 }
 
 #[cfg(test)]

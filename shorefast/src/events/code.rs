@@ -93,9 +93,9 @@ codes! {
     CoordinatorChanged = "coordinator-changed", Info, "A volume has another coordinator.", "Nothing.";
     GraceEnded = "grace-ended", Info, "The new coordinator has taken back what its clients hold.", "Nothing.";
     MoveFailed = "move-failed", Warning, "A planned move of the coordinator did not come about.", "The message says why; the volume is served meanwhile. Try again.";
-    ClientFenced = "client-fenced", Warning, "A node's incarnation was made unable to reach the disk.", "Nothing; see why it was fenced.";
+    ClientFenced = "client-fenced", Warning, "A node's session was made unable to reach the disk.", "Nothing; see why it was fenced.";
     ClientEvicted = "client-evicted", Error, "A node's session ended by eviction; what it had not made stable is lost there.", "See on that node which files report errors; restart the programs that held them.";
-    SelfReborn = "self-reborn", Info, "After an eviction this node began a new incarnation; files that had lost nothing go on.", "Nothing.";
+    SelfReborn = "self-reborn", Info, "After an eviction this node began a new session; files that had lost nothing go on.", "Nothing.";
     SelfEvicted = "self-evicted", Error, "This node was evicted: handles with unsaved data or file locks report errors until they are closed.", "Restart the programs that use them; find out why this node did not answer.";
     IoWaiting = "io-waiting", Warning, "A request waits unusually long; the message says for what.", "Look at what the message names.";
     NoPermission = "no-permission", Warning, "This node may not be coordinator, for a second already; the message says what is known of why.", "The advice beside the message fits its cause: the node's path to the disk, or how the nodes reach one another.";

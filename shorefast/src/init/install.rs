@@ -15,6 +15,8 @@ use crate::places;
 pub fn install(bundle_file: &Path, etc: &Path) -> Result<(Bundle, Vec<PathBuf>), Failure> {
     let bundle = Bundle::load(bundle_file)?;
     let text = fs::read_to_string(bundle_file).map_err(|e| cannot_read(bundle_file, &e))?;
+    // The daemon may stand in another folder than this command.
+    let etc = &std::path::absolute(etc).map_err(|e| cannot_write(etc, &e))?;
     fs::DirBuilder::new().recursive(true).mode(0o755).create(etc).map_err(|e| cannot_write(etc, &e))?;
     let (target, config) = (etc.join("node.bundle"), etc.join("shorefast.toml"));
     let mut written = Vec::new();

@@ -4,8 +4,13 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::table::{bytes, plain_table};
-use crate::api::{IoCounters, Link, Node, NodeInfo, Problem, Route, RouteIo, Status, VolumeNode, VolumeStatus};
+use crate::api::{
+    IoCounters, Link, Metadata, Node, NodeInfo, Problem, Route, RouteIo, Status, VolumeNode, VolumeStatus,
+};
 use crate::clock::{WallTime, short};
+
+/// Characters of a reason in a cell: the reasons that have names fit, and the table stays one.
+const CELL_REASON_MAX: usize = 24;
 
 /// The whole picture: cluster, volumes, nodes by volumes, problems.
 pub(crate) fn status(s: &Status) -> String {
@@ -61,6 +66,12 @@ fn counted(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
+/// How much of a volume is in use: nothing of one that is mounted here and served is known to be nothing.
+fn used(v: &VolumeStatus) -> String {
+    let asked = v.mount.is_some() && v.metadata == Metadata::Ok;
+    if asked { bytes(v.used_bytes) } else { known(v.used_bytes, bytes) }
+}
+
 /// What no node told stays open; nothing that exists has no size and no epoch.
 fn known(n: u64, shown: impl FnOnce(u64) -> String) -> String {
     if n == 0 { "-".to_owned() } else { shown(n) }
@@ -76,7 +87,7 @@ pub(crate) fn volumes(volumes: &[VolumeStatus]) -> String {
                 v.name.clone(),
                 v.health.to_string(),
                 known(v.size_bytes, bytes),
-                known(v.used_bytes, bytes),
+                used(v),
                 v.coordinator.map_or_else(|| "-".to_owned(), |n| n.to_string()),
                 known(v.epoch, |epoch| epoch.to_string()),
                 v.metadata.to_string(),
@@ -163,14 +174,19 @@ fn routes(s: &Status) -> String {
 /// `vm1 block-redirected via node-1 3m (io-failed)`.
 fn route_cell(s: &Status, v: &VolumeStatus, n: &VolumeNode) -> String {
     let mut cell = format!("{} {}", v.name, n.route);
-    if let (Route::BlockRedirected | Route::FileRedirected, Some(via)) = (n.route, v.coordinator) {
+    // One that was redirected and has become coordinator since goes by no other node.
+    if let (Route::BlockRedirected | Route::FileRedirected, Some(via)) = (n.route, v.coordinator)
+        && via != n.node
+    {
         let _ = write!(cell, " via {via}");
     }
     if n.route != Route::Direct {
         let _ = write!(cell, " {}", short(n.since.until(s.at)));
     }
     if let Some(reason) = &n.reason {
-        let _ = write!(cell, " ({reason})");
+        // Whole sentences are told below the table, where every problem is.
+        let long = reason.chars().count() > CELL_REASON_MAX;
+        let _ = write!(cell, " ({})", if long { "see below" } else { reason });
     }
     cell
 }

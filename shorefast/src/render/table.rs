@@ -36,6 +36,19 @@ pub(crate) fn bytes(n: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
+/// `12,345,678`.
+pub(crate) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +57,12 @@ mod tests {
     fn sizes_print_with_two_or_three_digits() {
         let shown: Vec<String> = [0, 1023, 1024, 1536, 10 << 20, 1023 << 20, 1 << 30, u64::MAX].map(bytes).into();
         assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10 MiB", "1023 MiB", "1.0 GiB", "16 EiB"]);
+    }
+
+    #[test]
+    fn counts_have_separators_of_thousands() {
+        let shown: Vec<String> = [0, 999, 1000, 12_345, 1_000_000].map(grouped).into();
+        assert_eq!(shown, ["0", "999", "1,000", "12,345", "1,000,000"]);
     }
 
     #[test]

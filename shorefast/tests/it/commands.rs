@@ -12,6 +12,16 @@ fn a_command_without_a_daemon_says_how_to_start_one_and_exits_3() {
 }
 
 #[test]
+fn what_is_no_socket_is_not_taken_for_a_dead_daemons() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (file, left) = (dir.path().join("file"), dir.path().join("left"));
+    fs::write(&file, "").expect("writes");
+    drop(std::os::unix::net::UnixListener::bind(&left).expect("a socket"));
+    run(&["--socket", path(&file), "status"]).expect(2, &["is no socket"]);
+    run(&["--socket", path(&left), "status"]).expect(3, &["is dead; only its socket is left"]);
+}
+
+#[test]
 fn a_failure_is_json_when_json_is_asked_for() {
     let ended = run(&["--json", "--socket", "/nonexistent/api.sock", "volume", "list"]);
     let said: serde_json::Value = serde_json::from_str(&ended.err).expect("one object");
@@ -89,6 +99,19 @@ fn a_bundle_is_installed_and_never_overwritten_by_another() {
     let install = |n: usize| run(&["init", "--bundle", path(&cluster.bundle(n)), "--etc", path(&etc)]);
     install(1).expect(0, &["node-1 of cluster test", "shorefast daemon --config"]);
     install(2).expect(4, &["holds another bundle"]);
+}
+
+#[test]
+fn a_bundle_that_is_installed_into_a_relative_folder_is_found_from_everywhere() {
+    let cluster = Cluster::new(1);
+    let bundle = cluster.bundle(1);
+    let mut command = std::process::Command::new(crate::fixture::PROGRAM);
+    command.current_dir(&cluster.dir).args(["init", "--bundle", path(&bundle), "--etc", "etc"]);
+    let done = command.output().expect("the program runs");
+    assert!(done.status.success(), "{done:?}");
+    let text = fs::read_to_string(cluster.dir.join("etc/shorefast.toml")).expect("it was written");
+    let here = fs::canonicalize(&cluster.dir).expect("a folder");
+    assert!(text.contains(&format!("\nbundle = \"{}/etc/node.bundle\"", here.display())), "{text}");
 }
 
 #[test]

@@ -24,7 +24,7 @@ impl Demo {
             .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::from(fs::File::create(folder.path().join("said")).expect("a file")))
             .spawn()
             .expect("the program runs");
         Demo { dir, process, folder }
@@ -93,6 +93,8 @@ fn a_demo_that_is_interrupted_leaves_no_process_no_mount_and_no_folder() {
     assert!(pids.iter().all(|pid| lives(*pid)));
     Command::new("kill").args(["-INT", &demo.process.id().to_string()]).status().expect("kill runs");
     assert_eq!(demo.ended(), Some(1));
+    let said = fs::read_to_string(demo.folder.path().join("said")).expect("what it said");
+    assert!(said.contains("interrupted") && said.contains("no process, mount or folder of it is left"), "{said}");
     nothing_is_left(&demo.dir, &pids);
     assert!(!demo.folder.path().join("report.html").exists());
 }

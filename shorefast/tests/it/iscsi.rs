@@ -85,6 +85,10 @@ fn a_san_is_looked_at_and_measured_without_a_daemon() {
     run(&["iscsi", "reservations", &unit]).expect(0, &["none"]);
     let read = run(&["iscsi", "read", &unit, "--len", "4k"]);
     assert_eq!((read.code, read.out), (0, "\0".repeat(4096)));
+    run(&["iscsi", "discover", &format!("127.0.0.1:{}", tgt.port)]).expect(0, &[TARGET]);
+    run(&["iscsi", "read", &unit, "--at", "32m", "--len", "4k"]).expect(1, &["The unit ends at byte 33554432"]);
+    run(&["iscsi", "read", &unit, "--at", "1", "--len", "4k"]).expect(1, &["multiples of 512 bytes"]);
+    run(&["iscsi", "write", &unit, "--destroy-data"]).expect(0, &["0 bytes", "are written", &unit]);
     let bench = run(&["--json", "iscsi", "bench", &unit, "--seconds", "1", "--depth", "4"]).json();
     assert!(bench["bench"]["requests"].as_u64().is_some_and(|n| n > 0), "{bench}");
     run(&["iscsi", "inquiry", &format!("{portal}/iqn.2026-01.test:other/1")]).expect(1, &["no such target"]);
@@ -98,7 +102,8 @@ fn what_would_destroy_data_is_refused_and_no_secret_is_shown() {
         ended.expect(4, &["overwrites data", "user%***@127.0.0.1:1", "--destroy-data"]);
         assert!(!ended.err.contains("secret-of-12"), "{ended:?}");
     }
-    run(&["iscsi", "capacity", unit]).expect(1, &["cannot connect"]);
+    run(&["iscsi", "capacity", unit]).expect(1, &["cannot connect", "refused"]);
+    run(&["iscsi", "discover", "127.0.0.1:1"]).expect(1, &["127.0.0.1:1", "refused"]);
     run(&["iscsi", "capacity", "nbd://x"]).expect(2, &["iscsi://"]);
     run(&["iscsi", "capacity", "iscsi://127.0.0.1:1"]).expect(2, &["names no unit"]);
 }

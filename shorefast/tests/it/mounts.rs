@@ -40,11 +40,30 @@ fn a_mount_point_that_is_not_empty_is_refused_and_named() {
     fs::write(point.join("precious"), "x").expect("writes");
     let disk = cluster.disk("v.img", 2 << 30);
     let create = ["volume", "create", "v", "--timing", "fast", "--disk", disk.to_str().expect("plain")];
-    cluster.ask(1, &create).expect(4, &["not empty", "Nothing was written to the disk"]);
+    cluster.ask(1, &create).expect(4, &["not empty", "Nothing was written to the disk", "`mount_root`"]);
     assert!(point.join("precious").exists() && mounts_below(&cluster.dir).is_empty());
     // Otherwise it would ask for --wipe.
     fs::remove_file(point.join("precious")).expect("removes");
     cluster.ask(1, &create).expect(0, &[]);
+}
+
+/// It was mounted again by a restart, and nothing had said so.
+#[test]
+fn what_was_unmounted_on_request_stays_so_over_a_restart_until_it_is_mounted() {
+    if !can_mount() {
+        return;
+    }
+    let mut cluster = Cluster::with_volume(1);
+    until("the unmounting", || cluster.ask(1, &["volume", "unmount", "v"]).code == 0);
+    cluster.ask(1, &["volume", "unmount", "v"]).expect(1, &["not mounted on node-1 anyway"]);
+    assert_eq!(cluster.stop(1), 0, "{}", cluster.log(1));
+    cluster.start(1);
+    cluster.ask(1, &["status", "--check"]).expect(0, &["1 volume not mounted here, on request"]);
+    assert!(mounts_below(&cluster.dir).is_empty());
+    cluster.ask(1, &["volume", "mount", "v"]).expect(0, &["mounted on"]);
+    assert_eq!(cluster.stop(1), 0, "{}", cluster.log(1));
+    cluster.start(1);
+    until("the mount", || cluster.is_mounted(1));
 }
 
 #[test]

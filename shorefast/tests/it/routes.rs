@@ -41,8 +41,16 @@ fn an_administrator_redirects_the_data_of_any_node_and_takes_that_back() {
     exchange(&cluster, 2, 3, "through the coordinator");
     exchange(&cluster, 3, 2, "and back through it");
     assert!(redirected_bytes(&cluster, 2) > before, "nothing was redirected");
-    cluster.ask(2, &["volume", "redirect", "v", "off"]).expect(0, &[]);
-    cluster.until_route(2, "direct");
+    cluster.ask(2, &["volume", "redirect", "v", "off"]).expect(0, &["of node-2 on v goes straight to the disk again"]);
+    assert_eq!(cluster.route(2).0, "direct", "the command ends when it is done");
+    cluster.ask(1, &["volume", "redirect", "v", "off", "--node", "2"]).expect(0, &["Nobody had redirected", "node-2"]);
+    cluster.ask(1, &["volume", "redirect", "v", "on", "--node", "9"]).expect(3, &["There is no node-9"]);
+    // Who would redirect it to itself?
+    for n in [1, 2] {
+        cluster
+            .ask(n, &["volume", "redirect", "v", "on", "--node", "1"])
+            .expect(1, &["node-1 is the coordinator of v"]);
+    }
     exchange(&cluster, 2, 1, "direct again");
     until("everything in order", || cluster.ask(1, &["status", "--check"]).code == 0);
     cluster.until_event(2, "route-changed", "block-redirected: administrator");

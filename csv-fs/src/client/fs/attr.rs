@@ -12,8 +12,14 @@ use crate::client::session::{Caller, Errno};
 use crate::proto::SetAttr;
 use crate::types::{Attr, FS_BLOCK, InodeNo, NAME_MAX, Timestamp};
 
-/// Preferred I/O size: a page, since there is no cache that larger ones would help.
+/// The unit in which space is counted; also what directories tell as their preferred I/O size.
 const BLOCK_SIZE: u32 = FS_BLOCK as u32;
+
+/// The preferred I/O size of regular files. Nothing is cached in the kernel, so every read(2) is a request to this process
+/// and one to the disk; programs that follow `st_blksize` (cmp, C's and Python's files) would make them a page each. Not
+/// larger, as other network file systems have it: it is also what such a program keeps for every file it has open, and
+/// reads for every look at a random place.
+const PREFERRED_IO: u32 = 128 << 10;
 
 impl FileSystem {
     pub(super) async fn getattr(&self, ino: InodeNo, _fh: Option<FileHandle>, reply: Reply, caller: &Caller) {
@@ -83,6 +89,7 @@ impl FileSystem {
 
 /// Attributes as the kernel has them.
 pub(super) fn kernel_attr(attr: &Attr) -> fuse::Attr {
+    let kind = FileKind::from_mode(attr.mode).unwrap_or(FileKind::Regular);
     fuse::Attr {
         ino: attr.ino.0,
         size: ByteLen(attr.size),
@@ -90,13 +97,13 @@ pub(super) fn kernel_attr(attr: &Attr) -> fuse::Attr {
         atime: time(attr.atime),
         mtime: time(attr.mtime),
         ctime: time(attr.ctime),
-        kind: FileKind::from_mode(attr.mode).unwrap_or(FileKind::Regular),
+        kind,
         perm: (attr.mode & 0o7777) as u16,
         nlink: attr.nlink,
         uid: attr.uid,
         gid: attr.gid,
         rdev: attr.rdev,
-        blksize: BLOCK_SIZE,
+        blksize: if kind == FileKind::Regular { PREFERRED_IO } else { BLOCK_SIZE },
     }
 }
 

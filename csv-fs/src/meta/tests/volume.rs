@@ -50,11 +50,14 @@ fn occupied_disk_is_refused_until_its_identity_is_repeated() {
     sector[32..48].copy_from_slice(&[7; 16]);
     disk::write(&as_dyn(&disk), ByteOffset(0), &sector).expect("writes");
     let refused = Store::format(&as_dyn(&disk), &options()).expect_err("occupied");
-    let MetaError::Fatal(Fatal::Occupied { found, id }) = &refused else { panic!("{refused}") };
+    let MetaError::Fatal(Fatal::Occupied { found, id, .. }) = &refused else { panic!("{refused}") };
     assert_eq!((found[0].kind, id.as_str()), ("xfs", "07070707-0707-0707-0707-070707070707"));
     assert!(refused.to_string().contains("--wipe 07070707"), "{refused}");
-    let wrong = FormatOptions { wipe: Some("another".to_owned()), ..options() };
-    assert!(Store::format(&as_dyn(&disk), &wrong).is_err());
+    assert!(!refused.to_string().contains("is not its identity"), "{refused}");
+    // As when a full stop was copied along.
+    let wrong = FormatOptions { wipe: Some(format!("{id}.")), ..options() };
+    let refused = Store::format(&as_dyn(&disk), &wrong).expect_err("that is not it");
+    assert!(refused.to_string().contains(&format!("`{id}.` is not its identity")), "{refused}");
     assert_eq!(disk::read(&as_dyn(&disk), ByteOffset(0), 4096).expect("readable")[..4], *b"XFSB");
     let right = FormatOptions { wipe: Some(id.clone()), ..options() };
     Store::format(&as_dyn(&disk), &right).expect("formats");

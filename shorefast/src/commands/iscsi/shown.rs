@@ -9,7 +9,8 @@ use scsi::reservations::{Held, InAction, Keys};
 use scsi::{LunAddress, ShortByteCount, Status};
 use serde_json::json;
 
-use crate::cli::Global;
+use super::parse;
+use crate::cli::{Global, Size};
 use crate::commands::{print, print_json};
 use crate::exit::Failure;
 use crate::render::{bytes, plain_table};
@@ -66,6 +67,16 @@ pub(super) fn capacity(i: &Identity, global: &Global) -> Result<(), Failure> {
         return print_json("capacity", &capacity);
     }
     print(&format!("{}: {blocks} blocks of {logical} bytes ({physical} physical)\n", bytes(i.geometry.len.0)))
+}
+
+/// How much was written and is flushed.
+pub(super) fn written(count: u64, at: Size, url: &str, global: &Global) -> Result<(), Failure> {
+    let url = parse(url)?;
+    match (global.json, global.quiet) {
+        (true, _) => print_json("written", &json!({"at": at.0, "bytes": count})),
+        (false, true) => Ok(()),
+        (false, false) => print(&format!("{count} bytes from byte {} on are written to {url} and flushed.\n", at.0)),
+    }
 }
 
 pub(super) async fn reservations(session: &Session, lun: LunAddress, global: &Global) -> Result<(), Failure> {

@@ -10,7 +10,10 @@ use crate::render::bytes;
 const WIDTH: f64 = 1120.0;
 const LEFT: f64 = 84.0;
 const RIGHT: f64 = 16.0;
-const TOP: f64 = 40.0;
+/// Rows of phase names: neighbours that are short stand one above the other.
+const NAME_ROWS: usize = 3;
+const NAME_ROW: f64 = 13.0;
+const TOP: f64 = 18.0 + NAME_ROW * NAME_ROWS as f64;
 const PANEL: f64 = 118.0;
 const GAP: f64 = 26.0;
 const BOTTOM: f64 = 30.0;
@@ -99,25 +102,22 @@ pub(super) fn class(route: Option<Route>) -> &'static str {
 }
 
 fn phases(svg: &mut String, r: &DemoReport, plot: &Plot) {
+    let mut free_from = [f64::MIN; NAME_ROWS];
     for (n, phase) in r.phases.iter().enumerate() {
         let (x, w) = (plot.x(phase.from_ms), plot.x(phase.to_ms) - plot.x(phase.from_ms));
-        let (y, h) = (TOP - 22.0, plot.bottom() - TOP + 22.0);
+        let head = 5.0 + NAME_ROW * NAME_ROWS as f64;
+        let (y, h) = (TOP - head, plot.bottom() - TOP + head);
         let shade = if n % 2 == 0 { "even" } else { "odd" };
+        let name = escape(&phase.name);
         let _ = writeln!(
             svg,
-            "<rect class=\"phase {shade}\" x=\"{x:.1}\" y=\"{y}\" width=\"{w:.1}\" height=\"{h:.1}\"><title>{}</title></rect>",
-            escape(&phase.name)
+            "<rect class=\"phase {shade}\" x=\"{x:.1}\" y=\"{y}\" width=\"{w:.1}\" height=\"{h:.1}\"><title>{name}</title></rect>"
         );
-        // A name that does not fit would run into its neighbour; the title above still has it.
-        if w > phase.name.chars().count() as f64 * 6.0 + 6.0 {
-            let _ = writeln!(
-                svg,
-                "<text class=\"phase-name\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-                x + 4.0,
-                TOP - 9.0,
-                escape(&phase.name)
-            );
-        }
+        // In the lowest row where it does not run into a neighbour; if there is none, the title above still has it.
+        let Some(row) = (0..NAME_ROWS).find(|row| free_from[*row] <= x) else { continue };
+        free_from[row] = x + phase.name.chars().count() as f64 * 6.0 + 6.0;
+        let y = TOP - 9.0 - NAME_ROW * row as f64;
+        let _ = writeln!(svg, "<text class=\"phase-name\" x=\"{:.1}\" y=\"{y:.1}\">{name}</text>", x + 4.0);
     }
 }
 
@@ -181,9 +181,10 @@ fn area(svg: &mut String, plot: &Plot, row: usize, run: &[&Sample]) {
     let base = plot.y(row, 0.0);
     let mut x = plot.x(first.t_ms.saturating_sub(step));
     let mut path = format!("M{x:.1} {base:.1}");
+    // Another route is to be seen also where it moves nothing; the direct one would look busy where it is idle.
+    let least = if first.route == Some(Route::Direct) { 0.0 } else { 3.0 };
     for sample in run {
-        // A route that moves nothing is still to be seen.
-        let y = plot.y(row, sample.bytes_per_s).min(base - 3.0);
+        let y = plot.y(row, sample.bytes_per_s).min(base - least);
         let _ = write!(path, "L{x:.1} {y:.1}");
         x = plot.x(sample.t_ms);
         let _ = write!(path, "L{x:.1} {y:.1}");

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::chart::{class, escape, throughput};
 use super::{DemoReport, MarkKind};
 use crate::api::Route;
-use crate::render::bytes;
+use crate::render::{bytes, grouped};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -20,7 +20,7 @@ pub(crate) fn page(r: &DemoReport) -> String {
     html.push_str("<h2>Throughput by route</h2>\n<div class=\"wide\">\n");
     html.push_str(&throughput(r));
     html.push_str("</div>\n");
-    key(&mut html);
+    key(&mut html, r);
     happened(&mut html, r);
     checks(&mut html, r);
     phases(&mut html, r);
@@ -46,8 +46,8 @@ fn head(html: &mut String, r: &DemoReport) {
     );
     let figures = [
         (bytes(r.bytes_verified), "read back and right"),
-        (ops.to_string(), "verified operations"),
-        (r.unexpected_failures().to_string(), "failed calls on living nodes"),
+        (grouped(ops), "verified operations"),
+        (grouped(r.unexpected_failures()), "failed calls on living nodes"),
         (format!("{worst} ms"), "longest stall"),
     ];
     html.push_str("<div class=\"figures\">");
@@ -57,7 +57,7 @@ fn head(html: &mut String, r: &DemoReport) {
     html.push_str("</div>\n");
 }
 
-fn key(html: &mut String) {
+fn key(html: &mut String, r: &DemoReport) {
     html.push_str("<p class=\"key\">");
     for route in [Route::Direct, Route::BlockRedirected, Route::FileRedirected, Route::Draining] {
         let _ = write!(html, "<span><i class=\"{}\"></i>{route}</span>", class(Some(route)));
@@ -65,7 +65,14 @@ fn key(html: &mut String) {
     html.push_str(
         "<span><i class=\"away\"></i>paused, or no answer</span><span><i class=\"stall\"></i>longest stall</span>",
     );
-    html.push_str("<span>dashed: what the demo did, numbered as below; triangles: what nodes reported</span></p>\n");
+    html.push_str(
+        "<span>triangles: what nodes reported</span></p>\n<p class=\"key\"><span>dashed, what the demo did:</span>",
+    );
+    for (mark, number) in r.marks.iter().filter(|m| m.kind == MarkKind::Done).zip(1..) {
+        let node = mark.node.map_or_else(String::new, |n| format!("{n}: "));
+        let _ = write!(html, "<span><b>{number}</b> {node}{}</span>", escape(&mark.text));
+    }
+    html.push_str("</p>\n");
 }
 
 fn happened(html: &mut String, r: &DemoReport) {
@@ -118,7 +125,7 @@ fn phases(html: &mut String, r: &DemoReport) {
         for node in &r.nodes {
             let writer = phase.writers.iter().find(|w| w.node == *node);
             let tone = if writer.is_none_or(|w| w.enough()) { "n" } else { "n bad" };
-            let shown = writer.map_or_else(|| "-".to_owned(), |w| w.verified_ops.to_string());
+            let shown = writer.map_or_else(|| "-".to_owned(), |w| grouped(w.verified_ops));
             let _ = write!(html, "<td class=\"{tone}\">{shown}</td>");
         }
         html.push_str("</tr>\n");
@@ -167,7 +174,7 @@ fn failures(html: &mut String, r: &DemoReport) {
             f.node,
             escape(&f.call),
             escape(&f.error),
-            f.count
+            grouped(f.count)
         );
     }
     html.push_str("</table></div>\n");

@@ -3,17 +3,23 @@
 use std::fmt::Write as _;
 
 use super::{Check, DemoReport, MarkKind, Phase};
-use crate::render::{bytes, plain_table};
+use crate::render::{bytes, grouped, plain_table};
 
-/// The whole report as text.
-pub(crate) fn terminal(r: &DemoReport) -> String {
+/// What happened, for whoever did not see it live.
+pub(crate) fn story(r: &DemoReport) -> String {
     let mut text = String::from("\nWhat happened\n");
     for mark in &r.marks {
         let who = mark.node.map_or_else(String::new, |n| format!("{n}: "));
         let sign = if mark.kind == MarkKind::Done { ">" } else { " " };
         let _ = writeln!(text, "  {:>6.2} s {sign} {who}{}", mark.t_ms as f64 / 1e3, mark.text);
     }
-    let _ = write!(text, "\n{}\n{}\n", phases(&r.phases), nodes(r));
+    text.push('\n');
+    text
+}
+
+/// What came of it.
+pub(crate) fn terminal(r: &DemoReport) -> String {
+    let mut text = format!("{}\n{}\n", phases(&r.phases), nodes(r));
     if !r.failed_calls.is_empty() {
         text += &failed(r);
         text.push('\n');
@@ -30,7 +36,7 @@ pub(crate) fn terminal(r: &DemoReport) -> String {
         text,
         "\n{verdict}: {} verified, {} failed calls on living nodes, {:.1} s.",
         bytes(r.bytes_verified),
-        r.unexpected_failures(),
+        grouped(r.unexpected_failures()),
         r.took_ms as f64 / 1e3
     );
     text
@@ -43,7 +49,9 @@ fn phases(phases: &[Phase]) -> String {
             let writers: Vec<String> = p
                 .writers
                 .iter()
-                .map(|w| format!("{} {}{}", w.node, w.verified_ops, if w.enough() { "" } else { " (too few)" }))
+                .map(|w| {
+                    format!("{} {}{}", w.node, grouped(w.verified_ops), if w.enough() { "" } else { " (too few)" })
+                })
                 .collect();
             [p.name.clone(), format!("{:.1}", (p.to_ms - p.from_ms) as f64 / 1e3), writers.join("   ")]
         }),
@@ -76,7 +84,7 @@ fn failed(r: &DemoReport) -> String {
         ["FAILED CALLS ON", "CALL", "ERROR", "COUNT", ""],
         r.failed_calls.iter().map(|f| {
             let why = if f.expected { "its daemon was killed" } else { "not expected" };
-            [f.node.to_string(), f.call.clone(), f.error.clone(), f.count.to_string(), why.to_owned()]
+            [f.node.to_string(), f.call.clone(), f.error.clone(), grouped(f.count), why.to_owned()]
         }),
     )
 }

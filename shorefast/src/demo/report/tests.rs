@@ -144,6 +144,56 @@ fn the_chart_shows_each_route_and_each_mark_once() {
 }
 
 #[test]
+fn every_phase_has_its_name_in_the_chart_however_short_it_is() {
+    let mut report = sample();
+    let names = ["disk hangs", "disk heals", "planned move", "SIGKILL", "node is back", "verify"];
+    // As on a slow machine, where the shortest phase of 2.5 s stands in a demo of a minute.
+    let begins = (0..).step_by(1_700);
+    report.phases = names.iter().zip(begins).map(|(name, t)| phase(name, t, t + 1_700, [1, 1, 1], None)).collect();
+    let html = page(&report);
+    for name in names {
+        assert!(html.contains(&format!(">{name}</text>")), "{name} has no label");
+    }
+}
+
+#[test]
+fn an_idle_direct_route_is_a_line_and_an_idle_other_one_is_still_seen() {
+    let drawn = |route| {
+        let mut report = sample();
+        for sample in &mut report.samples {
+            (sample.route, sample.bytes_per_s) = (route, 0.0);
+        }
+        let html = page(&report);
+        let path =
+            html.split("class=\"area ").nth(1).and_then(|p| p.split(" d=\"").nth(1)).expect("an area").to_owned();
+        let heights: std::collections::BTreeSet<String> = path
+            .split('"')
+            .next()
+            .expect("a path")
+            .split(['M', 'L', 'Z'])
+            .filter_map(|point| point.split(' ').nth(1).map(str::to_owned))
+            .collect();
+        heights.len()
+    };
+    assert_eq!((drawn(Some(Route::Direct)), drawn(Some(Route::BlockRedirected))), (1, 2));
+}
+
+#[test]
+fn marks_are_explained_below_the_chart_and_counts_have_separators() {
+    let mut report = sample();
+    report.phases[0].writers[0].verified_ops = 12_345;
+    let html = page(&report);
+    assert!(html.contains("<b>5</b> node-3: SIGKILL"), "{html}");
+    assert!(html.contains(">12,345<") && terminal(&report).contains("node-1 12,345"));
+}
+
+#[test]
+fn what_happened_is_told_once() {
+    let report = sample();
+    assert!(story(&report).contains("node-3: SIGKILL") && !terminal(&report).contains("node-3: SIGKILL"));
+}
+
+#[test]
 fn an_empty_report_still_renders() {
     let empty = DemoReport {
         started: WallTime(0),

@@ -83,6 +83,34 @@ node-3  up         0.09ms  vm1 block-redirected via node-1 3m (io-failed)
 }
 
 #[test]
+fn a_long_reason_is_told_below_the_table_and_not_in_it() {
+    let mut s = sample();
+    let reason = "the mount point /shorefast/vm1 is not empty: move its files away or name another directory";
+    s.volumes[0].nodes[1] = at(3, Route::Unmounted, Some(reason));
+    s.problems[0].message = format!("vm1: node-3 has not mounted it: {reason}");
+    let text = status(&s);
+    assert!(text.contains("vm1 unmounted 3m (see below)\n"), "{text}");
+    assert_eq!(text.matches("is not empty").count(), 1, "{text}");
+}
+
+#[test]
+fn a_node_is_not_said_to_go_through_itself() {
+    let mut s = sample();
+    s.volumes[0].coordinator = Some(node(3));
+    assert!(status(&s).contains("vm1 block-redirected 3m (io-failed)"), "{}", status(&s));
+}
+
+#[test]
+fn a_new_volume_uses_nothing_and_one_of_which_nothing_is_told_is_unknown() {
+    let mut s = sample();
+    let row = |s: &Status| volumes(&s.volumes).lines().nth(1).expect("a row").to_owned();
+    s.volumes[0].used_bytes = 0;
+    assert!(row(&s).contains("4.0 GiB  0 B"), "{}", row(&s));
+    s.volumes[0].metadata = Metadata::Waiting;
+    assert!(row(&s).contains("4.0 GiB  - "), "{}", row(&s));
+}
+
+#[test]
 fn check_is_one_line_that_names_the_first_problem() {
     let mut s = sample();
     assert_eq!(check(&s), "PROBLEM: node-2 cannot be reached: refused\n");
