@@ -183,7 +183,7 @@ fn more_requests_and_bytes_than_are_kept_are_all_answered() {
         bytes.extend(client.header(0, command::READ, n % 64 * 512, 512));
     }
     for _ in 0..6 {
-        bytes.extend(client.header(0, command::READ, 0, 24 << 20));
+        bytes.extend(client.header(0, command::READ, 0, 12 << 20));
     }
     for _ in 0..1000 {
         bytes.extend(client.header(0, 99, 0, 0));
@@ -195,7 +195,7 @@ fn more_requests_and_bytes_than_are_kept_are_all_answered() {
         let reply = client.receive(0);
         let expected = match reply.cookie {
             1..=1000 => (0, 512),
-            1001..=1006 => (0, 24 << 20),
+            1001..=1006 => (0, 12 << 20),
             _ => (22, 0),
         };
         assert_eq!((reply.error, reply.data.len()), expected, "reply to {}", reply.cookie);

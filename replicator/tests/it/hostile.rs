@@ -44,7 +44,7 @@ fn any_bytes_behind_the_handshake_hurt_nobody() {
     let device = memory(SIZE);
     let served = Served::new([Export::new("disk", device).read_only(true)]);
     let socket = served.socket();
-    bolero::check!().with_iterations(300).with_type::<(u8, Vec<u8>, Vec<(u8, u8, u32)>)>().for_each(
+    bolero::check!().with_iterations(150).with_type::<(u8, Vec<u8>, Vec<(u8, u8, u32)>)>().for_each(
         |(style, junk, requests)| {
             let style = [Style::Simple, Style::Structured, Style::Extended][usize::from(*style) % 3];
             let mut client = Client::enter(connect(&socket), "disk", style);
