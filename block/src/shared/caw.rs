@@ -9,9 +9,10 @@ use crate::units::ByteOffset;
 pub enum CawOutcome {
     /// The block held what was expected and now holds the new bytes, on stable storage.
     Done,
-    /// The block held something else and was not changed.
+    /// The block holds something else: it was not changed, or (over several ways, [`HedgedCaw`](super::HedgedCaw)) it was and
+    /// somebody has changed it since. What counts is `found`.
     Miscompare {
-        /// The whole logical block as it was.
+        /// The whole logical block as it was found.
         found: Vec<u8>,
     },
     /// The answer is lost: the new bytes are there, or not, or may still come.
