@@ -103,7 +103,7 @@ fn session(client: ClientId) -> String {
 fn how_ended(before: office::Before) -> String {
     match before {
         office::Before::New => "the volume is new".to_owned(),
-        office::Before::Resigned(who) => format!("{who} handed it over"),
+        office::Before::Resigned(who) => format!("{} handed it over", who.node),
         office::Before::Fenced(proof) => {
             format!("the coordinator before, {}, was cut off from the disk first", proof.client().node)
         }

@@ -189,6 +189,8 @@ fn shown(event: &Event) -> String {
         Code::PathBack => "path is back: ",
         Code::PathFenced => "shut off for good what was stuck in a lost path: ",
         Code::ClientFenced => "cut off from the disk: ",
+        Code::ClientEvicted => "ended for good: ",
+        Code::StaleMountCleaned => "has removed a dead mount: ",
         Code::RouteChanged | Code::RouteDirect => "route: ",
         _ => "",
     };

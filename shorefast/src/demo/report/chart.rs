@@ -11,7 +11,7 @@ const WIDTH: f64 = 1120.0;
 const LEFT: f64 = 84.0;
 const RIGHT: f64 = 16.0;
 /// Rows of phase names: neighbours that are short stand one above the other.
-const NAME_ROWS: usize = 3;
+const NAME_ROWS: usize = 4;
 const NAME_ROW: f64 = 13.0;
 const TOP: f64 = 18.0 + NAME_ROW * NAME_ROWS as f64;
 const PANEL: f64 = 118.0;

@@ -147,9 +147,9 @@ fn the_chart_shows_each_route_and_each_mark_once() {
 fn every_phase_has_its_name_in_the_chart_however_short_it_is() {
     let mut report = sample();
     let names = ["disk hangs", "disk heals", "planned move", "SIGKILL", "node is back", "verify"];
-    // As on a slow machine, where the shortest phase of 2.5 s stands in a demo of a minute.
-    let begins = (0..).step_by(1_700);
-    report.phases = names.iter().zip(begins).map(|(name, t)| phase(name, t, t + 1_700, [1, 1, 1], None)).collect();
+    // As on a slow machine, where the shortest phase of 2.5 s stands in a demo of nearly two minutes.
+    let begins = (0..).step_by(900);
+    report.phases = names.iter().zip(begins).map(|(name, t)| phase(name, t, t + 900, [1, 1, 1], None)).collect();
     let html = page(&report);
     for name in names {
         assert!(html.contains(&format!(">{name}</text>")), "{name} has no label");
