@@ -187,7 +187,7 @@ mod tests {
         let failed = |errno: Errno| {
             let op = Some(Op::WriteZeroes);
             let (at, len, os) = (ByteOffset::ZERO, ByteLen(4096), Some(errno.raw_os_error()));
-            not_formatted(IoError { kind: IoErrorKind::Medium, op, at, len, os }.into(), Path::new("/dev/loop9"))
+            not_formatted(IoError { kind: IoErrorKind::Medium, op, at, len, os }.into(), PathBuf::from("/dev/loop9"))
         };
         let busy = failed(Errno::BUSY);
         assert!(busy.is_refusal() && busy.to_string().contains("/dev/loop9 is in use"), "{busy}");

@@ -68,6 +68,27 @@ fn nodes_of_one_cluster_find_each_other() {
     assert_eq!(round_trips, [false, true], "to itself there is none, to the other there is: {nodes}");
 }
 
+/// Right after a restart one answer said of a node that it is down, refuses connections, and answered within 0.28 ms.
+#[test]
+fn a_node_that_has_called_and_answers_is_up_before_this_one_has_reached_it() {
+    let mut cluster = Cluster::new(2);
+    // So that node 1 never reaches it where the bundle says.
+    cluster.configure(2, "listen = \"127.0.0.1:0\"\n");
+    cluster.start(1);
+    until("the refused calls", || link(&cluster).0 == "down");
+    cluster.start(2);
+    until("the link", || {
+        let nodes = cluster.ask(1, &["--json", "node", "list"]).json();
+        let found = nodes["nodes"].as_array().and_then(|l| l.iter().find(|n| n["node"] == 2)).cloned();
+        let other = found.unwrap_or_default();
+        let (up, answers) = (other["link"] == "up", other["round_trip_us"].is_u64());
+        assert!(up || !answers, "it answers and is not up: {other}");
+        assert!(!up || other["reason"].is_null(), "{other}");
+        up && answers
+    });
+    cluster.ask(1, &["status", "--check"]).expect(0, &["OK"]);
+}
+
 #[test]
 fn a_node_with_a_foreign_certificate_is_refused_and_the_reason_is_said() {
     let mut cluster = Cluster::new(2);
