@@ -124,9 +124,11 @@ impl DataPath {
             if let Some(missing) = missing.take() {
                 let near = self.behind(inode, offset);
                 let got = self.reserve(caller, missing.blocks, near).await?;
-                match missing.fitting(got.left()) {
-                    0 => return Err(Errno(ENOSPC)),
-                    n => data.truncate(n.min(data.len())),
+                if got.left() < missing.blocks {
+                    match missing.fitting(got.left()) {
+                        0 => return Err(Errno(ENOSPC)),
+                        n => data.truncate(n.min(data.len())),
+                    }
                 }
                 reserved = Some(got);
             }
