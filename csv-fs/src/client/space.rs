@@ -30,6 +30,9 @@ const ASK: u64 = 16 * 1024;
 /// Below this more is asked for in the background: 32 MiB.
 const LOW: u64 = 8 * 1024;
 
+/// So often the coordinator is asked for one write; each time it gives a MiB if there is one, as much as a write is long.
+const ASKS: u32 = 3;
+
 /// `ENOSPC`.
 pub(crate) const ENOSPC: i32 = rustix::io::Errno::NOSPC.raw_os_error();
 
@@ -48,6 +51,13 @@ pub(crate) struct Space {
 struct Free {
     life: u64,
     ranges: Vec<DiskRange>,
+}
+
+impl Free {
+    fn add(&mut self, ranges: Vec<DiskRange>) {
+        self.ranges.extend(ranges.into_iter().filter(|r| r.len.0 > 0));
+        join(&mut self.ranges);
+    }
 }
 
 /// A request for space; dropped when its answer is in the pool.
@@ -110,8 +120,7 @@ impl Space {
     fn put(&self, life: u64, ranges: Vec<DiskRange>) {
         let mut free = self.free.lock();
         if free.life == life {
-            free.ranges.extend(ranges.into_iter().filter(|r| r.len.0 > 0));
-            join(&mut free.ranges);
+            free.add(ranges);
         }
     }
 
@@ -131,7 +140,10 @@ impl Space {
         std::mem::take(&mut self.free.lock().ranges)
     }
 
-    /// So many blocks, asking the coordinator if there are not enough; ENOSPC if it has none.
+    /// So many blocks, asking the coordinator if there are not enough; ENOSPC if it has none. Fewer if it gave some several
+    /// times and it is still not enough.
+    ///
+    /// Prevents: two nodes want the last blocks, each has a part of them, and each gets the other's called back, for ever.
     ///
     /// # Cancel safety
     /// Safe: what was asked for is in the pool.
@@ -141,15 +153,38 @@ impl Space {
         blocks: u64,
         near: Option<DiskBlock>,
     ) -> Result<Reserved, Errno> {
+        let mut asked = 0;
         loop {
             if let Some(reserved) = self.try_reserve(blocks, near) {
                 return Ok(reserved);
             }
             let _one = self.asking.lock().await;
-            if self.free() < blocks {
-                self.ask(caller, blocks.max(ASK)).await?;
+            if self.free() >= blocks {
+                continue;
+            }
+            asked += 1;
+            // Taken before anybody can call it back again.
+            let least = if asked < ASKS { blocks } else { 1 };
+            if let Some(reserved) = self.ask(caller, blocks.max(ASK), (least, blocks), near).await? {
+                return Ok(reserved);
             }
         }
+    }
+
+    /// So many blocks, or what there is.
+    pub(crate) fn take_what_there_is(self: &Arc<Self>, blocks: u64, near: Option<DiskBlock>) -> Reserved {
+        let mut free = self.free.lock();
+        let life = free.life;
+        let nothing = || Reserved { life, ranges: Vec::new(), pool: Arc::clone(self) };
+        self.cut(&mut free, (0, blocks), near).unwrap_or_else(nothing)
+    }
+
+    /// At least and at most so many blocks.
+    fn cut(self: &Arc<Self>, free: &mut Free, (least, most): (u64, u64), near: Option<DiskBlock>) -> Option<Reserved> {
+        let there: u64 = free.ranges.iter().map(|r| r.len.0).sum();
+        let blocks = most.min(there);
+        let ranges = if blocks < least { None } else { take(&mut free.ranges, blocks, near) };
+        ranges.map(|ranges| Reserved { life: free.life, ranges, pool: Arc::clone(self) })
     }
 
     /// The same without asking.
@@ -173,19 +208,30 @@ impl Space {
             let _one = pool.asking.lock().await;
             if pool.free() < LOW {
                 // Without success the next writer that finds nothing asks, and is told.
-                let _ = pool.ask(&Caller::patient(), ASK).await;
+                let _ = pool.ask(&Caller::patient(), ASK, (u64::MAX, u64::MAX), None).await;
             }
             pool.prefetching.store(false, Ordering::SeqCst);
         });
     }
 
-    async fn ask(&self, caller: &Caller, blocks: u64) -> Result<(), Errno> {
+    /// Asks for so many blocks. Of what there is then, so many are taken if there are enough.
+    async fn ask(
+        self: &Arc<Self>,
+        caller: &Caller,
+        blocks: u64,
+        wanted: (u64, u64),
+        near: Option<DiskBlock>,
+    ) -> Result<Option<Reserved>, Errno> {
         let _unanswered = Unanswered::new(&self.unanswered);
         let life = self.life();
         match self.session.call(caller, Request::Grant { blocks: BlockCount(blocks) }).await? {
             Reply::Granted(ranges) if ranges.iter().any(|r| r.len.0 > 0) => {
-                self.put(life, ranges);
-                Ok(())
+                let mut free = self.free.lock();
+                if free.life != life {
+                    return Ok(None);
+                }
+                free.add(ranges);
+                Ok(self.cut(&mut free, wanted, near))
             }
             _ => Err(Errno(ENOSPC)),
         }

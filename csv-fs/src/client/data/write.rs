@@ -123,13 +123,14 @@ impl DataPath {
             let mut reserved = None;
             if let Some(missing) = missing.take() {
                 let near = self.behind(inode, offset);
-                match self.reserve(caller, missing.blocks, near).await {
-                    Err(Errno(ENOSPC)) => match missing.fitting(self.space.free()) {
+                let got = self.reserve(caller, missing.blocks, near).await?;
+                if got.left() < missing.blocks {
+                    match missing.fitting(got.left()) {
                         0 => return Err(Errno(ENOSPC)),
                         n => data.truncate(n.min(data.len())),
-                    },
-                    other => reserved = Some(other?),
+                    }
                 }
+                reserved = Some(got);
             }
             if self.space.life() != life {
                 return Err(Errno(EIO));
@@ -158,12 +159,12 @@ impl DataPath {
         }
     }
 
-    /// Before ENOSPC is said, what other files of this node keep for their next blocks is taken back.
+    /// So many blocks, or as many as there are: with what other files of this node keep for their next blocks.
     async fn reserve(&self, caller: &Caller, blocks: u64, near: Option<DiskBlock>) -> Result<Reserved, Errno> {
         match self.space.reserve(caller, blocks, near).await {
             Err(Errno(ENOSPC)) => {
                 self.take_reserves_back();
-                self.space.try_reserve(blocks, near).ok_or(Errno(ENOSPC))
+                Ok(self.space.take_what_there_is(blocks, near))
             }
             other => other,
         }
