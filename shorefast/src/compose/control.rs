@@ -1,7 +1,7 @@
 //! What a command can ask of this node, done on its parts.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use csv_fs::volume::{NewVolume, Volume};
 
@@ -163,7 +163,8 @@ impl Control {
 
     /// Waits until a volume that is mounted here has a coordinator.
     async fn until_coordinated(&self, name: &str) -> Result<VolumeStatus, Failure> {
-        for _ in 0..PATIENCE.as_millis() / LOOK_EVERY.as_millis() {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
             let volume = self.0.running(name)?;
             if volume.office().metadata == csv_fs::volume::MetadataState::Ok {
                 return Ok(self.running_status(name, &volume));
@@ -179,7 +180,8 @@ impl Control {
     async fn until_mounted(&self, name: &str, seen: u64) -> Result<VolumeStatus, Failure> {
         let id = self.0.record(name)?.id;
         let mut last = None;
-        for _ in 0..PATIENCE.as_millis() / LOOK_EVERY.as_millis() {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
             match self.0.running(name) {
                 Ok(volume) => return Ok(self.running_status(name, &volume)),
                 Err(e) if self.0.tries(&id).is_some_and(|tries| tries.in_vain_since(seen)) => {

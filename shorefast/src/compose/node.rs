@@ -332,7 +332,7 @@ impl NodeParts {
         csv_fs::volume::mountable(&point, name, self.allow_other()).await.map_err(|e| {
             Failure::new(
                 Exit::Refused,
-                format!("A volume {name} could not be mounted on {}: {e}.", self.bundle.node),
+                format!("A volume {name} could not be mounted on {}: {}.", self.bundle.node, why_not(&e)),
                 "Nothing was written to the disk; put that right, or choose another name.",
             )
         })
