@@ -89,14 +89,15 @@ pub struct Policy {
     pub asynchronous: bool,
 }
 
+type Step = fn(Pair<'_>, &Decision) -> Option<(Verdict, Rule)>;
+
 /// Overrules the table where it has to be.
 pub(super) fn apply(pair: Pair<'_>, verdict: Verdict, rules: Vec<Rule>) -> Decision {
     let mut decision = Decision { verdict, rules };
     if matches!(decision.verdict, Verdict::Retry | Verdict::Unrelated) {
         return decision;
     }
-    let steps: [fn(Pair<'_>, &Decision) -> Option<(Verdict, Rule)>; 6] =
-        [disk_states, unstable, granted, after_split_brain, discard_my_data, living_primary];
+    let steps: [Step; 6] = [disk_states, unstable, granted, after_split_brain, discard_my_data, living_primary];
     for step in steps {
         if let Some((verdict, rule)) = step(pair, &decision) {
             decision.verdict = verdict;

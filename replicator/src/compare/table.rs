@@ -22,6 +22,7 @@ const EQUAL: &[Row] = &[
     (Rule::SyncPeerMissedFinish, |p| {
         (p.peer.bitmap.is_some() && !p.me.bitmap.is_some()).then(|| p.unless_one_lives(p.source_if(false)))
     }),
+    (Rule::LostCache, |p| kept_cache(p).filter(|_| !p.policy.unconfirmed)),
     (Rule::Reconnected, |p| (p.me.reconnect && p.peer.reconnect).then_some(Verdict::NoSync)),
     (Rule::CrashedPrimary, |p| {
         let one = p.me.crashed_primary != p.peer.crashed_primary;
@@ -48,6 +49,7 @@ const EQUAL: &[Row] = &[
 
 /// Nothing is to be done, say the generations; what do the bits say?
 const RECONCILE: &[Row] = &[
+    (Rule::LostCache, kept_cache),
     (Rule::ReconcileBitmap, |p| {
         let one = (p.me.dirty > 0) != (p.peer.dirty > 0);
         (lost_one(p) && one).then(|| p.unless_one_lives(p.source_if(p.me.dirty > 0)))
@@ -75,6 +77,12 @@ const DIFFERENT: &[Row] = &[
     (Rule::HistoryBoth, |p| common(p).then_some(Verdict::SplitBrain)),
     (Rule::UnrelatedData, |_| Some(Verdict::Unrelated)),
 ];
+
+/// Who did not lose its cache is the source, if there is anything to settle.
+fn kept_cache(p: Pair<'_>) -> Option<Verdict> {
+    let one = p.me.restarted != p.peer.restarted && p.has_bits();
+    one.then(|| p.unless_one_lives(p.source_if(!p.me.restarted)))
+}
 
 fn fresh(generation: Generation) -> bool {
     generation == Generation::JUST_CREATED

@@ -24,6 +24,7 @@ fn side(n: u8, current: Generation) -> Side {
         primary: false,
         crashed_primary: false,
         lost_quorum: false,
+        restarted: false,
         reconnect: false,
         stable: true,
         discard_my_data: false,
@@ -77,6 +78,16 @@ fn rule_sync_source_missed_finish() {
     assert_eq!(plain(&side(2, A), &source), (TARGET, Rule::SyncPeerMissedFinish));
     let promoted = Side { primary: true, ..side(2, A) };
     assert_eq!(plain(&source, &promoted).0, TARGET, "who lives is followed");
+}
+
+#[test]
+fn rule_lost_cache() {
+    let lost = Side { restarted: true, dirty: 4, reconnect: true, ..side(1, A) };
+    let kept = Side { reconnect: true, ..side(2, A) };
+    assert_eq!(plain(&kept, &lost), (SOURCE, Rule::LostCache));
+    let quorum_lost = Side { lost_quorum: true, ..lost.clone() };
+    assert_eq!(plain(&kept, &quorum_lost), (SOURCE, Rule::LostCache), "also against a primary that lost quorum");
+    assert_eq!(plain(&kept, &Side { primary: true, ..lost }).0, TARGET, "who lives is followed");
 }
 
 #[test]
@@ -326,6 +337,7 @@ fn any_side(n: u8, rng: &mut impl FnMut(u64) -> u64) -> Side {
         primary,
         crashed_primary: crashed && !primary,
         lost_quorum: lost,
+        restarted: rng(3) == 0,
         reconnect,
         stable,
         discard_my_data: discard,
@@ -380,5 +392,5 @@ fn any_two_sides_come_to_the_ends_of_one_decision_that_forgets_no_bits() {
             assert!(verdict != TARGET || me.current == peer.current, "{decision:?}");
         }
     }
-    assert_eq!(seen.len(), 35, "some rule never spoke: {seen:?}");
+    assert_eq!(seen.len(), 36, "some rule never spoke: {seen:?}");
 }

@@ -22,6 +22,8 @@ const PURE: &[&str] = &[
     "net/src/keepalive.rs",
     "replicator/src/compare.rs",
     "replicator/src/compare/",
+    "replicator/src/core.rs",
+    "replicator/src/core/",
     "replicator/src/ids.rs",
     "replicator/src/meta/audit.rs",
     "replicator/src/meta/bitmap.rs",
