@@ -213,7 +213,7 @@ impl Node {
         match self.requests.get_mut(&seq) {
             Some(request) => request.local = true,
             // Its reign is over, and its bits are set.
-            None => self.release(span),
+            None => self.leftover(span, false),
         }
     }
 

@@ -266,7 +266,7 @@ impl Node {
                 target.window.remove(&span.at);
                 target.unflushed.push((span, holders, true));
             }
-            None => self.release(span),
+            None => self.leftover(span, false),
         }
     }
 

@@ -111,13 +111,22 @@ impl Node {
             Some(entry) if live && !entry.settled => entry.done = true,
             Some(_) => {
                 self.stream.entries.remove(&seq);
-                self.release(span);
+                self.leftover(span, live);
             }
-            None => self.release(span),
+            None => self.leftover(span, live),
         }
         if live {
             self.send(node, Message::WriteAck(seq));
         }
+    }
+
+    /// A write is done that nobody settles any more. If who asked for it is gone, its bits may have been cleared since.
+    pub(super) fn leftover(&mut self, span: Span, live: bool) {
+        if !live && self.has(Rule::UnsettledBecomesDirty) {
+            let all = self.peers();
+            self.mark(all, span);
+        }
+        self.release(span);
     }
 
     pub(super) fn stream_barrier(&mut self, node: NodeId, seq: Seq) {
