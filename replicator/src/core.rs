@@ -18,7 +18,7 @@
 //! **Invariants.** (1) Dirty or hot covers every difference of every pair: [`crate::meta`]. (2) An acknowledged write is
 //! on every member of the newest grant that any majority may have accepted. (3) Whoever promised a ballot acknowledges
 //! nothing of a lower one. (4) A lost peer is waited for until a grant without it is durable on every remaining
-//! member and a majority. (5) A node is not source and target at once; a primary is never target. The pumps are level-triggered: after each event each looks at
+//! member and a majority. (5) A node is not source and target at once; a primary is never target, and a target compares nothing that others write. The pumps are level-triggered: after each event each looks at
 //! the state and does what can be done.
 //!
 //! - `app`, `settle`: the primary's requests, barriers, what is stable where. `stream`: the same at a peer.
@@ -43,6 +43,8 @@ mod resync;
 pub mod rules;
 mod settle;
 mod stream;
+#[cfg(test)]
+mod tests;
 pub mod witness;
 
 use app::Request;
@@ -205,6 +207,8 @@ impl Node {
         let sources = self.links.values().filter(|l| matches!(l.state, State::Source(_))).count();
         debug_assert!(targets <= 1 && (targets == 0 || sources == 0), "source and target at once");
         debug_assert!(!primary || targets == 0, "a primary is target");
+        let at_rest = !self.has(Rule::CompareAtRest) || self.compares_at_rest();
+        debug_assert!(at_rest, "a target compares what others than its source are writing");
         if let Some(replica) = &self.replica {
             for write in self.writes.iter().filter(|w| w.started && self.config.rules.has(Rule::HotBeforeData)) {
                 debug_assert!(replica.is_hot(write.span), "a write in a cold extent");

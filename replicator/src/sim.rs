@@ -15,4 +15,4 @@ mod rng;
 mod tests;
 mod world;
 
-use world::{Plan, Rates, Verdict, run_seed};
+use world::{FAULTS, Plan, Rates, Verdict, run_seed};

@@ -308,7 +308,7 @@ impl Node {
                 request.sent = request.sent.without(node);
             }
             if let Some(settle) = &mut self.settle {
-                settle.waits = settle.waits.without(node);
+                settle.left(node);
             }
             self.reads_again();
         }

@@ -6,6 +6,11 @@
 //! be written. The target acknowledges what it has flushed; only then bits are cleared, on both sides. Nothing of it
 //! is lost by a crash of either: what is not acknowledged keeps its bits.
 //!
+//! The target compares only where nothing is under way that its source did not order on this connection. Prevents: a
+//! write of a former connection is on its way to the disk, the digest is read before it lands and is equal, the write lands
+//! and sets bits for all, and the acknowledgement of what was compared clears them on both sides: the two
+//! differ, and neither knows.
+//!
 //! What the target writes makes it differ from others as well: their bits are set first, except for those of which the
 //! source knows that they hold the same.
 
@@ -160,7 +165,8 @@ impl Node {
         {
             let span = map.span_of(bit);
             let known = target.window.contains_key(&span.at) || target.unflushed.iter().any(|(s, ..)| *s == span);
-            if !known {
+            let moving = self.has(Rule::CompareAtRest) && self.is_written_by_others(node, span);
+            if !known && !moving {
                 spans.push(span);
             }
             from = bit + 1;
@@ -169,6 +175,29 @@ impl Node {
             target.window.extend(spans.iter().map(|s| (s.at, *s)));
         }
         spans
+    }
+
+    /// A write is under way there that this connection to the source did not bring: an order of a former connection, or
+    /// of a former reign of this node.
+    fn is_written_by_others(&self, source: NodeId, span: Span) -> bool {
+        let conn = self.conn(source);
+        let brought = |why: &Why| match why {
+            Why::Stream(node, by, _) | Why::Sync(node, by, _) => *node == source && Some(*by) == conn,
+            Why::App(_) => false,
+        };
+        self.writes.iter().any(|w| w.span.overlaps(span) && !brought(&w.why))
+    }
+
+    /// Whether nothing that is compared, or counts as equal, is changed by others than the source.
+    pub(super) fn compares_at_rest(&self) -> bool {
+        let moves = |node: NodeId, target: &Target| {
+            let compared = target.window.values().chain(target.unflushed.iter().map(|(s, ..)| s));
+            compared.copied().any(|s| self.is_written_by_others(node, s))
+        };
+        self.links.iter().all(|(node, l)| match &l.state {
+            State::Target(target) => !moves(*node, target),
+            _ => true,
+        })
     }
 
     pub(super) fn pull_read(&mut self, node: NodeId, conn: ConnId, span: Span, bytes: &Bytes) {

@@ -35,6 +35,8 @@ pub enum Rule {
     VoteIsDurable,
     /// What is written by a synchronisation is marked for every other peer.
     TargetMarksOthers,
+    /// A target compares only where nobody's write but its source's is under way.
+    CompareAtRest,
     /// A peer makes what came before a barrier stable before it writes what came after.
     BarrierBeforeLater,
     /// A node that lost its cache reigns only if no member of the newest grant can have kept one.

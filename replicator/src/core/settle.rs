@@ -1,7 +1,8 @@
 //! Settling: a barrier to every peer and a flush here; then it is known who has everything up to a position stable.
 //!
 //! A flush of the application is a settlement that it waits for. Other reasons: too much is unsettled, the log is full of
-//! it, time has passed, a peer is about to join. One is under way at a time.
+//! it, time has passed, a peer is about to join. One is under way at a time. Who is lost meanwhile is not asked any more:
+//! else a peer that comes back is counted, is owed a barrier of the old connection, and every flush waits for ever.
 
 use bytes::Bytes;
 
@@ -26,6 +27,14 @@ pub(super) struct Settle {
     pub(super) flushed: bool,
     /// Flushes of the application that wait for it.
     pub(super) answers: Vec<ReqId>,
+}
+
+impl Settle {
+    /// The connection on which a peer was asked is gone: no answer comes on it any more. If the peer comes back it is
+    /// synchronised first, where nothing was settled too, and that is stable before it counts.
+    pub(super) fn left(&mut self, node: NodeId) {
+        (self.waits, self.asked) = (self.waits.without(node), self.asked.without(node));
+    }
 }
 
 impl Node {

@@ -121,6 +121,7 @@ impl Node {
     }
 
     /// A write is done that nobody settles any more. If who asked for it is gone, its bits may have been cleared since.
+    /// That no comparison from before clears them again is said by the target (`resync`).
     pub(super) fn leftover(&mut self, span: Span, live: bool) {
         if !live && self.has(Rule::UnsettledBecomesDirty) {
             let all = self.peers();

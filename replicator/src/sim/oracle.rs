@@ -133,7 +133,9 @@ impl Oracle {
     pub(super) fn flushed(&mut self, node: NodeId, ballot: Ballot, start: u64, now: u64, counted: &[(NodeId, &Disk)]) {
         let mut newest: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         for (n, write) in self.writes.iter_mut().enumerate() {
-            if write.ballot == ballot && write.node == node && write.end.is_some_and(|e| e < start) {
+            let own = write.ballot == ballot && write.node == node;
+            let inherited = self.quorum && write.ballot < ballot && !write.holders.is_empty();
+            if (own || inherited) && write.end.is_some_and(|e| e < start) {
                 write.flushed.get_or_insert(now);
                 write.flushed_on = write.flushed_on.or(counted.iter().map(|(n, _)| *n).collect());
                 write.sectors.clone().for_each(|s| newest.entry(s).or_default().push(n as u64 + 1));

@@ -29,6 +29,10 @@ const BLOCK: u64 = 8;
 /// Milliseconds with faults, and to heal.
 const HURT: u64 = 4_000;
 const HEAL: u64 = 12_000;
+/// Milliseconds from one look at faults to the next.
+const LOOK: u64 = 25;
+/// A seed has at least so many faults: towards the end connections are reset for as long as any are missing.
+pub(super) const FAULTS: u64 = 10;
 /// More events than this, and it spins.
 const MOST: u64 = 120_000;
 /// Requests of an application at once.
@@ -335,7 +339,7 @@ impl World {
     }
 
     fn is_over(&self) -> bool {
-        self.now > HURT + 400 && (self.is_healed() || self.now > HURT + HEAL)
+        self.now > HURT + 400 && (self.is_healed() && self.is_quiet() || self.now > HURT + HEAL)
     }
 
     fn later(&mut self, delay: u64, happening: Happening) {
@@ -518,6 +522,9 @@ impl World {
             }
             let what = self.why_not_healed();
             self.oracle.object("I7 Heals", what);
+        } else if self.is_quiet() {
+            self.count("end: all disks compared".to_owned());
+            self.look_at_all();
         }
     }
 }

@@ -286,7 +286,7 @@ impl World {
         if !self.hurts() {
             return self.heal();
         }
-        self.later(25, Happening::Fault);
+        self.later(LOOK, Happening::Fault);
         let rates = self.plan.rates;
         let all: Vec<NodeId> = self.disks.iter().collect();
         let node = self.rng.pick(&all);
@@ -329,7 +329,9 @@ impl World {
             let wait = 100 + self.rng.below(900);
             self.later(wait, Happening::Mend(node, other));
         }
-        if other != node && self.chance("reset", rates.reset) {
+        let due = rates.reset > 0 && self.now + 4 * LOOK * FAULTS.saturating_sub(self.faults) >= HURT;
+        let reset = if due && self.faults < FAULTS { 1000 } else { rates.reset };
+        if other != node && self.chance("reset", reset) {
             self.reset(node, other);
         }
         if self.tie_breaker.is_some() && self.chance("crash of the tie-breaker", rates.witness) {

@@ -100,20 +100,42 @@ impl World {
         if !quiet {
             return;
         }
-        for a in self.disks.iter() {
-            for b in self.disks.iter().filter(|b| *b > a) {
-                if !self.are_equal(a, b) {
-                    continue;
-                }
-                let differs =
-                    (0..self.shape.data).find(|s| self.hosts[&a].disk.values(*s).0 != self.hosts[&b].disk.values(*s).0);
-                if let Some(sector) = differs {
-                    let (va, vb) = (self.hosts[&a].disk.values(sector).0, self.hosts[&b].disk.values(sector).0);
-                    let what = format!("{a} and {b} are equal, and sector {sector} is {va} and {vb}");
-                    return self.oracle.object("I3 Equal", what);
-                }
+        for (a, b) in self.pairs() {
+            if self.are_equal(a, b) {
+                self.look_at_pair(a, b);
             }
         }
+    }
+
+    /// I3, at the end: everybody is equal to the one primary, so everybody to everybody, and no bit is left with it.
+    pub(super) fn look_at_all(&mut self) {
+        for (a, b) in self.pairs() {
+            self.look_at_pair(a, b);
+        }
+    }
+
+    fn pairs(&self) -> Vec<(NodeId, NodeId)> {
+        let all = self.disks;
+        all.iter().flat_map(|a| all.iter().filter(move |b| *b > a).map(move |b| (a, b))).collect()
+    }
+
+    fn look_at_pair(&mut self, a: NodeId, b: NodeId) {
+        let (da, db) = (&self.hosts[&a].disk, &self.hosts[&b].disk);
+        let value = |d: &Disk, s| d.values(s).0;
+        if let Some(s) = (0..self.shape.data).find(|s| value(da, *s) != value(db, *s)) {
+            let what = format!("{a} and {b} are equal, and sector {s} is {} and {}", value(da, s), value(db, s));
+            self.oracle.object("I3 Equal", what);
+        }
+    }
+
+    /// Nothing is under way, on a disk or between two nodes.
+    pub(super) fn is_quiet(&self) -> bool {
+        let carries = |h: &Happening| match h {
+            Happening::Deliver(_, _, _, m) => !matches!(m, Message::Ping | Message::Pong),
+            _ => false,
+        };
+        let still = self.hosts.values().all(|h| h.work.is_empty() && h.jobs.is_empty());
+        still && !self.happenings.values().any(carries)
     }
 
     /// Both say so, on the same connection, with nothing on the wire between them, and one of them reigns.
