@@ -4,6 +4,9 @@
 //! Only if both came to the ends of one decision, and neither has changed since its Hello, the connection is up. Prevents: a
 //! generation that changes between the two, and half a synchronisation.
 //!
+//! Who follows a primary takes nothing from another until the first is gone. Prevents: without quorum two reign after a cut, a
+//! node is counted by one of them and becomes target of the other, and what the first had acknowledged there is overwritten.
+//!
 //! A connection that is of no use for data (*Waiting*) still carries votes.
 
 use super::Node;
@@ -177,10 +180,13 @@ impl Node {
         let led = mine.follows.is_some() || theirs.follows.is_some();
         let busy = !me.stable || !peer.stable;
         let beside = source.is_some_and(|s| !s.primary) && (led || busy);
+        // Without quorum two can reign: who follows one is not led by the other as well.
+        let second = |a: &Hello, b: &Hello| b.side.primary && a.follows.is_some_and(|n| n != b.side.node);
+        let torn = second(mine, theirs) || second(theirs, mine);
         let broken = source.is_some_and(|s| s.disk < DiskState::Outdated)
             || (decision.verdict == Verdict::NoSync && me.disk.min(peer.disk) < DiskState::Outdated);
         let diskless = me.disk.min(peer.disk) == DiskState::Diskless;
-        if decision.verdict.connects() && (stale || beside || broken || diskless) {
+        if decision.verdict.connects() && (stale || beside || torn || broken || diskless) {
             decision.verdict = Verdict::Wait;
         }
         decision

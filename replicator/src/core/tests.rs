@@ -37,19 +37,20 @@ impl Reader for Image {
     }
 }
 
-/// Node 1 of two, and whoever speaks to it.
+/// Node 1, and whoever speaks to it.
 struct Bench {
     node: Node,
+    peer: NodeId,
     conn: ConnId,
 }
 
 impl Bench {
-    fn new() -> Bench {
+    fn new(peers: &[NodeId]) -> Bench {
         let layout = Layout::external(SHAPE);
-        let mut sb = Superblock::new(RESOURCE, 1, id(1), layout, &[id(2)]);
+        let mut sb = Superblock::new(RESOURCE, 1, id(1), layout, peers);
         sb.current = A;
         (sb.flags.consistent, sb.flags.up_to_date) = (true, true);
-        sb.peers[0].connected = true;
+        sb.peers.iter_mut().for_each(|p| p.connected = true);
         let (_, write) = Replica::format(sb);
         let mut image = Image(vec![0; layout.end().next_multiple_of(PAGE) as usize]);
         image.put(&write.first);
@@ -57,7 +58,7 @@ impl Bench {
         let recovered = Replica::recover(&image, layout.end()).expect("a replica");
         let config = Config {
             me: id(1),
-            disks: NodeSet::of(id(1)).with(id(2)),
+            disks: peers.iter().copied().chain([id(1)]).collect(),
             tie_breaker: None,
             quorum: false,
             protocols: BTreeMap::new(),
@@ -69,7 +70,7 @@ impl Bench {
             rules: Rules::all(),
             entropy: 7,
         };
-        Bench { node: Node::new(config, recovered, Now(0)), conn: ConnId(0) }
+        Bench { node: Node::new(config, recovered, Now(0)), peer: id(2), conn: ConnId(0) }
     }
 
     fn tell(&mut self, event: Event) -> Vec<Effect> {
@@ -79,20 +80,20 @@ impl Bench {
     }
 
     fn says(&mut self, message: Message) -> Vec<Effect> {
-        self.tell(Event::Received(id(2), self.conn, message))
+        self.tell(Event::Received(self.peer, self.conn, message))
     }
 
-    /// Node 2 connects with these generations, and comes to the same decision.
+    /// The peer connects with these generations, and comes to the same decision.
     fn meets(&mut self, conn: u64, current: Generation, bitmap: Generation) -> (Verdict, Vec<Effect>) {
         let peer_reigns = !self.node.is_primary();
         self.conn = ConnId(conn);
-        let mut fx = self.tell(Event::Connected(id(2), self.conn));
+        let mut fx = self.tell(Event::Connected(self.peer, self.conn));
         let first = fx.iter().find_map(|f| match f {
             Effect::Send(_, _, Message::Hello(hello)) => Some(hello.clone()),
             _ => None,
         });
         let mine = first.expect("a Hello");
-        fx = self.says(Message::Hello(Box::new(hello(peer_reigns, current, bitmap))));
+        fx = self.says(Message::Hello(Box::new(hello(self.peer, peer_reigns, current, bitmap))));
         let said = fx.iter().find_map(|f| match f {
             Effect::Send(_, _, Message::Agree(verdict, ..)) => Some(verdict.mirrored()),
             _ => None,
@@ -111,10 +112,10 @@ impl Bench {
     }
 }
 
-/// What node 2 says of itself.
-fn hello(reigns: bool, current: Generation, bitmap: Generation) -> Hello {
+/// What a peer says of itself.
+fn hello(node: NodeId, reigns: bool, current: Generation, bitmap: Generation) -> Hello {
     let side = Side {
-        node: id(2),
+        node,
         current,
         bitmap,
         bitmap_others: Vec::new(),
@@ -135,7 +136,7 @@ fn hello(reigns: bool, current: Generation, bitmap: Generation) -> Hello {
         changed: false,
     };
     let promised = Ballot::default();
-    let reigns = reigns.then_some(Ballot { round: 1, node: 2 });
+    let reigns = reigns.then_some(Ballot { round: 1, node: node.get() });
     Hello { side, version: 1, resource: RESOURCE, size: SHAPE.data, promised, reigns, log_slots: 4, follows: None }
 }
 
@@ -156,7 +157,7 @@ fn write(fx: &[Effect]) -> Option<IoId> {
 
 /// A peer is the target of the stream; the connection breaks while a write of it is on its way to the disk.
 fn with_an_orphan() -> (Bench, IoId) {
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(&[id(2)]);
     let (verdict, _) = bench.meets(1, A, Generation::NONE);
     assert_eq!(verdict, Verdict::NoSync);
     let data = Bytes::from(vec![1; 64]);
@@ -219,7 +220,7 @@ fn completes(fx: &[Effect], req: u64) -> bool {
 /// flush, and every one behind it, waited for ever.
 #[test]
 fn a_flush_does_not_wait_for_a_barrier_of_a_lost_connection() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(&[id(2)]);
     let fx = bench.tell(Event::Promote { force: false });
     bench.metadata(fx);
     assert!(bench.node.is_primary());
@@ -246,4 +247,22 @@ fn a_flush_does_not_wait_for_a_barrier_of_a_lost_connection() {
     bench.says(Message::SyncDoneAck);
     let fx = bench.tell(Event::Done(stable, Ok(Bytes::new())));
     assert!(completes(&fx, 2), "{fx:?}");
+}
+
+/// Without quorum nodes 2 and 3 reign, apart. Node 1 was equal to node 2, counted by it, and met node 3, of whose
+/// generation its own is a former one: it became target, wrote down that its data were in the middle, and node 2 went on
+/// counting it.
+#[test]
+fn who_follows_a_primary_is_not_target_of_another() {
+    let mut bench = Bench::new(&[id(2), id(3)]);
+    let (verdict, _) = bench.meets(1, A, Generation::NONE);
+    assert_eq!(verdict, Verdict::NoSync);
+    bench.peer = id(3);
+    let (verdict, fx) = bench.meets(2, B, A);
+    assert_eq!(verdict, Verdict::Wait);
+    assert!(!fx.iter().any(|f| matches!(f, Effect::Meta(..))), "{fx:?}");
+    let fx = bench.tell(Event::Lost(id(2), ConnId(1)));
+    assert!(fx.contains(&Effect::Close(id(3), ConnId(2), true)), "now they meet anew: {fx:?}");
+    let (verdict, _) = bench.meets(3, B, A);
+    assert_eq!(verdict, Verdict::Target { full: false });
 }
