@@ -146,7 +146,7 @@ pub enum Rule {
     HistorySelf,
     /// Both went on from the same generation.
     BitmapBoth,
-    /// They have a former generation in common.
+    /// They have a former generation in common, or each is a former one of the other.
     HistoryBoth,
     /// They have nothing in common.
     UnrelatedData,

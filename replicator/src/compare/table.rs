@@ -104,10 +104,11 @@ fn was_before(p: Pair<'_>, me: bool) -> bool {
     newer.history.contains(&older.current)
 }
 
-/// Any generation that both remember.
+/// Any generation that both remember or are. Each can be a former one of the other: a grant of which the newer one's
+/// primary was not told before it crashed brings a replica back to the older.
 fn common(p: Pair<'_>) -> bool {
     let known = |s: &super::Side| -> Vec<Generation> {
-        let all = s.history.iter().chain(&s.bitmap_others).chain([&s.bitmap]);
+        let all = s.history.iter().chain(&s.bitmap_others).chain([&s.bitmap, &s.current]);
         all.copied().filter(|g| g.is_some()).collect()
     };
     let theirs = known(p.peer);

@@ -1,7 +1,7 @@
 //! A test for each rule that bears its name; mirrors of any two sides; what a decision never does.
 
 use super::*;
-use crate::ids::Ballot;
+use crate::ids::{Ballot, NodeSet};
 
 fn node(n: u8) -> NodeId {
     NodeId::new(n).expect("a node")
@@ -197,6 +197,20 @@ fn rule_history_both_is_settled_only_if_always_asked_for() {
     assert_eq!(decide(&me, &peer, &policy), (Verdict::SplitBrain, Rule::HistoryBoth));
     policy.after_split_brain.always = true;
     assert_eq!(decide(&me, &peer, &policy), (ALL_IN, Rule::AfterSplitBrain));
+}
+
+/// A replica was brought back from a newer generation to an older one, that of a member of the grant which had crashed
+/// before it knew the newer: the two then took each other for strangers, for ever.
+#[test]
+fn each_a_former_generation_of_the_other_is_not_unrelated() {
+    let back = Side { history: vec![B], ..side(1, A) };
+    let on = Side { history: vec![A], ..side(2, B) };
+    assert_eq!(plain(&back, &on), (Verdict::SplitBrain, Rule::HistoryBoth));
+    let generation = B;
+    let newest = Grant { ballot: Ballot { round: 3, node: 2 }, version: 0, generation, members: NodeSet::of(node(2)) };
+    let on = Side { grant: newest, ..on };
+    let policy = Policy { quorum: true, ..Policy::default() };
+    assert_eq!(decide(&back, &on, &policy), (TARGET, Rule::Granted));
 }
 
 #[test]
