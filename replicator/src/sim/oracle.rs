@@ -5,12 +5,14 @@
 //! |---|---|
 //! | I1 AckedSurvives | a read by the newest primary never gives less than what was acknowledged before it, unless every holder lost its cache |
 //! | I2 Prefix | a peer writes nothing before everything that was acknowledged when it was asked for, and, over a flush, stable |
-//! | I3 Equal | nodes that are equal are so to the byte when nothing is under way |
+//! | I3 Equal | a primary and who is equal to it are so to the byte when nothing is under way; at the end everybody is |
 //! | I4 Covered | of every pair, what a crash of both would leave: each difference has a bit |
 //! | I5 OneReign | nobody acknowledges what the primary of a higher ballot does not have |
 //! | I6 NothingSilent | no acknowledged write is overwritten by a source that was never told of it, without a split brain being told |
-//! | I7 Heals | faults over, everything is equal and answered |
-//! | I8 FlushedIsStable | what a flush covers is stable on every member when it is answered |
+//! | I7 Heals | faults over, everything is answered, and everybody equal to the one primary |
+//! | I8 FlushedIsStable | what a flush covers is stable on every member when it is answered; with quorum also what former reigns acknowledged |
+//!
+//! What each does not judge, and why: docs/semantics/replication.md, "What the oracles do not judge".
 
 use std::collections::{BTreeMap, BTreeSet};
 
