@@ -221,7 +221,12 @@ impl Node {
             self.stand_down(super::event::Refusal::OtherPrimary);
         }
         match verdict {
-            Verdict::NoSync => self.enter(node, State::Equal),
+            Verdict::NoSync => {
+                if reigns {
+                    self.leave_other_syncs(node);
+                }
+                self.enter(node, State::Equal);
+            }
             Verdict::Wait => self.enter(node, State::Waiting),
             Verdict::Source { full } => {
                 self.begin_sync(node, full);
@@ -276,7 +281,8 @@ impl Node {
         }
     }
 
-    /// A primary's data come before any other's.
+    /// A primary's data come before any other's; and beside it nobody else is a source. Else the acknowledgement of what was
+    /// compared before a write of the stream clears the bit that its settlement sets for the target.
     fn leave_other_syncs(&mut self, node: NodeId) {
         for other in self.synchronising().without(node).iter() {
             self.link_close(other, true);

@@ -41,6 +41,7 @@ impl Reader for Image {
 struct Bench {
     node: Node,
     peer: NodeId,
+    peer_reigns: bool,
     conn: ConnId,
 }
 
@@ -70,7 +71,7 @@ impl Bench {
             rules: Rules::all(),
             entropy: 7,
         };
-        Bench { node: Node::new(config, recovered, Now(0)), peer: id(2), conn: ConnId(0) }
+        Bench { node: Node::new(config, recovered, Now(0)), peer: id(2), peer_reigns: true, conn: ConnId(0) }
     }
 
     fn tell(&mut self, event: Event) -> Vec<Effect> {
@@ -85,7 +86,7 @@ impl Bench {
 
     /// The peer connects with these generations, and comes to the same decision.
     fn meets(&mut self, conn: u64, current: Generation, bitmap: Generation) -> (Verdict, Vec<Effect>) {
-        let peer_reigns = !self.node.is_primary();
+        let peer_reigns = self.peer_reigns && !self.node.is_primary();
         self.conn = ConnId(conn);
         let mut fx = self.tell(Event::Connected(self.peer, self.conn));
         let first = fx.iter().find_map(|f| match f {
@@ -265,4 +266,20 @@ fn who_follows_a_primary_is_not_target_of_another() {
     assert!(fx.contains(&Effect::Close(id(3), ConnId(2), true)), "now they meet anew: {fx:?}");
     let (verdict, _) = bench.meets(3, B, A);
     assert_eq!(verdict, Verdict::Target { full: false });
+}
+
+/// Node 1 was the source of node 3 when it met the primary, and stayed it. A write of the stream came, which node 3 did not
+/// get, and its settlement set the bit for node 3; then node 3 acknowledged the block that it had compared before, and
+/// the bit was cleared. Node 1 reigned next and counted node 3 as equal: what was acknowledged was not there.
+#[test]
+fn who_meets_a_primary_is_no_source_any_more() {
+    let mut bench = Bench::new(&[id(2), id(3)]);
+    (bench.peer, bench.peer_reigns) = (id(3), false);
+    let (verdict, _) = bench.meets(1, Generation::JUST_CREATED, Generation::NONE);
+    assert_eq!(verdict, Verdict::Source { full: true });
+    (bench.peer, bench.peer_reigns) = (id(2), true);
+    let (verdict, fx) = bench.meets(2, A, Generation::NONE);
+    assert_eq!(verdict, Verdict::NoSync);
+    assert!(fx.contains(&Effect::Close(id(3), ConnId(1), true)), "{fx:?}");
+    assert!(bench.node.synchronising().is_empty());
 }
