@@ -17,10 +17,11 @@ const ALWAYS: &[Row] = &[
 /// Both are of the same generation. That does not say that they are equal.
 const EQUAL: &[Row] = &[
     (Rule::SyncSourceMissedFinish, |p| {
-        (p.me.bitmap.is_some() && !p.peer.bitmap.is_some()).then(|| p.unless_one_lives(p.source_if(true)))
+        (p.me.bitmap.is_some() && !p.peer.bitmap.is_some() && !bereft(p)).then(|| p.unless_one_lives(p.source_if(true)))
     }),
     (Rule::SyncPeerMissedFinish, |p| {
-        (p.peer.bitmap.is_some() && !p.me.bitmap.is_some()).then(|| p.unless_one_lives(p.source_if(false)))
+        (p.peer.bitmap.is_some() && !p.me.bitmap.is_some() && !bereft(p))
+            .then(|| p.unless_one_lives(p.source_if(false)))
     }),
     (Rule::LostCache, |p| kept_cache(p).filter(|_| !p.policy.unconfirmed)),
     (Rule::Reconnected, |p| (p.me.reconnect && p.peer.reconnect).then_some(Verdict::NoSync)),
@@ -120,6 +121,12 @@ fn lost_one(p: Pair<'_>) -> bool {
     let third = |s: &super::Side, other: &super::Side| s.lost_primary.is_some_and(|n| n != other.node);
     let whole = p.me.disk.min(p.peer.disk) >= DiskState::Consistent;
     whole && (third(p.me, p.peer) || third(p.peer, p.me))
+}
+
+/// Both are whole and lost one primary, of whose generation both are: it had synchronised both, and the mark of one for the
+/// other is older than that. Who is further in its stream counts.
+fn bereft(p: Pair<'_>) -> bool {
+    lost_one(p) && p.me.lost_primary == p.peer.lost_primary
 }
 
 /// The first rule that matches, and what it says. The last of each part always matches.

@@ -80,6 +80,17 @@ fn rule_sync_source_missed_finish() {
     assert_eq!(plain(&source, &promoted).0, TARGET, "who lives is followed");
 }
 
+/// Node 3 was synchronised by a primary while node 2 was left behind, and had not heard that node 2 was back when the
+/// primary was lost: its mark for node 2 read as the end of a synchronisation, and it overwrote what node 2 had since.
+#[test]
+fn an_old_mark_does_not_outweigh_the_stream_of_a_primary_that_both_lost() {
+    let lost = Side { lost_primary: Some(node(1)), dirty: 9, ..side(2, A) };
+    let further = Side { position: Seq(22), ..lost.clone() };
+    let behind = Side { node: node(3), bitmap: OLD, position: Seq(16), ..lost };
+    let policy = Policy { unconfirmed: true, ..Policy::default() };
+    assert_eq!(decide(&further, &behind, &policy), (SOURCE, Rule::ReconcileDagtag));
+}
+
 #[test]
 fn rule_lost_cache() {
     let lost = Side { restarted: true, dirty: 4, reconnect: true, ..side(1, A) };
