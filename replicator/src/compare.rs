@@ -44,6 +44,8 @@ pub struct Side {
     pub crashed_primary: bool,
     /// It was primary and lost quorum.
     pub lost_quorum: bool,
+    /// It was started anew since it was last equal to a primary: what was acknowledged and not flushed may be lost here.
+    pub restarted: bool,
     /// It was connected to this peer, and equal, when it last wrote that down.
     pub reconnect: bool,
     /// Nobody is about to change its data: no synchronisation towards it is under way.
@@ -104,6 +106,8 @@ pub enum Rule {
     SyncSourceMissedFinish,
     /// The same from the peer.
     SyncPeerMissedFinish,
+    /// One lost its cache, the other did not: who kept it has everything that was acknowledged.
+    LostCache,
     /// Both were connected and equal.
     Reconnected,
     /// One was a primary that crashed (A or B): what it wrote last counts.
@@ -142,7 +146,7 @@ pub enum Rule {
     HistorySelf,
     /// Both went on from the same generation.
     BitmapBoth,
-    /// They have a former generation in common.
+    /// They have a former generation in common, or each is a former one of the other.
     HistoryBoth,
     /// They have nothing in common.
     UnrelatedData,

@@ -17,11 +17,13 @@ const ALWAYS: &[Row] = &[
 /// Both are of the same generation. That does not say that they are equal.
 const EQUAL: &[Row] = &[
     (Rule::SyncSourceMissedFinish, |p| {
-        (p.me.bitmap.is_some() && !p.peer.bitmap.is_some()).then(|| p.unless_one_lives(p.source_if(true)))
+        (p.me.bitmap.is_some() && !p.peer.bitmap.is_some() && !bereft(p)).then(|| p.unless_one_lives(p.source_if(true)))
     }),
     (Rule::SyncPeerMissedFinish, |p| {
-        (p.peer.bitmap.is_some() && !p.me.bitmap.is_some()).then(|| p.unless_one_lives(p.source_if(false)))
+        (p.peer.bitmap.is_some() && !p.me.bitmap.is_some() && !bereft(p))
+            .then(|| p.unless_one_lives(p.source_if(false)))
     }),
+    (Rule::LostCache, |p| kept_cache(p).filter(|_| !p.policy.unconfirmed)),
     (Rule::Reconnected, |p| (p.me.reconnect && p.peer.reconnect).then_some(Verdict::NoSync)),
     (Rule::CrashedPrimary, |p| {
         let one = p.me.crashed_primary != p.peer.crashed_primary;
@@ -48,6 +50,7 @@ const EQUAL: &[Row] = &[
 
 /// Nothing is to be done, say the generations; what do the bits say?
 const RECONCILE: &[Row] = &[
+    (Rule::LostCache, kept_cache),
     (Rule::ReconcileBitmap, |p| {
         let one = (p.me.dirty > 0) != (p.peer.dirty > 0);
         (lost_one(p) && one).then(|| p.unless_one_lives(p.source_if(p.me.dirty > 0)))
@@ -76,6 +79,12 @@ const DIFFERENT: &[Row] = &[
     (Rule::UnrelatedData, |_| Some(Verdict::Unrelated)),
 ];
 
+/// Who did not lose its cache is the source, if there is anything to settle.
+fn kept_cache(p: Pair<'_>) -> Option<Verdict> {
+    let one = p.me.restarted != p.peer.restarted && p.has_bits();
+    one.then(|| p.unless_one_lives(p.source_if(!p.me.restarted)))
+}
+
 fn fresh(generation: Generation) -> bool {
     generation == Generation::JUST_CREATED
 }
@@ -96,10 +105,11 @@ fn was_before(p: Pair<'_>, me: bool) -> bool {
     newer.history.contains(&older.current)
 }
 
-/// Any generation that both remember.
+/// Any generation that both remember or are. Each can be a former one of the other: a grant of which the newer one's
+/// primary was not told before it crashed brings a replica back to the older.
 fn common(p: Pair<'_>) -> bool {
     let known = |s: &super::Side| -> Vec<Generation> {
-        let all = s.history.iter().chain(&s.bitmap_others).chain([&s.bitmap]);
+        let all = s.history.iter().chain(&s.bitmap_others).chain([&s.bitmap, &s.current]);
         all.copied().filter(|g| g.is_some()).collect()
     };
     let theirs = known(p.peer);
@@ -111,6 +121,12 @@ fn lost_one(p: Pair<'_>) -> bool {
     let third = |s: &super::Side, other: &super::Side| s.lost_primary.is_some_and(|n| n != other.node);
     let whole = p.me.disk.min(p.peer.disk) >= DiskState::Consistent;
     whole && (third(p.me, p.peer) || third(p.peer, p.me))
+}
+
+/// Both are whole and lost one primary, of whose generation both are: it had synchronised both, and the mark of one for the
+/// other is older than that. Who is further in its stream counts.
+fn bereft(p: Pair<'_>) -> bool {
+    lost_one(p) && p.me.lost_primary == p.peer.lost_primary
 }
 
 /// The first rule that matches, and what it says. The last of each part always matches.

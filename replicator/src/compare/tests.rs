@@ -1,7 +1,7 @@
 //! A test for each rule that bears its name; mirrors of any two sides; what a decision never does.
 
 use super::*;
-use crate::ids::Ballot;
+use crate::ids::{Ballot, NodeSet};
 
 fn node(n: u8) -> NodeId {
     NodeId::new(n).expect("a node")
@@ -24,6 +24,7 @@ fn side(n: u8, current: Generation) -> Side {
         primary: false,
         crashed_primary: false,
         lost_quorum: false,
+        restarted: false,
         reconnect: false,
         stable: true,
         discard_my_data: false,
@@ -77,6 +78,27 @@ fn rule_sync_source_missed_finish() {
     assert_eq!(plain(&side(2, A), &source), (TARGET, Rule::SyncPeerMissedFinish));
     let promoted = Side { primary: true, ..side(2, A) };
     assert_eq!(plain(&source, &promoted).0, TARGET, "who lives is followed");
+}
+
+/// Node 3 was synchronised by a primary while node 2 was left behind, and had not heard that node 2 was back when the
+/// primary was lost: its mark for node 2 read as the end of a synchronisation, and it overwrote what node 2 had since.
+#[test]
+fn an_old_mark_does_not_outweigh_the_stream_of_a_primary_that_both_lost() {
+    let lost = Side { lost_primary: Some(node(1)), dirty: 9, ..side(2, A) };
+    let further = Side { position: Seq(22), ..lost.clone() };
+    let behind = Side { node: node(3), bitmap: OLD, position: Seq(16), ..lost };
+    let policy = Policy { unconfirmed: true, ..Policy::default() };
+    assert_eq!(decide(&further, &behind, &policy), (SOURCE, Rule::ReconcileDagtag));
+}
+
+#[test]
+fn rule_lost_cache() {
+    let lost = Side { restarted: true, dirty: 4, reconnect: true, ..side(1, A) };
+    let kept = Side { reconnect: true, ..side(2, A) };
+    assert_eq!(plain(&kept, &lost), (SOURCE, Rule::LostCache));
+    let quorum_lost = Side { lost_quorum: true, ..lost.clone() };
+    assert_eq!(plain(&kept, &quorum_lost), (SOURCE, Rule::LostCache), "also against a primary that lost quorum");
+    assert_eq!(plain(&kept, &Side { primary: true, ..lost }).0, TARGET, "who lives is followed");
 }
 
 #[test]
@@ -186,6 +208,20 @@ fn rule_history_both_is_settled_only_if_always_asked_for() {
     assert_eq!(decide(&me, &peer, &policy), (Verdict::SplitBrain, Rule::HistoryBoth));
     policy.after_split_brain.always = true;
     assert_eq!(decide(&me, &peer, &policy), (ALL_IN, Rule::AfterSplitBrain));
+}
+
+/// A replica was brought back from a newer generation to an older one, that of a member of the grant which had crashed
+/// before it knew the newer: the two then took each other for strangers, for ever.
+#[test]
+fn each_a_former_generation_of_the_other_is_not_unrelated() {
+    let back = Side { history: vec![B], ..side(1, A) };
+    let on = Side { history: vec![A], ..side(2, B) };
+    assert_eq!(plain(&back, &on), (Verdict::SplitBrain, Rule::HistoryBoth));
+    let generation = B;
+    let newest = Grant { ballot: Ballot { round: 3, node: 2 }, version: 0, generation, members: NodeSet::of(node(2)) };
+    let on = Side { grant: newest, ..on };
+    let policy = Policy { quorum: true, ..Policy::default() };
+    assert_eq!(decide(&back, &on, &policy), (TARGET, Rule::Granted));
 }
 
 #[test]
@@ -326,6 +362,7 @@ fn any_side(n: u8, rng: &mut impl FnMut(u64) -> u64) -> Side {
         primary,
         crashed_primary: crashed && !primary,
         lost_quorum: lost,
+        restarted: rng(3) == 0,
         reconnect,
         stable,
         discard_my_data: discard,
@@ -380,5 +417,5 @@ fn any_two_sides_come_to_the_ends_of_one_decision_that_forgets_no_bits() {
             assert!(verdict != TARGET || me.current == peer.current, "{decision:?}");
         }
     }
-    assert_eq!(seen.len(), 35, "some rule never spoke: {seen:?}");
+    assert_eq!(seen.len(), 36, "some rule never spoke: {seen:?}");
 }

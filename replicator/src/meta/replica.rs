@@ -47,6 +47,13 @@ pub struct Recovered {
     pub found: Flags,
 }
 
+impl Commit {
+    /// Whether something becomes hot by it.
+    pub fn makes_hot(&self) -> bool {
+        self.transaction.is_some()
+    }
+}
+
 impl Replica {
     /// A new replica and all of its bytes.
     pub fn format(superblock: Superblock) -> (Replica, MetaWrite) {

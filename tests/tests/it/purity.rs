@@ -32,6 +32,8 @@ const PURE: &[&str] = &[
     "replicator/src/nbd/core/",
     "replicator/src/compare.rs",
     "replicator/src/compare/",
+    "replicator/src/core.rs",
+    "replicator/src/core/",
     "replicator/src/ids.rs",
     "replicator/src/meta/audit.rs",
     "replicator/src/meta/bitmap.rs",

@@ -1,0 +1,378 @@
+//! One node of a resource, pure: events in, effects out, no clock, no chance, no I/O.
+//!
+//! ```text
+//!              Connected, Hello, Agree                         Promote: Prepare, Accept
+//!   (none) ──────────────► Greeting ──► Equal       Secondary ────────────────► Candidate ──► Primary
+//!      ▲                      │    ├──► Source          ▲                                        │
+//!      │ Lost, Close          │    ├──► Target          └──── Demote, or another was granted ────┘
+//!      └──────────────────────┘    └──► Waiting     a change of role ends every connection: new Hellos
+//! ```
+//! **Two phases.** A connection: both say *Hello*, both calculate, both say *Agree*; if either changed meanwhile, it begins
+//! anew. A reign: *Prepare* to the voters, *Accept* to the voters and everybody who has the stream. Every change of
+//! a reign (a peer lost, a peer joined) is an *Accept* with a higher number.
+//!
+//! **The stream.** A primary numbers its writes and sends them to every peer that is Equal, or Target of it. A peer writes them
+//! as they come, overlapping ones and those of different epochs in order; a *barrier* lets it make everything before
+//! stable first. *Settled* tells how far the stream is stable, and where; until then everybody remembers it.
+//!
+//! **Invariants.** (1) Dirty or hot covers every difference of every pair: [`crate::meta`]. (2) An acknowledged write is
+//! on every member of the newest grant that any majority may have accepted. (3) Whoever promised a ballot acknowledges
+//! nothing of a lower one. (4) A lost peer is waited for until a grant without it is durable on every remaining
+//! member and a majority. (5) A node is not source and target at once; a primary is never target, and a target compares nothing that others write. The pumps are level-triggered: after each event each looks at
+//! the state and does what can be done.
+//!
+//! - `app`, `settle`: the primary's requests, barriers, what is stable where. `stream`: the same at a peer.
+//! - `reign`: ballots, grants, roles. `connect`: handshakes. `resync`: both ends of a synchronisation.
+//! - `disk`: the local queue of writes, metadata, failures. [`witness`]: the tie-breaker.
+//!
+//! Refuses: two primaries at once. Not here yet: resizing, discards, several volumes, verify.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::ids::{Generation, NodeId, NodeSet, Seq, Span};
+use crate::meta::replica::{Commit, Recovered, Replica};
+use crate::meta::superblock::DiskState;
+
+mod app;
+pub mod config;
+mod connect;
+mod disk;
+pub mod event;
+mod reign;
+mod resync;
+pub mod rules;
+mod settle;
+mod stream;
+#[cfg(test)]
+mod tests;
+pub mod witness;
+
+use app::Request;
+use config::Config;
+use connect::{Link, State};
+use disk::{LocalWrite, Purpose, Waiter};
+use event::{Ask, ConnId, Effect, Event, IoId, Message, Now, Report, ReqId};
+use reign::{Candidate, Reign};
+use rules::Rule;
+use settle::Settle;
+use stream::Stream;
+
+/// What a node is.
+#[derive(Debug)]
+enum Role {
+    Secondary,
+    Candidate(Candidate),
+    Primary(Reign),
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    now: Now,
+    fx: Vec<Effect>,
+    /// None once the disk is left.
+    replica: Option<Replica>,
+    disk: DiskState,
+    role: Role,
+    links: BTreeMap<NodeId, Link>,
+    /// Found as a primary that crashed.
+    crashed: bool,
+    lost_quorum: bool,
+    /// What was acknowledged and not flushed may be lost here.
+    restarted: bool,
+    /// Requests waited or failed for want of a quorum when it was last looked at.
+    without_quorum: bool,
+    lost_primary: Option<NodeId>,
+    numbers: u64,
+    ios: BTreeMap<IoId, Purpose>,
+    writes: VecDeque<LocalWrite>,
+    commit: Option<(IoId, Commit, Vec<Waiter>)>,
+    waiters: Vec<Waiter>,
+    /// Every page with bits that are not durable is to be written.
+    save_all: bool,
+    queue: VecDeque<(ReqId, Ask)>,
+    requests: BTreeMap<Seq, Request>,
+    reads: BTreeMap<ReqId, Span>,
+    flushes: Vec<ReqId>,
+    settle: Option<Settle>,
+    settle_wanted: bool,
+    settled_at: Now,
+    stream: Stream,
+    /// The administrator gives this node's changes up.
+    discard: bool,
+    /// Something was done that lets more be done.
+    again: bool,
+}
+
+impl Node {
+    /// A node that starts with what its disk says; the recovery's write is durable already.
+    pub fn new(config: Config, recovered: Recovered, now: Now) -> Node {
+        let replica = recovered.replica;
+        let disk = replica.superblock().disk();
+        Node {
+            config,
+            now,
+            fx: Vec::new(),
+            disk,
+            role: Role::Secondary,
+            links: BTreeMap::new(),
+            crashed: recovered.found.primary,
+            lost_quorum: recovered.found.lost_quorum,
+            restarted: true,
+            without_quorum: false,
+            lost_primary: None,
+            numbers: 0,
+            ios: BTreeMap::new(),
+            writes: VecDeque::new(),
+            commit: None,
+            waiters: Vec::new(),
+            save_all: false,
+            queue: VecDeque::new(),
+            requests: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            flushes: Vec::new(),
+            settle: None,
+            settle_wanted: false,
+            settled_at: now,
+            discard: false,
+            again: false,
+            stream: Stream::after(replica.superblock().position),
+            replica: Some(replica),
+        }
+    }
+
+    /// Takes one event and says what is to be done.
+    pub fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
+        self.now = self.now.max(now);
+        match event {
+            Event::Connected(node, conn) => self.connected(node, conn),
+            Event::Lost(node, conn) => {
+                if self.links.get(&node).is_some_and(|l| l.conn == conn) {
+                    self.link_down(node);
+                }
+            }
+            Event::Received(node, conn, message) => {
+                if let Some(link) = self.links.get_mut(&node).filter(|l| l.conn == conn) {
+                    link.heard = self.now;
+                    self.received(node, message);
+                }
+            }
+            Event::Done(io, result) => self.done(io, result),
+            Event::Submit(req, ask) => self.submit(req, ask),
+            Event::Promote { force } => self.promote(force),
+            Event::Demote => self.demote(),
+            Event::DiscardMyData => self.discard = true,
+            Event::Tick => self.tick(),
+        }
+        self.pump();
+        out.append(&mut self.fx);
+    }
+
+    fn pump(&mut self) {
+        for round in 0.. {
+            assert!(
+                round < 1000,
+                "the pumps do not come to rest: {:?}",
+                self.fx.iter().rev().take(6).collect::<Vec<_>>()
+            );
+            let before = self.fx.len();
+            self.again = false;
+            self.pump_once();
+            if self.fx.len() == before && !self.again {
+                break;
+            }
+        }
+        self.check();
+    }
+
+    fn pump_once(&mut self) {
+        self.pump_quorum();
+        self.pump_ahead();
+        self.pump_reign();
+        self.pump_app();
+        self.pump_barriers();
+        self.pump_pulls();
+        self.pump_serves();
+        self.pump_writes();
+        self.pump_settle();
+        self.pump_meta();
+        self.pump_completions();
+    }
+
+    /// What must hold after every event.
+    fn check(&self) {
+        let primary = matches!(self.role, Role::Primary(_));
+        let targets = self.links.values().filter(|l| matches!(l.state, State::Target(_))).count();
+        let sources = self.links.values().filter(|l| matches!(l.state, State::Source(_))).count();
+        debug_assert!(targets <= 1 && (targets == 0 || sources == 0), "source and target at once");
+        debug_assert!(!primary || targets == 0, "a primary is target");
+        let at_rest = !self.has(Rule::CompareAtRest) || self.compares_at_rest();
+        debug_assert!(at_rest, "a target compares what others than its source are writing");
+        if let Some(replica) = &self.replica {
+            for write in self.writes.iter().filter(|w| w.started && self.config.rules.has(Rule::HotBeforeData)) {
+                debug_assert!(replica.is_hot(write.span), "a write in a cold extent");
+            }
+        }
+    }
+
+    fn received(&mut self, node: NodeId, message: Message) {
+        match message {
+            Message::Ping => self.send(node, Message::Pong),
+            Message::Pong => {}
+            Message::Hello(hello) => self.hello(node, *hello),
+            Message::Agree(verdict, mine, theirs) => self.agree(node, verdict, mine, theirs),
+            Message::Prepare(ballot) => self.prepare(node, ballot),
+            Message::Promise(ballot, grant, restarted) => self.promise(node, ballot, grant, restarted),
+            Message::Accept { grant, present, began } => self.accept(node, grant, present, began),
+            Message::Accepted(ballot, version) => self.accepted(node, ballot, version),
+            Message::Reject(asked, promised) => self.rejected(asked, promised),
+            other => self.data(node, other),
+        }
+    }
+
+    fn data(&mut self, node: NodeId, message: Message) {
+        match message {
+            Message::Write { seq, epoch, span, data, fua, receipt } => {
+                self.stream_write(node, seq, epoch, span, data, fua, receipt);
+            }
+            Message::RecvAck(seq) => self.write_acked(node, seq, true),
+            Message::WriteAck(seq) => self.write_acked(node, seq, false),
+            Message::Barrier(seq) => self.stream_barrier(node, seq),
+            Message::BarrierAck(seq) => self.barrier_acked(node, seq),
+            Message::Settled(seq, holders) => self.stream_settled(node, seq, holders),
+            Message::PeerInSync(peer, span) => self.peer_in_sync(node, peer, span),
+            Message::NeedSettle => self.settle_wanted = true,
+            Message::Farewell => self.farewell(node),
+            Message::Detached => self.link_close(node, true),
+            Message::RemoteRead(req, span) => self.remote_read(node, req, span),
+            Message::RemoteData(req, data) => self.remote_data(req, data),
+            Message::Dirty(spans, last) => self.peer_dirty(node, &spans, last),
+            Message::Pull(span, digest) => self.pull(node, span, digest),
+            Message::Pulled(span, data, holders) => self.pulled(node, span, data, holders),
+            Message::PullAck(spans) => self.pull_acked(node, &spans),
+            Message::PullEnd => self.pull_end(node),
+            Message::SyncDone(identity) => self.sync_done(node, *identity),
+            Message::SyncDoneAck => self.sync_done_acked(node),
+            _ => {}
+        }
+    }
+
+    fn send(&mut self, node: NodeId, message: Message) {
+        if let Some(link) = self.links.get_mut(&node) {
+            link.said = self.now;
+            self.fx.push(Effect::Send(node, link.conn, message));
+        }
+    }
+
+    fn conn(&self, node: NodeId) -> Option<ConnId> {
+        self.links.get(&node).map(|l| l.conn)
+    }
+
+    fn tell(&mut self, report: Report) {
+        self.fx.push(Effect::Told(report));
+    }
+
+    fn has(&self, rule: Rule) -> bool {
+        self.config.rules.has(rule)
+    }
+
+    fn me(&self) -> NodeId {
+        self.config.me
+    }
+
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// A generation that nobody has drawn before.
+    fn mint(&mut self) -> Generation {
+        let mut z = self.config.entropy ^ self.number().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Generation((z ^ (z >> 31)) | 8)
+    }
+
+    /// Peers with disks.
+    fn peers(&self) -> NodeSet {
+        self.config.disks.without(self.me())
+    }
+
+    /// Links in a state.
+    fn linked(&self, state: impl Fn(&State) -> bool) -> NodeSet {
+        self.links.iter().filter(|(_, l)| state(&l.state)).map(|(n, _)| *n).collect()
+    }
+
+    /// Sets bits. What was known to be in sync there is so no more.
+    fn mark(&mut self, peers: NodeSet, span: Span) {
+        if let Some(replica) = &mut self.replica {
+            replica.mark(peers, span);
+        }
+        self.not_in_sync(peers, span);
+    }
+
+    /// The bits towards a peer.
+    fn dirty(&self, peer: NodeId) -> u64 {
+        self.replica.as_ref().and_then(|r| r.bitmap(peer)).map_or(0, |m| m.set_bits())
+    }
+
+    /// Time has passed: pings, dead connections, slow peers, candidates without a majority.
+    fn tick(&mut self) {
+        let (now, timing) = (self.now.0, self.config.timing);
+        let late = |l: &Link| now.saturating_sub(l.heard.0) > timing.dead;
+        let dead: Vec<NodeId> = self.links.iter().filter(|(_, l)| late(l)).map(|(n, _)| *n).collect();
+        for node in dead {
+            self.link_close(node, true);
+        }
+        let quiet = |l: &Link| now.saturating_sub(l.said.0) >= timing.ping;
+        let quiet: Vec<NodeId> = self.links.iter().filter(|(_, l)| quiet(l)).map(|(n, _)| *n).collect();
+        for node in quiet {
+            self.send(node, Message::Ping);
+        }
+        if now.saturating_sub(self.settled_at.0) >= timing.settle && !self.requests.is_empty() {
+            self.settle_wanted = true;
+        }
+        self.waited_long();
+        self.slow_peers();
+        self.vote_timeout();
+    }
+}
+
+/// What can be seen from outside.
+impl Node {
+    /// Whether it is primary.
+    pub fn is_primary(&self) -> bool {
+        matches!(self.role, Role::Primary(_))
+    }
+
+    /// The state of its disk.
+    pub fn disk(&self) -> DiskState {
+        self.disk
+    }
+
+    /// Its metadata.
+    pub fn replica(&self) -> Option<&Replica> {
+        self.replica.as_ref()
+    }
+
+    /// Peers with which nothing is to be done: equal, or followed.
+    pub fn established(&self) -> NodeSet {
+        self.linked(|s| matches!(s, State::Equal))
+    }
+
+    /// Peers that a synchronisation goes to or comes from.
+    pub fn synchronising(&self) -> NodeSet {
+        self.linked(|s| matches!(s, State::Source(_) | State::Target(_)))
+    }
+
+    /// Requests that wait or are under way.
+    pub fn busy(&self) -> usize {
+        self.queue.len() + self.requests.values().filter(|r| r.app.is_some()).count() + self.reads.len()
+    }
+
+    /// Whom its last grant names, and peers at A and B that share its generation; itself too.
+    pub fn present(&self) -> NodeSet {
+        self.reign().map_or(NodeSet::EMPTY, |r| r.granted)
+    }
+}

@@ -1,0 +1,339 @@
+//! The primary's requests: from the application to the disk and the peers, and back.
+//!
+//! A write completes when it is written here, received at every B peer, written at every C peer of the grant, and no
+//! peer of the grant is lost. Only a grant without the lost peer, durable on all that remain and a majority, ends
+//! the wait. Bits for peers that a write is not sent to are set before it is written.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::config::{OnNoQuorum, OnSlowPeer, Protocol};
+use super::connect::{Link, State};
+use super::disk::{Purpose, Why};
+use super::event::{AppError, Ask, Effect, Message, Now, Report, ReqId};
+use super::rules::Rule;
+use super::{Node, Role};
+use crate::ids::{NodeId, NodeSet, Seq, Span};
+use crate::meta::layout::EXTENT;
+use crate::meta::superblock::DiskState;
+
+/// Requests that wait at most; more are refused. A front-end has fewer in flight.
+const MAX_QUEUE: usize = 4096;
+
+/// A write that is not settled everywhere.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) span: Span,
+    /// None once it was answered.
+    pub(super) app: Option<ReqId>,
+    /// Written here.
+    pub(super) local: bool,
+    pub(super) sent: NodeSet,
+    pub(super) received: NodeSet,
+    pub(super) acked: NodeSet,
+    pub(super) since: Now,
+    /// Nothing has to be remembered any more; it is kept until it is answered.
+    pub(super) settled: bool,
+}
+
+impl Node {
+    pub(super) fn submit(&mut self, req: ReqId, ask: Ask) {
+        if !self.is_primary() {
+            return self.complete(req, Err(AppError::NotPrimary));
+        }
+        if self.queue.len() >= MAX_QUEUE {
+            return self.complete(req, Err(AppError::TooMany));
+        }
+        self.queue.push_back((req, ask));
+    }
+
+    pub(super) fn complete(&mut self, req: ReqId, result: Result<Bytes, AppError>) {
+        self.reads.remove(&req);
+        self.fx.push(Effect::Complete(req, result));
+    }
+
+    /// Ends everything that waits.
+    pub(super) fn fail_all(&mut self, error: AppError) {
+        let queued: Vec<ReqId> = self.queue.drain(..).map(|(r, _)| r).collect();
+        let reads: Vec<ReqId> = std::mem::take(&mut self.reads).into_keys().collect();
+        let writes = self.requests.values_mut().filter_map(|r| r.app.take()).collect::<Vec<_>>();
+        let mut flushes = std::mem::take(&mut self.flushes);
+        flushes.extend(self.settle.iter_mut().flat_map(|s| std::mem::take(&mut s.answers)));
+        for req in queued.into_iter().chain(writes).chain(flushes).chain(reads) {
+            self.complete(req, Err(error));
+        }
+        self.requests.retain(|_, r| !r.settled);
+    }
+
+    /// Looks whether there is a quorum; without one requests wait or fail.
+    pub(super) fn pump_quorum(&mut self) {
+        if !self.is_primary() {
+            return;
+        }
+        let without = !self.has_quorum();
+        if without != self.without_quorum {
+            self.without_quorum = without;
+            self.tell(Report::Quorum(!without));
+            self.lost_quorum = without;
+            if let Some(replica) = &mut self.replica {
+                replica.change(|sb| sb.flags.lost_quorum = without);
+            }
+        }
+        if without && self.config.on_no_quorum == OnNoQuorum::IoError {
+            self.fail_all(AppError::NoQuorum);
+        }
+    }
+
+    /// Takes requests from the queue for as long as nothing stands in the way.
+    pub(super) fn pump_app(&mut self) {
+        while self.is_primary() && !self.without_quorum && self.requests.len() < self.config.unsettled * 2 {
+            let Some((_, ask)) = self.queue.front() else { return };
+            if let Ask::Write(span, ..) = ask
+                && self.is_served(*span)
+                && self.has(Rule::WriteDefersToSync)
+            {
+                return;
+            }
+            if let Ask::Write(span, ..) = ask
+                && !self.has_room(*span)
+            {
+                self.settle_wanted = true;
+                return;
+            }
+            let Some((req, ask)) = self.queue.pop_front() else { return };
+            match ask {
+                Ask::Read(span) => self.app_read(req, span),
+                Ask::Write(span, data, fua) => self.app_write(req, span, data, fua),
+                Ask::Flush => self.flushes.push(req),
+            }
+        }
+    }
+
+    /// Whether the logs of everybody who has the stream can hold what is unsettled and this: else they would wait for a
+    /// settlement, and it for them.
+    fn has_room(&self, span: Span) -> bool {
+        let own = self.replica.as_ref().map(|r| r.layout().shape);
+        let theirs = self.links.values().filter_map(|l| l.hello.as_ref()).map(|h| h.log_slots);
+        let slots = theirs.chain(own.map(|s| s.log_slots)).filter(|s| *s > 0).min().unwrap_or(1);
+        let size = own.map_or(EXTENT, |s| s.extent);
+        let open = self.requests.values().filter(|r| !r.settled).flat_map(|r| r.span.units(size));
+        let extents: BTreeSet<u64> = open.chain(span.units(size)).collect();
+        extents.len() <= slots as usize || !self.requests.values().any(|r| !r.settled)
+    }
+
+    fn app_read(&mut self, req: ReqId, span: Span) {
+        self.reads.insert(req, span);
+        if self.replica.is_some() && self.disk == DiskState::UpToDate {
+            let io = self.io(Purpose::AppRead(req, span));
+            self.fx.push(Effect::Read(io, span));
+        } else {
+            self.read_elsewhere(req, span);
+        }
+    }
+
+    /// From a peer that has everything.
+    pub(super) fn read_elsewhere(&mut self, req: ReqId, span: Span) {
+        if !self.reads.contains_key(&req) {
+            return;
+        }
+        let equal = self.linked(|s| matches!(s, State::Equal));
+        let from = self.reign().and_then(|r| r.present.and(equal).iter().next());
+        match from {
+            Some(node) => self.send(node, Message::RemoteRead(req, span)),
+            None => self.complete(req, Err(AppError::NoData)),
+        }
+    }
+
+    pub(super) fn remote_read(&mut self, node: NodeId, req: ReqId, span: Span) {
+        let Some(conn) = self.conn(node) else { return };
+        if self.replica.is_none() || self.disk < DiskState::Outdated {
+            return self.send(node, Message::RemoteData(req, None));
+        }
+        let io = self.io(Purpose::RemoteRead(node, conn, req));
+        self.fx.push(Effect::Read(io, span));
+    }
+
+    pub(super) fn remote_data(&mut self, req: ReqId, data: Option<Bytes>) {
+        if self.reads.contains_key(&req) {
+            self.complete(req, data.ok_or(AppError::NoData));
+        }
+    }
+
+    /// Reads that a lost peer was to answer.
+    pub(super) fn reads_again(&mut self) {
+        if self.replica.is_none() {
+            for (req, span) in self.reads.clone() {
+                self.read_elsewhere(req, span);
+            }
+        }
+    }
+
+    fn app_write(&mut self, req: ReqId, span: Span, data: Bytes, fua: bool) {
+        let to = self.streaming();
+        let away = self.peers().minus(to);
+        self.mark(away, span);
+        let here = self.replica.is_some();
+        let Role::Primary(reign) = &mut self.role else { return };
+        reign.seq = reign.seq.next();
+        reign.open = true;
+        let (seq, epoch) = (reign.seq, reign.epoch);
+        self.stream.last = seq;
+        let none = NodeSet::EMPTY;
+        let request = Request {
+            span,
+            app: Some(req),
+            local: false,
+            sent: to,
+            received: none,
+            acked: none,
+            since: self.now,
+            settled: false,
+        };
+        self.requests.insert(seq, request);
+        for node in to.iter() {
+            let receipt = self.config.protocol(node) == Protocol::B;
+            self.send(node, Message::Write { seq, epoch, span, data: data.clone(), fua, receipt });
+        }
+        if here {
+            self.enqueue(span, data, fua, Why::App(seq));
+        }
+        if self.requests.len() >= self.config.unsettled {
+            self.settle_wanted = true;
+        }
+    }
+
+    /// Peers that the stream goes to.
+    pub(super) fn streaming(&self) -> NodeSet {
+        let all = self.links.iter().filter(|(_, l)| !l.ahead && matches!(l.state, State::Equal | State::Source(_)));
+        all.map(|(n, _)| *n).collect()
+    }
+
+    pub(super) fn app_written(&mut self, seq: Seq, span: Span) {
+        match self.requests.get_mut(&seq) {
+            Some(request) => request.local = true,
+            // Its reign is over, and its bits are set.
+            None => self.leftover(span, false),
+        }
+    }
+
+    pub(super) fn write_acked(&mut self, node: NodeId, seq: Seq, receipt: bool) {
+        if let Some(request) = self.requests.get_mut(&seq).filter(|r| r.sent.has(node)) {
+            request.received = request.received.with(node);
+            if !receipt {
+                request.acked = request.acked.with(node);
+            }
+        }
+    }
+
+    /// A peer that was left behind has taken in everything that was sent: now it is synchronised.
+    pub(super) fn pump_ahead(&mut self) {
+        let owes = |n: &NodeId| self.requests.values().any(|r| r.sent.has(*n) && !r.acked.has(*n));
+        let ahead = self.links.iter().filter(|(_, l)| l.ahead).map(|(n, _)| *n);
+        let done: Vec<NodeId> = ahead.filter(|n| !owes(n)).collect();
+        for node in done {
+            self.link_close(node, true);
+        }
+    }
+
+    /// Answers what is done.
+    pub(super) fn pump_completions(&mut self) {
+        let Some(reign) = self.reign() else { return };
+        let (counted, waits) = (self.counted(), self.waits_for_grant());
+        let here = self.replica.is_some();
+        let none = !here && reign.present.minus(NodeSet::of(self.me())).is_empty();
+        let is_done = |request: &Request| {
+            let mut needed = counted.and(request.sent);
+            needed = needed
+                .iter()
+                .filter(|n| match self.config.protocol(*n) {
+                    Protocol::A => false,
+                    Protocol::B => !request.received.has(*n),
+                    Protocol::C => !request.acked.has(*n) && self.has(Rule::WriteWaitsForPeer),
+                })
+                .collect();
+            !waits && needed.is_empty() && (request.local || !here)
+        };
+        if none {
+            return self.fail_all(AppError::NoData);
+        }
+        let done: Vec<Seq> =
+            self.requests.iter().filter(|(_, r)| r.app.is_some() && is_done(r)).map(|(s, _)| *s).collect();
+        for seq in done {
+            let Some(request) = self.requests.get_mut(&seq) else { continue };
+            let (app, settled) = (request.app.take(), request.settled);
+            if settled {
+                self.requests.remove(&seq);
+            }
+            if let Some(req) = app {
+                self.complete(req, Ok(Bytes::new()));
+            }
+            self.end_epoch();
+        }
+        self.answer_flushes(counted, waits);
+    }
+
+    /// Something was answered: what is written from now on may rely on it.
+    fn end_epoch(&mut self) {
+        if let Role::Primary(reign) = &mut self.role
+            && reign.open
+        {
+            reign.open = false;
+            reign.epoch += 1;
+        }
+    }
+
+    /// Peers whose acknowledgements count: those of the grant, of one that is asked for, and those about to join.
+    pub(super) fn counted(&self) -> NodeSet {
+        let Some(reign) = self.reign() else { return NodeSet::EMPTY };
+        let asked = reign.change.as_ref().map_or(NodeSet::EMPTY, |c| c.present);
+        let joins = |l: &Link| l.join.is_some() || matches!(&l.state, State::Source(s) if s.told.is_some());
+        let joining = self.links.iter().filter(|(_, l)| joins(l)).map(|(n, _)| *n).collect();
+        let joining = if self.has(Rule::JoinAfterDrain) { joining } else { NodeSet::EMPTY };
+        reign.present.or(asked).or(joining).without(self.me())
+    }
+
+    /// A peer of the grant is lost, and there is no grant without it.
+    fn waits_for_grant(&self) -> bool {
+        !self.lost().is_empty() && self.has(Rule::DropIsGrantedFirst)
+    }
+
+    pub(super) fn slow_peers(&mut self) {
+        let slow = |r: &&Request| self.now.0.saturating_sub(r.since.0) > self.config.timing.slow;
+        let late = self.requests.values().filter(slow).fold(NodeSet::EMPTY, |set, r| set.or(r.sent.minus(r.acked)));
+        let late = late.and(self.streaming());
+        for node in late.iter().filter(|_| self.is_primary()).collect::<Vec<_>>() {
+            match self.config.on_slow_peer {
+                OnSlowPeer::Block => {}
+                OnSlowPeer::Disconnect => {
+                    self.tell(Report::LeftBehind(node));
+                    self.link_close(node, true);
+                }
+                OnSlowPeer::GoAhead => {
+                    self.tell(Report::LeftBehind(node));
+                    self.go_ahead(node);
+                }
+            }
+        }
+    }
+
+    /// From now on the peer's blocks are only marked.
+    fn go_ahead(&mut self, node: NodeId) {
+        self.unsettled_at(node);
+        if let Some(link) = self.links.get_mut(&node) {
+            link.ahead = true;
+            link.join = None;
+        }
+        if let Some(settle) = &mut self.settle {
+            settle.waits = settle.waits.without(node);
+        }
+    }
+
+    /// What is not settled may not be stable at a peer: its bits are set.
+    pub(super) fn unsettled_at(&mut self, node: NodeId) {
+        let spans: Vec<Span> = self.requests.values().filter(|r| !r.settled).map(|r| r.span).collect();
+        for span in spans {
+            self.mark(NodeSet::of(node), span);
+        }
+    }
+}

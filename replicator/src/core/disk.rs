@@ -1,0 +1,299 @@
+//! The local disk: one queue of writes, metadata, and what becomes of a failure.
+//!
+//! A write starts when its extents are hot, nothing older that overlaps it is unfinished, and its epoch's turn has come. Its
+//! extents are pinned from its start until it is settled. Hot extents are asked for in the order of the queue, no more
+//! at once than the log has room for: so the oldest write always gets all of its own.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::connect::State;
+use super::event::{AppError, ConnId, DiskError, Effect, IoId, Message, Report, ReqId};
+use super::reign::Voice;
+use super::rules::Rule;
+use super::{Node, Role};
+use crate::ids::{Ballot, NodeId, NodeSet, Seq, Span};
+use crate::meta::superblock::DiskState;
+
+/// A write on its way to the disk.
+#[derive(Debug)]
+pub(super) struct LocalWrite {
+    pub(super) id: u64,
+    pub(super) span: Span,
+    pub(super) data: Bytes,
+    pub(super) fua: bool,
+    pub(super) started: bool,
+    pub(super) why: Why,
+}
+
+/// Who wants it.
+#[derive(Clone, Debug)]
+pub(super) enum Why {
+    App(Seq),
+    Stream(NodeId, ConnId, Seq),
+    /// Who else is known to hold the same.
+    Sync(NodeId, ConnId, NodeSet),
+}
+
+/// What a request to the disk was for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    Write(u64),
+    Meta,
+    AppRead(ReqId, Span),
+    RemoteRead(NodeId, ConnId, ReqId),
+    Settle(Seq),
+    Barrier(ConnId, Seq),
+    PullRead(NodeId, ConnId, Span),
+    Serve(NodeId, ConnId, Span),
+    SyncFlush(NodeId, ConnId),
+}
+
+/// What goes on when metadata is durable.
+#[derive(Debug)]
+pub(super) enum Waiter {
+    Answer(NodeId, ConnId, Message),
+    Voice(Voice, Ballot, u32),
+    Inconsistent(NodeId, ConnId),
+    SyncDone(NodeId, ConnId),
+    Demoted,
+}
+
+impl Node {
+    pub(super) fn io(&mut self, purpose: Purpose) -> IoId {
+        let io = IoId(self.number());
+        self.ios.insert(io, purpose);
+        io
+    }
+
+    /// Metadata was changed; `waiter` goes on when that is durable.
+    pub(super) fn persist(&mut self, waiter: Waiter) {
+        if self.replica.is_some() {
+            self.waiters.push(waiter);
+        }
+    }
+
+    pub(super) fn enqueue(&mut self, span: Span, data: Bytes, fua: bool, why: Why) {
+        let id = self.number();
+        self.writes.push_back(LocalWrite { id, span, data, fua, started: false, why });
+    }
+
+    /// Starts what may start.
+    pub(super) fn pump_writes(&mut self) {
+        if self.replica.is_none() {
+            return;
+        }
+        let ready: Vec<u64> =
+            (0..self.writes.len()).filter(|n| self.may_start(*n)).map(|n| self.writes[n].id).collect();
+        for id in ready {
+            let io = self.io(Purpose::Write(id));
+            let (Some(write), Some(replica)) = (self.writes.iter_mut().find(|w| w.id == id), &mut self.replica) else {
+                continue;
+            };
+            write.started = true;
+            replica.pin(write.span);
+            self.fx.push(Effect::Write(io, write.span, write.data.clone(), write.fua));
+        }
+    }
+
+    fn may_start(&self, n: usize) -> bool {
+        let write = &self.writes[n];
+        let hot = self.replica.as_ref().is_some_and(|r| r.is_hot(write.span));
+        if write.started || (!hot && self.has(Rule::HotBeforeData)) {
+            return false;
+        }
+        let older = self.writes.iter().take(n).any(|w| w.span.overlaps(write.span));
+        if older && self.has(Rule::OverlapsInOrder) {
+            return false;
+        }
+        match write.why {
+            Why::Stream(node, conn, seq) => self.stream_may_write(node, conn, seq),
+            Why::App(_) | Why::Sync(..) => true,
+        }
+    }
+
+    /// Something on the disk under this span is not finished.
+    pub(super) fn is_writing(&self, span: Span) -> bool {
+        self.writes.iter().any(|w| w.span.overlaps(span))
+    }
+
+    pub(super) fn done(&mut self, io: IoId, result: Result<Bytes, DiskError>) {
+        let Some(purpose) = self.ios.remove(&io) else { return };
+        let Ok(bytes) = result else { return self.failed(purpose) };
+        match purpose {
+            Purpose::Write(id) => self.written(id),
+            Purpose::Meta => self.persisted(),
+            Purpose::AppRead(req, _) => {
+                if self.reads.contains_key(&req) {
+                    self.complete(req, Ok(bytes));
+                }
+            }
+            Purpose::RemoteRead(node, conn, req) => {
+                if self.conn(node) == Some(conn) {
+                    self.send(node, Message::RemoteData(req, Some(bytes)));
+                }
+            }
+            Purpose::Settle(upto) => self.settle_flushed(upto),
+            Purpose::Barrier(conn, seq) => self.barrier_flushed(conn, seq),
+            Purpose::PullRead(node, conn, span) => self.pull_read(node, conn, span, &bytes),
+            Purpose::Serve(node, conn, span) => self.serve_read(node, conn, span, bytes),
+            Purpose::SyncFlush(node, conn) => self.sync_flushed(node, conn),
+        }
+    }
+
+    fn written(&mut self, id: u64) {
+        let Some(at) = self.writes.iter().position(|w| w.id == id) else { return };
+        let Some(write) = self.writes.remove(at) else { return };
+        match write.why {
+            Why::App(seq) => self.app_written(seq, write.span),
+            Why::Stream(node, conn, seq) => self.stream_written(node, conn, seq, write.span),
+            Why::Sync(node, conn, holders) => self.sync_written(node, conn, write.span, holders),
+        }
+    }
+
+    /// Takes a pin away.
+    pub(super) fn release(&mut self, span: Span) {
+        if let Some(replica) = &mut self.replica {
+            replica.unpin(span);
+        }
+    }
+
+    /// Writes metadata: extents that the oldest writes want, and what was changed.
+    pub(super) fn pump_meta(&mut self) {
+        if self.commit.is_some() {
+            return;
+        }
+        let wanted = self.wanted();
+        let keep_order = self.has(Rule::BitsBeforeCold);
+        let Some(replica) = &mut self.replica else { return };
+        let pages = std::mem::take(&mut self.save_all);
+        let commit = replica.plan(&wanted, pages);
+        let cold = wanted.iter().any(|e| !replica.log().is_hot(*e));
+        let starved = cold && commit.as_ref().is_none_or(|c| !c.makes_hot());
+        if let Some(mut commit) = commit {
+            if !keep_order && !pages {
+                commit.write.first.clear();
+            }
+            let io = self.io(Purpose::Meta);
+            self.fx.push(Effect::Meta(io, commit.write.clone()));
+            let waiters = std::mem::take(&mut self.waiters);
+            self.commit = Some((io, commit, waiters));
+        }
+        if starved {
+            self.starved();
+        }
+    }
+
+    /// Extents of the oldest writes that wait, hot ones too: those must not make room for one another.
+    fn wanted(&self) -> BTreeSet<u32> {
+        let Some(replica) = &self.replica else { return BTreeSet::new() };
+        let room = replica.layout().shape.log_slots as usize;
+        let mut wanted = BTreeSet::new();
+        for write in self.writes.iter().filter(|w| !w.started) {
+            wanted.extend(replica.extents(write.span));
+            if wanted.len() + replica.log().pinned() >= room {
+                break;
+            }
+        }
+        wanted
+    }
+
+    /// The log is full of what is not settled.
+    fn starved(&mut self) {
+        if self.is_primary() {
+            self.settle_wanted = true;
+        } else if let Some(primary) = self.follows().filter(|_| !self.stream.asked) {
+            self.stream.asked = true;
+            self.send(primary, Message::NeedSettle);
+        }
+        self.flush_sync();
+    }
+
+    fn persisted(&mut self) {
+        let Some((_, commit, waiters)) = self.commit.take() else { return };
+        if let Some(replica) = &mut self.replica {
+            replica.committed(&commit);
+        }
+        for waiter in waiters {
+            self.go_on(waiter);
+        }
+    }
+
+    fn go_on(&mut self, waiter: Waiter) {
+        match waiter {
+            Waiter::Answer(node, conn, message) => {
+                if self.conn(node) == Some(conn) {
+                    self.send(node, message);
+                }
+            }
+            Waiter::Voice(voice, ballot, version) => self.own_voice(voice, ballot, version),
+            Waiter::Inconsistent(node, conn) => self.target_ready(node, conn),
+            Waiter::SyncDone(node, conn) => self.target_done(node, conn),
+            Waiter::Demoted => self.demoted(),
+        }
+    }
+
+    /// A request of the disk failed: the disk is left.
+    fn failed(&mut self, purpose: Purpose) {
+        match purpose {
+            Purpose::AppRead(req, span) => {
+                self.detach();
+                self.read_elsewhere(req, span);
+            }
+            Purpose::RemoteRead(node, conn, req) => {
+                if self.conn(node) == Some(conn) {
+                    self.send(node, Message::RemoteData(req, None));
+                }
+                self.detach();
+            }
+            _ => self.detach(),
+        }
+    }
+
+    /// The disk is left. A primary goes on through its peers; a secondary is of no use until it starts anew.
+    pub(super) fn detach(&mut self) {
+        if self.replica.take().is_none() {
+            return;
+        }
+        self.tell(Report::Detached);
+        self.disk = DiskState::Diskless;
+        self.commit = None;
+        self.waiters.clear();
+        self.writes.clear();
+        self.stream.clear();
+        let reads: Vec<(ReqId, Span)> = self
+            .ios
+            .values()
+            .filter_map(|p| match p {
+                Purpose::AppRead(req, span) => Some((*req, *span)),
+                _ => None,
+            })
+            .collect();
+        self.ios.clear();
+        for request in self.requests.values_mut() {
+            request.local = false;
+        }
+        let equal = self.linked(|s| matches!(s, State::Equal));
+        let shared = self.reign().is_some_and(|r| !r.present.and(equal).is_empty());
+        if !shared {
+            let all: Vec<NodeId> = self.links.keys().copied().collect();
+            for node in all {
+                self.link_close(node, false);
+            }
+            self.fail_all(AppError::NoData);
+            self.role = Role::Secondary;
+            return;
+        }
+        if let Some(settle) = &mut self.settle {
+            settle.flushed = true;
+        }
+        let syncing = self.linked(|s| matches!(s, State::Source(_)));
+        for node in syncing.iter() {
+            self.link_close(node, true);
+        }
+        for (req, span) in reads {
+            self.read_elsewhere(req, span);
+        }
+    }
+}

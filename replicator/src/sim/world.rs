@@ -1,0 +1,534 @@
+//! The world: hosts, network, applications, faults, and the order in which things happen.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+
+use super::disk::{Disk, Snapshot};
+use super::oracle::{Oracle, Violation};
+use super::rng::Rng;
+use crate::core::Node;
+use crate::core::config::{Config, OnNoQuorum, OnSlowPeer, Protocol, Timing};
+use crate::core::event::{Ask, ConnId, DiskError, Effect, Event, IoId, Message, Now, Report, ReqId};
+use crate::core::rules::Rules;
+use crate::core::witness::{Vote, Witness, WitnessEffect, WitnessEvent};
+use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, Span};
+use crate::meta::MetaWrite;
+use crate::meta::layout::{Layout, Shape};
+use crate::meta::replica::Replica;
+use crate::meta::superblock::{DiskState, Superblock};
+
+mod act;
+mod judge;
+
+/// Blocks of the device, and sectors of a block.
+const BLOCKS: u64 = 40;
+const BLOCK: u64 = 8;
+/// Milliseconds with faults, and to heal.
+const HURT: u64 = 4_000;
+const HEAL: u64 = 12_000;
+/// Milliseconds from one look at faults to the next.
+const LOOK: u64 = 25;
+/// A seed has at least so many faults: towards the end connections are reset for as long as any are missing.
+pub(super) const FAULTS: u64 = 10;
+/// More events than this, and it spins.
+const MOST: u64 = 120_000;
+/// Requests of an application at once.
+const BUSY: usize = 6;
+
+/// How often things go wrong, in 1000 looks of 25 ms.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rates {
+    pub(super) crash: u64,
+    pub(super) crash_all: u64,
+    pub(super) cut: u64,
+    pub(super) isolate: u64,
+    pub(super) slow: u64,
+    pub(super) reset: u64,
+    pub(super) disk: u64,
+    pub(super) stall: u64,
+    pub(super) demote: u64,
+    pub(super) witness: u64,
+}
+
+impl Rates {
+    /// Everything.
+    pub(super) fn mixed() -> Rates {
+        Rates {
+            crash: 30,
+            crash_all: 4,
+            cut: 40,
+            isolate: 12,
+            slow: 40,
+            reset: 60,
+            disk: 8,
+            stall: 30,
+            demote: 20,
+            witness: 20,
+        }
+    }
+}
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) rules: Rules,
+    pub(super) rates: Rates,
+    /// None: drawn from the seed.
+    pub(super) quorum: Option<bool>,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) loud: bool,
+}
+
+/// How it ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    Good,
+    Violated(Violation),
+    Panicked(String),
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub(super) struct Outcome {
+    pub(super) verdict: Verdict,
+    pub(super) events: u64,
+    pub(super) faults: u64,
+    pub(super) reads: u64,
+    pub(super) covered: u64,
+    pub(super) counts: BTreeMap<String, u64>,
+}
+
+/// Runs one.
+pub(super) fn run_seed(plan: Plan) -> Outcome {
+    let mut world = World::new(plan);
+    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let verdict = match (world.oracle.violation.take(), result) {
+        (Some(v), _) => Verdict::Violated(v),
+        (None, Ok(())) => Verdict::Good,
+        (None, Err(panic)) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            Verdict::Panicked(
+                text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default(),
+            )
+        }
+    };
+    let Oracle { reads, covered, .. } = world.oracle;
+    Outcome { verdict, events: world.events, faults: world.faults, reads, covered, counts: world.counts }
+}
+
+/// What is to happen. Whatever belongs to a life of a host carries its number.
+#[derive(Clone, Debug)]
+enum Happening {
+    Deliver(NodeId, NodeId, ConnId, Message),
+    Hangup(NodeId, NodeId, ConnId),
+    Dial(NodeId, NodeId),
+    Io(NodeId, u64, IoId),
+    MetaStep(NodeId, u64, IoId, u8),
+    Voted(u64, u64),
+    Tick,
+    App(NodeId),
+    Admin,
+    Fault,
+    Restart(NodeId),
+    Mend(NodeId, NodeId),
+    Quicken(NodeId),
+}
+
+/// A request of a disk that is under way.
+#[derive(Debug)]
+enum Work {
+    Read(Span),
+    Write(Span, Bytes, bool),
+    Flush(Snapshot),
+    Meta(MetaWrite, Snapshot),
+}
+
+#[derive(Debug)]
+struct Job {
+    ask: Ask,
+    value: u64,
+    start: u64,
+}
+
+struct Host {
+    disk: Disk,
+    node: Option<Node>,
+    life: u64,
+    work: BTreeMap<IoId, Work>,
+    jobs: BTreeMap<ReqId, Job>,
+    ballot: Ballot,
+    /// The next request of the disk fails.
+    breaks: bool,
+    /// Milliseconds that each request takes longer.
+    slow: u64,
+    /// Peers that it does not dial any more.
+    alone: NodeSet,
+}
+
+struct World {
+    plan: Plan,
+    now: u64,
+    events: u64,
+    order: u64,
+    queue: BinaryHeap<Reverse<(u64, u64)>>,
+    happenings: BTreeMap<u64, Happening>,
+    rng: Rng,
+    hosts: BTreeMap<NodeId, Host>,
+    witness: Option<Witness>,
+    vote: Vote,
+    witness_life: u64,
+    /// Votes on their way to the tie-breaker's disk, and the last that got there.
+    votes: BTreeMap<(u64, u64), Vote>,
+    voted: u64,
+    tie_breaker: Option<NodeId>,
+    disks: NodeSet,
+    quorum: bool,
+    protocol: Protocol,
+    shape: Shape,
+    /// Connections: by their two ends, ascending.
+    conns: BTreeMap<(NodeId, NodeId), (ConnId, NodeSet)>,
+    cut: BTreeMap<(NodeId, NodeId), bool>,
+    delay: BTreeMap<(NodeId, NodeId), u64>,
+    last: BTreeMap<(NodeId, NodeId, ConnId), u64>,
+    /// Connections that a cut took something from: nothing more comes through, and they break when the link is mended.
+    torn: BTreeSet<ConnId>,
+    conn: u64,
+    req: u64,
+    oracle: Oracle,
+    faults: u64,
+    counts: BTreeMap<String, u64>,
+    on_no_quorum: OnNoQuorum,
+    on_slow_peer: OnSlowPeer,
+}
+
+fn id(n: u8) -> NodeId {
+    NodeId::new(n).expect("a node")
+}
+
+fn pair(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
+    (a.min(b), a.max(b))
+}
+
+impl World {
+    fn new(plan: Plan) -> World {
+        let mut rng = Rng::new(plan.seed);
+        let many = if rng.permille(600) { 3 } else { 2 };
+        let disks: NodeSet = (1..=many).map(id).collect();
+        let quorum = plan.quorum.unwrap_or_else(|| rng.permille(650));
+        let protocol = plan
+            .protocol
+            .unwrap_or_else(|| rng.pick(&[Protocol::C, Protocol::C, Protocol::C, Protocol::B, Protocol::A]));
+        let protocol = if quorum { Protocol::C } else { protocol };
+        let tie_breaker = (quorum && (many == 2 || rng.permille(400))).then(|| id(9));
+        let bit = rng.pick(&[BLOCK, BLOCK, 2 * BLOCK]);
+        let shape = Shape {
+            data: BLOCKS * BLOCK,
+            bit,
+            extent: 4 * BLOCK,
+            peers: 2,
+            log_slots: rng.pick(&[4, 6, 10]),
+            log_pages: 4,
+        };
+        let mut oracle = Oracle::new(disks, shape.data, quorum);
+        oracle.full = protocol == Protocol::C;
+        let on_no_quorum = rng.pick(&[OnNoQuorum::SuspendIo, OnNoQuorum::SuspendIo, OnNoQuorum::IoError]);
+        let on_slow_peer = rng.pick(&[OnSlowPeer::Block, OnSlowPeer::Disconnect, OnSlowPeer::GoAhead]);
+        let mut world = World {
+            plan,
+            now: 0,
+            events: 0,
+            order: 0,
+            queue: BinaryHeap::new(),
+            happenings: BTreeMap::new(),
+            rng,
+            hosts: BTreeMap::new(),
+            witness: None,
+            vote: Vote { promised: Ballot::default(), grant: first_grant(disks) },
+            witness_life: 0,
+            votes: BTreeMap::new(),
+            voted: 0,
+            tie_breaker,
+            disks,
+            quorum,
+            protocol,
+            shape,
+            conns: BTreeMap::new(),
+            cut: BTreeMap::new(),
+            delay: BTreeMap::new(),
+            last: BTreeMap::new(),
+            torn: BTreeSet::new(),
+            conn: 0,
+            req: 0,
+            oracle,
+            faults: 0,
+            counts: BTreeMap::new(),
+            on_no_quorum,
+            on_slow_peer,
+        };
+        for node in disks.iter() {
+            let host = world.installed(node);
+            world.hosts.insert(node, host);
+        }
+        world
+    }
+
+    /// A disk with a replica of the first generation.
+    fn installed(&self, node: NodeId) -> Host {
+        let layout = Layout::external(self.shape);
+        let peers: Vec<NodeId> = self.disks.without(node).iter().collect();
+        let mut sb = Superblock::new(*b"resource-of-test", u64::from(node.get()), node, layout, &peers);
+        sb.current = Generation(0x100);
+        (sb.flags.consistent, sb.flags.up_to_date) = (true, true);
+        sb.grant = first_grant(self.disks);
+        sb.peers.iter_mut().for_each(|p| p.connected = true);
+        let (_, write) = Replica::format(sb);
+        let mut disk = Disk::new(self.shape.data, layout.end());
+        disk.format(&write.first);
+        disk.format(&write.then);
+        Host {
+            disk,
+            node: None,
+            life: 0,
+            work: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            ballot: Ballot::default(),
+            breaks: false,
+            slow: 0,
+            alone: NodeSet::EMPTY,
+        }
+    }
+
+    fn run(&mut self) {
+        let all: Vec<NodeId> = self.hosts.keys().copied().collect();
+        for node in all {
+            self.start(node);
+            self.later(5, Happening::App(node));
+        }
+        self.start_witness();
+        for h in [Happening::Tick, Happening::Admin, Happening::Fault] {
+            self.later(10, h);
+        }
+        let mut looked = 0;
+        while self.oracle.violation.is_none() && !self.is_over() {
+            let Some(Reverse((at, order))) = self.queue.pop() else { break };
+            let Some(happening) = self.happenings.remove(&order) else { continue };
+            self.now = at;
+            self.events += 1;
+            if self.plan.loud && !matches!(happening, Happening::Tick | Happening::Dial(..)) {
+                println!("{at:>6} {happening:?}");
+            }
+            self.happen(happening);
+            if self.events - looked > 150 {
+                looked = self.events;
+                self.look_at_coverage();
+                self.look_at_equals();
+            }
+            if self.events > MOST {
+                self.oracle.object("I7 Heals", format!("more than {MOST} events: it spins"));
+            }
+        }
+        self.end();
+    }
+
+    fn hurts(&self) -> bool {
+        self.now < HURT
+    }
+
+    fn is_over(&self) -> bool {
+        self.now > HURT + 400 && (self.is_healed() && self.is_quiet() || self.now > HURT + HEAL)
+    }
+
+    fn later(&mut self, delay: u64, happening: Happening) {
+        self.order += 1;
+        self.queue.push(Reverse((self.now + delay, self.order)));
+        self.happenings.insert(self.order, happening);
+    }
+
+    fn count(&mut self, name: String) {
+        *self.counts.entry(name).or_default() += 1;
+    }
+
+    fn config(&mut self, me: NodeId) -> Config {
+        let protocols = self.disks.without(me).iter().map(|n| (n, self.protocol)).collect();
+        Config {
+            me,
+            disks: self.disks,
+            tie_breaker: self.tie_breaker,
+            quorum: self.quorum,
+            protocols,
+            on_no_quorum: self.on_no_quorum,
+            on_slow_peer: self.on_slow_peer,
+            policy: Default::default(),
+            timing: Timing { ping: 40, dead: 160, slow: 250, settle: 50, vote: 250 },
+            unsettled: 12,
+            rules: self.plan.rules,
+            entropy: self.rng.next(),
+        }
+    }
+
+    /// A host starts: what lies on its disk is recovered.
+    fn start(&mut self, node: NodeId) {
+        let config = self.config(node);
+        let now = Now(self.now);
+        let Some(host) = self.hosts.get_mut(&node).filter(|h| h.node.is_none()) else { return };
+        let len = host.disk.meta_len();
+        match Replica::recover(&host.disk, len) {
+            Ok(recovered) => {
+                host.disk.format(&recovered.write.first);
+                host.disk.format(&recovered.write.then);
+                host.node = Some(Node::new(config, recovered, now));
+                host.breaks = false;
+                host.alone = NodeSet::EMPTY;
+            }
+            Err(e) => self.oracle.object("I4 Covered", format!("{node} cannot read its metadata: {e}")),
+        }
+        self.dial_all(node);
+    }
+
+    fn start_witness(&mut self) {
+        if let Some(t) = self.tie_breaker.filter(|_| self.witness.is_none()) {
+            self.witness = Some(Witness::new(self.vote, 160, self.plan.rules));
+            self.dial_all(t);
+        }
+    }
+
+    fn everybody(&self) -> Vec<NodeId> {
+        self.disks.iter().chain(self.tie_breaker).collect()
+    }
+
+    fn is_up(&self, node: NodeId) -> bool {
+        if self.tie_breaker == Some(node) { self.witness.is_some() } else { self.hosts[&node].node.is_some() }
+    }
+
+    fn dial_all(&mut self, node: NodeId) {
+        for other in self.everybody().into_iter().filter(|o| *o != node) {
+            let wait = 3 + self.rng.below(20);
+            self.later(wait, Happening::Dial(node, other));
+        }
+    }
+
+    /// A connection comes up if both ends want it and can hear one another.
+    fn dial(&mut self, a: NodeId, b: NodeId) {
+        let key = pair(a, b);
+        let open = self.conns.contains_key(&key);
+        let alone = [(a, b), (b, a)].iter().any(|(x, y)| self.hosts.get(x).is_some_and(|h| h.alone.has(*y)));
+        if open || alone || !self.is_up(a) || !self.is_up(b) {
+            return;
+        }
+        if self.cut.get(&key).copied().unwrap_or(false) {
+            return self.later(30, Happening::Dial(a, b));
+        }
+        self.conn += 1;
+        let conn = ConnId(self.conn);
+        self.conns.insert(key, (conn, NodeSet::of(a).with(b)));
+        for (at, other) in [(a, b), (b, a)] {
+            self.tell(at, Event::Connected(other, conn), |n| WitnessEvent::Connected(n, conn), other);
+        }
+    }
+
+    /// Tells a node or the tie-breaker.
+    fn tell(&mut self, at: NodeId, event: Event, as_witness: impl Fn(NodeId) -> WitnessEvent, from: NodeId) {
+        if self.tie_breaker == Some(at) {
+            self.witness_event(as_witness(from));
+        } else {
+            self.event(at, event);
+        }
+    }
+
+    fn witness_event(&mut self, event: WitnessEvent) {
+        let Some(t) = self.tie_breaker else { return };
+        let Some(witness) = &mut self.witness else { return };
+        let mut fx = Vec::new();
+        witness.handle(Now(self.now), event, &mut fx);
+        for effect in fx {
+            match effect {
+                WitnessEffect::Send(to, conn, message) => self.transmit(t, to, conn, message),
+                WitnessEffect::Close(to, conn) => self.hang_up(t, to, conn, true),
+                WitnessEffect::Persist(number, vote) => {
+                    let wait = 1 + self.rng.below(20);
+                    self.later(wait, Happening::Voted(self.witness_life, number));
+                    self.votes.insert((self.witness_life, number), vote);
+                }
+            }
+        }
+    }
+
+    /// Gives a node an event and does what it wants.
+    fn event(&mut self, at: NodeId, event: Event) {
+        let Some(node) = self.hosts.get_mut(&at).and_then(|h| h.node.as_mut()) else { return };
+        let mut fx = Vec::new();
+        node.handle(Now(self.now), event, &mut fx);
+        for effect in fx {
+            self.effect(at, effect);
+        }
+    }
+
+    fn transmit(&mut self, from: NodeId, to: NodeId, conn: ConnId, message: Message) {
+        let key = pair(from, to);
+        if self.conns.get(&key).is_none_or(|(c, ends)| *c != conn || !ends.has(from)) {
+            return;
+        }
+        if self.is_cut(key, conn) {
+            return self.count("message swallowed".into());
+        }
+        let slow = self.delay.get(&key).copied().unwrap_or(0);
+        let at = self.now + 1 + self.rng.below(4) + slow;
+        let last = self.last.entry((from, to, conn)).or_default();
+        *last = at.max(*last);
+        let wait = *last - self.now;
+        self.later(wait, Happening::Deliver(from, to, conn, message));
+    }
+
+    /// Whether something on a connection does not come through; then nothing more does.
+    fn is_cut(&mut self, key: (NodeId, NodeId), conn: ConnId) -> bool {
+        if self.cut.get(&key).copied().unwrap_or(false) {
+            self.torn.insert(conn);
+        }
+        self.torn.contains(&conn)
+    }
+
+    /// One end closes; the other hears of it unless the link is cut.
+    fn hang_up(&mut self, from: NodeId, to: NodeId, conn: ConnId, again: bool) {
+        let key = pair(from, to);
+        if !again && let Some(host) = self.hosts.get_mut(&from) {
+            host.alone = host.alone.with(to);
+        }
+        let Some((c, ends)) = self.conns.get_mut(&key).filter(|(c, _)| *c == conn) else { return };
+        *ends = ends.without(from);
+        let (c, empty) = (*c, ends.is_empty());
+        if empty {
+            self.conns.remove(&key);
+            let wait = 5 + self.rng.below(40);
+            return self.later(wait, Happening::Dial(from, to));
+        }
+        let last = self.last.get(&(from, to, c)).copied().unwrap_or(0);
+        let wait = (self.now + 1 + self.rng.below(4)).max(last) - self.now;
+        self.later(wait, Happening::Hangup(from, to, c));
+    }
+
+    fn end(&mut self) {
+        if self.oracle.violation.is_some() {
+            return;
+        }
+        self.look_at_coverage();
+        self.look_at_equals();
+        if !self.is_healed() {
+            if self.plan.loud {
+                self.hosts.values().for_each(|h| println!("{:#?}", h.node));
+            }
+            let what = self.why_not_healed();
+            self.oracle.object("I7 Heals", what);
+        } else if self.is_quiet() {
+            self.count("end: all disks compared".to_owned());
+            self.look_at_all();
+        }
+    }
+}
+
+fn first_grant(disks: NodeSet) -> Grant {
+    Grant { ballot: Ballot { round: 1, node: 1 }, version: 0, generation: Generation(0x100), members: disks }
+}

@@ -1,0 +1,187 @@
+//! What the world tells its oracles.
+
+use super::*;
+use crate::compare::Verdict as Met;
+use crate::core::event::AppError;
+
+impl World {
+    pub(super) fn completed(&mut self, at: NodeId, req: ReqId, result: Result<Bytes, AppError>) {
+        let Some(host) = self.hosts.get_mut(&at) else { return };
+        let Some(job) = host.jobs.remove(&req) else {
+            return self.oracle.object("I7 Heals", format!("{at} answers {req:?} twice"));
+        };
+        let ballot = host.ballot;
+        let present = host.node.as_ref().map_or(NodeSet::EMPTY, Node::present);
+        let full = self.protocol == Protocol::C;
+        let diskless = host.node.as_ref().is_some_and(|n| n.disk() == DiskState::Diskless);
+        let own = if diskless { NodeSet::EMPTY } else { NodeSet::of(at) };
+        let counted = if full { present } else { present.and(own) };
+        match (job.ask, result) {
+            (Ask::Read(span), Ok(bytes)) => {
+                let values: Vec<u64> =
+                    bytes.chunks(8).map(|b| b.first_chunk().map_or(0, |b| u64::from_le_bytes(*b))).collect();
+                self.oracle.read(at, ballot, span.at, &values, job.start);
+            }
+            (Ask::Write(..), Ok(_)) => self.oracle.acked(job.value, present, counted, self.now),
+            (Ask::Flush, Ok(_)) => {
+                let disks: Vec<(NodeId, &Disk)> =
+                    counted.iter().filter_map(|n| self.hosts.get(&n).map(|h| (n, &h.disk))).collect();
+                self.oracle.flushed(at, ballot, job.start, self.now, &disks);
+            }
+            (_, Err(error)) => self.count(format!("error: {error:?}")),
+        }
+    }
+
+    pub(super) fn reported(&mut self, at: NodeId, report: &Report) {
+        let text = format!("{report:?}");
+        let end = text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len());
+        self.count(format!("report: {}", &text[..end]));
+        match report {
+            Report::Decided(_, verdict, rules) => {
+                let text = format!("{verdict:?}");
+                let end = text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len());
+                self.count(format!("verdict: {}", &text[..end]));
+                if matches!(verdict, Met::Target { .. }) {
+                    self.oracle.half_done(at);
+                }
+                for rule in rules {
+                    self.count(format!("rule: {rule:?}"));
+                }
+                let told = matches!(verdict, Met::SplitBrain | Met::PrimaryWouldLose | Met::Unrelated);
+                if told || rules.contains(&crate::compare::Rule::DiscardMyData) {
+                    self.oracle.told = true;
+                }
+            }
+            Report::Promoted(ballot) => {
+                if let Some(host) = self.hosts.get_mut(&at) {
+                    host.ballot = *ballot;
+                }
+                if self.oracle.highest.is_none_or(|(b, _)| *ballot > b) {
+                    self.oracle.highest = Some((*ballot, at));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// I4, on what a crash of every node at this moment would leave.
+    pub(super) fn look_at_coverage(&mut self) {
+        let mut left = BTreeMap::new();
+        for node in self.disks.iter() {
+            let mut disk = self.hosts[&node].disk.clone();
+            disk.crash(&mut self.rng);
+            match Replica::recover(&disk, disk.meta_len()) {
+                Ok(recovered) => drop(left.insert(node, (disk, recovered.replica))),
+                Err(e) => return self.oracle.object("I4 Covered", format!("{node} could not read its metadata: {e}")),
+            }
+        }
+        for a in self.disks.iter() {
+            for b in self.disks.iter().filter(|b| *b > a) {
+                let ((disk_a, meta_a), (disk_b, meta_b)) = (&left[&a], &left[&b]);
+                for sector in 0..self.shape.data {
+                    let (va, vb) = (disk_a.values(sector).0, disk_b.values(sector).0);
+                    if va == vb {
+                        continue;
+                    }
+                    self.oracle.covered += 1;
+                    let bit = |m: &Replica, n| m.bitmap(n).is_some_and(|map| map.is_set(sector / self.shape.bit));
+                    if !bit(meta_a, b) && !bit(meta_b, a) {
+                        let what = format!("sector {sector} is {va} on {a} and {vb} on {b}, and neither has a bit");
+                        return self.oracle.object("I4 Covered", what);
+                    }
+                }
+            }
+        }
+    }
+
+    /// I3: of two that are equal and have nothing under way every sector is the same.
+    pub(super) fn look_at_equals(&mut self) {
+        let quiet = self.hosts.values().all(|h| h.work.is_empty() && h.jobs.is_empty());
+        if !quiet {
+            return;
+        }
+        for (a, b) in self.pairs() {
+            if self.are_equal(a, b) {
+                self.look_at_pair(a, b);
+            }
+        }
+    }
+
+    /// I3, at the end: everybody is equal to the one primary, so everybody to everybody, and no bit is left with it.
+    pub(super) fn look_at_all(&mut self) {
+        for (a, b) in self.pairs() {
+            self.look_at_pair(a, b);
+        }
+    }
+
+    fn pairs(&self) -> Vec<(NodeId, NodeId)> {
+        let all = self.disks;
+        all.iter().flat_map(|a| all.iter().filter(move |b| *b > a).map(move |b| (a, b))).collect()
+    }
+
+    fn look_at_pair(&mut self, a: NodeId, b: NodeId) {
+        let (da, db) = (&self.hosts[&a].disk, &self.hosts[&b].disk);
+        let value = |d: &Disk, s| d.values(s).0;
+        if let Some(s) = (0..self.shape.data).find(|s| value(da, *s) != value(db, *s)) {
+            let what = format!("{a} and {b} are equal, and sector {s} is {} and {}", value(da, s), value(db, s));
+            self.oracle.object("I3 Equal", what);
+        }
+    }
+
+    /// Nothing is under way, on a disk or between two nodes.
+    pub(super) fn is_quiet(&self) -> bool {
+        let carries = |h: &Happening| match h {
+            Happening::Deliver(_, _, _, m) => !matches!(m, Message::Ping | Message::Pong),
+            _ => false,
+        };
+        let still = self.hosts.values().all(|h| h.work.is_empty() && h.jobs.is_empty());
+        still && !self.happenings.values().any(carries)
+    }
+
+    /// Both say so, on the same connection, with nothing on the wire between them, and one of them reigns.
+    fn are_equal(&self, a: NodeId, b: NodeId) -> bool {
+        let (Some(x), Some(y)) = (&self.hosts[&a].node, &self.hosts[&b].node) else { return false };
+        let on_wire = self.happenings.values().any(|h| match h {
+            Happening::Deliver(from, to, _, m) => {
+                pair(*from, *to) == pair(a, b) && !matches!(m, Message::Ping | Message::Pong)
+            }
+            Happening::Hangup(from, to, _) => pair(*from, *to) == pair(a, b),
+            _ => false,
+        });
+        let both = x.established().has(b) && y.established().has(a);
+        let whole = [x, y].iter().all(|n| n.disk() >= DiskState::UpToDate);
+        let heard = !self.cut.get(&pair(a, b)).copied().unwrap_or(false);
+        both && whole && !on_wire && heard && (x.is_primary() || y.is_primary())
+    }
+
+    /// A primary, everybody with it, nothing waits, no bits.
+    pub(super) fn is_healed(&self) -> bool {
+        let all = || self.hosts.values().filter_map(|h| h.node.as_ref());
+        let one = all().filter(|n| n.is_primary()).count() == 1;
+        let present = all().any(|n| n.is_primary() && n.present() == self.disks);
+        let whole = all().count() == self.hosts.len() && all().all(|n| n.disk() == DiskState::UpToDate);
+        let joined = all().all(|n| !n.is_primary() || n.established().len() + 1 == self.disks.len());
+        one && present && whole && joined && self.hosts.values().all(|h| h.jobs.is_empty())
+    }
+
+    pub(super) fn why_not_healed(&self) -> String {
+        let mut text = format!("{HEAL} ms after the last fault:");
+        for (node, host) in &self.hosts {
+            let Some(n) = &host.node else {
+                text += &format!(" {node} is down;");
+                continue;
+            };
+            text += &format!(
+                " {node}: primary {}, {:?}, present {:?}, equal {:?}, syncs {:?}, {} requests, alone {:?};",
+                n.is_primary(),
+                n.disk(),
+                n.present(),
+                n.established(),
+                n.synchronising(),
+                host.jobs.len(),
+                host.alone
+            );
+        }
+        text
+    }
+}
