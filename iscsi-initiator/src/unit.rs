@@ -9,7 +9,7 @@
 //! (is this nexus still registered? is it still the same unit? how large is it now?) is done by `follow`.
 //!
 //! What a shared disk must do besides: COMPARE AND WRITE (`caw`), persistent reservations (`reserve`), its name
-//! (`identify`). [`lacks`] finds out what a unit cannot, by trying, since some units claim what they do not have.
+//! (`identify`). [`lacks()`] finds out what a unit cannot, by trying, since some units claim what they do not have.
 
 mod ask;
 mod attach;

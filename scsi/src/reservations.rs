@@ -1,7 +1,7 @@
 //! Persistent reservations (SPC-4 5.13): who has registered which key, who holds what, and how either is changed.
 //!
 //! [`Change`] is a change with its parameter list, for both ends. [`Keys`], [`Reservation`], [`Capabilities`] and
-//! [`FullStatus`] are what PERSISTENT RESERVE IN answers; [`settle`] finds out by them whether a change was made. [`ReservationType::permits`] is the table of what a
+//! [`FullStatus`] are what PERSISTENT RESERVE IN answers; [`settle()`] finds out by them whether a change was made. [`ReservationType::permits`] is the table of what a
 //! reservation forbids, so that both ends agree on it.
 //!
 //! A fence reads the *whole* list of keys or fails: an answer that was cut off is

@@ -5,7 +5,7 @@
 //! changes nothing: a finding may carry a [`Repair`], which says what would be done; `repair` does it.
 //!
 //! Who calls it: [`View::check`](super::View::check) on a volume that is mounted (a coordinator's view),
-//! [`offline`](super::offline) on one that is not, and the tests after random operations, crashes and takeovers.
+//! [`Store::check_unmounted`](super::Store::check_unmounted) on one that is not, and the tests after random operations, crashes and takeovers.
 //!
 //! Memory is bounded whatever the volume: inodes are judged [`Limits::inodes`] at a time (40 bytes each; the names are
 //! read once for each such part), blocks [`Limits::runs`] at a time (32 bytes each, likewise), and of findings the first
