@@ -38,6 +38,10 @@ use error::{errno, system};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Who has it open for so long uses it.
+const IN_USE_FOR: Duration = Duration::from_millis(200);
 
 /// How to unmount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,16 +132,14 @@ impl Mount {
         &self.notifier
     }
 
-    /// Takes the mount away; [`Channel::serve`] then ends. Done already counts as done. Blocks: not for
-    /// a thread that serves a channel of it.
+    /// Takes the mount away; [`Channel::serve`] then ends. Done already counts as done. Blocks, for 200 ms if it is in
+    /// use: not for a thread that serves a channel of it.
     ///
     /// # Errors
     /// See [`UnmountError`]; the mount is still there and served.
     pub fn unmount(&self, how: Unmount) -> Result<(), UnmountError> {
         match table::at(&self.path).map_err(|error| UnmountError::System(errno(&error)))? {
-            Some(top) if top.minor == self.connection => {
-                attach::detach(&self.path, self.by_helper, how == Unmount::Lazy)?;
-            }
+            Some(top) if top.minor == self.connection => self.detach(how)?,
             _ if self.in_table()? => return Err(UnmountError::Covered(self.path.clone())),
             _ => {}
         }
@@ -152,6 +154,18 @@ impl Mount {
     /// See [`AbortError`]; [`AbortError::Gone`] if the connection has ended already, aborted or unmounted.
     pub fn abort(&self) -> Result<(), AbortError> {
         control::abort(self.connection, &self.device)
+    }
+
+    /// In use may mean for a moment: whoever looks at every mount has it open for that long, and a child that this process
+    /// is just starting holds copies of all its descriptors until its exec.
+    fn detach(&self, how: Unmount) -> Result<(), UnmountError> {
+        let since = Instant::now();
+        loop {
+            match attach::detach(&self.path, self.by_helper, how == Unmount::Lazy) {
+                Err(UnmountError::Busy(_)) if since.elapsed() < IN_USE_FOR => std::thread::sleep(IN_USE_FOR / 10),
+                done => return done,
+            }
+        }
     }
 
     /// Is it in the table of mounts, on top or below something?

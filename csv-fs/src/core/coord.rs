@@ -72,6 +72,7 @@ mod sync;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use block::shared::Epoch;
 
@@ -130,7 +131,10 @@ enum Phase {
 pub struct Coord {
     config: CoordConfig,
     rules: Rules,
+    /// The time of its last event, without what is left out.
     now: Now,
+    /// Time in which this node did not run.
+    left_out: Duration,
     out: Vec<Effect>,
     phase: Phase,
     grace: Option<Grace>,
@@ -162,6 +166,7 @@ impl Coord {
             config,
             rules,
             now: Now::default(),
+            left_out: Duration::ZERO,
             out: Vec::new(),
             phase: Phase::Waiting,
             grace: None,
@@ -189,7 +194,7 @@ impl Coord {
 
     /// Takes one event; appends what is to be done, in order.
     pub fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
-        self.now = self.now.max(now);
+        self.time_goes_on(now);
         match event {
             Event::Start(inherited) => self.start(inherited),
             Event::Tick => self.tick(),
@@ -214,8 +219,25 @@ impl Coord {
         out.append(&mut self.out);
     }
 
+    /// A node that hears nothing for a while, and then hears of something that was due long before, has not run since its
+    /// last event: that time is left out. Prevents: the coordinator's process is stopped with a recall under way; it goes
+    /// on, its clock comes before the answer that lies there, and a client that did all it should is evicted.
+    fn time_goes_on(&mut self, now: Now) {
+        let now = now - self.left_out;
+        let (gap, late) = (now.since(self.now), self.config.limits.ask_again());
+        if gap >= late && self.due().is_some_and(|due| now >= due + late) {
+            self.left_out += gap;
+            return;
+        }
+        self.now = self.now.max(now);
+    }
+
     /// When [`Event::Tick`] is due next, if anything waits for time.
     pub fn next_deadline(&self) -> Option<Now> {
+        self.due().map(|due| due + self.left_out)
+    }
+
+    fn due(&self) -> Option<Now> {
         if !self.is_serving() {
             return None;
         }

@@ -432,8 +432,8 @@ pub enum EvictReason {
     NotReasserted,
     /// It was fenced with the old epoch, and is dead.
     DeadAtTakeover,
-    /// Its slot shows another life, or a generation that was never committed.
-    FencedBefore,
+    /// Its slot shows another life, a generation lower than the committed one, or nothing valid.
+    SlotDisagrees,
     /// An eviction begun by an earlier coordinator.
     Unfinished,
     /// It re-asserted a mapping outside its grant.
@@ -450,7 +450,7 @@ impl fmt::Display for EvictReason {
             EvictReason::RecallOverdue => "it did not give back what was recalled in time",
             EvictReason::NotReasserted => "it did not come back within grace after a takeover",
             EvictReason::DeadAtTakeover => "it was fenced with the coordinator it ran beside",
-            EvictReason::FencedBefore => "its slot shows another life or a fence that was never committed",
+            EvictReason::SlotDisagrees => "its slot does not show the life and the generation on record",
             EvictReason::Unfinished => "an earlier coordinator had begun to evict it",
             EvictReason::OutsideGrant => "it claimed blocks that were not granted to it",
             EvictReason::Replaced => "a later life of its node has come",

@@ -38,7 +38,7 @@ enum Verdict {
     Finish,
     /// It is dead and fenced.
     EvictFenced(block::shared::FenceGen),
-    /// It was fenced, or replaced, behind the table's back.
+    /// It was replaced, or its slot was set back, behind the table's back.
     Evict,
 }
 
@@ -74,10 +74,16 @@ impl Coord {
     }
 
     /// By the durable table and the slot alone, whatever epoch the client last spoke to.
+    ///
+    /// A slot of the same life with a higher generation is no reason to evict: an eviction is committed before it is
+    /// fenced, so this was the fence of a path, or for an office, whose coordinator ended before its commit. Whoever is
+    /// awaited has no redirected I/O, and is fenced anew before it gets any. Prevents: the coordinator is killed between
+    /// raising the generation of a node that says `PathLost` and the commit of that, and the node, which did all it
+    /// should, is evicted: its programs get EIO.
     fn judge(&self, session: &DurableSession) -> Verdict {
         let slot_agrees = session
             .slot
-            .is_some_and(|slot| slot.incarnation == session.client.incarnation && slot.fence_gen == session.fence_gen);
+            .is_some_and(|slot| slot.incarnation == session.client.incarnation && slot.fence_gen >= session.fence_gen);
         match (session.state, session.fate) {
             (DurableState::Evicted, _) => Verdict::Out,
             (DurableState::Evicting, _) if !self.rules.has(Rule::FinishEvicting) => Verdict::Out,
@@ -107,7 +113,7 @@ impl Coord {
             }
             Verdict::Finish => self.evict_again(client),
             Verdict::EvictFenced(fence_gen) => self.evict_fenced(client, EvictReason::DeadAtTakeover, fence_gen),
-            Verdict::Evict => self.evict(client, EvictReason::FencedBefore),
+            Verdict::Evict => self.evict(client, EvictReason::SlotDisagrees),
         }
     }
 

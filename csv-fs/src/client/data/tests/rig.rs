@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use block::AlignedBuf;
@@ -50,6 +51,8 @@ fn next_life(node: u8) -> ClientId {
 pub(crate) struct Office {
     device: Arc<MemDevice>,
     pub(crate) done: Mutex<Vec<(ClientId, FencePurpose)>>,
+    /// Fences raise the generation and are then never heard of again.
+    pub(crate) falls_silent: AtomicBool,
     gens: Mutex<BTreeMap<NodeId, FenceGen>>,
 }
 
@@ -64,7 +67,7 @@ impl Office {
         self.gens.lock().insert(id.node, fence_gen);
     }
 
-    fn fence_gen(&self, node: NodeId) -> FenceGen {
+    pub(crate) fn fence_gen(&self, node: NodeId) -> FenceGen {
         self.gens.lock()[&node]
     }
 }
@@ -75,6 +78,9 @@ impl Fencer for Office {
             self.done.lock().push((client, purpose));
             let raised = FenceGen(self.fence_gen(client.node).0 + 1);
             self.slot(client, raised).await;
+            if self.falls_silent.load(Ordering::Acquire) {
+                return std::future::pending().await;
+            }
             Ok(FenceProof::assumed(client, raised, HowFenced::Answered))
         })
     }
@@ -171,7 +177,12 @@ impl Cluster {
     }
 
     fn over(device: Arc<MemDevice>, shared: Arc<dyn BlockDevice>, superblock: Superblock) -> Cluster {
-        let office = Arc::new(Office { device: Arc::clone(&device), done: Mutex::default(), gens: Mutex::default() });
+        let office = Arc::new(Office {
+            device: Arc::clone(&device),
+            done: Mutex::default(),
+            falls_silent: AtomicBool::new(false),
+            gens: Mutex::default(),
+        });
         let workers = Workers::start_without_rings(1, "t").unwrap();
         let (lease, serving) = (LeaseView::new_volume(), Arc::default());
         Cluster { device, shared, superblock, office, lease, serving, workers }

@@ -1,6 +1,7 @@
 //! A path is lost and comes back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::rig::*;
@@ -42,6 +43,30 @@ async fn d20_no_call_fails_while_a_path_hangs_and_the_route_comes_back_with_it()
     expected.resize(70_000, 0);
     expected.extend([4; 5000]);
     assert_eq!(node.read(&file, 0, 100_000).await, expected);
+}
+
+/// The node did all it should; its programs must not see an error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_that_ends_between_raising_a_generation_and_committing_it_costs_the_node_nothing() {
+    let mut cluster = Cluster::new().await;
+    let node = cluster.node(1);
+    let file = file_of(&node).await;
+    let before = cluster.office.fence_gen(client_id(1).node);
+    cluster.office.falls_silent.store(true, Ordering::Release);
+    node.fault.hang();
+    let office = Arc::clone(&cluster.office);
+    let takeover = async {
+        until(|| office.fence_gen(client_id(1).node) > before).await;
+        office.falls_silent.store(false, Ordering::Release);
+        cluster.take_office(4).await;
+    };
+    tokio::join!(node.write(&file, 0, &[2; 4096]), takeover);
+    assert_eq!(node.read(&file, 0, 4096).await, [2; 4096]);
+    node.fsync(&file).await;
+    node.fault.heal();
+    node.routed(Route::Direct).await;
+    let path = (client_id(1), FencePurpose::Path);
+    assert_eq!(cluster.office.done.lock()[..], [path, path], "and it was not evicted");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -28,7 +28,8 @@ async fn fails(steps: Vec<Step>) -> Option<String> {
     let run = tokio::spawn(async move {
         let mut world = World::new().await;
         for (n, step) in steps.iter().enumerate() {
-            world.step(*step).await.map_err(|e| format!("step {n}, {step:?}: {e}"))?;
+            let done = world.step(*step).await;
+            done.map_err(|e| format!("step {n}, {step:?}: {e}; the nodes were told of {:#?}", world.told()))?;
         }
         world.end().await.map_err(|e| format!("at the end: {e}"))
     });

@@ -94,12 +94,12 @@ fn g53_a_coordinator_that_lost_its_path_is_path_fenced_not_evicted() {
 #[test]
 fn g54_who_may_re_assert_is_decided_by_the_table_and_the_slot_alone() {
     let (a, b, c) = (client(1), client(2), client(3));
-    let fenced =
-        DurableSession { slot: Some(SlotSeen { incarnation: a.incarnation, fence_gen: FenceGen(9) }), ..live(a) };
+    let earlier = SlotSeen { incarnation: a.incarnation, fence_gen: FenceGen(GEN.0 - 1) };
+    let set_back = DurableSession { slot: Some(earlier), ..live(a) };
     let reborn = DurableSession { slot: Some(SlotSeen { incarnation: Incarnation(8), fence_gen: GEN }), ..live(b) };
-    let (mut w, effects) = heir(vec![fenced, reborn]);
+    let (mut w, effects) = heir(vec![set_back, reborn]);
     for victim in [a, b] {
-        let why = EvictReason::FencedBefore;
+        let why = EvictReason::SlotDisagrees;
         assert!(effects.contains(&Effect::Report(Report::Evicting { client: victim, why })));
     }
     let (tag, effects) = w.send_bind(c, vec![exclusive(40, BlockRange::ALL, vec![])]);
@@ -107,6 +107,22 @@ fn g54_who_may_re_assert_is_decided_by_the_table_and_the_slot_alone() {
         matches!(&effects[..], [Effect::AnswerBind { tag: t, answer: BindAnswer::Evicted { .. } }] if *t == tag),
         "not in the table: {effects:?}"
     );
+}
+
+#[test]
+fn a_fence_that_was_raised_and_not_committed_costs_a_client_nothing_and_is_done_anew() {
+    let a = client(1);
+    let raised = SlotSeen { incarnation: a.incarnation, fence_gen: FenceGen(GEN.0 + 1) };
+    let (mut w, effects) = heir(vec![DurableSession { slot: Some(raised), ..live(a) }]);
+    assert_eq!(effects, [Effect::Report(Report::GraceBegan { waiting_for: 1 })]);
+    w.bind_with(a, vec![exclusive(40, BlockRange::ALL, vec![])]);
+    assert!(w.coord.holds(a, LayoutId(40)));
+    assert!(
+        w.redirect(a, LayoutId(40), RedirectOp::Write).is_err(),
+        "nothing redirected before this reign's own fence"
+    );
+    w.fence_path(a);
+    assert!(w.redirect(a, LayoutId(40), RedirectOp::Write).is_ok());
 }
 
 #[test]

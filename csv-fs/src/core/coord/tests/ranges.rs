@@ -356,6 +356,35 @@ fn a_mapping_outside_the_grant_evicts() {
     assert!(effects.contains(&Effect::Report(Report::Evicting { client: a, why: EvictReason::OutsideGrant })));
 }
 
+/// The process stands still with a recall under way, for longer than a client is waited for. Its clock comes first, then the
+/// answer that came meanwhile.
+#[test]
+fn time_in_which_the_coordinator_did_not_run_is_not_held_against_its_clients() {
+    let (mut w, a, b) = two();
+    let held = w.layout(a, BlockRange::new(0, 1), Want::Write, MIB);
+    let (_, effects) = w.call(b, get(BlockRange::new(0, 1), Want::Exclusive));
+    let (id, ..) = callback(&effects);
+    assert_eq!(w.stand_still(Duration::from_secs(600)), [], "nobody is evicted");
+    w.event(Event::CallbackDone { id, answer: Some(CallbackAnswer::Accepted) });
+    let (_, effects) = w.give_back(a, &[held.id]);
+    read_op(&effects);
+    assert!(w.coord.next_deadline().is_none(), "nothing is waited for any more");
+}
+
+/// The same, and the client is silent: it is waited for as long as if the clock had not run on.
+#[test]
+fn after_a_stop_a_silent_client_is_waited_for_once_more_and_then_evicted() {
+    let (mut w, a, b) = two();
+    w.layout(a, BlockRange::new(0, 1), Want::Write, MIB);
+    let (_, effects) = w.call(b, get(BlockRange::new(0, 1), Want::Exclusive));
+    callback(&effects);
+    assert_eq!(w.stand_still(Duration::from_secs(600)), []);
+    let wait = w.coord.next_deadline().expect("the recall").since(w.now);
+    assert!(wait > Duration::ZERO, "it is counted from now on");
+    let effects = w.pass(wait);
+    assert!(effects.iter().any(|e| matches!(e, Effect::Report(Report::Evicting { client, .. }) if *client == a)));
+}
+
 #[test]
 fn a_recall_reaches_a_client_that_was_away() {
     let (mut w, a, b) = two();

@@ -10,6 +10,7 @@ use super::super::rig::*;
 use super::expected::Contents;
 use super::steps::{Step, What};
 use crate::client::data::OpenFile;
+use crate::client::link::ClientEvent;
 use crate::client::session::{Caller, Errno};
 use crate::meta::tests::model::reference::{Ino, Kind, Reference};
 use crate::proto::{Reply, Request, Space};
@@ -100,6 +101,12 @@ impl World {
         let Stack { reference, contents, .. } = &mut self.stack;
         contents.retain(|ino, _| reference.nodes.contains_key(ino));
         Ok(())
+    }
+
+    /// The last events of each node.
+    pub(super) fn told(&self) -> Vec<Vec<ClientEvent>> {
+        let of = |node: &Node| node.events.lock().iter().rev().take(10).rev().cloned().collect();
+        self.stack.nodes.iter().map(of).collect()
     }
 
     /// A node's life ends, and its next begins. With `synced` it loses nothing.
