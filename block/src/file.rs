@@ -57,11 +57,7 @@ impl FileDevice {
     pub fn open(path: impl AsRef<Path>, options: OpenOptions, workers: Handle) -> Result<FileDevice, OpenError> {
         let path = path.as_ref();
         let opened = open::open(path, options)?;
-        if !workers.has_rings() || !opened.direct {
-            let why = if opened.direct { "io_uring is not available" } else { "it has no direct I/O" };
-            tracing::info!("{}: {why}; {FALLBACK_THREADS} threads do its I/O", path.display());
-        }
-        Ok(FileDevice {
+        let device = FileDevice {
             path: path.to_path_buf(),
             file: RawFile::new(opened.fd, opened.geometry.logical_block.bytes()),
             geometry: opened.geometry,
@@ -69,7 +65,20 @@ impl FileDevice {
             direct: opened.direct,
             workers,
             fallback: OnceLock::new(),
-        })
+        };
+        if let Some(why) = device.why_threads() {
+            tracing::info!("{}: {why}; {FALLBACK_THREADS} threads do its I/O", path.display());
+        }
+        Ok(device)
+    }
+
+    /// Why threads do its I/O; `None` where io_uring does.
+    pub fn why_threads(&self) -> Option<String> {
+        match self.workers.why_no_rings() {
+            _ if !self.direct => Some("it has no direct I/O".to_owned()),
+            Some(why) => Some(format!("io_uring is refused ({why})")),
+            None => None,
+        }
     }
 
     /// True if requests bypass the page cache.

@@ -13,7 +13,8 @@
 //! queue when it closes is answered `ShuttingDown`, unexecuted.
 //!
 //! If the kernel refuses io_uring, workers run without a ring and say so once; devices then use
-//! threads of their own.
+//! threads of their own. A ring counts only once it has carried a request: a seccomp filter may allow
+//! to make one and refuse to enter it.
 
 mod attached;
 mod handoff;
@@ -51,7 +52,8 @@ pub struct Workers {
 #[derive(Clone)]
 pub struct Handle {
     inboxes: Arc<[Arc<Inbox>]>,
-    rings: bool,
+    /// Or why there are none.
+    rings: Result<(), Arc<str>>,
 }
 
 /// Why [`Workers::shutdown`] did not end cleanly.
@@ -127,7 +129,12 @@ impl Handle {
 
     /// True if the workers have rings; false if the kernel refused io_uring.
     pub fn has_rings(&self) -> bool {
-        self.rings
+        self.rings.is_ok()
+    }
+
+    /// Why the workers have no rings, in the kernel's words.
+    pub fn why_no_rings(&self) -> Option<&str> {
+        self.rings.as_ref().err().map(|why| &**why)
     }
 
     /// Runs the future that `f` makes as a local task of one worker (number modulo
@@ -159,7 +166,7 @@ impl std::fmt::Debug for Workers {
 
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Workers").field("count", &self.count()).field("rings", &self.rings).finish()
+        f.debug_struct("Workers").field("count", &self.count()).field("rings", &self.has_rings()).finish()
     }
 }
 

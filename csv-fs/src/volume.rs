@@ -33,7 +33,8 @@ use std::time::Duration;
 
 use block::fault::FaultDevice;
 use block::shared::{Epoch, NodeId, SharedDisk};
-use fuse::{Mount, Unmount};
+use fuse::features::Row;
+use fuse::{Feature, FeatureSet, Mount, Unmount};
 use parking_lot::Mutex;
 
 pub use check::{Unattended, UnattendedError};
@@ -76,6 +77,8 @@ pub struct VolumeSetup {
     pub node: NodeId,
     /// The others.
     pub peers: Vec<NodeId>,
+    /// Optional features of the kernel that the mount does without.
+    pub without: Vec<Feature>,
     /// Where I/O runs.
     pub workers: block::worker::Handle,
     /// Puts a fault device under everything.
@@ -166,6 +169,8 @@ pub struct Volume {
     host: Arc<VolumeHost>,
     path: Arc<DataPath>,
     mount: Mutex<Option<Mount>>,
+    /// What was agreed with the kernel.
+    features: FeatureSet,
     /// The last answer to STATFS, for status; asking anew takes a coordinator.
     space: Mutex<Option<Space>>,
 }
@@ -184,6 +189,16 @@ impl Volume {
     /// Its disk.
     pub fn disk(&self) -> &Path {
         &self.disk_path
+    }
+
+    /// The optional features of the kernel that its mount here is without.
+    pub fn kernel_lacks(&self) -> impl Iterator<Item = &'static Row> {
+        self.features.missing()
+    }
+
+    /// Why threads do this node's I/O on its disk; `None` where io_uring does.
+    pub fn why_threads(&self) -> Option<String> {
+        self.disk.file.why_threads()
     }
 
     /// The fault device under it, if it has one.

@@ -5,6 +5,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use fuse::Feature;
+use fuse::features::{TABLE, Want};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -25,6 +27,7 @@ pub const TEMPLATE: &str = "\
 # debug = false                           # allows the keys below and `shorefast debug`
 # fault_device = false                    # under every disk, switched by `shorefast debug disk`
 # plain_network = false                   # no TLS between nodes: benches only
+# kernel_without = []                     # optional kernel features that mounts do without, as docs/kernel.md names them
 ";
 
 /// A node's configuration, with every default filled in.
@@ -52,6 +55,8 @@ pub struct Config {
     pub fault_device: bool,
     /// No TLS between nodes.
     pub plain_network: bool,
+    /// Optional features of the kernel that mounts do without.
+    pub kernel_without: Vec<Feature>,
 }
 
 /// The file as written.
@@ -69,6 +74,7 @@ struct File {
     debug: bool,
     fault_device: Option<Spanned<bool>>,
     plain_network: Option<Spanned<bool>>,
+    kernel_without: Vec<Spanned<String>>,
 }
 
 impl Config {
@@ -105,6 +111,7 @@ impl Config {
             debug: file.debug,
             fault_device: set(file.fault_device),
             plain_network: set(file.plain_network),
+            kernel_without: file.kernel_without.iter().filter_map(|name| optional_feature(name.get_ref())).collect(),
         })
     }
 }
@@ -116,9 +123,15 @@ fn expected(key: &str) -> Option<&'static str> {
         "listen" => "\"ADDRESS:PORT\" with a numeric address",
         "workers" => "a whole number from 1 to 256",
         "allow_other" | "debug" | "fault_device" | "plain_network" => "true or false",
+        "kernel_without" => "a list of names in quotes",
         "log" => "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
         _ => return None,
     })
+}
+
+/// An optional feature of the kernel by its name; `None` if there is none, or if no mount goes without it.
+fn optional_feature(name: &str) -> Option<Feature> {
+    TABLE.iter().find(|row| row.name == name && row.want != Want::Needed).map(|row| row.feature)
 }
 
 /// A file being read: turns byte positions into lines for the errors.
@@ -167,6 +180,19 @@ impl Place<'_> {
                 let what = format!("key `{key}`: only with `debug = true`");
                 return Err(self.refuse(value.span().start, &what, "Remove the key; it is for tests, never for data."));
             }
+        }
+        for name in &file.kernel_without {
+            let wrong = match optional_feature(name.get_ref()) {
+                Some(_) if file.debug => continue,
+                Some(_) => "only with `debug = true`".to_owned(),
+                None => format!("`{}` is no optional feature", name.get_ref()),
+            };
+            let what = format!("key `kernel_without`: {wrong}");
+            return Err(self.refuse(
+                name.span().start,
+                &what,
+                "docs/kernel.md lists the features; a mount needs no key.",
+            ));
         }
         if let Some(workers) = file.workers.as_ref().filter(|w| !(1..=Config::MAX_WORKERS).contains(w.get_ref())) {
             let what = format!("key `workers`: {} is not between 1 and {}", workers.get_ref(), Config::MAX_WORKERS);
@@ -242,6 +268,17 @@ mod tests {
         for line in TEMPLATE.lines().skip(1) {
             let key = line.trim_start_matches("# ").split(" =").next().unwrap_or_default();
             assert!(expected(key).is_some(), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_feature_is_taken_away_by_its_name_only_in_debug_and_only_if_a_mount_goes_without_it() {
+        let config = parse("debug = true\nkernel_without = [\"MAX_PAGES\"]\n").expect("valid");
+        assert_eq!(config.kernel_without, [Feature::MaxPages]);
+        assert!(refusal("kernel_without = [\"MAX_PAGES\"]\n").contains("only with `debug = true`"));
+        for name in ["POSIX_LOCKS", "NONSENSE"] {
+            let said = refusal(&format!("debug = true\nkernel_without = [\"{name}\"]\n"));
+            assert!(said.contains("line 2") && said.contains("no optional feature"), "{said}");
         }
     }
 

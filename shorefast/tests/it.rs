@@ -20,6 +20,8 @@ mod disks;
 mod eviction;
 #[path = "it/ext4.rs"]
 mod ext4;
+#[path = "it/fallbacks.rs"]
+mod fallbacks;
 #[path = "it/fixture.rs"]
 mod fixture;
 #[path = "it/holes.rs"]

@@ -58,6 +58,11 @@ impl FileDisk {
         Arc::clone(&self.device) as Arc<dyn BlockDevice>
     }
 
+    /// Why threads do its I/O; `None` where io_uring does.
+    pub fn why_threads(&self) -> Option<String> {
+        self.device.why_threads()
+    }
+
     /// Takes this node's own LIVE lock for the life of the description: it is freed when the disk
     /// was dropped and the last request on it has ended, never before. False if another process (or
     /// this one) has it already.

@@ -68,12 +68,13 @@ impl Ended {
 
 impl Ring {
     pub(crate) fn new() -> io::Result<Ring> {
-        let uring = IoUring::builder()
+        let mut uring = IoUring::builder()
             .setup_cqsize(COMPLETION_ENTRIES)
             .setup_coop_taskrun()
             .setup_taskrun_flag()
             .setup_submit_all()
             .build(SUBMISSION_ENTRIES)?;
+        prove(&mut uring)?;
         Ok(Ring {
             uring: ManuallyDrop::new(uring),
             in_flight: ManuallyDrop::new(Slab::with_capacity(SUBMISSION_ENTRIES as usize)),
@@ -239,6 +240,22 @@ impl Ring {
         }
         taken
     }
+}
+
+/// Sends a request that does nothing around. Prevents: a filter that allows io_uring_setup and refuses io_uring_enter, and
+/// every request waits for ever.
+fn prove(uring: &mut IoUring) -> io::Result<()> {
+    let nothing = opcode::Nop::new().build().user_data(IGNORED);
+    // SAFETY: the entry points nowhere.
+    let pushed = unsafe { uring.submission().push(&nothing) };
+    pushed.map_err(io::Error::other)?;
+    while let Err(error) = uring.submit_and_wait(1) {
+        if !is_busy(&error) {
+            return Err(error);
+        }
+    }
+    let answer = uring.completion().next().map_or(0, |cqe| cqe.result());
+    if answer < 0 { Err(io::Error::from_raw_os_error(-answer)) } else { Ok(()) }
 }
 
 fn is_busy(error: &io::Error) -> bool {

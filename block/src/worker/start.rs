@@ -34,26 +34,30 @@ pub(super) struct Thread {
 
 pub(super) fn start(n: usize, name: &str, want_rings: bool) -> io::Result<Workers> {
     let inboxes: Arc<[_]> = (0..n).map(|_| Arc::new(Inbox::new())).collect();
+    let rings = if want_rings { Ok(()) } else { Err(Arc::from("they were not asked for")) };
     let mut workers =
-        Workers { handle: Handle { inboxes: Arc::clone(&inboxes), rings: want_rings }, threads: Vec::with_capacity(n) };
+        Workers { handle: Handle { inboxes: Arc::clone(&inboxes), rings }, threads: Vec::with_capacity(n) };
     for (index, inbox) in inboxes.iter().enumerate() {
-        let (thread, has_ring) = start_one(index, name, Arc::clone(inbox), workers.handle.rings)?;
+        let want_ring = workers.handle.has_rings();
+        let (thread, refused) = start_one(index, name, Arc::clone(inbox), want_ring)?;
         workers.threads.push(thread);
-        workers.handle.rings &= has_ring;
+        if let Some(why) = refused {
+            workers.handle.rings = Err(why);
+        }
     }
     Ok(workers)
 }
 
-fn start_one(index: usize, name: &str, inbox: Arc<Inbox>, want_ring: bool) -> io::Result<(Thread, bool)> {
+/// The thread, and why it has no ring although it was to have one.
+fn start_one(index: usize, name: &str, inbox: Arc<Inbox>, want_ring: bool) -> io::Result<(Thread, Option<Arc<str>>)> {
     let (ended_sender, ended) = mpsc::channel();
     let (ready_sender, ready) = mpsc::sync_channel(1);
     let join = thread::Builder::new().name(format!("{name}-{index}")).spawn(move || {
         let _ended = ended_sender;
         match prepare(index, want_ring) {
-            Ok((runtime, watch)) => {
-                let has_ring = watch.is_some();
+            Ok((runtime, watch, refused)) => {
                 // The starter waits for the answer; it cannot be gone.
-                let _ = ready_sender.send(Ok(has_ring));
+                let _ = ready_sender.send(Ok(refused));
                 run(runtime, watch, &inbox);
             }
             Err(error) => {
@@ -65,14 +69,14 @@ fn start_one(index: usize, name: &str, inbox: Arc<Inbox>, want_ring: bool) -> io
     Ok((Thread { join, ended }, answer?))
 }
 
-type Prepared = (LocalRuntime, Option<AsyncFd<OwnedFd>>);
+type Prepared = (LocalRuntime, Option<AsyncFd<OwnedFd>>, Option<Arc<str>>);
 
 fn prepare(index: usize, want_ring: bool) -> io::Result<Prepared> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .on_thread_unpark(local::wake_reaper)
         .build_local(LocalOptions::default())?;
-    let ring = if want_ring { new_ring() } else { None };
+    let (ring, refused) = if want_ring { new_ring() } else { (None, None) };
     let watch = match &ring {
         Some(ring) => {
             let _context = runtime.enter();
@@ -81,18 +85,18 @@ fn prepare(index: usize, want_ring: bool) -> io::Result<Prepared> {
         None => None,
     };
     local::install(index, ring);
-    Ok((runtime, watch))
+    Ok((runtime, watch, refused))
 }
 
-fn new_ring() -> Option<Ring> {
+fn new_ring() -> (Option<Ring>, Option<Arc<str>>) {
     match Ring::new() {
-        Ok(ring) => Some(ring),
+        Ok(ring) => (Some(ring), None),
         Err(error) => {
             tracing::warn!(
                 "io_uring is refused ({error}); devices use threads, which costs about half the speed. \
                  Check kernel.io_uring_disabled, seccomp and RLIMIT_MEMLOCK"
             );
-            None
+            (None, Some(Arc::from(error.to_string())))
         }
     }
 }

@@ -230,6 +230,7 @@ impl Volume {
             disk,
             host,
             path,
+            features: mount.negotiated().features,
             mount: Mutex::new(Some(mount)),
             space: Mutex::default(),
         }))
@@ -366,7 +367,10 @@ fn mount_options(point: &Path, name: &str, allow_other: bool) -> MountOptions {
 /// write into it; fusermount3, though, wants to.
 async fn mount(setup: &VolumeSetup) -> Result<(Mount, Vec<Channel>), StartError> {
     let looked = mount_options(&setup.mount, &setup.name, setup.allow_other);
-    let (point, options) = (setup.mount.clone(), MountOptions { channels: setup.workers.count(), ..looked });
+    let (point, options) = (
+        setup.mount.clone(),
+        MountOptions { channels: setup.workers.count(), without: setup.without.clone(), ..looked },
+    );
     let mounted = tokio::task::spawn_blocking(move || {
         // A dead mount answers ENOTCONN to mkdir's own look; the mount itself cleans it.
         match make_point(&point) {

@@ -287,6 +287,47 @@ impl fmt::Display for Metadata {
     }
 }
 
+/// An optional feature of the kernel that is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lack {
+    /// The kernel's name of it, as docs/kernel.md has it.
+    pub feature: String,
+    /// What happens without it.
+    pub instead: String,
+    /// What is lost by that.
+    pub lost: String,
+}
+
+/// What carries a node's requests to a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Engine {
+    /// A ring for each worker.
+    IoUring,
+    /// A few threads with plain system calls.
+    Threads,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Engine::IoUring => "io_uring",
+            Engine::Threads => "threads",
+        })
+    }
+}
+
+/// What a mount has of its kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// What carries its I/O.
+    pub engine: Engine,
+    /// Why it is not io_uring.
+    pub engine_why: Option<String>,
+    /// The optional features that it is without.
+    pub lacks: Vec<Lack>,
+}
+
 /// A volume, seen from the node that was asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VolumeStatus {
@@ -322,6 +363,9 @@ pub struct VolumeStatus {
     pub locks: u64,
     /// What this node moved.
     pub io: IoCounters,
+    /// What its mount here has of this node's kernel; absent if it is not mounted here.
+    #[serde(default)]
+    pub kernel: Option<Kernel>,
 }
 
 /// Something an operator should look at.

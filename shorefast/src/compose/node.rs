@@ -351,6 +351,7 @@ impl NodeParts {
             allow_other: self.allow_other(),
             node: self.me(),
             peers: self.peers.addresses().keys().copied().collect(),
+            without: self.config.kernel_without.clone(),
             workers: self.io.clone(),
             fault_device: self.config.fault_device,
             transport: Arc::new(super::transport::Transport(Arc::clone(&self.peers))),

@@ -6,11 +6,13 @@ use csv_fs::client::session::Session;
 use csv_fs::core::client::Route as CoreRoute;
 use csv_fs::types::FS_BLOCK;
 use csv_fs::volume::{MetadataState, Volume};
+use fuse::features::Row;
 
 use super::records::Record;
 use super::told::{Known, NOT_KNOWN};
 use crate::api::{
-    Health, IoCounters, Link, Metadata, Node, NodeInfo, PathInfo, Problem, Route, RouteIo, VolumeNode, VolumeStatus,
+    Engine, Health, IoCounters, Kernel, Lack, Link, Metadata, Node, NodeInfo, PathInfo, Problem, Route, RouteIo,
+    VolumeNode, VolumeStatus,
 };
 use crate::clock::WallTime;
 
@@ -87,6 +89,18 @@ pub(super) fn running(
         sessions: office.sessions,
         locks: volume.session().locks().0 as u64,
         io: io(volume),
+        kernel: Some(kernel(volume)),
+    }
+}
+
+/// What a mount here has of this kernel.
+fn kernel(volume: &Volume) -> Kernel {
+    let engine_why = volume.why_threads();
+    let lack = |row: &Row| Lack { feature: row.name.into(), instead: row.fallback.into(), lost: row.lost.into() };
+    Kernel {
+        engine: if engine_why.is_some() { Engine::Threads } else { Engine::IoUring },
+        engine_why,
+        lacks: volume.kernel_lacks().map(lack).collect(),
     }
 }
 
@@ -136,6 +150,7 @@ pub(super) fn absent(me: Node, record: &Record, nodes: Vec<VolumeNode>, known: O
         sessions: None,
         locks: 0,
         io: IoCounters::default(),
+        kernel: None,
     }
 }
 

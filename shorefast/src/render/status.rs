@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use super::table::{bytes, plain_table};
 use crate::api::{
-    IoCounters, Link, Metadata, Node, NodeInfo, Problem, Route, RouteIo, Status, VolumeNode, VolumeStatus,
+    Engine, IoCounters, Lack, Link, Metadata, Node, NodeInfo, Problem, Route, RouteIo, Status, VolumeNode, VolumeStatus,
 };
 use crate::clock::{WallTime, short};
 
 /// Characters of a reason in a cell: the reasons that have names fit, and the table stays one.
 const CELL_REASON_MAX: usize = 24;
+
+/// As docs/kernel.md has it.
+const THREADS_LOSE: &str = "about half of the speed";
 
 /// The whole picture: cluster, volumes, nodes by volumes, problems.
 pub(crate) fn status(s: &Status) -> String {
@@ -32,6 +35,27 @@ pub(crate) fn status(s: &Status) -> String {
     text += &routes(s);
     for problem in &s.problems {
         text += &problem_line(problem);
+    }
+    for volume in &s.volumes {
+        text += &kernel_lines(volume, s.node);
+    }
+    text
+}
+
+/// What a mount does without, a line each; nothing where the kernel has it all.
+fn kernel_lines(v: &VolumeStatus, node: Node) -> String {
+    let Some(kernel) = &v.kernel else { return String::new() };
+    let mut text = String::new();
+    if kernel.engine != Engine::IoUring {
+        let why = kernel.engine_why.as_deref().unwrap_or("no reason known");
+        let _ = writeln!(
+            text,
+            "- {}: {node} does its I/O with {}, since {why}; lost: {THREADS_LOSE}",
+            v.name, kernel.engine
+        );
+    }
+    for Lack { feature, instead, lost } in &kernel.lacks {
+        let _ = writeln!(text, "- {}: the kernel of {node} lacks {feature}: {instead}; lost: {lost}", v.name);
     }
     text
 }
@@ -134,6 +158,11 @@ pub(crate) fn volume(v: &VolumeStatus) -> String {
     );
     text.push('\n');
     text += &io(&v.io);
+    if let Some(kernel) = &v.kernel {
+        let lacks: Vec<&str> = kernel.lacks.iter().map(|l| l.feature.as_str()).collect();
+        let lacks = if lacks.is_empty() { "nothing optional".to_owned() } else { lacks.join(", ") };
+        let _ = writeln!(text, "disk I/O by {}   the kernel lacks {lacks}", kernel.engine);
+    }
     text
 }
 

@@ -223,9 +223,25 @@ impl Cluster {
         self.until_answers(n);
     }
 
+    /// Starts a node whose daemon some other program becomes: what it is called with, the program under test at the end.
+    pub(crate) fn start_as(&mut self, n: usize, wrapper: &[String]) {
+        self.spawn_as(n, wrapper);
+        self.until_answers(n);
+    }
+
+    /// The process of a node that runs.
+    pub(crate) fn pid(&self, n: usize) -> u32 {
+        self.daemons[n - 1].as_ref().expect("it runs").id()
+    }
+
     fn spawn(&mut self, n: usize) {
+        self.spawn_as(n, &[PROGRAM.to_owned()]);
+    }
+
+    fn spawn_as(&mut self, n: usize, program: &[String]) {
         let log = fs::File::options().create(true).append(true).open(self.node_dir(n).join("log")).expect("a log");
-        let child = Command::new(PROGRAM)
+        let child = Command::new(&program[0])
+            .args(&program[1..])
             .args(["daemon", "--config", &self.config(n)])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -272,7 +288,7 @@ impl Cluster {
 
     /// Sends a running node's daemon a signal by its name.
     pub(crate) fn signal(&self, n: usize, signal: &str) {
-        let pid = self.daemons[n - 1].as_ref().expect("it runs").id().to_string();
+        let pid = self.pid(n).to_string();
         let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("kill runs");
         assert!(sent.success(), "{signal} was not sent to node {n}");
     }

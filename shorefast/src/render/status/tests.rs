@@ -1,5 +1,5 @@
 use super::*;
-use crate::api::{Health, Metadata, Node, PathInfo, SCHEMA};
+use crate::api::{Health, Kernel, Metadata, Node, PathInfo, SCHEMA};
 
 fn node(n: u8) -> Node {
     Node::new(n).expect("a node")
@@ -41,6 +41,7 @@ pub(crate) fn sample() -> Status {
         sessions: Some(2),
         locks: 0,
         io: IoCounters::default(),
+        kernel: Some(Kernel { engine: Engine::IoUring, engine_why: None, lacks: Vec::new() }),
     };
     Status {
         schema: SCHEMA,
@@ -80,6 +81,26 @@ node-3  up         0.09ms  vm1 block-redirected via node-1 3m (io-failed)
 ! node-2 cannot be reached: refused → See whether it runs.
 "
     );
+}
+
+#[test]
+fn status_says_what_a_mount_does_without_and_what_is_lost_by_it() {
+    let mut s = sample();
+    let lack = Lack { feature: "MAX_PAGES".into(), instead: "requests of 128 KiB".into(), lost: "throughput".into() };
+    let why = Some("io_uring is refused (Operation not permitted (os error 1))".to_owned());
+    s.volumes[0].kernel = Some(Kernel { engine: Engine::Threads, engine_why: why, lacks: vec![lack] });
+    let text = status(&s);
+    let lines: Vec<&str> = text.lines().filter(|l| l.starts_with("- ")).collect();
+    assert_eq!(
+        lines,
+        [
+            "- vm1: node-1 does its I/O with threads, since io_uring is refused (Operation not permitted (os error 1)); \
+             lost: about half of the speed",
+            "- vm1: the kernel of node-1 lacks MAX_PAGES: requests of 128 KiB; lost: throughput",
+        ]
+    );
+    let info = volume(&s.volumes[0]);
+    assert!(info.ends_with("disk I/O by threads   the kernel lacks MAX_PAGES\n"), "{info}");
 }
 
 #[test]
