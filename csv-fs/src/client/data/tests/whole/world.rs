@@ -79,7 +79,10 @@ impl World {
             handles: Vec::new(),
             free: 0,
         };
-        stack.free = stack.space(0).await.expect("a volume").free;
+        // Each is bound then: whom the coordinator does not know it cannot evict.
+        for n in 0..stack.nodes.len() {
+            stack.free = stack.space(n).await.expect("a volume").free;
+        }
         World { cluster, beside: false, stack }
     }
 
@@ -118,7 +121,11 @@ impl World {
         let client = node.session.client();
         self.cluster.evict_client(client);
         let mut ended = node.session.ended();
+        let deadline = tokio::time::Instant::now() + SOON;
         while ended.borrow_and_update().as_ref().is_none_or(|e| e.client != client) {
+            if tokio::time::Instant::now() > deadline {
+                return Err(format!("{client} was not told that it is evicted: {}", node.session.shown()));
+            }
             // It learns of it with its next call.
             let _ = node.session.call(&Caller::patient(), Request::Statfs).await;
         }
