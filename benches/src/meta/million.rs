@@ -80,6 +80,8 @@ pub fn run(programs: &Path, dir: &Path) -> Result<Scale, Failure> {
     eprintln!("  making {} files", DIRS * FILES_EACH);
     fill(&cluster.disk()).map_err(|e| Failure::at(&cluster.disk(), e))?;
     mounted_on_both(&cluster, true)?;
+    // Mounted is not served yet: somebody takes office first.
+    cluster.wait_until(0, "a coordinator", |status| status["volumes"][0]["coordinator"].is_u64())?;
     let coordinator = cluster.coordinator(0).ok_or_else(|| Failure::new("nobody coordinates the volume"))?;
     let mut walk_seconds = 0.0;
     for at in [1 - coordinator, coordinator] {
