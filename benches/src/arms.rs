@@ -26,13 +26,18 @@ pub struct Measured {
 }
 
 impl Measured {
-    fn since(begin: Instant, ops: u64) -> Measured {
+    pub(crate) fn since(begin: Instant, ops: u64) -> Measured {
         Measured { per_second: ops as f64 / begin.elapsed().as_secs_f64().max(1e-9), ops }
     }
 }
 
 /// Something to be measured.
 pub trait Arm {
+    /// Makes what the next measurement needs; not measured.
+    fn prepare(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// Measures for about so many seconds.
     fn measure(&mut self, seconds: f64) -> Result<Measured, Failure>;
 
@@ -159,24 +164,33 @@ impl Arm for SmallFiles {
             fs::create_dir_all(folder).map_err(|e| Failure::at(folder, e))?;
         }
         let (begin, limit) = (Instant::now(), Duration::from_secs_f64(seconds));
-        let counts: Vec<Result<u64, Failure>> = thread::scope(|scope| {
-            let spawn = |(t, folder): (usize, &'_ PathBuf)| {
-                let folder = folder.clone();
-                scope.spawn(move || small_files(&folder, t, begin, limit))
-            };
-            let workers: Vec<_> = folders.iter().enumerate().map(spawn).collect();
-            let join = |w: thread::ScopedJoinHandle<'_, _>| {
-                w.join().unwrap_or_else(|_| Err(Failure::new("a thread that makes small files has panicked")))
-            };
-            workers.into_iter().map(join).collect()
-        });
-        let ops = counts.into_iter().sum::<Result<u64, Failure>>()?;
+        let work = |(t, folder): (usize, &'_ PathBuf)| {
+            let folder = folder.clone();
+            move || small_files(&folder, t, begin, limit)
+        };
+        let ops = on_threads(folders.iter().enumerate().map(work))?;
         Ok(Measured::since(begin, ops))
     }
 
     fn tidy(&mut self) -> Result<(), Failure> {
         fs::remove_dir_all(&self.folder).map_err(|e| Failure::at(&self.folder, e))
     }
+}
+
+/// Does all of it at once, a thread each; the sum of what they counted.
+pub(crate) fn on_threads<W>(work: impl Iterator<Item = W>) -> Result<u64, Failure>
+where
+    W: FnOnce() -> Result<u64, Failure> + Send,
+{
+    thread::scope(|scope| {
+        let workers: Vec<_> = work.map(|w| scope.spawn(w)).collect();
+        let join = |w: thread::ScopedJoinHandle<'_, _>| {
+            w.join().unwrap_or_else(|_| Err(Failure::new("a thread of a measurement has panicked")))
+        };
+        // All of them are waited for, whatever the first one says.
+        let counts: Vec<Result<u64, Failure>> = workers.into_iter().map(join).collect();
+        counts.into_iter().sum()
+    })
 }
 
 fn small_files(folder: &Path, thread: usize, begin: Instant, limit: Duration) -> Result<u64, Failure> {

@@ -52,6 +52,28 @@ impl Cluster {
     /// Starts `nodes` daemons below `dir` and makes one volume on an image of `bytes`, each of which was written before:
     /// what is measured later is not the allocation below.
     pub fn start(program: &Path, dir: &Path, nodes: u8, bytes: u64, tls: bool) -> Result<Cluster, Failure> {
+        Cluster::start_on(program, dir, nodes, (tls, "fast"), |disk| fio::fill(disk, bytes, true))
+    }
+
+    /// The same with the timers for real storage: for what is not about failover, and may keep the machine busy.
+    pub fn start_patient(program: &Path, dir: &Path, nodes: u8, bytes: u64) -> Result<Cluster, Failure> {
+        Cluster::start_on(program, dir, nodes, (true, "default"), |disk| fio::fill(disk, bytes, true))
+    }
+
+    /// That on an image of which nothing was written: for what is not about the blocks of files.
+    pub fn start_sparse(program: &Path, dir: &Path, nodes: u8, bytes: u64) -> Result<Cluster, Failure> {
+        Cluster::start_on(program, dir, nodes, (true, "default"), |disk| {
+            fs::File::create_new(disk).and_then(|f| f.set_len(bytes)).map_err(|e| Failure::at(disk, e))
+        })
+    }
+
+    fn start_on(
+        program: &Path,
+        dir: &Path,
+        nodes: u8,
+        (tls, timing): (bool, &str),
+        make_disk: impl FnOnce(&Path) -> Result<(), Failure>,
+    ) -> Result<Cluster, Failure> {
         let mut cluster = Cluster { program: program.to_owned(), dir: dir.to_owned(), members: Vec::new() };
         fs::create_dir_all(dir).map_err(|e| Failure::at(dir, e))?;
         let addresses = free_addresses(nodes)?;
@@ -68,9 +90,9 @@ impl Cluster {
             cluster.start_daemon(usize::from(n - 1))?;
         }
         let disk = cluster.disk();
-        fio::fill(&disk, bytes, true)?;
+        make_disk(&disk)?;
         cluster
-            .shorefast(0, &["volume", "create", VOLUME, "--timing", "fast", "--disk", &disk.display().to_string()])?;
+            .shorefast(0, &["volume", "create", VOLUME, "--timing", timing, "--disk", &disk.display().to_string()])?;
         for at in 0..cluster.members.len() {
             cluster.wait_until(at, "its volume to be mounted", |status| {
                 route(status, at as u64 + 1).as_deref() == Some("direct")
@@ -118,9 +140,19 @@ impl Cluster {
 
     /// Runs a command against the daemon at this place; its standard output.
     pub fn shorefast(&self, at: usize, args: &[&str]) -> Result<String, Failure> {
+        run(&mut self.command(at, args))
+    }
+
+    /// That command, to be run.
+    pub fn command(&self, at: usize, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--socket").arg(self.members[at].socket()).args(args);
-        run(&mut command)
+        command
+    }
+
+    /// The bundle of the node at this place.
+    pub fn bundle(&self, at: usize) -> PathBuf {
+        self.dir.join(format!("bundles/node-{}.bundle", self.members[at].node))
     }
 
     /// The volume's part of `status --json` as the node at this place sees it.

@@ -32,6 +32,13 @@ pub fn resident_mib(pid: u32) -> Result<(f64, f64), Failure> {
     Ok((field("VmRSS:")?, field("VmHWM:")?))
 }
 
+/// Makes the peak of a process begin anew, at what it has now.
+pub fn forget_peak(pid: u32) -> Result<(), Failure> {
+    let path = format!("/proc/{pid}/clear_refs");
+    // proc(5): 5 resets the peak resident set size.
+    fs::write(&path, "5").map_err(|e| Failure::new(format!("{path}: {e}")))
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -2,20 +2,22 @@
 //!
 //! - `arms`: what is measured (a fio job, appends, small files), each one call that gives one figure.
 //! - `pairs`: two arms in turn, and the table of their ratios.
-//! - `solo`, `trio`, `takeover`, `nbd`: the sections of the run, each on systems of its own.
-//! - `cluster`, `minifuse`: real daemons, ended and unmounted when dropped.
+//! - `solo`, `trio`, `meta`, `takeover`, `nbd`: the sections of the run, each on systems of its own.
+//! - `cluster`, `minifuse`, `bundle`: real daemons, ended and unmounted when dropped.
 //! - `place`, `machine`, `interrupt`, `report`: where it runs, on what, how it ends, what it leaves.
 //!
 //! Figures count only as ratios of medians within one run; no test asserts one. `src/main.rs` is the program.
 #![forbid(unsafe_code)]
 
 pub mod arms;
+pub mod bundle;
 pub mod cluster;
 pub mod cpu;
 pub mod fio;
 pub mod interrupt;
 pub mod machine;
 pub mod memory;
+pub mod meta;
 pub mod minifuse;
 pub mod nbd;
 pub mod pairs;

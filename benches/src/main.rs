@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use benches::machine::Machine;
+use benches::meta::{self, Meta};
 use benches::report::Report;
 use benches::solo::Solo;
 use benches::{Effort, Failure, interrupt, nbd, place, takeover, trio};
@@ -34,7 +35,7 @@ struct Args {
     /// Only this section; may be given more than once
     #[arg(long, value_name = "NAME")]
     only: Vec<Section>,
-    /// Of section inplace, only rows whose name contains this, for example "write 1m"
+    /// Of sections inplace and meta, only rows whose name contains this, for example "write 1m" or "create coord"
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     row: String,
     /// A folder on a disk file system [default: the temporary one, or beside the program]
@@ -59,6 +60,8 @@ enum Section {
     Create,
     /// The coordinator is killed, again and again
     Takeover,
+    /// Names, look-ups and locks on one node, another and three; a volume with a million files (row "million")
+    Meta,
     /// The NBD server over a null device, beside nbdkit and qemu-nbd
     Nbd,
 }
@@ -89,7 +92,10 @@ fn run(args: &Args) -> Result<Option<String>, Failure> {
     };
     let program = std::env::current_exe().map_err(|e| Failure::new(format!("where this program lies: {e}")))?;
     let programs = program.parent().map(Path::to_owned).unwrap_or_default();
-    let needed = [Solo::needs(&effort), trio::needs(&effort), takeover::needs()].into_iter().max().unwrap_or_default();
+    let needed = [Solo::needs(&effort), trio::needs(&effort), takeover::needs(), meta::needs()]
+        .into_iter()
+        .max()
+        .unwrap_or_default();
     let dir = place::make(args.dir.as_deref(), needed)?;
     let mut report = Report::new(Machine::look(dir.path()), effort);
     report.failure = sections(args, &programs, dir.path(), &mut report).err().map(|why| why.to_string());
@@ -120,6 +126,18 @@ fn sections(args: &Args, programs: &Path, dir: &Path, report: &mut Report) -> Re
         let (takeover, memory) = takeover::run(programs, dir, &effort)?;
         report.takeover = Some(takeover);
         report.memory.extend(memory);
+    }
+    if wanted(Section::Meta) {
+        // Named like a row: it takes minutes, and there is one of it.
+        let million = "million".contains(&args.row);
+        if !million || args.row.is_empty() {
+            eprintln!("metadata, on three nodes");
+            report.tables.extend(Meta::start(programs, dir, &effort)?.tables(&args.row)?);
+        }
+        if million {
+            eprintln!("metadata, a million files");
+            report.scale = Some(meta::million(programs, dir)?);
+        }
     }
     if wanted(Section::Nbd) {
         eprintln!("NBD servers over null devices");

@@ -116,6 +116,7 @@ fn figures(side: &Side<'_>, taken: &Taken) -> Option<Figures> {
 
 fn once(side: &mut Side<'_>, seconds: f64, taken: &mut Taken) -> Result<(), Failure> {
     interrupt::check()?;
+    side.arm.prepare()?;
     let before = cpu_of(side)?;
     // fio that shares a terminal's Ctrl-C with this program fails of it; the reason is the signal then.
     let measured = side.arm.measure(seconds).or_else(|e| interrupt::check().and(Err(e)))?;

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::Effort;
 use crate::machine::Machine;
 use crate::memory::{self, Resident};
+use crate::meta::{self, Scale};
 use crate::pairs::{self, Table};
 use crate::takeover::{self, Takeover};
 
@@ -23,6 +24,8 @@ pub struct Report {
     pub tables: Vec<Table>,
     /// Kills; absent if that section was not asked for.
     pub takeover: Option<Takeover>,
+    /// A million files; absent if that section was not asked for.
+    pub scale: Option<Scale>,
     /// Memory of daemons.
     pub memory: Vec<Resident>,
     /// Why the run ended early, if it did.
@@ -34,7 +37,7 @@ impl Report {
     pub fn new(machine: Machine, effort: Effort) -> Report {
         let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
         let (tables, memory) = (Vec::new(), Vec::new());
-        Report { schema: 1, machine, command, effort, tables, takeover: None, memory, failure: None }
+        Report { schema: 1, machine, command, effort, tables, takeover: None, scale: None, memory, failure: None }
     }
 
     /// All tables.
@@ -56,6 +59,7 @@ impl Report {
         );
         self.tables.iter().for_each(|t| text += &pairs::table(t));
         self.takeover.iter().for_each(|t| text += &takeover::table(t));
+        self.scale.iter().for_each(|s| text += &meta::million_table(s));
         if !self.memory.is_empty() {
             text += &memory::table(&self.memory);
         }

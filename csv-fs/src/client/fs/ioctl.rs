@@ -1,7 +1,8 @@
 //! The ioctls that are answered: how direct I/O must be aligned, and the flags and hints of an inode. Everything else
 //! gets ENOTTY, as on any file system that does not know it.
 //!
-//! The extent-size hint and the project are kept and told; space is not yet given by the hint.
+//! The extent-size hint and the project are kept and told. The hint is not used: a growing file takes space ahead by its
+//! length, and a node would have to be told the hint of each file it opens to go by it.
 
 use fuse::Reply;
 use fuse::op::Ioctl;
