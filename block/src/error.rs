@@ -1,8 +1,8 @@
 //! Why a block request failed.
 //!
 //! The kind says what the layers above may do about it; the errno for an application is chosen
-//! here, where the error is raised, and nowhere else. `Medium`, `Corrupt` and `NotReady` are answers of the device itself and go
-//! up to the application; `NoPath`, `TimedOut` and `Aborted` are about the way to the device, and a
+//! here, where the error is raised, and nowhere else. `Medium`, `Corrupt`, `CacheLost` and `NotReady` are answers of the device itself
+//! and go up to the application; `NoPath`, `TimedOut` and `Aborted` are about the way to the device, and a
 //! layer that has another way takes it. None of those three says that a write was *not* executed:
 //! only a [`NothingInFlight`](crate::shared::NothingInFlight) says that it cannot land any more.
 
@@ -39,6 +39,9 @@ pub enum IoErrorKind {
     Corrupt,
     /// Not through this way now (a target port that is standby, unavailable or changing). Not executed; another way may do.
     NotAccessible,
+    /// A flush only: the device may have lost writes that it had acknowledged and that this flush covers. They are to be written
+    /// again, or their owners told.
+    CacheLost,
     /// This node is excluded from the device.
     Fenced,
     /// The device or its workers are being closed; the request was not executed.
@@ -90,6 +93,7 @@ impl IoErrorKind {
             | IoErrorKind::Fenced
             | IoErrorKind::NotReady
             | IoErrorKind::Corrupt
+            | IoErrorKind::CacheLost
             | IoErrorKind::NotAccessible
             | IoErrorKind::ShuttingDown
             | IoErrorKind::Dropped => libc::EIO,
@@ -114,6 +118,7 @@ impl IoErrorKind {
             IoErrorKind::NotReady => "the device is not ready",
             IoErrorKind::Corrupt => "the medium is corrupt",
             IoErrorKind::NotAccessible => "the device cannot be reached through this port now",
+            IoErrorKind::CacheLost => "the device may have lost writes that it had acknowledged",
             IoErrorKind::Fenced => "this node is fenced from the device",
             IoErrorKind::ShuttingDown => "the device is being closed",
             IoErrorKind::Dropped => "the request was lost without an answer",

@@ -118,6 +118,13 @@ impl Array {
     pub(crate) fn attention(&self, asc: u8, ascq: u8) {
         self.state.lock().attention(asc, ascq);
     }
+
+    /// Ends every connection at this port.
+    pub(crate) fn cut(&self, port: usize) {
+        let state = self.state.lock();
+        let at_port = state.streams.iter().filter(|(name, _)| name.port == port);
+        at_port.for_each(|(_, stream)| drop(stream.shutdown(Shutdown::Both)));
+    }
 }
 
 impl State {
