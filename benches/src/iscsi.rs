@@ -77,7 +77,13 @@ impl<'a> Section<'a> {
         Side { name, pids: Vec::new(), arm: Box::new(Ours::new(self.workers, self.tgt, job, lun, paths)) }
     }
 
-    fn pair(&self, rows: &mut Vec<Row>, name: String, (ours, peer): (Side<'_>, Side<'_>), reach: Reach) -> Result<(), Failure> {
+    fn pair(
+        &self,
+        rows: &mut Vec<Row>,
+        name: String,
+        (ours, peer): (Side<'_>, Side<'_>),
+        reach: Reach,
+    ) -> Result<(), Failure> {
         if name.contains(self.row) {
             rows.push(pairs::run(name, ours, peer, reach, self.effort)?);
         }
@@ -129,7 +135,8 @@ impl<'a> Section<'a> {
         ] {
             let sides = (self.ours(job, lun, Paths::Many(2), "two"), self.ours(job, lun, Paths::Many(1), "one"));
             self.pair(&mut rows, format!("{}, 2/1 paths", job.name(lun)), sides, reach)?;
-            let sides = (self.ours(job, lun, Paths::Many(1), "multipath"), self.ours(job, lun, Paths::Alone, "session"));
+            let sides =
+                (self.ours(job, lun, Paths::Many(1), "multipath"), self.ours(job, lun, Paths::Alone, "session"));
             self.pair(&mut rows, format!("{}, 1/0 paths", job.name(lun)), sides, Reach::default())?;
         }
         Ok(Table { title: "two paths beside one, and one beside a session without multipath".to_owned(), rows })

@@ -1,8 +1,8 @@
 //! Our initiator in this process: a session, or a unit over several, and a load of a fixed depth on the same worker.
 
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use block::buf::AlignedBuf;
@@ -101,7 +101,8 @@ async fn over(
     let lun = LunAddress::new(lun.number()).ok_or_else(|| failed(&"no such number"))?;
     let configs: Vec<Config> = portals.into_iter().map(|portal| config(portal, paths)).collect();
     if let Paths::Many(count) = paths {
-        let multi = Multi { check_min: Duration::from_secs(60), check_failed: Duration::from_millis(20), ..Multi::default() };
+        let multi =
+            Multi { check_min: Duration::from_secs(60), check_failed: Duration::from_millis(20), ..Multi::default() };
         let plan = Plan {
             portals: configs,
             lun,
@@ -119,7 +120,7 @@ async fn over(
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let result = load.run(unit.as_ref()).await;
+        let result = load.run(&unit).await;
         if let Some(unit) = Arc::into_inner(unit) {
             unit.close().await;
         }
@@ -128,7 +129,7 @@ async fn over(
     let Some(config) = configs.into_iter().next() else { return Err(failed(&"it has no portal")) };
     let session = Session::start(workers, 0, config, Ownership::Alone);
     let identity = attach(&session, lun).await.map_err(|e| failed(&e))?;
-    let device = LunDevice::new(session.clone(), identity, FenceGen(0));
+    let device = Arc::new(LunDevice::new(session.clone(), identity, FenceGen(0)));
     let result = load.run(&device).await;
     session.close().await;
     result
@@ -147,50 +148,49 @@ fn config(portal: Portal, paths: Paths) -> Config {
 struct Load {
     job: Job,
     time: Duration,
-    next: Cell<u64>,
-    done: Cell<u64>,
-    failure: RefCell<Option<String>>,
+    next: AtomicU64,
+    done: AtomicU64,
+    failure: Mutex<Option<String>>,
 }
 
 impl Load {
     fn new(job: Job, time: Duration) -> Load {
-        Load { job, time, next: Cell::new(7), done: Cell::new(0), failure: RefCell::new(None) }
+        Load { job, time, next: AtomicU64::new(7), done: AtomicU64::new(0), failure: Mutex::new(None) }
     }
 
     /// Where the next request goes: all within the unit in memory, so that both units see the same.
     fn place(&self) -> ByteOffset {
-        let (block, next) = (u64::from(self.job.block), self.next.get());
+        let (block, next) = (u64::from(self.job.block), self.next.load(Relaxed));
         let places = SIZE / block;
         if self.job.random {
-            self.next.set(next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
+            let after = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.next.store(after, Relaxed);
             return ByteOffset((next >> 20) % places * block);
         }
-        self.next.set(next + 1);
+        self.next.store(next + 1, Relaxed);
         ByteOffset(next % places * block)
     }
 
-    async fn run<D: BlockDevice>(self, device: &D) -> Result<(Duration, u64), Failure> {
-        let (begun, this) = (Instant::now(), Rc::new(self));
-        let lanes = (0..this.job.depth).map(|_| Box::pin(lane(device, Rc::clone(&this), begun + this.time)));
-        let mut lanes: Vec<_> = lanes.collect();
-        // Polls all lanes; each wakes the whole, which is cheap beside a request.
-        std::future::poll_fn(|cx| {
-            lanes.retain_mut(|lane| lane.as_mut().poll(cx).is_pending());
-            if lanes.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-        })
-        .await;
-        match this.failure.take() {
+    /// One task for each request in flight, all on this worker.
+    async fn run<D: BlockDevice>(self, device: &Arc<D>) -> Result<(Duration, u64), Failure> {
+        let (begun, this) = (Instant::now(), Arc::new(self));
+        let until = begun + this.time;
+        let lanes = (0..this.job.depth).map(|_| tokio::spawn(lane(Arc::clone(device), Arc::clone(&this), until)));
+        for lane in lanes.collect::<Vec<_>>() {
+            lane.await.map_err(|e| Failure::new(format!("a request was lost: {e}")))?;
+        }
+        match this.failure.lock().ok().and_then(|mut why| why.take()) {
             Some(why) => Err(Failure::new(format!("a request failed: {why}"))),
-            None => Ok((begun.elapsed(), this.done.get())),
+            None => Ok((begun.elapsed(), this.done.load(Relaxed))),
         }
     }
 }
 
-/// One request after another.
-async fn lane<D: BlockDevice>(device: &D, load: Rc<Load>, until: Instant) {
+/// One request after another, until the time is over or one fails.
+async fn lane<D: BlockDevice>(device: Arc<D>, load: Arc<Load>, until: Instant) {
     let len = load.job.block as usize;
     let mut buf = Some(AlignedBuf::zeroed(len));
-    while Instant::now() < until && load.failure.borrow().is_none() {
+    while Instant::now() < until {
         let at = load.place();
         let result = if load.job.write {
             let (result, back) = device.write(at, buf.take().unwrap_or_else(|| AlignedBuf::zeroed(len))).await;
@@ -199,10 +199,13 @@ async fn lane<D: BlockDevice>(device: &D, load: Rc<Load>, until: Instant) {
         } else {
             device.read(at, len).await.map(drop)
         };
-        match result {
-            Ok(()) => load.done.set(load.done.get() + 1),
-            Err(e) => *load.failure.borrow_mut() = Some(e.to_string()),
+        if let Err(e) = result {
+            if let Ok(mut failure) = load.failure.lock() {
+                *failure = Some(e.to_string());
+            }
+            return;
         }
+        load.done.fetch_add(1, Relaxed);
     }
 }
 

@@ -15,13 +15,10 @@ fn ended(program: &str, package: &str, args: &[String]) -> Result<(String, f64),
     let failed = |e: std::io::Error| Failure::new(format!("{program}: {e}"));
     let mut said: File = tempfile::tempfile().map_err(failed)?;
     let output = || said.try_clone().map(Stdio::from).map_err(failed);
-    let mut child = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(output()?)
-        .stderr(output()?)
-        .spawn()
-        .map_err(|e| Failure::new(format!("{program} could not be started: {e}; install Debian's package {package}")))?;
+    let mut child =
+        Command::new(program).args(args).stdin(Stdio::null()).stdout(output()?).stderr(output()?).spawn().map_err(
+            |e| Failure::new(format!("{program} could not be started: {e}; install Debian's package {package}")),
+        )?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| Failure::new(format!("{program} has no process id")))?;
     let waited = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);

@@ -135,11 +135,7 @@ impl Incoming {
 
 /// One call of the system. What came back with less than there was room for has emptied the socket (an edge follows with the
 /// next byte), so that nobody has to ask once more only to hear that there is nothing.
-fn once(
-    stream: &TcpStream,
-    room: usize,
-    mut read: impl FnMut(&TcpStream) -> io::Result<usize>,
-) -> io::Result<usize> {
+fn once(stream: &TcpStream, room: usize, mut read: impl FnMut(&TcpStream) -> io::Result<usize>) -> io::Result<usize> {
     let mut short = None;
     let result = stream.try_io(Interest::READABLE, || match read(stream) {
         Ok(n) if n > 0 && n < room => {

@@ -509,6 +509,7 @@ pub(super) fn kind(failure: Failure) -> IoErrorKind {
         Failure::NotAccessible => IoErrorKind::NotAccessible,
         Failure::NoSuchUnit | Failure::Path => IoErrorKind::NoPath,
         Failure::Busy => IoErrorKind::TimedOut,
+        Failure::Hardware => IoErrorKind::Hardware,
         Failure::Aborted => IoErrorKind::Aborted,
         _ => IoErrorKind::Medium,
     }

@@ -204,6 +204,31 @@ fn after_a_reset_without_registrations_nothing_is_written() {
     });
 }
 
+/// A fault of the controller behind port A is not one of port B; the medium is behind both.
+#[test]
+fn a_hardware_error_is_tried_over_another_path_once_and_a_medium_error_is_not() {
+    with_array(|array, workers| async move {
+        let lun = both_ports(&array, &workers).await;
+        array.state.lock().faults[0] = Some((4, 0x44, 0));
+        lun.write(AT, block(1)).await.0.expect("goes over port B");
+        assert_eq!(lun.read(AT, 512).await.expect("so does this")[..], [1; 512]);
+        assert_eq!(lun.status()[0].state, PathState::Up, "it may do for other requests");
+        array.state.lock().faults[1] = Some((4, 0x44, 0));
+        array.state.lock().asked = [0; 2];
+        assert_eq!(lun.read(AT, 512).await.expect_err("both have it").kind, IoErrorKind::Hardware);
+        assert_eq!(array.state.lock().asked, [1, 1], "once over each");
+        array.state.lock().faults = [Some((3, 0x11, 0)), None];
+        array.state.lock().asked = [0; 2];
+        assert_eq!(lun.read(AT, 512).await.expect_err("the medium's").kind, IoErrorKind::Medium);
+        assert_eq!(array.state.lock().asked, [1, 0], "port B is not asked");
+        lun.close().await;
+        array.state.lock().faults = [Some((4, 0x44, 0)), None];
+        let alone = device(&array, &workers, 3).await;
+        assert_eq!(alone.read(AT, 512).await.expect_err("there is no other path").kind, IoErrorKind::Hardware);
+        alone.session().close().await;
+    });
+}
+
 /// The unit restarts with writes in its cache, and its flush succeeds afterwards: it must not be believed.
 #[test]
 fn a_flush_after_a_reset_is_not_believed_once_and_the_next_write_is_well() {
