@@ -23,11 +23,13 @@ pub struct Measured {
     pub per_second: f64,
     /// Operations in all: what the daemons' CPU time is divided by.
     pub ops: u64,
+    /// CPU time in seconds, where the arm itself has seen it; else the daemons' counts.
+    pub cpu_s: Option<f64>,
 }
 
 impl Measured {
     pub(crate) fn since(begin: Instant, ops: u64) -> Measured {
-        Measured { per_second: ops as f64 / begin.elapsed().as_secs_f64().max(1e-9), ops }
+        Measured { per_second: ops as f64 / begin.elapsed().as_secs_f64().max(1e-9), ops, cpu_s: None }
     }
 }
 

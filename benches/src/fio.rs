@@ -104,7 +104,7 @@ pub(crate) fn parse(json: &[u8], reads: bool) -> Result<Measured, Failure> {
     let side = &all["jobs"][0][if reads { "read" } else { "write" }];
     let per_second = side["iops"].as_f64().ok_or_else(|| Failure::new("fio's answer lacks iops"))?;
     let ops = side["total_ios"].as_u64().ok_or_else(|| Failure::new("fio's answer lacks total_ios"))?;
-    Ok(Measured { per_second, ops })
+    Ok(Measured { per_second, ops, cpu_s: None })
 }
 
 /// Makes a file of `size` bytes whose every block was written, so that in-place jobs never allocate. With zeroes, if

@@ -13,7 +13,7 @@ use benches::machine::Machine;
 use benches::meta::{self, Meta};
 use benches::report::Report;
 use benches::solo::Solo;
-use benches::{Effort, Failure, interrupt, nbd, place, takeover, trio};
+use benches::{Effort, Failure, interrupt, iscsi, nbd, place, takeover, trio};
 use clap::{Parser, ValueEnum};
 
 /// Shorefast beside its peers, interleaved.
@@ -35,7 +35,7 @@ struct Args {
     /// Only this section; may be given more than once
     #[arg(long, value_name = "NAME")]
     only: Vec<Section>,
-    /// Of sections inplace and meta, only rows whose name contains this, for example "write 1m" or "create coord"
+    /// Of sections inplace, meta and iscsi, only rows whose name contains this, for example "write 1m" or "create coord"
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     row: String,
     /// A folder on a disk file system [default: the temporary one, or beside the program]
@@ -64,6 +64,8 @@ enum Section {
     Meta,
     /// The NBD server over a null device, beside nbdkit and qemu-nbd
     Nbd,
+    /// The iSCSI initiator on tgt, beside iscsi-perf and qemu-img
+    Iscsi,
 }
 
 fn main() -> ExitCode {
@@ -142,6 +144,10 @@ fn sections(args: &Args, programs: &Path, dir: &Path, report: &mut Report) -> Re
     if wanted(Section::Nbd) {
         eprintln!("NBD servers over null devices");
         report.tables.extend(nbd::run(programs, dir, &effort)?);
+    }
+    if wanted(Section::Iscsi) {
+        eprintln!("the iSCSI initiator on tgt");
+        report.tables.extend(iscsi::run(&effort, &args.row)?);
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::{Effort, Failure, cpu, interrupt};
 pub struct Side<'a> {
     /// As tables name it.
     pub name: &'static str,
-    /// The processes whose CPU time counts as the daemons'; none for a local file system.
+    /// The processes whose CPU time counts as the daemons'; none for a local file system, and where the arm itself sees it.
     pub pids: Vec<u32>,
     /// What is done there.
     pub arm: Box<dyn Arm + 'a>,
@@ -123,7 +123,8 @@ fn once(side: &mut Side<'_>, seconds: f64, taken: &mut Taken) -> Result<(), Fail
     let used = cpu_of(side)? - before;
     side.arm.tidy()?;
     taken.per_second.push(measured.per_second);
-    if !side.pids.is_empty() && measured.ops > 0 {
+    let used = measured.cpu_s.or_else(|| (!side.pids.is_empty()).then_some(used));
+    if let Some(used) = used.filter(|_| measured.ops > 0) {
         taken.cpu_us.push(used * 1e6 / measured.ops as f64);
     }
     Ok(())
@@ -185,7 +186,7 @@ mod tests {
     impl Arm for Logged<'_> {
         fn measure(&mut self, _: f64) -> Result<Measured, Failure> {
             self.2.borrow_mut().push(self.0);
-            Ok(Measured { per_second: self.1, ops: 1 })
+            Ok(Measured { per_second: self.1, ops: 1, cpu_s: None })
         }
     }
 

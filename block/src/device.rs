@@ -10,7 +10,9 @@
 //!    A completion may run on any thread, also inside `submit` itself, so whoever submits holds no lock
 //!    that its completion takes.
 //! 5. A failed write's range has undefined contents (old, new, or a mix of blocks) until it is
-//!    written again. After a failed flush nothing is known about any write not yet covered.
+//!    written again. After a failed flush nothing is known about any write not yet covered. A device that may
+//!    have lost acknowledged writes fails each flush under way or sent next that covers them
+//!    ([`CacheLost`](crate::error::IoErrorKind::CacheLost)); later ones know of newer writes only.
 //! 6. What a device refuses by [`Geometry::check`] was not executed.
 
 mod ext;

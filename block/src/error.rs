@@ -1,9 +1,9 @@
 //! Why a block request failed.
 //!
 //! The kind says what the layers above may do about it; the errno for an application is chosen
-//! here, where the error is raised, and nowhere else. `Medium`, `Corrupt` and `NotReady` are answers of the device itself and go
-//! up to the application; `NoPath`, `TimedOut` and `Aborted` are about the way to the device, and a
-//! layer that has another way takes it. None of those three says that a write was *not* executed:
+//! here, where the error is raised, and nowhere else. `Medium`, `Corrupt`, `CacheLost` and `NotReady` are answers of the device itself
+//! and go up to the application; `Hardware`, `NoPath`, `TimedOut` and `Aborted` are about the way to the device, and a
+//! layer that has another way takes it. None of the last three says that a write was *not* executed:
 //! only a [`NothingInFlight`](crate::shared::NothingInFlight) says that it cannot land any more.
 
 use std::fmt;
@@ -19,6 +19,8 @@ pub enum IoErrorKind {
     Medium,
     /// The way to the device is gone. A write may or may not have been executed.
     NoPath,
+    /// The device has a fault of its own on this way; what was asked has ended, wholly, partly or not at all. Another way may do.
+    Hardware,
     /// No answer in time. A write may still land later.
     TimedOut,
     /// The request was withdrawn. A write may have been executed, and cannot land any more.
@@ -39,6 +41,9 @@ pub enum IoErrorKind {
     Corrupt,
     /// Not through this way now (a target port that is standby, unavailable or changing). Not executed; another way may do.
     NotAccessible,
+    /// A flush only: the device may have lost writes that it had acknowledged and that this flush covers. They are to be written
+    /// again, or their owners told.
+    CacheLost,
     /// This node is excluded from the device.
     Fenced,
     /// The device or its workers are being closed; the request was not executed.
@@ -84,12 +89,14 @@ impl IoErrorKind {
     pub fn errno(self) -> i32 {
         match self {
             IoErrorKind::Medium
+            | IoErrorKind::Hardware
             | IoErrorKind::NoPath
             | IoErrorKind::TimedOut
             | IoErrorKind::Aborted
             | IoErrorKind::Fenced
             | IoErrorKind::NotReady
             | IoErrorKind::Corrupt
+            | IoErrorKind::CacheLost
             | IoErrorKind::NotAccessible
             | IoErrorKind::ShuttingDown
             | IoErrorKind::Dropped => libc::EIO,
@@ -103,6 +110,7 @@ impl IoErrorKind {
     fn sentence(self) -> &'static str {
         match self {
             IoErrorKind::Medium => "the device could not do it",
+            IoErrorKind::Hardware => "the device has a hardware fault",
             IoErrorKind::NoPath => "there is no path to the device",
             IoErrorKind::TimedOut => "the device did not answer in time",
             IoErrorKind::Aborted => "the request was aborted",
@@ -114,6 +122,7 @@ impl IoErrorKind {
             IoErrorKind::NotReady => "the device is not ready",
             IoErrorKind::Corrupt => "the medium is corrupt",
             IoErrorKind::NotAccessible => "the device cannot be reached through this port now",
+            IoErrorKind::CacheLost => "the device may have lost writes that it had acknowledged",
             IoErrorKind::Fenced => "this node is fenced from the device",
             IoErrorKind::ShuttingDown => "the device is being closed",
             IoErrorKind::Dropped => "the request was lost without an answer",

@@ -71,8 +71,9 @@ impl Lun {
         let (target, identity) = identity;
         let device = Multipath::new(identity.names(&target), identity.geometry, plan.paths, workers.clone());
         let mut paths = Vec::new();
+        let stability = Arc::default();
         for (worker, session) in sessions {
-            let path = Arc::new(LunPath::new(session, identity.clone(), plan.generation));
+            let path = Arc::new(LunPath::new(session, identity.clone(), plan.generation, &stability));
             let own = (plan.per_portal > 1).then_some(worker);
             device.add(Arc::clone(&path) as Arc<dyn block::multipath::Path>, own);
             paths.push(path);

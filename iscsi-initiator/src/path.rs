@@ -22,7 +22,7 @@ use iscsi::session::FenceGen;
 use scsi::ReservationKey;
 
 use crate::driver::{Session, SessionState};
-use crate::unit::{Identity, LunDevice};
+use crate::unit::{Identity, LunDevice, Stability};
 
 /// How long a check may take: shorter than the time after which a path counts as silent.
 const CHECK_WITHIN: Duration = Duration::from_secs(2);
@@ -37,9 +37,15 @@ pub struct LunPath {
 }
 
 impl LunPath {
-    /// A session with a unit that was found over this or another one.
-    pub fn new(session: Session, identity: Identity, generation: FenceGen) -> LunPath {
-        let device = Arc::new(LunDevice::with_patience(session, identity, generation, Duration::ZERO));
+    /// A session with a unit that was found over this or another one; what is known of its cache, all its paths share.
+    pub(crate) fn new(
+        session: Session,
+        identity: Identity,
+        generation: FenceGen,
+        stability: &Arc<Stability>,
+    ) -> LunPath {
+        let shared = (Duration::ZERO, Arc::clone(stability));
+        let device = Arc::new(LunDevice::of_many(session, identity, generation, shared));
         LunPath { device, registers: AtomicBool::new(false), killed: AtomicBool::new(false) }
     }
 

@@ -6,7 +6,8 @@
 //! The device: reads and writes as READ and WRITE (16), cut to the unit's longest transfer; a flush is SYNCHRONIZE
 //! CACHE (16); a discard UNMAP; zeroes WRITE SAME (16). What a target answers is judged by [`scsi::action::verdict`]; what
 //! becomes of a request whose answer is lost, by the session. What a verdict asks for before a command goes out again
-//! (is this nexus still registered? is it still the same unit? how large is it now?) is done by `follow`.
+//! (is this nexus still registered? is it still the same unit? how large is it now?) is done by `follow`. Whether
+//! a flush that succeeded may be believed, `stability` says.
 //!
 //! What a shared disk must do besides: COMPARE AND WRITE (`caw`), persistent reservations (`reserve`), its name
 //! (`identify`). [`lacks()`] finds out what a unit cannot, by trying, since some units claim what they do not have.
@@ -20,6 +21,7 @@ mod identify;
 mod lacks;
 mod look;
 mod reserve;
+mod stability;
 
 use block::device::Geometry;
 use iscsi::session::{Cause, Outcome};
@@ -32,6 +34,7 @@ pub use attach::attach;
 pub use device::LunDevice;
 pub use follow::Notices;
 pub use lacks::{Lack, lacks};
+pub(crate) use stability::Stability;
 
 /// What a unit is.
 #[derive(Clone, Debug)]

@@ -5,6 +5,8 @@
 mod array;
 #[path = "it/commands.rs"]
 mod commands;
+#[path = "it/cut.rs"]
+mod cut;
 #[path = "it/discovery.rs"]
 mod discovery;
 #[path = "it/faults.rs"]

@@ -92,6 +92,6 @@ impl Arm for Trips<'_> {
         }))?;
         let measured = Measured::since(begin, 1);
         let ops = self.asked()? - before;
-        Ok(Measured { per_second: measured.per_second * ops as f64, ops })
+        Ok(Measured { per_second: measured.per_second * ops as f64, ops, cpu_s: None })
     }
 }

@@ -51,6 +51,8 @@ pub(super) struct Request {
     worker: Option<usize>,
     pub(super) state: State,
     tries: u8,
+    /// It ended there with this fault, and is tried once over another path.
+    avoid: Option<(PathId, IoErrorKind)>,
     /// Its owner wants it back.
     unwanted: bool,
     /// Its place among all requests, for what was submitted before a withdrawal.
@@ -144,7 +146,7 @@ impl Core {
         self.serial += 1;
         let serial = self.serial;
         self.requests[place] =
-            Some(Request { kind, len, worker, state: State::Waiting, tries: 0, unwanted: false, serial });
+            Some(Request { kind, len, worker, state: State::Waiting, tries: 0, avoid: None, unwanted: false, serial });
         if self.queue.is_empty() && self.issue(now, io, fx) {
             return;
         }
@@ -163,7 +165,15 @@ impl Core {
     /// Sends a request, if a path can take it.
     fn issue(&mut self, now: Now, io: IoId, fx: &mut Vec<Effect>) -> bool {
         let Some(Some(request)) = self.requests.get_mut(io.0 as usize) else { return true };
-        let Some(id) = self.choice.choose(&self.paths, &self.config, request.len, request.worker) else { return false };
+        let wants = (request.len, request.worker, request.avoid.map(|(path, _)| path));
+        let Some(id) = self.choice.choose(&self.paths, &self.config, wants) else {
+            // The other paths went while it waited for one of them: its fault is its answer.
+            let fault = request.avoid.map(|(_, kind)| kind);
+            return fault.is_some_and(|kind| {
+                self.complete(io, Err(kind), fx);
+                true
+            });
+        };
         let Some(path) = self.paths.get_mut(usize::from(id.0)) else { return false };
         self.attempts.0 += 1;
         let attempt = self.attempts;
@@ -219,6 +229,7 @@ impl Core {
         match outcome {
             Outcome::Good => self.complete(io, Ok(()), fx),
             Outcome::Failed(kind) => self.complete(io, Err(kind), fx),
+            Outcome::Elsewhere(kind) => self.elsewhere(io, path, kind, fx),
             Outcome::Fenced => {
                 self.fail(now, path, Reason::Fenced, fx);
                 if self.config.rules.has(Rule::ConflictIsFinal) {
@@ -251,6 +262,16 @@ impl Core {
                 self.fail(now, path, Reason::Lost("a request came back without an answer".into()), fx);
             }
         }
+    }
+
+    /// A request has ended with a fault that another path may not have: once it is tried there, and the path keeps its others.
+    fn elsewhere(&mut self, io: IoId, path: PathId, kind: IoErrorKind, fx: &mut Vec<Effect>) {
+        let Some(Some(request)) = self.requests.get_mut(io.0 as usize) else { return };
+        if request.avoid.is_some() {
+            return self.complete(io, Err(kind), fx);
+        }
+        request.avoid = Some((path, kind));
+        self.again(io, fx);
     }
 
     /// A request is not with its path any more.

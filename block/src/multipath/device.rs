@@ -336,6 +336,7 @@ fn outcome(result: &Result<(), IoError>) -> Outcome {
         IoErrorKind::NotAccessible => Outcome::NotAccessible,
         IoErrorKind::ShuttingDown => Outcome::Refused,
         IoErrorKind::Aborted => Outcome::Dead,
+        IoErrorKind::Hardware => Outcome::Elsewhere(IoErrorKind::Hardware),
         kind @ (IoErrorKind::NoPath | IoErrorKind::TimedOut | IoErrorKind::Dropped) => Outcome::Doubt(kind),
         kind => Outcome::Failed(kind),
     }

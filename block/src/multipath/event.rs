@@ -39,6 +39,8 @@ pub enum Outcome {
     Fenced,
     /// Not executed: not through this port now.
     NotAccessible,
+    /// It has ended with a fault that another path may not have.
+    Elsewhere(IoErrorKind),
     /// Not executed, and the path is gone.
     Refused,
     /// It can land no more; it may have been executed.

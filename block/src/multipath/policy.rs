@@ -44,15 +44,15 @@ impl Choice {
         (self.rank, self.path) = (None, None);
     }
 
-    /// The path for a request of `len` bytes from this worker; none if no path can take it.
+    /// The path for a request of `len` bytes from this worker, not the one that it avoids; none if no path can take it.
     pub(super) fn choose(
         &mut self,
         paths: &[Path],
         config: &Config,
-        len: u64,
-        worker: Option<usize>,
+        (len, worker, avoid): (u64, Option<usize>, Option<PathId>),
     ) -> Option<PathId> {
-        let rank_of = |n: usize| paths.get(n).and_then(|p| p.rank(config.rules));
+        let avoids = |n: usize| avoid.is_some_and(|a| usize::from(a.0) == n);
+        let rank_of = |n: usize| paths.get(n).filter(|_| !avoids(n)).and_then(|p| p.rank(config.rules));
         let count = paths.len().min(MAX_PATHS);
         let best = (0..count).filter_map(rank_of).max()?;
         let manual = config.failback == Failback::Manual;

@@ -134,6 +134,22 @@ fn reads_of_a_failed_path_go_elsewhere_at_once_and_their_late_answer_is_passed_o
 }
 
 #[test]
+fn a_fault_of_one_path_is_tried_once_over_another_and_the_path_stays() {
+    let mut bench = Bench::new(Config { policy: Policy::Failover, ..Config::default() });
+    let (path, attempt) = bench.sent(1, Kind::Change);
+    assert_eq!(path, A);
+    let fault = Outcome::Elsewhere(IoErrorKind::Hardware);
+    let (path, attempt) = issued(&bench.end(1, attempt, fault)).expect("is sent again");
+    assert_eq!(path, B, "the first path would be taken otherwise");
+    assert_eq!(bench.end(1, attempt, fault), [Effect::Complete(IoId(1), Err(IoErrorKind::Hardware))]);
+    assert_eq!(bench.core.states().next(), Some(&PathState::Up));
+    // The other path goes while it would have been taken.
+    let (_, attempt) = bench.sent(2, Kind::Free);
+    bench.tell(Event::Lost { path: B, reason: Reason::Silent });
+    assert_eq!(bench.end(2, attempt, fault), [Effect::Complete(IoId(2), Err(IoErrorKind::Hardware))]);
+}
+
+#[test]
 fn a_conflict_is_told_at_once_and_tried_nowhere_else() {
     let mut b = Bench::new(failover());
     let (_, first) = b.sent(1, Kind::Change);

@@ -6,6 +6,7 @@ use std::io::{self, IoSliceMut};
 use iscsi::framer::{End, FrameError, Framer, Item};
 use iscsi::pdu::Bhs;
 use iscsi::session::{Place, Session};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::jobs::Jobs;
@@ -34,8 +35,8 @@ pub(super) struct Incoming {
 pub(super) enum Turn {
     /// Nothing to read now.
     Nothing,
-    /// Bytes in the small buffer, to be taken apart.
-    Staged(usize),
+    /// So many bytes, of which some lie in the small buffer, to be taken apart; and whether there may be more.
+    Read { staged: usize, bytes: usize, more: bool },
     /// The target has closed.
     Closed,
 }
@@ -65,27 +66,22 @@ impl Incoming {
             Place::Task { task, offset } if direct > 0 => jobs.bytes_mut(task, offset as usize + self.placed, direct),
             _ => None,
         };
-        let read = match memory {
+        let (n, room, into) = match memory {
             Some(memory) => {
-                let result = stream
-                    .try_read_vectored(&mut [IoSliceMut::new(memory), IoSliceMut::new(&mut self.staging[..size])]);
-                if let Ok(n) = result {
-                    let into = n.min(direct);
-                    self.framer.arrived(&memory[..into]);
-                    self.placed += into;
-                    if n > 0 && n == into {
-                        return Ok(Turn::Staged(0));
-                    }
-                    result.map(|n| (n, n - into))
-                } else {
-                    result.map(|n| (n, n))
-                }
+                let room = memory.len() + size;
+                let n = once(stream, room, |s| {
+                    s.try_read_vectored(&mut [IoSliceMut::new(memory), IoSliceMut::new(&mut self.staging[..size])])
+                });
+                let into = *n.as_ref().unwrap_or(&0).min(&direct);
+                self.framer.arrived(&memory[..into]);
+                self.placed += into;
+                (n, room, into)
             }
-            None => stream.try_read(&mut self.staging[..size]).map(|n| (n, n)),
+            None => (once(stream, size, |s| s.try_read(&mut self.staging[..size])), size, 0),
         };
-        match read {
-            Ok((0, _)) => Ok(Turn::Closed),
-            Ok((_, staged)) => Ok(Turn::Staged(staged)),
+        match n {
+            Ok(0) => Ok(Turn::Closed),
+            Ok(n) => Ok(Turn::Read { staged: n - into, bytes: n, more: n == room }),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Turn::Nothing),
             Err(e) => Err(e),
         }
@@ -135,4 +131,19 @@ impl Incoming {
     pub(super) fn inline(&self) -> &[u8] {
         &self.inline
     }
+}
+
+/// One call of the system. What came back with less than there was room for has emptied the socket (an edge follows with the
+/// next byte), so that nobody has to ask once more only to hear that there is nothing.
+fn once(stream: &TcpStream, room: usize, mut read: impl FnMut(&TcpStream) -> io::Result<usize>) -> io::Result<usize> {
+    let mut short = None;
+    let result = stream.try_io(Interest::READABLE, || match read(stream) {
+        Ok(n) if n > 0 && n < room => {
+            short = Some(n);
+            // Only so is it told that the readiness from before this call is used up.
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        other => other,
+    });
+    short.map_or(result, Ok)
 }

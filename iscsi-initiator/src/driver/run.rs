@@ -19,8 +19,11 @@ use super::jobs::{After, Jobs};
 use super::outgoing::{MAX_SLICES, Outgoing};
 use super::{Ended, Inbox, Order, Ownership, Request, SessionState};
 
-/// PDUs read in one turn before others are served: fairness, at a few microseconds each.
+/// Reads in one turn before others are served: fairness, at a few microseconds each.
 const TURNS: usize = 64;
+/// Bytes after which those that were waiting for them are let run: what they ask for next goes out while the rest is still
+/// coming in. Without it the target runs dry whenever large answers come in a row.
+const TURN_BYTES: usize = 256 << 10;
 
 /// Requests by name and number, and who waits until none is left.
 type GivenUp = (Vec<(TaskId, u64)>, oneshot::Sender<()>);
@@ -94,7 +97,11 @@ impl Driver {
                 Woken::Order => {}
                 Woken::Tick => self.tell(Event::Tick),
                 Woken::Connected(conn, stream) => self.connected(conn, stream),
-                Woken::Socket(Ok(())) => self.read(),
+                Woken::Socket(Ok(())) => {
+                    if self.read() {
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Woken::Socket(Err(e)) => self.broken(&e),
             }
         }
@@ -219,21 +226,34 @@ impl Driver {
         }
     }
 
-    /// Reads what there is, up to a bound, and hands whole PDUs to the session.
-    fn read(&mut self) {
+    /// Reads what there is, up to a bound, and hands whole PDUs to the session. Whether there may be more.
+    fn read(&mut self) -> bool {
+        let mut total = 0;
         for _ in 0..TURNS {
-            let Some((conn, stream)) = &self.stream else { return };
+            let Some((conn, stream)) = &self.stream else { return false };
             let conn = *conn;
-            let staged = match self.incoming.read(stream, &mut self.jobs) {
-                Ok(Turn::Nothing) => return,
-                Ok(Turn::Staged(n)) => n,
-                Ok(Turn::Closed) => return self.tell(Event::Lost { conn, cause: Cause::Closed }),
-                Err(e) => return self.broken(&e),
-            };
-            if !self.take_apart(conn, staged) {
-                return;
+            match self.incoming.read(stream, &mut self.jobs) {
+                Ok(Turn::Nothing) => return false,
+                Ok(Turn::Read { staged, bytes, more }) => {
+                    total += bytes;
+                    if !self.take_apart(conn, staged) || !more {
+                        return false;
+                    }
+                }
+                Ok(Turn::Closed) => {
+                    self.tell(Event::Lost { conn, cause: Cause::Closed });
+                    return false;
+                }
+                Err(e) => {
+                    self.broken(&e);
+                    return false;
+                }
+            }
+            if total >= TURN_BYTES {
+                return true;
             }
         }
+        true
     }
 
     /// Hands the PDUs of the small buffer to the session; false if the connection ended over them.

@@ -14,6 +14,7 @@ use scsi::vpd::PageCode;
 use scsi::{Cdb, LunAddress, ParseError, Sense, ShortByteCount, Status};
 
 use super::UnitError;
+use super::stability::{Member, Stability};
 use crate::driver::Session;
 
 /// Bytes asked for of a page: every page here fits; what is longer is cut and read as far as it came.
@@ -32,12 +33,14 @@ pub(super) struct Asked {
     pub(super) lun: LunAddress,
     /// What unit attentions asked for that a question took: a unit tells each nexus once, whatever the command.
     pub(super) noted: Arc<Mutex<Vec<First>>>,
+    /// Who is told of a reset that a question took.
+    pub(super) stability: Option<(Arc<Stability>, Member)>,
 }
 
 impl Asked {
     /// For a unit of which nothing is known.
     pub(super) fn new(session: &Session, lun: LunAddress) -> Asked {
-        Asked { session: session.clone(), lun, noted: Arc::default() }
+        Asked { session: session.clone(), lun, noted: Arc::default(), stability: None }
     }
 
     /// A page; none if the unit does not have it.
@@ -63,6 +66,9 @@ impl Asked {
 
     /// Something is to be looked into, once.
     pub(super) fn note(&self, first: First) {
+        if let (First::VerifyReservation { cache_lost: true }, Some((stability, member))) = (first, &self.stability) {
+            stability.reset(*member);
+        }
         let mut noted = self.noted.lock();
         if first != First::Nothing && !noted.contains(&first) {
             noted.push(first);

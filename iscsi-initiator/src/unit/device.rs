@@ -7,8 +7,8 @@
 //! again, both up to bounds; a RESERVATION CONFLICT is [`IoErrorKind::Fenced`] at once, never retried, and the nexus, if
 //! it had registered, is given up.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use block::buf::AlignedBuf;
@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use super::Identity;
 use super::ask::{Asked, pause};
 use super::follow::{Notices, follow};
+use super::stability::{Covers, Member, Stability, Version};
 use crate::driver::{Ended, Era, Request, Session};
 
 /// The longest transfer where the unit names none: what one burst of the session carries several times over.
@@ -64,6 +65,9 @@ pub(crate) struct Inner {
     notices: watch::Sender<Notices>,
     registered: Mutex<Option<Registered>>,
     noted: Arc<Mutex<Vec<First>>>,
+    /// Of the unit over all its nexuses, and which of them this is.
+    stability: Arc<Stability>,
+    member: Member,
     /// Another unit is at its address.
     another: AtomicBool,
 }
@@ -79,6 +83,9 @@ struct Running {
     piece: u64,
     tries: u8,
     era: Era,
+    /// When it was sent, and what it covers if it is a flush.
+    sent: Version,
+    covers: Covers,
     /// Since when the unit says that it is not ready yet.
     unready: Option<Instant>,
 }
@@ -86,12 +93,17 @@ struct Running {
 impl LunDevice {
     /// A device of a unit that was attached over this session. Its writes are of this fence generation.
     pub fn new(session: Session, identity: Identity, generation: FenceGen) -> LunDevice {
-        LunDevice::with_patience(session, identity, generation, PATIENCE)
+        LunDevice::of_many(session, identity, generation, (PATIENCE, Arc::default()))
     }
 
     /// The same for a unit that has other paths: a request waits here only so long for a port group that changes its state,
-    /// then it is answered so.
-    pub fn with_patience(session: Session, identity: Identity, generation: FenceGen, patience: Duration) -> LunDevice {
+    /// then it is answered so; all of them know together whether a flush may be believed.
+    pub(crate) fn of_many(
+        session: Session,
+        identity: Identity,
+        generation: FenceGen,
+        (patience, stability): (Duration, Arc<Stability>),
+    ) -> LunDevice {
         let block = identity.capacity.block;
         let unit = identity.limits.max_transfer.map_or(OWN_MAX, |b| b.0.saturating_mul(u64::from(block.get())));
         let longest = unit.min(OWN_MAX).min(MAX_TRANSFER.0) / u64::from(block.get()) * u64::from(block.get());
@@ -99,7 +111,9 @@ impl LunDevice {
         let geometry = watch::Sender::new(identity.geometry);
         let notices = watch::Sender::new(Notices::default());
         let (registered, another) = (Mutex::new(None), AtomicBool::new(false));
-        let inner = Inner {
+        let inner = Arc::new_cyclic(|this| Inner {
+            member: stability.join(Weak::clone(this)),
+            stability,
             session,
             identity,
             block,
@@ -111,8 +125,8 @@ impl LunDevice {
             registered,
             noted: Arc::default(),
             another,
-        };
-        LunDevice { inner: Arc::new(inner) }
+        });
+        LunDevice { inner }
     }
 
     /// What the unit reports besides answers.
@@ -147,7 +161,10 @@ impl BlockDevice for LunDevice {
             return io.complete(Ok(()));
         }
         let (rest, era) = (io.buf.take(), self.inner.session.era());
-        Inner::go_on(&self.inner, Running { io, done: None, rest, moved: 0, piece: 0, tries: 0, era, unready: None });
+        let covers = if io.op == Op::Flush { self.inner.stability.flush() } else { Covers::default() };
+        let sent = Version::default();
+        let (moved, piece, tries, unready) = (0, 0, 0, None);
+        Inner::go_on(&self.inner, Running { io, done: None, rest, moved, piece, tries, era, sent, covers, unready });
     }
 
     fn describe(&self) -> String {
@@ -186,7 +203,9 @@ impl Inner {
     }
 
     pub(super) fn asked(&self) -> Asked {
-        Asked { session: self.session.clone(), lun: self.identity.lun, noted: Arc::clone(&self.noted) }
+        let noted = Arc::clone(&self.noted);
+        let stability = Some((Arc::clone(&self.stability), self.member));
+        Asked { session: self.session.clone(), lun: self.identity.lun, noted, stability }
     }
 
     pub(super) fn lun(&self) -> LunAddress {
@@ -277,6 +296,9 @@ impl Inner {
             Op::Read => Class::Read,
             _ => Class::Write(this.generation),
         };
+        if r.moved == 0 && r.io.op.changes() {
+            r.sent = this.stability.sending(this.member, this.session.nexus());
+        }
         let (inner, lun, era) = (Arc::clone(this), this.identity.lun, r.era);
         let done = Box::new(move |ended| Inner::ended(&inner, r, ended));
         this.session.submit(Request { lun, cdb, class, memory, era: Some(era), done });
@@ -336,7 +358,11 @@ impl Inner {
             Verdict::Good => {
                 r.moved += r.piece;
                 (r.tries, r.unready) = (0, None);
-                if r.io.op == Op::Flush || r.moved >= r.io.len.0 { r.end(Ok(())) } else { Inner::go_on(this, r) }
+                if r.io.op == Op::Flush || r.moved >= r.io.len.0 {
+                    Inner::succeeded(this, r);
+                } else {
+                    Inner::go_on(this, r);
+                }
             }
             Verdict::Again { first, pace, or } => Inner::again(this, r, first, pace, or),
             Verdict::Fail(failure, kind) => {
@@ -346,8 +372,35 @@ impl Inner {
         }
     }
 
+    /// The whole request has succeeded; a flush only if somebody can tell that nothing was lost before it.
+    fn succeeded(this: &Arc<Inner>, r: Running) {
+        let nexus = this.session.nexus();
+        match r.io.op {
+            Op::Flush if !this.stability.flushed(r.covers, this.member, nexus) => {
+                let lost = Err(IoErrorKind::CacheLost);
+                let Ok(runtime) = tokio::runtime::Handle::try_current() else { return r.end(lost) };
+                let inner = Arc::clone(this);
+                drop(runtime.spawn(async move {
+                    if inner.stability.ask(r.covers).await {
+                        return r.end(Ok(()));
+                    }
+                    tracing::error!("iSCSI: {} may have lost writes that it had acknowledged", inner.identity.lun);
+                    r.end(lost);
+                }));
+            }
+            Op::Write { fua: false } | Op::Discard | Op::WriteZeroes => {
+                this.stability.written(r.sent, this.member, nexus);
+                r.end(Ok(()));
+            }
+            Op::Flush | Op::Read | Op::Write { fua: true } => r.end(Ok(())),
+        }
+    }
+
     /// The piece goes out once more, if it may, after what comes first.
     fn again(this: &Arc<Inner>, mut r: Running, first: First, pace: Pace, or: Failure) {
+        if first == (First::VerifyReservation { cache_lost: true }) {
+            this.stability.reset(this.member);
+        }
         let may = match pace {
             Pace::AtOnce(tries) => r.tries < tries,
             Pace::WhileTransitioning => r.unready_for() < this.patience,
@@ -456,6 +509,7 @@ pub(super) fn kind(failure: Failure) -> IoErrorKind {
         Failure::NotAccessible => IoErrorKind::NotAccessible,
         Failure::NoSuchUnit | Failure::Path => IoErrorKind::NoPath,
         Failure::Busy => IoErrorKind::TimedOut,
+        Failure::Hardware => IoErrorKind::Hardware,
         Failure::Aborted => IoErrorKind::Aborted,
         _ => IoErrorKind::Medium,
     }

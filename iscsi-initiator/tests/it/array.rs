@@ -64,6 +64,9 @@ pub(crate) struct State {
     /// Writes over this port stay in the fabric.
     pub(crate) holds: [bool; PORTS],
     pub(crate) fabric: Vec<Held>,
+    /// Sense key and code with which reads and writes through this port fail, and how many came to each.
+    pub(crate) faults: [Option<(u8, u8, u8)>; PORTS],
+    pub(crate) asked: [u32; PORTS],
     /// Refuses logins at this port.
     pub(crate) closed: [bool; PORTS],
     streams: BTreeMap<Name, TcpStream>,
@@ -83,6 +86,8 @@ impl Array {
             held: None,
             holds: [false; PORTS],
             fabric: Vec::new(),
+            faults: [None; PORTS],
+            asked: [0; PORTS],
             closed: [false; PORTS],
             streams: BTreeMap::new(),
             over: false,
@@ -117,6 +122,13 @@ impl Array {
     /// Every nexus is told, with its next command.
     pub(crate) fn attention(&self, asc: u8, ascq: u8) {
         self.state.lock().attention(asc, ascq);
+    }
+
+    /// Ends every connection at this port.
+    pub(crate) fn cut(&self, port: usize) {
+        let state = self.state.lock();
+        let at_port = state.streams.iter().filter(|(name, _)| name.port == port);
+        at_port.for_each(|(_, stream)| drop(stream.shutdown(Shutdown::Both)));
     }
 }
 

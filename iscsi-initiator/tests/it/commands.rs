@@ -48,6 +48,12 @@ impl State {
         if access.is_some_and(|a| self.held.is_some_and(|kind| !kind.permits(a, role))) {
             return Answer::Conflict;
         }
+        if access.is_some() {
+            self.asked[of.port] += 1;
+            if let Some((key, asc, ascq)) = self.faults[of.port] {
+                return Answer::Check(key, asc, ascq);
+            }
+        }
         match command {
             Command::Inquiry(inquiry) => self.inquiry(of, inquiry.page),
             Command::TestUnitReady(_) | Command::SynchronizeCache(_) => GOOD,

@@ -204,6 +204,82 @@ fn after_a_reset_without_registrations_nothing_is_written() {
     });
 }
 
+/// A fault of the controller behind port A is not one of port B; the medium is behind both.
+#[test]
+fn a_hardware_error_is_tried_over_another_path_once_and_a_medium_error_is_not() {
+    with_array(|array, workers| async move {
+        let lun = both_ports(&array, &workers).await;
+        array.state.lock().faults[0] = Some((4, 0x44, 0));
+        lun.write(AT, block(1)).await.0.expect("goes over port B");
+        assert_eq!(lun.read(AT, 512).await.expect("so does this")[..], [1; 512]);
+        assert_eq!(lun.status()[0].state, PathState::Up, "it may do for other requests");
+        array.state.lock().faults[1] = Some((4, 0x44, 0));
+        array.state.lock().asked = [0; 2];
+        assert_eq!(lun.read(AT, 512).await.expect_err("both have it").kind, IoErrorKind::Hardware);
+        assert_eq!(array.state.lock().asked, [1, 1], "once over each");
+        array.state.lock().faults = [Some((3, 0x11, 0)), None];
+        array.state.lock().asked = [0; 2];
+        assert_eq!(lun.read(AT, 512).await.expect_err("the medium's").kind, IoErrorKind::Medium);
+        assert_eq!(array.state.lock().asked, [1, 0], "port B is not asked");
+        lun.close().await;
+        array.state.lock().faults = [Some((4, 0x44, 0)), None];
+        let alone = device(&array, &workers, 3).await;
+        assert_eq!(alone.read(AT, 512).await.expect_err("there is no other path").kind, IoErrorKind::Hardware);
+        alone.session().close().await;
+    });
+}
+
+/// The unit restarts with writes in its cache, and its flush succeeds afterwards: it must not be believed.
+#[test]
+fn a_flush_after_a_reset_is_not_believed_once_and_the_next_write_is_well() {
+    with_array(|array, workers| async move {
+        let device = device(&array, &workers, 1).await;
+        device.flush().await.expect("nothing is to be lost yet");
+        array.attention(0x29, 0);
+        device.write(AT, block(1)).await.0.expect("is sent again after the news");
+        device.flush().await.expect("it was written after the reset");
+        device.write(AT, block(2)).await.0.expect("writes");
+        array.attention(0x29, 0);
+        let (one, two) = (device.flush(), device.flush());
+        assert_eq!(one.await.expect_err("may be lost").kind, IoErrorKind::CacheLost);
+        assert_eq!(two.await.expect_err("covers the same write").kind, IoErrorKind::CacheLost);
+        device.write_fua(AT, block(3)).await.0.expect("writes");
+        array.attention(0x29, 0);
+        device.flush().await.expect("it was on the medium already");
+        device.write(AT, block(4)).await.0.expect("writes");
+        device.read(AT, 512).await.expect("reads");
+        array.attention(0x29, 0);
+        device.read(AT, 512).await.expect("the read takes the news");
+        assert_eq!(device.flush().await.expect_err("may be lost").kind, IoErrorKind::CacheLost);
+        device.session().close().await;
+    });
+}
+
+/// A nexus that was lost proves nothing of the cache when it is back. One that stood all the time does.
+#[test]
+fn a_flush_over_a_new_nexus_is_believed_only_if_another_stood_all_the_time() {
+    with_array(|array, workers| async move {
+        let alone = device(&array, &workers, 1).await;
+        alone.write(AT, block(1)).await.0.expect("writes");
+        array.cut(0);
+        until(|| alone.session().nexus() == Some(2)).await;
+        assert_eq!(alone.flush().await.expect_err("nobody knows").kind, IoErrorKind::CacheLost);
+        alone.flush().await.expect("is told once");
+        alone.session().close().await;
+
+        let lun = both_ports(&array, &workers).await;
+        lun.write(AT, block(2)).await.0.expect("goes over port A");
+        array.cut(0);
+        until(|| lun.paths()[0].device().session().nexus() == Some(2)).await;
+        until(|| lun.status().iter().all(|p| p.state == PathState::Up)).await;
+        lun.flush().await.expect("port B has stood, and says that nothing happened");
+        lun.write(AT, block(3)).await.0.expect("goes over port A");
+        array.attention(0x29, 1);
+        assert_eq!(lun.flush().await.expect_err("both were told").kind, IoErrorKind::CacheLost);
+        lun.close().await;
+    });
+}
+
 /// The whole fence: the victim's write is in the fabric, its keys are preempted with its tasks, the write is let go.
 #[test]
 fn a_write_that_waits_in_the_fabric_does_not_outlive_the_fence_of_its_node() {

@@ -26,7 +26,9 @@ pub(crate) const DISK: u64 = 64 << 20;
 pub(crate) struct Tgt {
     child: Child,
     control: u16,
-    host: &'static str,
+    host: String,
+    /// The network namespace that it runs in, if not this process's.
+    namespace: Option<String>,
     pub(crate) port: u16,
     dir: tempfile::TempDir,
 }
@@ -49,7 +51,13 @@ impl Tgt {
     }
 
     /// The same at another address of the loopback.
-    pub(crate) fn start_at(host: &'static str) -> Option<Tgt> {
+    pub(crate) fn start_at(host: &str) -> Option<Tgt> {
+        let port = TcpListener::bind((host, 0)).and_then(|l| l.local_addr()).expect("a free port").port();
+        Tgt::start_in(None, host, port)
+    }
+
+    /// The same in a network namespace.
+    pub(crate) fn start_in(namespace: Option<&str>, host: &str, port: u16) -> Option<Tgt> {
         let Some(tgtd) = program("tgtd") else {
             println!("skipped: tgtd is not installed (./setup --for test installs it)");
             return None;
@@ -59,18 +67,22 @@ impl Tgt {
             return None;
         }
         drop(std::fs::create_dir_all("/var/run/tgtd"));
-        let port = TcpListener::bind((host, 0)).and_then(|l| l.local_addr()).expect("a free port").port();
         let control = control();
         let dir = tempfile::tempdir().expect("a folder");
-        let child = Tgt::spawn(&tgtd, control, host, port);
-        let tgt = Tgt { child, control, host, port, dir };
+        let child = Tgt::spawn(&tgtd, control, namespace, (host, port));
+        let (host, namespace) = (host.to_owned(), namespace.map(str::to_owned));
+        let tgt = Tgt { child, control, host, namespace, port, dir };
         tgt.configure();
         Some(tgt)
     }
 
-    fn spawn(tgtd: &Path, control: u16, host: &str, port: u16) -> Child {
+    fn spawn(tgtd: &Path, control: u16, namespace: Option<&str>, (host, port): (&str, u16)) -> Child {
         let portal = format!("portal={host}:{port}");
-        let mut command = Command::new(tgtd);
+        let mut command = Command::new(if namespace.is_some() { Path::new("ip") } else { tgtd });
+        if let Some(namespace) = namespace {
+            // It becomes what it starts, so that the child is tgtd.
+            command.args(["netns", "exec", namespace]).arg(tgtd);
+        }
         command.args(["-f", "-t", "4", "-C", &control.to_string(), "--iscsi", &portal]);
         command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null());
         command.spawn().expect("tgtd starts")
@@ -143,12 +155,15 @@ impl Tgt {
     pub(crate) fn kill_and_restart(&mut self) {
         self.child.kill().expect("is ours");
         self.child.wait().expect("is ours");
-        self.child = Tgt::spawn(&program("tgtd").expect("was there"), self.control, self.host, self.port);
+        self.child = {
+            let place = (self.host.as_str(), self.port);
+            Tgt::spawn(&program("tgtd").expect("was there"), self.control, self.namespace.as_deref(), place)
+        };
         self.configure();
     }
 
     pub(crate) fn portal(&self) -> Portal {
-        Portal { host: self.host.into(), port: self.port }
+        Portal { host: self.host.clone(), port: self.port }
     }
 
     /// How to log in, with these keys.
