@@ -23,7 +23,7 @@ use super::ranges::RangeLocks;
 use super::space::Reserved;
 use super::writes::Writes;
 
-/// A mapping with more extents than this is not published at every change, only after so many operations missed it.
+/// A mapping with more extents than this is not copied at every change, only after so many operations missed it.
 const REPUBLISH: usize = 64;
 
 /// One inode.
@@ -88,8 +88,10 @@ pub(crate) struct State {
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     cells: Vec<Arc<LayoutCell>>,
-    /// Written, unshared extents by file block.
-    extents: Vec<Extent>,
+    /// Written, unshared extents by file block. Some may be missing: what is not found here is looked for off the hot
+    /// path.
+    extents: Arc<Vec<Extent>>,
+    /// Never older than the answer of a write: nothing is looked for behind the end.
     size: u64,
 }
 
@@ -203,16 +205,19 @@ impl State {
 }
 
 impl Inode {
-    /// Publishes what the lock guards. Called with the lock held, after every change.
+    /// Publishes what the lock guards. Called with the lock held, after every change. Layouts and length are always
+    /// those of now; of a mapping with many extents the former copy goes on, which lacks what is new and is right in
+    /// what it has, since a mapping changes otherwise only with the layouts.
     pub(crate) fn publish(&self, state: &mut State, layouts_changed: bool) {
-        if !layouts_changed && state.map.extents() > REPUBLISH && state.missed < state.map.extents() {
-            state.stale = true;
-            return;
-        }
-        state.stale = false;
-        state.missed = 0;
+        state.stale = !layouts_changed && state.map.extents() > REPUBLISH && state.missed < state.map.extents();
+        let extents = if state.stale {
+            Arc::clone(&self.snapshot.load().extents)
+        } else {
+            state.missed = 0;
+            Arc::new(state.map.in_place())
+        };
         let cells = state.cells.iter().filter(|c| !c.is_withdrawn()).cloned().collect();
-        self.snapshot.store(Arc::new(Snapshot { cells, extents: state.map.in_place(), size: state.map.size() }));
+        self.snapshot.store(Arc::new(Snapshot { cells, extents, size: state.map.size() }));
     }
 
     /// A slow operation found everything it needed: had the snapshot been fresh, it would have been a hot one.

@@ -58,6 +58,22 @@ async fn d03_reads_are_short_only_at_the_end_of_the_file() {
     assert_eq!(node.read(&file, 1 << 40, 4096).await, b"");
 }
 
+/// The published mapping of a file with many extents was not renewed when the file grew, and its length stood still with
+/// it: what had just been written behind the end was not there, or not all of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d03a_a_file_of_many_extents_is_read_up_to_the_end_that_it_has_now() {
+    let cluster = Cluster::new().await;
+    let node = cluster.node(1);
+    let file = node.create("a").await;
+    for i in 0..200 {
+        let offset = i * 3 * FS_BLOCK;
+        let data = pattern(5000, i as u8);
+        node.write(&file, offset, &data).await;
+        assert_eq!(node.read(&file, offset, 8192).await, data, "the {i}th piece");
+        assert_eq!(node.read(&file, offset + 4000, 8192).await, data[4000..], "the end of the {i}th piece");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d04_preallocated_space_reads_as_zeroes_and_takes_writes() {
     let cluster = Cluster::new().await;
