@@ -228,7 +228,7 @@ mod tests {
         let bytes = |m: &Message| pack(m, 1).expect("packs").body.to_vec();
         assert_eq!(bytes(&write(Span::new(300, 8), 4096)), [2, 9, 2, 172, 2, 8, 1, 0]);
         assert_eq!(bytes(&Message::Settled(Seq(7), NodeSet(6))), [7, 7, 6]);
-        assert_eq!(bytes(&Message::Pull(Span::new(8, 8), [1; 32]))[..3], [14, 8, 8]);
-        assert_eq!(bytes(&Message::Pong), [25]);
+        assert_eq!(bytes(&Message::Pull(Span::new(8, 8), [1; 32]))[..3], [15, 8, 8]);
+        assert_eq!(bytes(&Message::Pong), [27]);
     }
 }

@@ -105,6 +105,24 @@ fn a_split_brain_is_found_and_ends_with_the_data_that_the_user_chose() {
 }
 
 #[test]
+fn what_was_given_up_at_a_meeting_is_given_up_at_that_meeting_only() {
+    let mut sites = Sites::equal("C");
+    sites.must(2, &["disconnect", "r0"]);
+    sites.must(2, &["connect", "r0", "--discard-my-data"]);
+    sites.until_equal(1);
+    sites.must(2, &["disconnect", "r0"]);
+    sites.must(2, &["primary", "r0"]);
+    sites.client(2).write(5, &pattern(5, 2), true).expect("written apart");
+    sites.client(1).write(5, &pattern(5, 3), true).expect("written apart");
+    sites.must(2, &["secondary", "r0"]);
+    sites.must(2, &["connect", "r0"]);
+    until("the split brain is found", || sites.peer(2)["connection"] == "StandAlone");
+    sites.down(2);
+    let disk = fs::read(sites.disk(2)).expect("a disk");
+    assert!(disk[5 * BLOCK as usize..6 * BLOCK as usize] == pattern(5, 2), "nobody was overwritten");
+}
+
+#[test]
 fn what_was_written_without_the_peer_is_sent_when_it_is_back_and_roles_switch() {
     let mut sites = Sites::equal("C");
     sites.tell(2, &["primary", "r0"]).expect(4, &["another node is primary"]);
