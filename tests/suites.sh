@@ -4,7 +4,7 @@
 #   tests/suites.sh quick|full|long
 #
 # quick: unit tests and tidy tests. full: everything within 15 minutes. long: also tests marked `#[ignore = "long: ..."]`,
-# and 3000 seeds of the simulation of the safety core and 2000 of that of an iSCSI session, 5000 of that of several paths, no suite longer than 20 minutes.
+# and 3000 seeds of the simulation of the safety core, 2000 of that of an iSCSI session, 5000 of that of several paths and 5000 of that of replicas, no suite longer than 20 minutes.
 # What long leaves out fails it.
 # A test that cannot run here prints `skipped: REASON` (or `SKIPPED NAME: REASON`) and passes; REQUIRE_ALL=1 makes that
 # a failure, as it does an ignored test whose reason does not begin with "long: ".
@@ -123,6 +123,11 @@ run_simulation() {
     suite "simulation paths" "$log" env -C "$folder" SHOREFAST_PATH_SEEDS=5000 \
         "$program" --exact multipath::tests::seeds_under_faults_violate_nothing_and_everything_is_answered --nocapture
     grep -E '^[0-9]+ seeds, ' "$log"
+    read -r folder kind program < <(programs | grep '/replicator lib ')
+    log="$LOGS/simulation-replicas.log"
+    suite "simulation replicas" "$log" env -C "$folder" SHOREFAST_REPL_SEEDS=5000 SHOREFAST_REPL_FIRST=1 \
+        "$program" --exact sim::tests::seeds_under_faults_violate_nothing_and_everything_heals --nocapture
+    grep -E '^[0-9]+ seeds' "$log"
 }
 
 run_demo() {

@@ -18,11 +18,13 @@ mod tests;
 
 pub use policy::{AfterSplitBrain, OnePrimary, Policy, RrConflict, TwoPrimaries, ZeroPrimaries};
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{Generation, Grant, NodeId, Seq};
 use crate::meta::superblock::DiskState;
 
 /// What a side says of itself to one peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Side {
     /// Who.
     pub node: NodeId,
@@ -65,7 +67,7 @@ pub struct Side {
 }
 
 /// What is to be done, as seen from one side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Verdict {
     /// The data are equal.
     NoSync,

@@ -23,7 +23,7 @@
 //!
 //! - `app`, `settle`: the primary's requests, barriers, what is stable where. `stream`: the same at a peer.
 //! - `reign`: ballots, grants, roles. `connect`: handshakes. `resync`: both ends of a synchronisation.
-//! - `disk`: the local queue of writes, metadata, failures. [`witness`]: the tie-breaker.
+//! - `disk`: the local queue of writes, metadata, failures. [`view`]: what can be seen from outside. [`witness`]: the tie-breaker.
 //!
 //! Refuses: two primaries at once. Not here yet: resizing, discards, several volumes, verify.
 
@@ -45,6 +45,7 @@ mod settle;
 mod stream;
 #[cfg(test)]
 mod tests;
+pub mod view;
 pub mod witness;
 
 use app::Request;

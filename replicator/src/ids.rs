@@ -2,13 +2,15 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 pub use block::shared::NodeId;
 
 /// Bytes of a sector, the unit of spans and of what the core counts in.
 pub const SECTOR: u64 = 512;
 
 /// A set of nodes.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeSet(pub u64);
 
 impl NodeSet {
@@ -89,7 +91,7 @@ impl fmt::Debug for NodeSet {
 }
 
 /// The identifier of a generation of data: drawn at random when a reign begins to write without somebody.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Generation(pub u64);
 
 impl Generation {
@@ -111,7 +113,7 @@ impl fmt::Debug for Generation {
 }
 
 /// A position in the stream of writes of a primary: the number of a write. 0 is before the first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Seq(pub u64);
 
 impl Seq {
@@ -123,7 +125,7 @@ impl Seq {
 }
 
 /// The number of an attempt to reign: rounds grow, the node breaks ties.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ballot {
     /// Larger than every round that the voters had promised.
     pub round: u32,
@@ -132,7 +134,7 @@ pub struct Ballot {
 }
 
 /// What a reign was granted: who holds every acknowledged write. Each change has a higher number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Grant {
     /// The reign.
     pub ballot: Ballot,
@@ -152,7 +154,7 @@ impl Grant {
 }
 
 /// A run of sectors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Span {
     /// First sector.
     pub at: u64,

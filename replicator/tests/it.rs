@@ -1,4 +1,4 @@
-//! The NBD server: against a client of our own that says what it likes, and against those of libnbd and QEMU.
+//! The NBD server: against a client of our own that says what it likes, and against those of libnbd and QEMU; two resources.
 
 mod it {
     mod certs;
@@ -9,5 +9,6 @@ mod it {
     mod hostile;
     mod peers;
     mod peers_tls;
+    mod resource;
     mod rig;
 }

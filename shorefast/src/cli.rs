@@ -11,6 +11,10 @@ use clap::{Arg, Args, Command as ClapCommand, CommandFactory, Parser, Subcommand
 use crate::api::{DiskFault, Node, Timing};
 use crate::{demo, places};
 
+mod replica;
+
+pub(crate) use replica::{ReplicaCommand, ReplicaCreateArgs, ReplicaName};
+
 /// A shared volume for a group of Linux hosts.
 #[derive(Parser, Debug)]
 #[command(name = "shorefast", version, about, max_term_width = 100)]
@@ -100,6 +104,9 @@ pub(crate) enum Command {
     /// A disk for QEMU, nbdcopy and the kernel's nbd-client
     #[command(subcommand)]
     Nbd(NbdCommand),
+    /// A device kept equal on several hosts
+    #[command(subcommand, arg = unused_socket())]
+    Replica(ReplicaCommand),
     /// Things that only a configuration with `debug = true` allows
     #[command(subcommand)]
     Debug(DebugCommand),

@@ -6,6 +6,7 @@ mod init;
 mod iscsi;
 mod nbd;
 mod redirect;
+mod replica;
 mod status;
 mod volume;
 
@@ -32,6 +33,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Status(args) => status::run(args, global),
         Command::Iscsi(command) => iscsi::run(command, global),
         Command::Nbd(command) => nbd::run(command, global),
+        Command::Replica(command) => replica::run(command, global),
         Command::Events(args) => daemon_asks::events(args, global),
         Command::Debug(DebugCommand::Disk { fault }) => daemon_asks::debug_disk((*fault).into(), global),
         Command::Debug(DebugCommand::Evict { name, node }) => daemon_asks::debug_evict(name, *node, global),

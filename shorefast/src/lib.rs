@@ -9,7 +9,7 @@
 //! - `pace`: how often the progress of a check is told.
 //! - [`events`]: the stable list of what a node reports. `render`: tables for people.
 //! - `demo`: three nodes on one machine, hurt on purpose, and the report of how they took it.
-//! - `commands/nbd`: a disk served over NBD, in a process of its own.
+//! - `commands/nbd`: a disk served over NBD, in a process of its own. `replica`: a replicated device, likewise.
 //!
 //! Nothing here decides anything about data: it parses, shows, starts and stops.
 #![forbid(unsafe_code)]
@@ -31,6 +31,7 @@ pub mod init;
 mod pace;
 mod places;
 mod render;
+mod replica;
 mod san;
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ pub(crate) const CONFIG: &str = "/etc/shorefast/shorefast.toml";
 pub(crate) const BUNDLE: &str = "/etc/shorefast/node.bundle";
 /// What a node remembers.
 pub(crate) const STATE: &str = "/var/lib/shorefast";
+/// What a host knows of its replicated devices, and their sockets.
+pub(crate) const REPLICAS: &str = "/var/lib/shorefast/replicas";
 /// The API socket.
 pub(crate) const SOCKET: &str = "/run/shorefast/api.sock";
 /// Volumes are mounted below it, by name.

@@ -48,6 +48,8 @@ mod office;
 mod posix;
 #[path = "it/refusals.rs"]
 mod refusals;
+#[path = "it/replica.rs"]
+mod replica;
 #[path = "it/routes.rs"]
 mod routes;
 #[path = "it/shared.rs"]

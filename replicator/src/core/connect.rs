@@ -246,6 +246,10 @@ impl Node {
                 return self.link_close(node, false);
             }
         }
+        if matches!(verdict, Verdict::NoSync | Verdict::Source { .. }) {
+            // It was for this meeting; a split brain of later is not settled by it.
+            self.discard = false;
+        }
         if verdict == Verdict::NoSync {
             self.joins(node);
             self.equal_to_primary(node);

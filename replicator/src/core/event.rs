@@ -1,6 +1,7 @@
 //! What a node is told, what it wants done, and what it says to others.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::compare::{Rule as CompareRule, Side, Verdict};
 use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, Seq, Span};
@@ -15,7 +16,7 @@ pub struct Now(pub u64);
 pub struct ConnId(pub u64);
 
 /// A request of the application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ReqId(pub u64);
 
 /// A request to the local disk.
@@ -140,7 +141,7 @@ pub enum Refusal {
 }
 
 /// What a replica calls its own, adopted at the end of a synchronisation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The generation.
     pub current: Generation,
@@ -155,7 +156,7 @@ pub struct Identity {
 }
 
 /// What the first message says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// About its data, to this peer.
     pub side: Side,
@@ -175,8 +176,9 @@ pub struct Hello {
     pub follows: Option<NodeId>,
 }
 
-/// What nodes say to one another. All of a connection's messages come in order, or the connection is lost.
-#[derive(Clone, Debug, PartialEq)]
+/// What nodes say to one another. All of a connection's messages come in order, or the connection is lost. Bytes of data are not
+/// part of the encoding: they travel beside it (`runtime::wire`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Message {
     /// First of all.
     Hello(Box<Hello>),
@@ -192,6 +194,7 @@ pub enum Message {
         /// Where.
         span: Span,
         /// What.
+        #[serde(skip)]
         data: Bytes,
         /// To stable storage.
         fua: bool,
@@ -219,13 +222,13 @@ pub enum Message {
     /// A read of a primary without a disk.
     RemoteRead(ReqId, Span),
     /// Its answer.
-    RemoteData(ReqId, Option<Bytes>),
+    RemoteData(ReqId, #[serde(skip)] Option<Bytes>),
     /// Bits of the sender for the receiver, as spans; the last part says so.
     Dirty(Vec<Span>, bool),
     /// The target asks for a span; it has this digest of it.
     Pull(Span, [u8; 32]),
     /// The answer: bytes, or none if the digests are equal; and who else is known to hold the same.
-    Pulled(Span, Option<Bytes>, NodeSet),
+    Pulled(Span, #[serde(skip)] Option<Bytes>, NodeSet),
     /// The target has these stable.
     PullAck(Vec<Span>),
     /// The target has no bits left.

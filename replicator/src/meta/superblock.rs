@@ -3,6 +3,7 @@
 //! Two copies. A change writes the one that is not the newest, with the next sequence, whole and flushed, before anybody
 //! acts on it. [`newest`] takes the good copy with the highest sequence; a copy of a newer program decides alone.
 
+use serde::{Deserialize, Serialize};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -18,7 +19,7 @@ const MAGIC: [u8; 8] = *b"SHFREPL\0";
 const CRC_AT: usize = 12;
 
 /// How good the data are, from worst to best. The names and their order are DRBD's.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize, Deserialize)]
 pub enum DiskState {
     /// There is no disk.
     Diskless,

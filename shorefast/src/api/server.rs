@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixListener;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::control::{NodeControl, Progress};
@@ -72,6 +72,17 @@ impl Server {
         fs::set_permissions(&fresh, fs::Permissions::from_mode(SOCKET_MODE)).map_err(io)?;
         fs::rename(&fresh, path).map_err(io)?;
         Ok(Server { listener, path: path.to_owned() })
+    }
+
+    /// The next that connects, for whoever speaks a language of its own on this socket.
+    ///
+    /// # Errors
+    /// The kernel's.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
+        Ok(self.listener.accept().await?.0)
     }
 
     /// Serves until dropped.

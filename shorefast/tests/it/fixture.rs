@@ -143,7 +143,7 @@ pub(crate) struct Cluster {
 }
 
 /// Addresses that no other test uses: the second and third byte and the port tell process and cluster apart.
-fn addresses(nodes: usize) -> Vec<String> {
+pub(crate) fn addresses(nodes: usize) -> Vec<String> {
     static CLUSTERS: AtomicU32 = AtomicU32::new(0);
     let (pid, cluster) = (std::process::id(), CLUSTERS.fetch_add(1, Ordering::Relaxed));
     let port = 12_000 + pid / 200 % 20_000;

@@ -1,0 +1,85 @@
+//! What a node shows of itself and its connections.
+
+use super::connect::State;
+use super::{Node, Role};
+use crate::ids::{Generation, NodeId};
+use crate::meta::superblock::DiskState;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// The two find out what they are to one another.
+    Greeting,
+    /// It carries votes only.
+    Waiting,
+    /// The data are equal, and the stream of a primary goes over it.
+    Established,
+    /// The peer is synchronised from here.
+    SyncSource,
+    /// This node is synchronised from the peer.
+    SyncTarget,
+}
+
+/// A connected peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerView {
+    /// Who.
+    pub node: NodeId,
+    /// What the connection is for.
+    pub connection: Connection,
+    /// It is primary, as it said.
+    pub primary: bool,
+    /// Its data, as far as is known.
+    pub disk: DiskState,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// It is primary.
+    pub primary: bool,
+    /// It asks to be.
+    pub candidate: bool,
+    /// Its data.
+    pub disk: DiskState,
+    /// The generation of its data.
+    pub generation: Generation,
+    /// Requests of applications that are not answered.
+    pub busy: usize,
+    /// Bytes marked for each peer, connected or not: at most so much differs.
+    pub marked: Vec<(NodeId, u64)>,
+    /// The connections.
+    pub peers: Vec<PeerView>,
+}
+
+impl Node {
+    /// What it is now.
+    pub fn view(&self) -> View {
+        let replica = self.replica.as_ref();
+        let unit = replica.map_or(0, |r| r.layout().shape.bit) * crate::ids::SECTOR;
+        let peers = self.links.iter().filter(|(_, l)| !matches!(l.state, State::Witness));
+        View {
+            primary: self.is_primary(),
+            candidate: matches!(self.role, Role::Candidate(_)),
+            disk: self.disk,
+            generation: replica.map_or(Generation::NONE, |r| r.superblock().current),
+            busy: self.busy(),
+            marked: self.peers().iter().map(|n| (n, self.dirty(n) * unit)).collect(),
+            peers: peers.map(|(n, l)| self.peer_view(*n, l)).collect(),
+        }
+    }
+
+    fn peer_view(&self, node: NodeId, link: &super::connect::Link) -> PeerView {
+        let said = link.hello.as_ref().map_or(DiskState::Diskless, |h| h.side.disk);
+        let (connection, disk) = match &link.state {
+            State::Greeting => (Connection::Greeting, said),
+            State::Witness | State::Waiting => (Connection::Waiting, said),
+            // What it said was before a synchronisation that has ended.
+            State::Equal => (Connection::Established, said.max(self.disk)),
+            State::Source(_) => (Connection::SyncSource, said.min(DiskState::Inconsistent)),
+            State::Target(_) => (Connection::SyncTarget, said),
+        };
+        let primary = link.hello.as_ref().is_some_and(|h| h.reigns.is_some());
+        PeerView { node, connection, primary, disk }
+    }
+}

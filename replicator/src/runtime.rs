@@ -1,0 +1,293 @@
+//! A resource at work on one node: the core with a real disk, real connections and a clock.
+//!
+//! ```text
+//!   NBD, in process                              control
+//!        │ Io                                       │ promote, connect, status
+//!        ▼                                          ▼
+//!   [`device`] ──► front ──► actor: one input, one event of the core, its effects ◄──► links ◄──► peers (net)
+//!                              │       ▲
+//!                              ▼       │ done
+//!                      local: the disk (io_uring of its worker), the metadata's thread
+//! ```
+//! The actor is one task on one worker of `block`. It decides nothing: the core does. What it adds is told here:
+//! - one connection to each peer, dialled by the lower node, closed when the core says so and made again if it wants that;
+//! - messages numbered, so that what the core relies on (in order, or none any more) holds: see `wire`;
+//! - requests cut to pieces and put together: see `front`;
+//! - a clock that is the wall's at the start and only grows: generations carry when they began, and policies compare that.
+//!
+//! **The end.** [`Resource::stop`]: nothing new is begun, neither on the disk nor on the network; what is in the disk is waited
+//! for; requests are answered as aborted. To a peer it is a crash, and it costs no more than one. Whoever wants an
+//! orderly end demotes first.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use block::worker::Handle;
+use block::{BlockDevice, Geometry, Io, IoErrorKind};
+use bytes::Bytes;
+use net::{Conn, Net, NetConfig, NetError, Security};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+mod actor;
+mod front;
+mod links;
+mod local;
+pub mod status;
+mod wire;
+
+pub use local::{Local, NewReplica, create, erase, find, resource_id};
+
+use crate::core::Node;
+use crate::core::config::{Config, OnNoQuorum, OnSlowPeer, Protocol, Timing};
+use crate::core::event::{DiskError, IoId, Refusal};
+use crate::core::rules::Rules;
+use crate::ids::{NodeId, NodeSet};
+use actor::Actor;
+use links::{Gate, Greeting, Links};
+use status::Status;
+
+/// Times of the core, in milliseconds. A peer that is dead or cut off is noticed by `net` within 3 s; the core's own limit is for
+/// one that answers on the network and does nothing, and longer: a busy one is not to be taken for that. Writes that are not settled
+/// are settled twice a second.
+const TIMING: Timing = Timing { ping: 1_000, dead: 10_000, slow: 10_000, settle: 500, vote: 3_000 };
+/// Writes that are not settled at most. The core looks at all of them for each event, at those that wait even in pairs: with many
+/// more a peer that is being synchronised cannot keep up.
+const UNSETTLED: usize = 64;
+
+/// A peer, as this node reaches it.
+#[derive(Clone, Debug)]
+pub struct PeerAddress {
+    /// The name that its certificate proves.
+    pub subject: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// How a resource runs on this node.
+#[derive(Clone, Debug)]
+pub struct ResourceConfig {
+    /// What people call it.
+    pub name: String,
+    /// When a write is acknowledged.
+    pub protocol: Protocol,
+    /// Its other nodes: those of the metadata, each with its address.
+    pub peers: BTreeMap<NodeId, PeerAddress>,
+    /// Where to listen for them.
+    pub listen: SocketAddr,
+    /// Who this node is to them.
+    pub security: Security,
+}
+
+/// Why a resource does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The endpoint does not.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// No thread for the metadata.
+    #[error("cannot start the thread of the metadata: {0}")]
+    Thread(std::io::Error),
+    /// Configuration and metadata name other peers.
+    #[error("the metadata know the peers {found:?}, the configuration names {configured:?}")]
+    OtherPeers {
+        /// Those of the metadata.
+        found: NodeSet,
+        /// Those of the configuration.
+        configured: NodeSet,
+    },
+}
+
+/// The resource has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the resource has stopped")]
+pub struct Stopped;
+
+/// What the actor is told.
+enum Input {
+    Io(Io),
+    Done(IoId, Result<Bytes, DiskError>),
+    Opened(NodeId, Arc<Conn>),
+    Came(u64, net::Message),
+    Closed(u64, String),
+    Promote { force: bool, done: oneshot::Sender<Result<(), Refusal>> },
+    Demote { done: oneshot::Sender<()> },
+    Connect { discard: bool, done: oneshot::Sender<()> },
+    Disconnect { done: oneshot::Sender<()> },
+    Status { done: oneshot::Sender<Status> },
+    Stop { done: oneshot::Sender<()> },
+}
+
+/// A resource that runs. Dropped, it stops, and nobody waits for that.
+pub struct Resource {
+    input: mpsc::UnboundedSender<Input>,
+    device: Arc<ReplicaDevice>,
+    listens: SocketAddr,
+}
+
+impl Resource {
+    /// Starts: opens the endpoint, dials the peers. Called in a runtime, which runs the connections; the core runs on a
+    /// worker.
+    ///
+    /// # Errors
+    /// An address that is taken; peers that the metadata do not know.
+    ///
+    /// # Cancel safety
+    /// Safe to drop: what has begun ends.
+    pub async fn start(config: ResourceConfig, local: Local, workers: &Handle) -> Result<Resource, StartError> {
+        let superblock = local.superblock().clone();
+        let found: NodeSet = superblock.peers.iter().map(|p| p.node).collect();
+        let configured: NodeSet = config.peers.keys().copied().collect();
+        if found != configured {
+            return Err(StartError::OtherPeers { found, configured });
+        }
+        let (input, inputs) = mpsc::unbounded_channel();
+        let geometry = local.geometry();
+        let own = Greeting {
+            version: wire::VERSION,
+            node: superblock.node,
+            resource: superblock.resource,
+            name: config.name.clone(),
+            bytes: geometry.len.0,
+            protocol: status::letter(config.protocol),
+        };
+        let subjects = config.peers.iter().map(|(n, p)| (*n, p.subject.clone())).collect();
+        let gate = Arc::new(Gate { own, subjects, alone: Mutex::default(), refused: Mutex::default() });
+        let service = Arc::new(Links { gate: Arc::clone(&gate), input: input.clone() });
+        let (recovered, disk) = local.begin(input.clone()).map_err(StartError::Thread)?;
+        let net = Net::start(NetConfig::new(config.listen, config.security.clone()), service).await?;
+        let listens = net.local_addr();
+        let clock = actor::Clock::start();
+        let core = Node::new(core_config(&config, superblock.node, found), recovered, clock.now());
+        let device = Arc::new(ReplicaDevice { name: config.name.clone(), geometry, input: input.clone() });
+        let mut actor = Actor::new(core, clock, disk, net, gate, config.peers);
+        actor.dial_all();
+        // It goes on without anybody waiting for it; `stop` does.
+        drop(workers.spawn(0, move || actor.run(inputs)));
+        Ok(Resource { input, device, listens })
+    }
+
+    /// The device. Its requests are answered while this node is primary.
+    pub fn device(&self) -> Arc<dyn BlockDevice> {
+        Arc::clone(&self.device) as Arc<dyn BlockDevice>
+    }
+
+    /// Where peers find it.
+    pub fn listens(&self) -> SocketAddr {
+        self.listens
+    }
+
+    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Stopped> {
+        let (done, answer) = oneshot::channel();
+        self.input.send(make(done)).map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Becomes primary; `force` also with data that are not known to be the newest.
+    ///
+    /// # Errors
+    /// It has stopped; inside: why it does not become primary.
+    ///
+    /// # Cancel safety
+    /// Dropped, the attempt goes on.
+    pub async fn promote(&self, force: bool) -> Result<Result<(), Refusal>, Stopped> {
+        self.ask(|done| Input::Promote { force, done }).await
+    }
+
+    /// Becomes secondary when everything is answered and settled; at once if it is.
+    ///
+    /// # Errors
+    /// It has stopped.
+    ///
+    /// # Cancel safety
+    /// Dropped, it goes on.
+    pub async fn demote(&self) -> Result<(), Stopped> {
+        self.ask(|done| Input::Demote { done }).await
+    }
+
+    /// Wants connections with all peers; with `discard` what was written here apart is given up at the next meeting.
+    ///
+    /// # Errors
+    /// It has stopped.
+    pub async fn connect(&self, discard: bool) -> Result<(), Stopped> {
+        self.ask(|done| Input::Connect { discard, done }).await
+    }
+
+    /// Wants no connections any more.
+    ///
+    /// # Errors
+    /// It has stopped.
+    pub async fn disconnect(&self) -> Result<(), Stopped> {
+        self.ask(|done| Input::Disconnect { done }).await
+    }
+
+    /// How it is.
+    ///
+    /// # Errors
+    /// It has stopped.
+    pub async fn status(&self) -> Result<Status, Stopped> {
+        self.ask(|done| Input::Status { done }).await
+    }
+
+    /// Stops; when it returns nothing of it is in the disk any more. A disk that hangs is waited for.
+    ///
+    /// # Cancel safety
+    /// Dropped, it goes on.
+    pub async fn stop(&self) {
+        // A second stop finds it stopped.
+        let _ = self.ask(|done| Input::Stop { done }).await;
+    }
+}
+
+impl Drop for Resource {
+    fn drop(&mut self) {
+        let (done, _) = oneshot::channel();
+        // It may have stopped already.
+        drop(self.input.send(Input::Stop { done }));
+    }
+}
+
+fn core_config(config: &ResourceConfig, me: NodeId, peers: NodeSet) -> Config {
+    Config {
+        me,
+        disks: peers.with(me),
+        tie_breaker: None,
+        quorum: false,
+        protocols: peers.iter().map(|n| (n, config.protocol)).collect(),
+        on_no_quorum: OnNoQuorum::SuspendIo,
+        on_slow_peer: OnSlowPeer::Block,
+        policy: Default::default(),
+        timing: TIMING,
+        unsettled: UNSETTLED,
+        rules: Rules::all(),
+        entropy: local::random(),
+    }
+}
+
+/// A replicated device.
+struct ReplicaDevice {
+    name: String,
+    geometry: Geometry,
+    input: mpsc::UnboundedSender<Input>,
+}
+
+impl BlockDevice for ReplicaDevice {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn submit(&self, io: Io) {
+        if let Err(error) = self.geometry.check(&io) {
+            return io.complete(Err(error));
+        }
+        if let Err(mpsc::error::SendError(Input::Io(io))) = self.input.send(Input::Io(io)) {
+            io.fail(IoErrorKind::ShuttingDown);
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!("replica {}", self.name)
+    }
+}

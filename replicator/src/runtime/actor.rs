@@ -1,0 +1,448 @@
+//! The loop: one input, one event of the core, its effects carried out.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use block::IoErrorKind;
+use net::{CallError, Conn, DialTarget, Dialer, LinkState, Net};
+use tokio::sync::{mpsc, oneshot};
+
+use super::front::Front;
+use super::links::Gate;
+use super::local::Disk;
+use super::status::{self, PeerStatus, Status, Synchronised};
+use super::wire::{self, Packed};
+use super::{Input, PeerAddress};
+use crate::compare::Verdict;
+use crate::core::Node;
+use crate::core::event::{Ask, ConnId, Effect, Event, Message, Now, Refusal, Report, ReqId};
+use crate::core::view::PeerView;
+use crate::ids::NodeId;
+
+/// How often the core is told that time has passed.
+const TICK: Duration = Duration::from_millis(100);
+/// How long until frames that found the connection's queue full are tried again.
+const AGAIN: Duration = Duration::from_millis(1);
+/// Bytes for one peer that wait here: with more, applications wait. The connection itself holds 16 MiB.
+const MAX_BACKLOG: usize = 32 << 20;
+/// Inputs taken before time is looked at again.
+const BATCH: usize = 256;
+
+/// The wall's clock at the start, and from then on one that only grows.
+pub(super) struct Clock {
+    base: u64,
+}
+
+impl Clock {
+    pub(super) fn start() -> Clock {
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let wall = u64::try_from(wall.as_millis()).unwrap_or(0);
+        Clock { base: wall.saturating_sub(boottime_ms()) }
+    }
+
+    pub(super) fn now(&self) -> Now {
+        Now(self.base + boottime_ms())
+    }
+}
+
+fn boottime_ms() -> u64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(t.tv_sec).unwrap_or(0) * 1000 + u64::try_from(t.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+/// A connection.
+struct Line {
+    node: NodeId,
+    conn: Arc<Conn>,
+    sent: u64,
+    came: u64,
+    /// Frames that the connection had no room for.
+    backlog: VecDeque<Packed>,
+    bytes: usize,
+}
+
+/// What is known of a peer besides the core's view.
+struct Peer {
+    address: PeerAddress,
+    dialer: Option<Dialer>,
+    /// What the last meeting came to.
+    said: Option<String>,
+    synchronised: Option<Synchronised>,
+}
+
+/// The actor.
+pub(super) struct Actor {
+    core: Node,
+    clock: Clock,
+    disk: Disk,
+    net: Option<Net>,
+    gate: Arc<Gate>,
+    peers: BTreeMap<NodeId, Peer>,
+    lines: BTreeMap<u64, Line>,
+    front: Front,
+    promotes: Vec<oneshot::Sender<Result<(), Refusal>>>,
+    demotes: Vec<oneshot::Sender<()>>,
+    /// Requests in the disk.
+    flying: usize,
+    stops: Vec<oneshot::Sender<()>>,
+}
+
+impl Actor {
+    pub(super) fn new(
+        core: Node,
+        clock: Clock,
+        disk: Disk,
+        net: Net,
+        gate: Arc<Gate>,
+        peers: BTreeMap<NodeId, PeerAddress>,
+    ) -> Actor {
+        let peer = |address| Peer { address, dialer: None, said: None, synchronised: None };
+        Actor {
+            core,
+            clock,
+            disk,
+            net: Some(net),
+            gate,
+            peers: peers.into_iter().map(|(n, a)| (n, peer(a))).collect(),
+            lines: BTreeMap::new(),
+            front: Front::default(),
+            promotes: Vec::new(),
+            demotes: Vec::new(),
+            flying: 0,
+            stops: Vec::new(),
+        }
+    }
+
+    /// Keeps a connection to every peer that it is for us to dial.
+    pub(super) fn dial_all(&mut self) {
+        let (me, Some(net)) = (self.gate.own.node, &self.net) else { return };
+        let alone = self.gate.alone.lock().clone();
+        for (node, peer) in self.peers.iter_mut().filter(|(n, _)| **n > me && !alone.contains(n)) {
+            let target = || DialTarget::new(peer.address.address, peer.address.subject.clone());
+            peer.dialer.get_or_insert_with(|| net.dial(target()));
+            tracing::debug!("dials {node}");
+        }
+    }
+
+    /// Runs until it is stopped.
+    pub(super) async fn run(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while self.stops.is_empty() || self.flying > 0 {
+            let backlog = self.lines.values().any(|l| !l.backlog.is_empty());
+            tokio::select! {
+                input = inputs.recv() => match input {
+                    Some(input) => self.take(input),
+                    None => break,
+                },
+                _ = ticks.tick() => {
+                    // What has come already counts: a peer is not dead because this node was busy.
+                    for _ in 0..inputs.len() {
+                        let Ok(input) = inputs.try_recv() else { break };
+                        self.take(input);
+                    }
+                    self.handle(Event::Tick);
+                }
+                () = tokio::time::sleep(AGAIN), if backlog => {}
+            }
+            for _ in 0..BATCH {
+                let Ok(input) = inputs.try_recv() else { break };
+                self.take(input);
+            }
+            self.send_backlog();
+        }
+        self.end(inputs).await;
+    }
+
+    async fn end(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
+        self.front.fail_all();
+        inputs.close();
+        while let Ok(input) = inputs.try_recv() {
+            match input {
+                Input::Io(io) => io.fail(IoErrorKind::ShuttingDown),
+                Input::Stop { done } => self.stops.push(done),
+                _ => {}
+            }
+        }
+        self.peers.clear();
+        self.lines.clear();
+        if let Some(net) = self.net.take() {
+            net.shutdown().await;
+        }
+        self.stops.into_iter().for_each(|done| answer(done, ()));
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Io(io) if !self.stops.is_empty() => io.fail(IoErrorKind::ShuttingDown),
+            Input::Io(io) => {
+                let (full, mut asks) = (self.is_full(), Vec::new());
+                self.front.begin(io, full, &mut asks);
+                self.submit(asks);
+            }
+            Input::Done(io, result) => {
+                self.flying -= 1;
+                self.handle(Event::Done(io, result));
+            }
+            Input::Opened(node, conn) => self.opened(node, conn),
+            Input::Came(conn, frame) => self.came(conn, frame),
+            Input::Closed(conn, why) => self.closed(conn, &why),
+            Input::Stop { done } => self.stops.push(done),
+            other => self.command(other),
+        }
+    }
+
+    fn command(&mut self, input: Input) {
+        match input {
+            Input::Promote { done, .. } if self.core.is_primary() => answer(done, Ok(())),
+            Input::Promote { force, done } => {
+                self.promotes.push(done);
+                self.handle(Event::Promote { force });
+            }
+            Input::Demote { done } if !self.core.is_primary() => answer(done, ()),
+            Input::Demote { done } => {
+                self.demotes.push(done);
+                self.handle(Event::Demote);
+            }
+            Input::Connect { discard, done } => {
+                if discard {
+                    self.handle(Event::DiscardMyData);
+                }
+                self.gate.alone.lock().clear();
+                self.dial_all();
+                answer(done, ());
+            }
+            Input::Disconnect { done } => {
+                let all: Vec<NodeId> = self.peers.keys().copied().collect();
+                all.into_iter().for_each(|n| self.stand_alone(n, "asked to disconnect"));
+                answer(done, ());
+            }
+            Input::Status { done } => answer(done, self.status()),
+            _ => {}
+        }
+    }
+
+    /// No connection with this peer any more until somebody asks for it. What was queued for it still goes out.
+    fn stand_alone(&mut self, node: NodeId, why: &str) {
+        self.gate.alone.lock().insert(node);
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.dialer = None;
+        }
+        self.lines.values().filter(|l| l.node == node).for_each(|l| l.conn.close(why));
+    }
+
+    fn opened(&mut self, node: NodeId, conn: Arc<Conn>) {
+        if self.gate.alone.lock().contains(&node) || !self.stops.is_empty() {
+            return conn.close("stands alone");
+        }
+        let id = conn.id();
+        let line = Line { node, conn, sent: 0, came: 0, backlog: VecDeque::new(), bytes: 0 };
+        let old: Vec<u64> = self.lines.iter().filter(|(_, l)| l.node == node).map(|(id, _)| *id).collect();
+        for old in old {
+            if let Some(line) = self.lines.remove(&old) {
+                line.conn.close("another connection took its place");
+            }
+        }
+        self.lines.insert(id, line);
+        self.handle(Event::Connected(node, ConnId(id)));
+    }
+
+    fn came(&mut self, id: u64, frame: net::Message) {
+        let sectors = self.disk.sectors();
+        let Some(line) = self.lines.get_mut(&id) else { return };
+        line.came += 1;
+        match wire::unpack(frame, line.came, sectors) {
+            Ok(message) => {
+                let node = line.node;
+                self.handle(Event::Received(node, ConnId(id), message));
+            }
+            Err(e) => {
+                tracing::error!("{} broke the protocol: {e}", line.node);
+                line.conn.close(&format!("protocol: {e}"));
+                self.closed(id, "it broke the protocol");
+            }
+        }
+    }
+
+    fn closed(&mut self, id: u64, why: &str) {
+        let Some(line) = self.lines.remove(&id) else { return };
+        tracing::info!("the connection to {} is over: {why}", line.node);
+        self.handle(Event::Lost(line.node, ConnId(id)));
+    }
+
+    /// More waits for a peer than is to be held here.
+    fn is_full(&self) -> bool {
+        self.lines.values().any(|l| l.bytes > MAX_BACKLOG)
+    }
+
+    fn submit(&mut self, asks: Vec<(ReqId, Ask)>) {
+        asks.into_iter().for_each(|(req, ask)| self.handle(Event::Submit(req, ask)));
+    }
+
+    /// One event and its effects. Requests that a completion lets in are asked for once the effects are carried out.
+    fn handle(&mut self, event: Event) {
+        let (mut events, mut effects, mut asks) = (VecDeque::from([event]), Vec::new(), Vec::new());
+        while let Some(event) = events.pop_front() {
+            self.core.handle(self.clock.now(), event, &mut effects);
+            for effect in effects.drain(..) {
+                self.carry_out(effect, &mut asks);
+            }
+            events.extend(asks.drain(..).map(|(req, ask)| Event::Submit(req, ask)));
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect, asks: &mut Vec<(ReqId, Ask)>) {
+        let stopping = !self.stops.is_empty();
+        match effect {
+            // Nothing is begun any more: as if the power had failed here.
+            Effect::Send(..) | Effect::Read(..) | Effect::Write(..) | Effect::Flush(..) | Effect::Meta(..)
+                if stopping => {}
+            Effect::Send(_, ConnId(conn), message) => self.send(conn, &message),
+            Effect::Close(node, ConnId(conn), again) => self.close(node, conn, again),
+            Effect::Read(io, span) => self.fly(|disk| disk.read(io, span)),
+            Effect::Write(io, span, data, fua) => self.fly(|disk| disk.write(io, span, &data, fua)),
+            Effect::Flush(io) => self.fly(|disk| disk.flush(io)),
+            Effect::Meta(io, write) => self.fly(|disk| disk.metadata(io, write)),
+            Effect::Complete(req, result) => {
+                let full = self.is_full();
+                self.front.completed(req, result, full, asks);
+            }
+            Effect::Told(report) => self.told(report),
+        }
+    }
+
+    fn fly(&mut self, begin: impl FnOnce(&Disk)) {
+        self.flying += 1;
+        begin(&self.disk);
+    }
+
+    fn send(&mut self, conn: u64, message: &Message) {
+        let Some(line) = self.lines.get_mut(&conn) else { return };
+        line.sent += 1;
+        match wire::pack(message, line.sent) {
+            Ok(frame) => {
+                line.bytes += frame.len();
+                line.backlog.push_back(frame);
+                line.flush();
+            }
+            Err(e) => {
+                // The peer sees a gap in the numbers, or the end: either way the connection is over.
+                tracing::error!("a message cannot be sent: {e}");
+                line.conn.close("a message could not be sent");
+            }
+        }
+    }
+
+    fn send_backlog(&mut self) {
+        self.lines.values_mut().for_each(Line::flush);
+        let (full, mut asks) = (self.is_full(), Vec::new());
+        self.front.release(full, &mut asks);
+        self.submit(asks);
+    }
+
+    /// The core ends a connection.
+    fn close(&mut self, node: NodeId, conn: u64, again: bool) {
+        if !again {
+            let why = self.peers.get(&node).and_then(|p| p.said.clone());
+            self.stand_alone(node, why.as_deref().unwrap_or("the two do not fit"));
+        }
+        if let Some(line) = self.lines.remove(&conn) {
+            line.conn.close("begin anew");
+        }
+    }
+
+    fn told(&mut self, report: Report) {
+        tracing::info!("{report:?}");
+        match report {
+            Report::Promoted(_) => self.promotes.drain(..).for_each(|done| answer(done, Ok(()))),
+            Report::NotPromoted(why) => self.promotes.drain(..).for_each(|done| answer(done, Err(why))),
+            Report::Demoted | Report::Deposed => self.demotes.drain(..).for_each(|done| answer(done, ())),
+            Report::Decided(node, verdict, rules) => {
+                if matches!(verdict, Verdict::SplitBrain | Verdict::Unrelated | Verdict::PrimaryWouldLose) {
+                    tracing::error!("{node} and this one cannot be put together: {verdict:?} by {rules:?}");
+                }
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.said = Some(format!("{verdict:?} by {rules:?}"));
+                }
+            }
+            Report::Synchronised(node, sent, equal) => {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.synchronised = Some(Synchronised { sent, equal });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn status(&self) -> Status {
+        let (view, own) = (self.core.view(), &self.gate.own);
+        let marked: BTreeMap<NodeId, u64> = view.marked.iter().copied().collect();
+        let peer = |(node, peer): (&NodeId, &Peer)| {
+            let link = view.peers.iter().find(|p| p.node == *node);
+            self.peer_status(*node, peer, link, marked.get(node).copied().unwrap_or(0))
+        };
+        Status {
+            name: own.name.clone(),
+            node: own.node,
+            role: status::role(view.primary),
+            disk: status::disk(view.disk),
+            protocol: own.protocol.to_string(),
+            size_bytes: own.bytes,
+            generation: format!("{:?}", view.generation),
+            waiting: view.busy,
+            peers: self.peers.iter().map(peer).collect(),
+        }
+    }
+
+    fn peer_status(&self, node: NodeId, peer: &Peer, link: Option<&PeerView>, out_of_sync_bytes: u64) -> PeerStatus {
+        let unknown = || "Unknown".to_owned();
+        let connection = match link {
+            Some(link) => status::connection(link.connection),
+            None if self.gate.alone.lock().contains(&node) => "StandAlone",
+            None => "Connecting",
+        };
+        let down = || match &*peer.dialer.as_ref()?.state().borrow() {
+            LinkState::Down { why, .. } => Some(why.to_string()),
+            _ => None,
+        };
+        let reason = match connection {
+            "Connecting" => down().or_else(|| self.gate.refused.lock().clone()),
+            _ => peer.said.clone(),
+        };
+        PeerStatus {
+            node,
+            connection: connection.to_owned(),
+            role: link.map_or_else(unknown, |l| status::role(l.primary)),
+            disk: link.map_or_else(unknown, |l| status::disk(l.disk)),
+            out_of_sync_bytes,
+            reason,
+            synchronised: peer.synchronised,
+        }
+    }
+}
+
+/// Whoever asked may have gone.
+fn answer<T>(to: oneshot::Sender<T>, what: T) {
+    drop(to.send(what).err());
+}
+
+impl Line {
+    /// Gives the connection what it takes.
+    fn flush(&mut self) {
+        while let Some(frame) = self.backlog.pop_front() {
+            match self.conn.post(frame.frame()) {
+                Ok(()) => self.bytes -= frame.len(),
+                Err(CallError::Full) => {
+                    self.backlog.push_front(frame);
+                    return;
+                }
+                // The end of the connection is told by itself.
+                Err(e) => {
+                    tracing::debug!("not sent to {}: {e}", self.node);
+                    self.bytes -= frame.len();
+                }
+            }
+        }
+    }
+}

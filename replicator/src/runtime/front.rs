@@ -1,0 +1,260 @@
+//! Requests of a block device as requests of the core: cut to pieces that a message carries, put together again.
+//!
+//! A request is answered when its last piece is; a long zeroing has few pieces under way at a time. What the core has no
+//! room for waits here, in order; what waits is not submitted, so no flush has to cover it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use block::{Io, IoErrorKind, Op};
+use bytes::Bytes;
+
+use super::wire::MAX_DATA;
+use crate::core::event::{AppError, Ask, ReqId};
+use crate::ids::{SECTOR, Span};
+
+/// Pieces of one request under way at a time.
+const PIECES: usize = 8;
+/// Pieces under way in all; half of what the core takes.
+const MAX_PIECES: usize = 2048;
+/// What zeroing writes.
+static ZEROES: [u8; MAX_DATA] = [0; MAX_DATA];
+
+struct Whole {
+    io: Io,
+    issued: u64,
+    open: usize,
+    error: Option<IoErrorKind>,
+}
+
+/// What is under way and what waits.
+#[derive(Default)]
+pub(super) struct Front {
+    wholes: BTreeMap<u64, Whole>,
+    /// Of which request each piece is, and where in it.
+    pieces: BTreeMap<ReqId, (u64, u64)>,
+    held: VecDeque<Io>,
+    next: u64,
+}
+
+impl Front {
+    /// Takes a request; what the core is asked is put into `asks`. `full`: nothing more can be taken now.
+    pub(super) fn begin(&mut self, io: Io, full: bool, asks: &mut Vec<(ReqId, Ask)>) {
+        match io.op {
+            Op::Discard => io.fail(IoErrorKind::NotSupported),
+            Op::Read | Op::Write { .. } | Op::WriteZeroes if io.len.0 == 0 => io.complete(Ok(())),
+            _ if full || self.pieces.len() >= MAX_PIECES || !self.held.is_empty() => self.held.push_back(io),
+            _ => self.start(io, asks),
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn start(&mut self, io: Io, asks: &mut Vec<(ReqId, Ask)>) {
+        let id = self.number();
+        self.wholes.insert(id, Whole { io, issued: 0, open: 0, error: None });
+        self.issue(id, asks);
+    }
+
+    /// Asks for as many pieces as may be under way.
+    fn issue(&mut self, id: u64, asks: &mut Vec<(ReqId, Ask)>) {
+        loop {
+            let req = ReqId(self.number());
+            let Some(whole) = self.wholes.get_mut(&id) else { return };
+            let Some((at, ask)) = whole.next_piece() else { return };
+            self.pieces.insert(req, (id, at));
+            asks.push((req, ask));
+        }
+    }
+
+    /// A piece ended.
+    pub(super) fn completed(
+        &mut self,
+        req: ReqId,
+        result: Result<Bytes, AppError>,
+        full: bool,
+        asks: &mut Vec<(ReqId, Ask)>,
+    ) {
+        let Some((id, at)) = self.pieces.remove(&req) else { return };
+        let Some(whole) = self.wholes.get_mut(&id) else { return };
+        whole.open -= 1;
+        match result {
+            Ok(bytes) => whole.put(at, &bytes),
+            Err(error) => whole.error = whole.error.or(Some(kind_of(error))),
+        }
+        if !whole.is_over() {
+            self.issue(id, asks);
+        } else if let Some(whole) = self.wholes.remove(&id) {
+            whole.finish();
+        }
+        self.release(full, asks);
+    }
+
+    /// Lets in what waits, if there is room.
+    pub(super) fn release(&mut self, full: bool, asks: &mut Vec<(ReqId, Ask)>) {
+        while !full
+            && self.pieces.len() < MAX_PIECES
+            && let Some(io) = self.held.pop_front()
+        {
+            self.start(io, asks);
+        }
+    }
+
+    /// Ends everything: the resource stops. What was under way may be there, and cannot land any more.
+    pub(super) fn fail_all(&mut self) {
+        self.held.drain(..).for_each(|io| io.fail(IoErrorKind::ShuttingDown));
+        self.pieces.clear();
+        std::mem::take(&mut self.wholes).into_values().for_each(|w| w.io.fail(IoErrorKind::Aborted));
+    }
+}
+
+impl Whole {
+    fn next_piece(&mut self) -> Option<(u64, Ask)> {
+        if self.open >= PIECES || self.error.is_some() {
+            return None;
+        }
+        let (at, op) = (self.issued, self.io.op);
+        if op == Op::Flush {
+            if self.issued > 0 {
+                return None;
+            }
+            (self.issued, self.open) = (1, 1);
+            return Some((0, Ask::Flush));
+        }
+        let len = (self.io.len.0 - at).min(MAX_DATA as u64);
+        if len == 0 {
+            return None;
+        }
+        let span = Span::new((self.io.at.0 + at) / SECTOR, len / SECTOR);
+        let range = at as usize..(at + len) as usize;
+        let ask = match op {
+            Op::Write { fua } => {
+                let data = self.io.buf.as_deref().and_then(|b| b.get(range)).unwrap_or_default();
+                Ask::Write(span, Bytes::copy_from_slice(data), fua)
+            }
+            Op::WriteZeroes => Ask::Write(span, Bytes::from_static(&ZEROES[..len as usize]), false),
+            _ => Ask::Read(span),
+        };
+        self.issued += len;
+        self.open += 1;
+        Some((at, ask))
+    }
+
+    fn put(&mut self, at: u64, bytes: &[u8]) {
+        if self.io.op != Op::Read {
+            return;
+        }
+        let range = at as usize..at as usize + bytes.len();
+        match self.io.buf.as_deref_mut().and_then(|b| b.get_mut(range)) {
+            Some(to) => to.copy_from_slice(bytes),
+            None => self.error = Some(IoErrorKind::Medium),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let all = self.error.is_some() || self.io.op == Op::Flush || self.issued >= self.io.len.0;
+        self.open == 0 && all
+    }
+
+    fn finish(self) {
+        match self.error {
+            None => self.io.complete(Ok(())),
+            Some(kind) => self.io.fail(kind),
+        }
+    }
+}
+
+fn kind_of(error: AppError) -> IoErrorKind {
+    match error {
+        AppError::NotPrimary | AppError::NoQuorum | AppError::TooMany => IoErrorKind::NotReady,
+        AppError::Deposed => IoErrorKind::Fenced,
+        AppError::NoData => IoErrorKind::Medium,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use block::{AlignedBuf, ByteLen, ByteOffset, Completion, Done};
+    use tokio::sync::oneshot::Receiver;
+
+    use super::*;
+
+    const M: u64 = MAX_DATA as u64;
+
+    fn spans(asks: &[(ReqId, Ask)]) -> Vec<Span> {
+        let span = |a: &Ask| match a {
+            Ask::Read(s) | Ask::Write(s, ..) => *s,
+            Ask::Flush => Span::default(),
+        };
+        asks.iter().map(|(_, a)| span(a)).collect()
+    }
+
+    fn zeroing(len: u64) -> (Io, Receiver<Done>) {
+        let (done, answer) = Completion::channel();
+        (Io::ranged(Op::WriteZeroes, ByteOffset(4096), ByteLen(len), done), answer)
+    }
+
+    #[test]
+    fn a_long_request_has_few_pieces_under_way_and_ends_with_the_last() {
+        let (mut front, mut asks) = (Front::default(), Vec::new());
+        let (io, mut answer) = zeroing(20 * M + 512);
+        front.begin(io, false, &mut asks);
+        assert_eq!(asks.len(), PIECES);
+        let mut at = 0;
+        let mut sectors = 0;
+        while at < asks.len() {
+            assert!(answer.try_recv().is_err(), "not before its last piece");
+            sectors += spans(&asks[at..=at])[0].len;
+            front.completed(asks[at].0, Ok(Bytes::new()), false, &mut asks);
+            at += 1;
+        }
+        assert_eq!(sectors * SECTOR, 20 * M + 512);
+        assert_eq!(spans(&asks).first().map(|s| s.at), Some(8));
+        assert!(answer.try_recv().is_ok_and(|d| d.result.is_ok()));
+    }
+
+    #[test]
+    fn the_first_error_ends_a_request_once_its_pieces_are_back() {
+        let (mut front, mut asks) = (Front::default(), Vec::new());
+        let (io, mut answer) = zeroing(20 * M);
+        front.begin(io, false, &mut asks);
+        front.completed(asks[0].0, Err(AppError::Deposed), false, &mut asks);
+        assert_eq!(asks.len(), PIECES, "no more pieces");
+        for n in 1..PIECES {
+            assert!(answer.try_recv().is_err());
+            front.completed(asks[n].0, Ok(Bytes::new()), false, &mut asks);
+        }
+        let error = answer.try_recv().expect("answered").result.expect_err("failed");
+        assert_eq!(error.kind, IoErrorKind::Fenced);
+    }
+
+    #[test]
+    fn a_read_of_several_pieces_is_put_together_whatever_their_order() {
+        let (mut front, mut asks) = (Front::default(), Vec::new());
+        let (done, mut answer) = Completion::channel();
+        let buf = AlignedBuf::zeroed(2 * MAX_DATA + 512);
+        front.begin(Io::read_into(ByteOffset(0), buf, done), false, &mut asks);
+        for (n, (req, ask)) in asks.clone().into_iter().enumerate().rev() {
+            let Ask::Read(span) = ask else { panic!("a read") };
+            let data = vec![n as u8 + 1; (span.len * SECTOR) as usize];
+            front.completed(req, Ok(data.into()), false, &mut asks);
+        }
+        let buf = answer.try_recv().expect("answered").buf.expect("its memory");
+        assert_eq!((buf[0], buf[MAX_DATA], buf[2 * MAX_DATA]), (1, 2, 3));
+    }
+
+    #[test]
+    fn what_finds_no_room_waits_its_turn() {
+        let (mut front, mut asks) = (Front::default(), Vec::new());
+        let (io, mut answer) = zeroing(512);
+        front.begin(io, true, &mut asks);
+        assert!(asks.is_empty());
+        front.release(false, &mut asks);
+        assert_eq!(asks.len(), 1);
+        front.fail_all();
+        let error = answer.try_recv().expect("answered").result.expect_err("failed");
+        assert_eq!(error.kind, IoErrorKind::Aborted);
+    }
+}

@@ -1,0 +1,181 @@
+//! Connections: who may come in, and what the peers say at HELLO.
+//!
+//! Of two nodes the one with the lower number dials, so that there is one connection between them. A node that stands alone
+//! towards a peer (asked to, or after a split brain) neither dials it nor lets it in, and says so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use net::{CloseReason, Conn, DownReason, Message, PeerHello, Refusal, ReplyTo, Service};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{Input, wire};
+use crate::ids::NodeId;
+
+/// What HELLO carries, as postcard; the version first, so that others can always be told apart by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Greeting {
+    pub(super) version: u16,
+    pub(super) node: NodeId,
+    pub(super) resource: [u8; 16],
+    pub(super) name: String,
+    pub(super) bytes: u64,
+    pub(super) protocol: char,
+}
+
+impl Greeting {
+    fn to_bytes(&self) -> Bytes {
+        postcard::to_stdvec(self).unwrap_or_default().into()
+    }
+
+    /// Whether a peer that says this is one of ours.
+    fn judge(&self, bytes: &[u8]) -> Result<Greeting, String> {
+        let version = postcard::take_from_bytes::<u16>(bytes).map_err(|e| format!("its HELLO does not parse: {e}"))?.0;
+        if version != wire::VERSION || self.version != version {
+            return Err(format!(
+                "it speaks version {version} of these messages, {} speaks {}",
+                self.node, self.version
+            ));
+        }
+        let theirs: Greeting = postcard::from_bytes(bytes).map_err(|e| format!("its HELLO does not parse: {e}"))?;
+        let (us, them) = (self.node, theirs.node);
+        if theirs.resource != self.resource {
+            return Err(format!(
+                "{them} has the resource {:?}, {us} has {:?}: they are not the same",
+                theirs.name, self.name
+            ));
+        }
+        if theirs.bytes != self.bytes {
+            return Err(format!(
+                "{} of {them} has {} bytes, that of {us} has {}: make the larger one anew with --size {}",
+                self.name,
+                theirs.bytes,
+                self.bytes,
+                theirs.bytes.min(self.bytes)
+            ));
+        }
+        if theirs.protocol != self.protocol {
+            return Err(format!("{them} has protocol {}, {us} has {}", theirs.protocol, self.protocol));
+        }
+        Ok(theirs)
+    }
+}
+
+/// What actor and service share.
+pub(super) struct Gate {
+    pub(super) own: Greeting,
+    /// The name that each peer's certificate has.
+    pub(super) subjects: BTreeMap<NodeId, String>,
+    /// Peers that this node wants no connection with.
+    pub(super) alone: Mutex<BTreeSet<NodeId>>,
+    /// Why the last that was not let in was not.
+    pub(super) refused: Mutex<Option<String>>,
+}
+
+impl Gate {
+    fn node_of(&self, subject: &str) -> Option<NodeId> {
+        self.subjects.iter().find(|(_, s)| s.as_str() == subject).map(|(n, _)| *n)
+    }
+
+    fn judge(&self, peer: &PeerHello) -> Result<NodeId, String> {
+        let subject = &peer.identity.subject;
+        let node = self.node_of(subject).ok_or_else(|| format!("{subject} is no peer of {}", self.own.name))?;
+        if self.alone.lock().contains(&node) {
+            return Err(format!("{} stands alone: `shorefast replica connect {}` there", self.own.node, self.own.name));
+        }
+        let theirs = self.own.judge(&peer.app)?;
+        if theirs.node != node {
+            return Err(format!("it says that it is {}, its certificate is that of {node}", theirs.node));
+        }
+        if peer.role == net::Role::Acceptor && node > self.own.node {
+            return Err("of two nodes the lower one dials".to_owned());
+        }
+        Ok(node)
+    }
+}
+
+/// What the endpoint calls.
+pub(super) struct Links {
+    pub(super) gate: Arc<Gate>,
+    pub(super) input: UnboundedSender<Input>,
+}
+
+impl Links {
+    fn tell(&self, input: Input) {
+        // A resource that has stopped needs to know nothing more.
+        let _ = self.input.send(input);
+    }
+}
+
+impl Service for Links {
+    fn greeting(&self, _subject: &str) -> Bytes {
+        self.gate.own.to_bytes()
+    }
+
+    fn hello(&self, peer: &PeerHello) -> Result<Bytes, Refusal> {
+        match self.gate.judge(peer) {
+            Ok(_) => Ok(self.gate.own.to_bytes()),
+            Err(why) => {
+                *self.gate.refused.lock() = Some(why.clone());
+                Err(Refusal::new(why))
+            }
+        }
+    }
+
+    fn opened(&self, conn: &Arc<Conn>) {
+        match self.gate.node_of(&conn.peer().subject) {
+            Some(node) => self.tell(Input::Opened(node, Arc::clone(conn))),
+            // Judged a moment ago.
+            None => conn.close("no peer"),
+        }
+    }
+
+    fn request(&self, _conn: &Arc<Conn>, _msg: Message, reply: ReplyTo) {
+        reply.fail("replicas ask nothing of one another");
+    }
+
+    fn oneway(&self, conn: &Arc<Conn>, msg: Message) {
+        self.tell(Input::Came(conn.id(), msg));
+    }
+
+    fn closed(&self, conn: &Arc<Conn>, why: &CloseReason) {
+        self.tell(Input::Closed(conn.id(), why.to_string()));
+    }
+
+    fn refused(&self, remote: SocketAddr, why: &DownReason) {
+        *self.gate.refused.lock() = Some(format!("{remote} was not let in: {why}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn greeting(node: u8) -> Greeting {
+        let node = NodeId::new(node).expect("a node");
+        Greeting {
+            version: wire::VERSION,
+            node,
+            resource: [1; 16],
+            name: "r0".to_owned(),
+            bytes: 1 << 20,
+            protocol: 'C',
+        }
+    }
+
+    #[test]
+    fn peers_that_are_not_of_the_same_kind_are_refused_with_a_sentence() {
+        let us = greeting(1);
+        let said = |them: Greeting| us.judge(&them.to_bytes()).expect_err("refused");
+        assert_eq!(us.judge(&greeting(2).to_bytes()), Ok(greeting(2)));
+        assert!(said(Greeting { resource: [2; 16], name: "x".to_owned(), ..greeting(2) }).contains("not the same"));
+        assert!(said(Greeting { bytes: 1 << 19, ..greeting(2) }).contains("--size 524288"));
+        assert!(said(Greeting { protocol: 'A', ..greeting(2) }).contains("protocol A"));
+        assert!(said(Greeting { version: 9, ..greeting(2) }).contains("version 9"));
+        assert!(us.judge(b"").is_err() && us.judge(&[1, 2, 3]).is_err());
+    }
+}

@@ -1,0 +1,219 @@
+//! The local disk: a device with data, its metadata behind them or elsewhere; made, opened, and read and written for the core.
+
+use std::sync::{Arc, mpsc};
+
+use block::sync::{Memory, ThreadRing, run_batch};
+use block::{AlignedBuf, BlockDevice, ByteLen, ByteOffset, Completion, Geometry, Io, Op};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::Input;
+use crate::core::event::{DiskError, IoId};
+use crate::ids::{NodeId, SECTOR, Span};
+use crate::meta::layout::{Layout, Shape};
+use crate::meta::replica::Recovered;
+use crate::meta::store::Store;
+use crate::meta::superblock::Superblock;
+use crate::meta::{MetaError, MetaWrite, PAGE};
+
+/// What a new replica is to be.
+#[derive(Clone, Debug)]
+pub struct NewReplica {
+    /// Which resource: see [`resource_id`].
+    pub resource: [u8; 16],
+    /// This node.
+    pub node: NodeId,
+    /// Its peers.
+    pub peers: Vec<NodeId>,
+    /// Bytes of data; none: all that the disk has room for.
+    pub size: Option<u64>,
+}
+
+/// The identity of a resource: what its cluster and its name make, so that all of its nodes come to the same.
+pub fn resource_id(cluster: &str, name: &str) -> [u8; 16] {
+    let digest = Sha256::digest(format!("shorefast replica {cluster}/{name}"));
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    id
+}
+
+/// Makes a replica of a disk, its metadata behind its data; the bytes of data it has. Nobody has judged them yet: the first
+/// promotion is a forced one. Whoever calls has made sure that nothing of value lies there. Blocks its thread.
+///
+/// # Errors
+/// A disk that is too small or too large; one that fails.
+pub fn create(new: &NewReplica, device: Arc<dyn BlockDevice>) -> Result<u64, MetaError> {
+    let len = device.geometry().len.0 / PAGE * PAGE;
+    let peers = u8::try_from(new.peers.len()).map_err(|_| MetaError::Shape("a replica has one to seven peers"))?;
+    let layout = match new.size {
+        None => Layout::internal(len, peers)?,
+        Some(size) => {
+            let shape = Shape::for_data(size / SECTOR, peers)?;
+            let needed = size.saturating_add(shape.meta_len());
+            if needed > len {
+                return Err(MetaError::TooSmall { needed, len });
+            }
+            Layout::behind(len, shape)
+        }
+    };
+    let superblock = Superblock::new(new.resource, random(), new.node, layout, &new.peers);
+    Store::new(device).format(superblock)?;
+    Ok(layout.shape.data * SECTOR)
+}
+
+/// A number that nobody else draws.
+pub(super) fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // Short reads are impossible at this length; an error leaves a number that only has to differ from others'.
+    if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {
+        tracing::error!("the kernel gave no random numbers");
+    }
+    u64::from_le_bytes(bytes)
+}
+
+/// A replica's disk, opened; what its last life left is made durable.
+pub struct Local {
+    device: Arc<dyn BlockDevice>,
+    store: Store,
+    recovered: Recovered,
+}
+
+impl Local {
+    /// Opens the replica on a disk. The caller keeps every other user away from it. Blocks its thread.
+    ///
+    /// # Errors
+    /// No replica, one of a newer program, a damaged one, a disk that is smaller than its metadata says.
+    pub fn open(device: Arc<dyn BlockDevice>) -> Result<Local, MetaError> {
+        let store = Store::new(Arc::clone(&device));
+        let recovered = store.open()?;
+        Ok(Local { device, store, recovered })
+    }
+
+    /// What was written down.
+    pub fn superblock(&self) -> &Superblock {
+        self.recovered.replica.superblock()
+    }
+
+    /// Bytes of data.
+    pub fn size(&self) -> u64 {
+        self.superblock().size * SECTOR
+    }
+
+    /// As others see the device.
+    pub(super) fn geometry(&self) -> Geometry {
+        let len = ByteLen(self.size());
+        Geometry { len, memory_align: 1, discard: false, read_only: false, ..self.device.geometry() }
+    }
+
+    /// Begins: the core gets what was found, the disk serves it.
+    pub(super) fn begin(self, input: UnboundedSender<Input>) -> std::io::Result<(Recovered, Disk)> {
+        let (meta, work) = mpsc::channel::<(IoId, MetaWrite)>();
+        let (store, told) = (self.store, input.clone());
+        std::thread::Builder::new()
+            .name("replica-meta".to_owned())
+            .spawn(move || write_metadata(&store, &work, &told))?;
+        let sectors = self.recovered.replica.superblock().size;
+        Ok((self.recovered, Disk { device: self.device, sectors, meta, input }))
+    }
+}
+
+/// The metadata's thread: one change after the other, in the order in which they come.
+fn write_metadata(store: &Store, work: &mpsc::Receiver<(IoId, MetaWrite)>, told: &UnboundedSender<Input>) {
+    // Without a ring of its own its batches go through the workers.
+    let _ring = ThreadRing::attach();
+    while let Ok((io, write)) = work.recv() {
+        let result = store.write(&write).map(|()| Bytes::new()).map_err(|e| {
+            tracing::error!("{e}");
+            DiskError
+        });
+        if told.send(Input::Done(io, result)).is_err() {
+            return;
+        }
+    }
+}
+
+/// The disk at work.
+pub(super) struct Disk {
+    device: Arc<dyn BlockDevice>,
+    sectors: u64,
+    meta: mpsc::Sender<(IoId, MetaWrite)>,
+    input: UnboundedSender<Input>,
+}
+
+impl Disk {
+    /// Sectors of data.
+    pub(super) fn sectors(&self) -> u64 {
+        self.sectors
+    }
+
+    fn completion(&self, io: IoId) -> Completion {
+        let input = self.input.clone();
+        Completion::new(move |done| {
+            let result = match done.result {
+                Ok(()) => Ok(done.buf.map(AlignedBuf::freeze).unwrap_or_default()),
+                Err(e) => {
+                    tracing::error!("the local disk failed: {e}");
+                    Err(DiskError)
+                }
+            };
+            // A resource that has stopped waits for nothing.
+            let _ = input.send(Input::Done(io, result));
+        })
+    }
+
+    /// Reads what of a span lies on the device: the last one may be longer.
+    pub(super) fn read(&self, io: IoId, span: Span) {
+        let len = span.end().min(self.sectors).saturating_sub(span.at) * SECTOR;
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        self.device.submit(Io::read(ByteOffset(span.at * SECTOR), len, self.completion(io)));
+    }
+
+    pub(super) fn write(&self, io: IoId, span: Span, data: &[u8], fua: bool) {
+        let buf = AlignedBuf::from_slice(data);
+        self.device.submit(Io::write(ByteOffset(span.at * SECTOR), buf, fua, self.completion(io)));
+    }
+
+    pub(super) fn flush(&self, io: IoId) {
+        self.device.submit(Io::flush(self.completion(io)));
+    }
+
+    pub(super) fn metadata(&self, io: IoId, write: MetaWrite) {
+        if self.meta.send((io, write)).is_err() {
+            tracing::error!("the thread of the metadata has ended");
+            let _ = self.input.send(Input::Done(io, Err(DiskError)));
+        }
+    }
+}
+
+/// Whether a disk carries a replica already: its superblock, if it can be read. Blocks its thread.
+///
+/// # Errors
+/// Metadata that are there and cannot be read: damaged, newer; a disk that fails.
+pub fn find(device: Arc<dyn BlockDevice>) -> Result<Option<Superblock>, MetaError> {
+    let store = Store::new(device);
+    match crate::meta::audit::audit(&store, store.len()) {
+        Ok(audit) => Ok(Some(audit.superblock)),
+        Err(MetaError::NotThere) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Takes the metadata away, so that the disk carries no replica any more. Blocks its thread.
+///
+/// # Errors
+/// A disk that fails.
+pub fn erase(device: &Arc<dyn BlockDevice>) -> Result<(), MetaError> {
+    let places = Layout::places(device.geometry().len.0);
+    let zero = |at: u64| {
+        (
+            Op::Write { fua: true },
+            ByteOffset(at),
+            Memory::Buf(AlignedBuf::zeroed(usize::try_from(PAGE).unwrap_or(4096))),
+        )
+    };
+    for done in run_batch(&**device, places.into_iter().flatten().map(zero).collect()) {
+        done.result?;
+    }
+    Ok(())
+}

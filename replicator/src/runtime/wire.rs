@@ -1,0 +1,234 @@
+//! Messages of the core in frames of `net`, and the look at each that comes in.
+//!
+//! A message is a one-way frame: its body is postcard, its bytes of data are the payload, its epoch is its number on this
+//! connection, from 1 on in each direction. `net` promises no order; a number out of turn ends the connection, so
+//! that the core has what it relies on: all messages in order, or none any more.
+//!
+//! What comes in is checked before the core sees it: spans lie within the device, data are as long as their span,
+//! ballots leave room above them. What fails the check ends the connection.
+
+use bytes::Bytes;
+use net::Payload;
+
+use crate::core::event::{Hello, Message};
+use crate::ids::{Ballot, Grant, SECTOR, Span};
+
+/// The version of these messages; nodes of different versions refuse one another. 1: the first.
+pub(super) const VERSION: u16 = 1;
+/// A message without data.
+const PLAIN: u16 = 1;
+/// A message with data.
+const WITH_DATA: u16 = 2;
+/// Bytes of data of a message at most; a request of an application is cut to pieces of this size.
+pub(super) const MAX_DATA: usize = 1 << 20;
+/// Rounds of ballots above which nobody is believed: there must be room for higher ones.
+const MAX_ROUND: u32 = u32::MAX / 2;
+
+/// Why a frame is not a message of this protocol.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WireError {
+    /// Not the next one.
+    #[error("message {came} where {expected} was due")]
+    OutOfTurn {
+        /// Its number.
+        came: u64,
+        /// The one that was due.
+        expected: u64,
+    },
+    /// No such kind of frame.
+    #[error("opcode {0} is unknown")]
+    Opcode(u16),
+    /// The body is no message.
+    #[error("the body does not parse: {0}")]
+    Body(postcard::Error),
+    /// It says what cannot be.
+    #[error("{0}")]
+    Absurd(&'static str),
+}
+
+/// A message on its way: kept until the connection takes it.
+#[derive(Clone, Debug)]
+pub(super) struct Packed {
+    number: u64,
+    body: Bytes,
+    data: Option<Bytes>,
+}
+
+impl Packed {
+    /// Bytes that it holds.
+    pub(super) fn len(&self) -> usize {
+        self.body.len() + self.data.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// As a frame.
+    pub(super) fn frame(&self) -> net::Message {
+        let opcode = if self.data.is_some() { WITH_DATA } else { PLAIN };
+        let frame = net::Message::new(opcode, self.number, self.body.clone());
+        match &self.data {
+            Some(data) => frame.with_payload(Payload::Shared(data.clone())),
+            None => frame,
+        }
+    }
+}
+
+/// A message under its number.
+pub(super) fn pack(message: &Message, number: u64) -> Result<Packed, WireError> {
+    let body = postcard::to_stdvec(message).map_err(WireError::Body)?.into();
+    let data = match message {
+        Message::Write { data, .. } => Some(data),
+        Message::RemoteData(_, data) | Message::Pulled(_, data, _) => data.as_ref(),
+        _ => None,
+    };
+    Ok(Packed { number, body, data: data.cloned() })
+}
+
+/// The message of a frame that is due as this number, for a device of so many sectors.
+pub(super) fn unpack(frame: net::Message, expected: u64, sectors: u64) -> Result<Message, WireError> {
+    if frame.epoch != expected {
+        return Err(WireError::OutOfTurn { came: frame.epoch, expected });
+    }
+    let mut message: Message = postcard::from_bytes(&frame.body).map_err(WireError::Body)?;
+    let data = match (frame.opcode, frame.payload) {
+        (PLAIN, Payload::None) => None,
+        (WITH_DATA, Payload::Aligned(buf)) => Some(buf.freeze()),
+        (WITH_DATA, Payload::Shared(bytes)) => Some(bytes),
+        (PLAIN | WITH_DATA, _) => return Err(WireError::Absurd("the payload does not fit the opcode")),
+        (other, _) => return Err(WireError::Opcode(other)),
+    };
+    match (&mut message, data) {
+        (Message::Write { data, .. }, Some(came)) => *data = came,
+        (Message::Write { .. }, None) => return Err(WireError::Absurd("a write without data")),
+        (Message::RemoteData(_, data) | Message::Pulled(_, data, _), came) => *data = came,
+        (_, Some(_)) => return Err(WireError::Absurd("data where none belong")),
+        (_, None) => {}
+    }
+    check(&message, sectors)?;
+    Ok(message)
+}
+
+fn check(message: &Message, sectors: u64) -> Result<(), WireError> {
+    let within = |span: &Span| {
+        let good = span.len > 0 && span.at < sectors && span.len <= sectors.next_multiple_of(1 << 11);
+        if good { Ok(()) } else { Err(WireError::Absurd("a span outside the device")) }
+    };
+    match message {
+        Message::Write { span, data, .. } => {
+            let fits = span.end() <= sectors && span.len.checked_mul(SECTOR) == Some(data.len() as u64);
+            within(span)?;
+            if fits { Ok(()) } else { Err(WireError::Absurd("a write whose data do not fit its span")) }
+        }
+        Message::Pulled(span, data, _) => {
+            within(span)?;
+            pulled_fits(*span, data.as_ref(), sectors)
+        }
+        Message::Pull(span, _) | Message::RemoteRead(_, span) | Message::PeerInSync(_, span) => {
+            let long = span.len > MAX_DATA as u64 / SECTOR && !matches!(message, Message::PeerInSync(..));
+            within(span)?;
+            if long { Err(WireError::Absurd("more is asked for than a message carries")) } else { Ok(()) }
+        }
+        Message::Dirty(spans, _) | Message::PullAck(spans) => spans.iter().try_for_each(within),
+        Message::Hello(hello) => check_hello(hello),
+        Message::Prepare(ballot) | Message::Accepted(ballot, _) => check_ballots(&[*ballot]),
+        Message::Reject(asked, promised) => check_ballots(&[*asked, *promised]),
+        Message::Promise(ballot, grant, _) => check_ballots(&[*ballot, grant.ballot]),
+        Message::Accept { grant, .. } => check_ballots(&[grant.ballot]),
+        _ => Ok(()),
+    }
+}
+
+/// The last span of a device may be longer than what is left of it; its data are not.
+fn pulled_fits(span: Span, data: Option<&Bytes>, sectors: u64) -> Result<(), WireError> {
+    let len = (span.end().min(sectors) - span.at) * SECTOR;
+    match data {
+        Some(data) if data.len() as u64 != len => Err(WireError::Absurd("pulled data do not fit their span")),
+        _ => Ok(()),
+    }
+}
+
+fn check_hello(hello: &Hello) -> Result<(), WireError> {
+    let Grant { ballot, .. } = hello.side.grant;
+    check_ballots(&[hello.promised, ballot, hello.reigns.unwrap_or_default()])
+}
+
+fn check_ballots(ballots: &[Ballot]) -> Result<(), WireError> {
+    let good = ballots.iter().all(|b| b.round < MAX_ROUND);
+    if good { Ok(()) } else { Err(WireError::Absurd("a ballot that leaves no room above it")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::event::ReqId;
+    use crate::ids::{NodeSet, Seq};
+
+    const SECTORS: u64 = 1000;
+
+    fn write(span: Span, len: usize) -> Message {
+        let data = Bytes::from(vec![7; len]);
+        Message::Write { seq: Seq(9), epoch: 2, span, data, fua: true, receipt: false }
+    }
+
+    fn there_and_back(message: &Message) -> Result<Message, WireError> {
+        unpack(pack(message, 5).expect("packs").frame(), 5, SECTORS)
+    }
+
+    #[test]
+    fn messages_come_back_with_and_without_their_data() {
+        let spans = vec![Span::new(0, 8), Span::new(992, 16)];
+        for message in [
+            write(Span::new(8, 2), 1024),
+            Message::Pulled(Span::new(992, 16), Some(Bytes::from(vec![1; 8 * 512])), NodeSet(3)),
+            Message::Pulled(Span::new(0, 8), None, NodeSet(0)),
+            Message::RemoteData(ReqId(4), None),
+            Message::RemoteData(ReqId(4), Some(Bytes::from_static(b"x"))),
+            Message::Dirty(spans, true),
+            Message::Pull(Span::new(0, 8), [3; 32]),
+            Message::Settled(Seq(7), NodeSet(2)),
+            Message::SyncDoneAck,
+        ] {
+            assert_eq!(there_and_back(&message), Ok(message));
+        }
+    }
+
+    #[test]
+    fn a_message_out_of_turn_is_refused() {
+        let frame = pack(&Message::Ping, 5).expect("packs").frame();
+        assert_eq!(unpack(frame, 4, SECTORS), Err(WireError::OutOfTurn { came: 5, expected: 4 }));
+    }
+
+    #[test]
+    fn what_does_not_fit_the_device_is_refused() {
+        let high = Ballot { round: u32::MAX, node: 1 };
+        for message in [
+            write(Span::new(999, 2), 1024),
+            write(Span::new(0, 2), 512),
+            write(Span::new(u64::MAX, 2), 1024),
+            write(Span::new(0, 0), 0),
+            Message::Pulled(Span::new(0, 8), Some(Bytes::from_static(b"short")), NodeSet(0)),
+            Message::Pull(Span::new(5000, 8), [0; 32]),
+            Message::RemoteRead(ReqId(1), Span::new(0, u64::MAX)),
+            Message::Dirty(vec![Span::new(0, u64::MAX)], true),
+            Message::Reject(high, Ballot::default()),
+            Message::Prepare(high),
+        ] {
+            assert!(matches!(there_and_back(&message), Err(WireError::Absurd(_))), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_a_message_or_refused() {
+        bolero::check!().with_type::<(u16, Vec<u8>)>().for_each(|(opcode, bytes)| {
+            let frame = net::Message::new(opcode % 4, 1, bytes.clone());
+            drop(unpack(frame, 1, SECTORS));
+        });
+    }
+
+    #[test]
+    fn the_bytes_of_version_1_are_frozen() {
+        let bytes = |m: &Message| pack(m, 1).expect("packs").body.to_vec();
+        assert_eq!(bytes(&write(Span::new(300, 8), 4096)), [2, 9, 2, 172, 2, 8, 1, 0]);
+        assert_eq!(bytes(&Message::Settled(Seq(7), NodeSet(6))), [7, 7, 6]);
+        assert_eq!(bytes(&Message::Pull(Span::new(8, 8), [1; 32]))[..3], [15, 8, 8]);
+        assert_eq!(bytes(&Message::Pong), [27]);
+    }
+}

@@ -1,0 +1,70 @@
+//! `replica`: makes one, runs one, or tells the one that runs what to do.
+
+use crate::cli::{Global, ReplicaCommand, ReplicaName};
+use crate::exit::{Exit, Failure};
+use crate::replica::talk::{self, Ask};
+use crate::replica::{life, make};
+
+use super::{print, print_json};
+
+/// Runs a command.
+pub(super) fn run(command: &ReplicaCommand, global: &Global) -> Result<Exit, Failure> {
+    match command {
+        ReplicaCommand::Create(args) => {
+            let bytes = make::create(args)?;
+            let name = &args.replica.name;
+            if global.json {
+                print_json("replica", &serde_json::json!({ "name": name, "bytes": bytes }))?;
+            } else if !global.quiet {
+                print(&format!(
+                    "{name} is made: {bytes} bytes. Make it on its peers, run `shorefast replica up {name}` on all of them, and \
+                     `primary {name} --force` once, where the data to begin with are.\n"
+                ))?;
+            }
+            Ok(Exit::Ok)
+        }
+        ReplicaCommand::Up(which) => life::run(which, global, |ready| {
+            if global.json {
+                return print_json("replica", ready);
+            }
+            if global.quiet { Ok(()) } else { print(&ready.line()) }
+        }),
+        ReplicaCommand::Down(which) => tell(which, Ask::Down, global),
+        ReplicaCommand::Primary { replica, force } => tell(replica, Ask::Primary { force: *force }, global),
+        ReplicaCommand::Secondary(which) => tell(which, Ask::Secondary, global),
+        ReplicaCommand::Connect { replica, discard_my_data } => connect(replica, *discard_my_data, global),
+        ReplicaCommand::Disconnect(which) => tell(which, Ask::Disconnect, global),
+        ReplicaCommand::Status(which) => {
+            let status = talk::ask(&which.dir, &which.name, Ask::Status)?;
+            if global.json {
+                print_json("replica", &status)?;
+            } else {
+                print(&life::shown(&status))?;
+            }
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+fn tell(which: &ReplicaName, ask: Ask, global: &Global) -> Result<Exit, Failure> {
+    let status = talk::ask(&which.dir, &which.name, ask)?;
+    if global.json {
+        print_json("replica", &status)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// What is given up is said before it is.
+fn connect(which: &ReplicaName, discard: bool, global: &Global) -> Result<Exit, Failure> {
+    if discard && !global.json && !global.quiet {
+        let status = talk::ask(&which.dir, &which.name, Ask::Status)?;
+        for peer in &status.peers {
+            print(&format!(
+                "In a split brain with node-{} at most {} bytes that were written here are given up.\n",
+                peer.node.get(),
+                peer.out_of_sync_bytes
+            ))?;
+        }
+    }
+    tell(which, Ask::Connect { discard }, global)
+}

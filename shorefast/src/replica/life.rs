@@ -1,0 +1,315 @@
+//! `replica up`: one replica in a process of its own, until SIGTERM, SIGINT or `replica down`.
+//!
+//! The way up: the record, the disk for this process alone, its metadata, the control socket, the endpoint, NBD. The way down: the
+//! export is withdrawn (what clients have under way is answered), a primary becomes secondary (everything is settled with the
+//! peers), the resource stops. A primary that cannot come to rest in time is stopped like one that crashed, which is told.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use block::worker::Workers;
+use net::{Security, TlsMaterial};
+use replicator::nbd::{Export, Exports, Listen, Server as Nbd};
+use replicator::runtime::status::{self, Status};
+use replicator::runtime::{Local, PeerAddress, Resource, ResourceConfig, Stopped, resource_id};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::Notify;
+use tracing_subscriber::EnvFilter;
+
+use super::make::node_id;
+use super::open_alone;
+use super::record::Record;
+use super::talk::{Answer, Ask, MAX_LINE};
+use crate::api::{Server as Socket, ServerError};
+use crate::cli::{Global, ReplicaName};
+use crate::daemon::{Signals, log_to_stderr};
+use crate::exit::{Exit, Failure};
+use crate::init::{Bundle, dns_name};
+
+/// How long a primary may take to settle with its peers on the way down.
+const SETTLE_WITHIN: Duration = Duration::from_secs(10);
+/// A command writes its line at once.
+const LINE_WITHIN: Duration = Duration::from_secs(5);
+
+/// What is told once it runs.
+#[derive(serde::Serialize)]
+pub(crate) struct Ready {
+    name: String,
+    bytes: u64,
+    listen: String,
+    uri: String,
+}
+
+impl Ready {
+    /// As text.
+    pub(crate) fn line(&self) -> String {
+        format!("ready: {} (served while it is primary)\n", self.uri)
+    }
+}
+
+/// Runs it; `ready` is called once.
+pub(crate) fn run(
+    which: &ReplicaName,
+    global: &Global,
+    ready: impl FnOnce(&Ready) -> Result<(), Failure>,
+) -> Result<Exit, Failure> {
+    log_to_stderr(EnvFilter::new(["info", "debug", "trace"][usize::from(global.verbose).min(2)]));
+    let record = Record::load(&which.dir, &which.name)?;
+    let bundle = Bundle::load(&record.bundle)?;
+    let limits = |e: std::io::Error| Failure::failed(format!("Cannot start: {e}."), "See the limits of the system.");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = Workers::start(cores, "replica").map_err(limits)?;
+    let local = open(&record, &bundle, &workers)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(limits)?;
+    let ended = runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let socket = Socket::bind(&Record::control(&which.dir, &which.name)).map_err(|e| taken(&which.name, &e))?;
+        let up = Arc::new(Up::start(&record, &bundle, local, &workers, &which.dir).await?);
+        ready(&up.ready(&record))?;
+        tokio::select! {
+            () = serve(&socket, Arc::clone(&up)) => {}
+            () = up.down.notified() => {}
+            () = signals.next() => {}
+        }
+        drop(socket);
+        tokio::select! {
+            () = up.stop() => Ok(Exit::Ok),
+            () = signals.next() => Err(Failure::failed("Ended by a second signal.", "The peers see a crash.")),
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    if ended.is_err() {
+        // Their end would wait for a disk that hangs.
+        std::mem::forget(workers);
+    }
+    ended
+}
+
+/// The disk, if it carries this replica.
+fn open(record: &Record, bundle: &Bundle, workers: &Workers) -> Result<Local, Failure> {
+    let shown = record.disk.display();
+    let disk = open_alone(&record.disk, workers)?;
+    let local = Local::open(disk.device()).map_err(|e| {
+        Failure::failed(
+            format!("{shown} cannot be used as the replica {}: {e}.", record.name),
+            "See whether it is the right disk.",
+        )
+    })?;
+    let sb = local.superblock();
+    let ours = sb.resource == resource_id(&bundle.cluster_id, &record.name) && sb.node == node_id(record.node);
+    if !ours || bundle.node != record.node {
+        return Err(Failure::new(
+            Exit::Refused,
+            format!("{shown} carries a replica of {} that is not {} of this node.", sb.node, record.name),
+            "See whether disk and bundle in the replica's file are the right ones.",
+        ));
+    }
+    Ok(local)
+}
+
+fn taken(name: &str, e: &ServerError) -> Failure {
+    match e {
+        ServerError::InUse(_) => Failure::new(
+            Exit::Refused,
+            format!("The replica {name} runs already."),
+            format!("See `shorefast replica status {name}`."),
+        ),
+        _ => Failure::failed(format!("{e}."), "See who may write there."),
+    }
+}
+
+/// A replica that runs.
+struct Up {
+    name: String,
+    resource: Resource,
+    exports: Arc<Exports>,
+    nbd: tokio::sync::Mutex<Option<Nbd>>,
+    nbd_path: PathBuf,
+    /// Roles change one at a time.
+    role: tokio::sync::Mutex<()>,
+    down: Notify,
+}
+
+impl Up {
+    async fn start(
+        record: &Record,
+        bundle: &Bundle,
+        local: Local,
+        workers: &Workers,
+        dir: &Path,
+    ) -> Result<Up, Failure> {
+        let tls = TlsMaterial::from_pem(&bundle.ca_certificate, &bundle.certificate, &bundle.key).map_err(|e| {
+            Failure::usage(format!("The bundle's certificates cannot be used: {e}."), "Install it again.")
+        })?;
+        let address =
+            |(node, address)| (node_id(node), PeerAddress { subject: dns_name(&bundle.cluster_id, node), address });
+        let Some(protocol) = record.protocol() else { unreachable!("checked when it was read") };
+        let config = ResourceConfig {
+            name: record.name.clone(),
+            protocol,
+            peers: record.peers()?.into_iter().map(address).collect(),
+            listen: record.listen,
+            security: Security::Tls(tls),
+        };
+        let (exports, nbd_path) = (Arc::new(Exports::default()), Record::nbd(dir, &record.name));
+        let failed =
+            |e: String| Failure::failed(format!("The replica {} cannot start: {e}.", record.name), "Put that right.");
+        let listen = [Listen::Unix(nbd_path.clone())];
+        let nbd =
+            Nbd::start(workers.handle(), Arc::clone(&exports), &listen).await.map_err(|e| failed(e.to_string()))?;
+        let resource = Resource::start(config, local, &workers.handle()).await.map_err(|e| failed(e.to_string()))?;
+        Ok(Up {
+            name: record.name.clone(),
+            resource,
+            exports,
+            nbd: tokio::sync::Mutex::new(Some(nbd)),
+            nbd_path,
+            role: tokio::sync::Mutex::default(),
+            down: Notify::new(),
+        })
+    }
+
+    fn ready(&self, record: &Record) -> Ready {
+        Ready {
+            name: record.name.clone(),
+            bytes: self.resource.device().geometry().len.0,
+            listen: self.resource.listens().to_string(),
+            uri: format!("nbd+unix:///{}?socket={}", self.name, self.nbd_path.display()),
+        }
+    }
+
+    async fn carry_out(&self, ask: Ask) -> Answer {
+        let done = match ask {
+            Ask::Status => Ok(()),
+            Ask::Down => {
+                let last = self.status().await;
+                self.stop().await;
+                return last;
+            }
+            Ask::Primary { force } => self.primary(force).await?,
+            Ask::Secondary => self.secondary().await,
+            Ask::Connect { discard } => self.connect(discard).await?,
+            Ask::Disconnect => self.resource.disconnect().await,
+        };
+        done.map_err(|e| self.stopped(e))?;
+        self.status().await
+    }
+
+    async fn status(&self) -> Answer {
+        self.resource.status().await.map_err(|e| self.stopped(e))
+    }
+
+    fn stopped(&self, _: Stopped) -> Failure {
+        Failure::failed(format!("The replica {} is stopping.", self.name), "Start it again.")
+    }
+
+    /// Primary, and served.
+    async fn primary(&self, force: bool) -> Result<Result<(), Stopped>, Failure> {
+        let _one = self.role.lock().await;
+        match self.resource.promote(force).await {
+            Err(stopped) => return Ok(Err(stopped)),
+            Ok(Err(why)) => {
+                return Err(Failure::new(
+                    Exit::Refused,
+                    format!("{} does not become primary here: {}.", self.name, status::refusal(why)),
+                    "See `replica status`; connect with who has the newest data, or give --force, which may lose what others wrote.",
+                ));
+            }
+            Ok(Ok(())) => {}
+        }
+        let export = Export::new(&self.name, self.resource.device()).described("");
+        // Served already, if it was primary.
+        drop(self.exports.add(export));
+        Ok(Ok(()))
+    }
+
+    async fn secondary(&self) -> Result<(), Stopped> {
+        let _one = self.role.lock().await;
+        self.exports.withdraw(&self.name);
+        self.resource.demote().await
+    }
+
+    async fn connect(&self, discard: bool) -> Result<Result<(), Stopped>, Failure> {
+        let status = self.status().await?;
+        if discard && status.role == "Primary" {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!("{} is primary here: the data in use cannot be given up.", self.name),
+                format!("First `shorefast replica secondary {}`.", self.name),
+            ));
+        }
+        Ok(self.resource.connect(discard).await)
+    }
+
+    /// The way down.
+    async fn stop(&self) {
+        self.exports.withdraw(&self.name);
+        if tokio::time::timeout(SETTLE_WITHIN, self.resource.demote()).await.is_err() {
+            tracing::error!("{} did not come to rest as a primary, and is stopped as if it had crashed", self.name);
+        }
+        // Before NBD: it answers what clients wait for.
+        self.resource.stop().await;
+        if let Some(nbd) = self.nbd.lock().await.take() {
+            nbd.stop().await;
+        }
+    }
+}
+
+/// Takes commands until dropped.
+async fn serve(socket: &Socket, up: Arc<Up>) {
+    loop {
+        match socket.accept().await {
+            Ok(stream) => drop(tokio::spawn(command(stream, Arc::clone(&up)))),
+            Err(e) => {
+                tracing::warn!("the control socket did not accept: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn command(stream: UnixStream, up: Arc<Up>) {
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    let mut reader = BufReader::new(reader.take(MAX_LINE));
+    let Ok(Ok(_)) = tokio::time::timeout(LINE_WITHIN, reader.read_line(&mut line)).await else { return };
+    let asked = serde_json::from_str::<Ask>(&line);
+    let answer = match &asked {
+        Ok(ask) => up.carry_out(*ask).await,
+        Err(e) => Err(Failure::usage(format!("The replica did not understand: {e}."), "Use one version of shorefast.")),
+    };
+    let Ok(mut said) = serde_json::to_vec(&answer) else { return };
+    said.push(b'\n');
+    // Whoever asked may have gone.
+    let _ = writer.write_all(&said).await;
+    if let Ok(Ask::Down) = asked {
+        up.down.notify_one();
+    }
+}
+
+/// A status for people, in drbdadm's manner.
+pub(crate) fn shown(status: &Status) -> String {
+    let mut text = format!(
+        "{} role:{} disk:{} protocol:{} size:{} waiting:{}\n",
+        status.name, status.role, status.disk, status.protocol, status.size_bytes, status.waiting
+    );
+    for peer in &status.peers {
+        text += &format!(
+            "  node-{} connection:{} role:{} peer-disk:{} out-of-sync:{}\n",
+            peer.node.get(),
+            peer.connection,
+            peer.role,
+            peer.disk,
+            peer.out_of_sync_bytes
+        );
+        if let Some(reason) = &peer.reason {
+            text += &format!("    {reason}\n");
+        }
+        if let Some(last) = peer.synchronised {
+            text += &format!("    last synchronised: {} blocks sent, {} compared and equal\n", last.sent, last.equal);
+        }
+    }
+    text
+}

@@ -1,0 +1,149 @@
+//! `replica create`: a disk becomes a replica.
+//!
+//! Refused for safety, and nothing changed: a disk that carries anything known, unless `--wipe` names it; one that another process
+//! has open; a name that is taken here.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use block::shared::NodeId;
+use block::sync::{Memory, run_batch};
+use block::worker::Workers;
+use block::{BlockDevice, ByteLen, ByteOffset, Op};
+use csv_fs::format::{SCAN_HEAD, SCAN_TAIL, SUPERBLOCKS};
+use replicator::runtime::{self, NewReplica};
+
+use super::open_alone;
+use super::record::{Record, check_name};
+use crate::api::Node;
+use crate::cli::ReplicaCreateArgs;
+use crate::disk_url;
+use crate::exit::{Exit, Failure};
+use crate::init::Bundle;
+
+/// Makes it; the bytes of its device.
+pub(crate) fn create(args: &ReplicaCreateArgs) -> Result<u64, Failure> {
+    let (name, dir) = (&args.replica.name, &args.replica.dir);
+    check_name(name)?;
+    let bundle = Bundle::load(&args.bundle)?;
+    let record = record(args, &bundle)?;
+    let known = record.peers()?;
+    if Record::path(dir, name).exists() {
+        return Err(Failure::new(
+            Exit::Refused,
+            format!("There is a replica {name} here already: {}.", Record::path(dir, name).display()),
+            "Choose another name, or remove that file if the replica is not wanted any more.",
+        ));
+    }
+    fs::create_dir_all(dir)
+        .map_err(|e| Failure::failed(format!("{} cannot be made: {e}.", dir.display()), "Name another --dir."))?;
+    let workers = Workers::start(1, "replica")
+        .map_err(|e| Failure::failed(format!("Cannot start the workers: {e}."), "See the limits of the system."))?;
+    let disk = open_alone(&record.disk, &workers)?;
+    let device = disk.device();
+    carries_nothing(&record.disk, &device, args.wipe.as_deref())?;
+    let new = NewReplica {
+        resource: runtime::resource_id(&bundle.cluster_id, name),
+        node: node_id(record.node),
+        peers: known.iter().map(|(n, _)| node_id(*n)).collect(),
+        size: args.size.map(|s| s.0),
+    };
+    let made = runtime::create(&new, device).map_err(|e| {
+        Failure::failed(
+            format!("No replica can be made of {}: {e}.", record.disk.display()),
+            "Use a larger disk, or a smaller --size of whole blocks of 4096 bytes.",
+        )
+    })?;
+    record.save(dir)?;
+    Ok(made)
+}
+
+/// A node as `block` knows it.
+pub(super) fn node_id(node: Node) -> NodeId {
+    NodeId::new(node.number()).unwrap_or_else(|| unreachable!("both kinds of node number are 1 to 64: {node}"))
+}
+
+fn record(args: &ReplicaCreateArgs, bundle: &Bundle) -> Result<Record, Failure> {
+    let mut peers = BTreeMap::new();
+    for peer in &args.peer {
+        let wrong = |said: &str| {
+            Failure::usage(format!("--peer {peer}: {said}."), "Give NODE=HOST:PORT, such as --peer 2=192.0.2.2:7790.")
+        };
+        let (node, address) = peer.split_once('=').ok_or_else(|| wrong("there is no `=`"))?;
+        let node: Node = node.parse().map_err(|e: String| wrong(&e))?;
+        if node == bundle.node {
+            return Err(wrong("that is this node itself"));
+        }
+        if bundle.address_of(node).is_none() {
+            return Err(wrong("the cluster has no such node"));
+        }
+        if peers.insert(node.to_string(), address.to_owned()).is_some() {
+            return Err(wrong("it was given twice"));
+        }
+    }
+    let absolute = |p: &Path| {
+        std::path::absolute(p).map_err(|e| Failure::usage(format!("{}: {e}.", p.display()), "Write the whole path."))
+    };
+    let url = disk_url::made_absolute(&args.local)
+        .map_err(|e| Failure::usage(format!("{}: {e}.", args.local), "Write the whole path."))?;
+    Ok(Record {
+        schema: 1,
+        name: args.replica.name.clone(),
+        node: bundle.node,
+        disk: disk_url::shareable(&url)?,
+        protocol: args.protocol.letter(),
+        listen: args.listen,
+        bundle: absolute(&args.bundle)?,
+        peers,
+    })
+}
+
+/// Refuses a disk on which there is something, or takes away what `wipe` names.
+fn carries_nothing(path: &Path, device: &Arc<dyn BlockDevice>, wipe: Option<&str>) -> Result<(), Failure> {
+    let unreadable =
+        |e: String| Failure::failed(format!("{} cannot be read: {e}.", path.display()), "See the kernel log.");
+    let mut found: Vec<(String, String)> = Vec::new();
+    match runtime::find(Arc::clone(device)) {
+        Ok(None) => {}
+        Ok(Some(sb)) => found.push((format!("a replica of {}", sb.node), format!("replica-{:016x}", sb.device))),
+        Err(e) => found.push((format!("a replica that cannot be read ({e})"), "replica-unreadable".to_owned())),
+    }
+    if device.geometry().len.0 > 0 {
+        let foreign = csv_fs::meta::foreign(device).map_err(|e| unreadable(e.to_string()))?;
+        found.extend(foreign.into_iter().map(|f| (f.what, f.id)));
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    let id = found.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>().join("+");
+    if wipe != Some(id.as_str()) {
+        let what = found.iter().map(|(what, _)| what.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(Failure::new(
+            Exit::Refused,
+            format!("{} carries {what}.", path.display()),
+            format!("Use another disk; to destroy what is there, give --wipe {id}."),
+        ));
+    }
+    clear(device)
+        .map_err(|e| Failure::failed(format!("{} cannot be wiped: {e}.", path.display()), "See the kernel log."))
+}
+
+/// What would be recognised later: both ends, and the copies of a volume's superblock.
+fn clear(device: &Arc<dyn BlockDevice>) -> Result<(), block::IoError> {
+    let len = device.geometry().len.0;
+    let (head, tail) = ((SCAN_HEAD as u64).min(len), (SCAN_TAIL as u64).min(len));
+    let mut ranges = vec![(0, head), (len - tail, tail)];
+    ranges.extend(SUPERBLOCKS.iter().map(|at| (at.0, 4096)).filter(|(at, n)| at + n <= len));
+    for (at, n) in ranges {
+        let zero = (Op::WriteZeroes, ByteOffset(at), Memory::Len(ByteLen(n)));
+        for done in run_batch(&**device, vec![zero]) {
+            done.result?;
+        }
+    }
+    for done in run_batch(&**device, vec![(Op::Flush, ByteOffset::ZERO, Memory::Len(ByteLen::ZERO))]) {
+        done.result?;
+    }
+    Ok(())
+}

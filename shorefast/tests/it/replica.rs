@@ -1,0 +1,236 @@
+//! A replicated device over two real processes, its disks files, its clients over NBD. After each test in which the two
+//! were equal at the end the disks are compared byte by byte.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::fixture::{background, path, run, until};
+
+#[path = "replica/client.rs"]
+mod client;
+#[path = "replica/sites.rs"]
+mod sites;
+
+use client::{BLOCK, Client};
+use sites::Sites;
+
+/// What a block holds after its write of this number.
+fn pattern(block: u64, number: u64) -> Vec<u8> {
+    let word = (block << 32 | number).to_le_bytes();
+    word.repeat(BLOCK as usize / 8)
+}
+
+/// Fails unless blocks hold what was written to them last.
+fn holds(client: &mut Client, written: &[(u64, u64)]) {
+    for (block, number) in written {
+        let found = client.read(*block).expect("a read");
+        assert!(found == pattern(*block, *number), "block {block} does not hold write {number}: {:?}", &found[..8]);
+    }
+}
+
+/// The last write of each block.
+fn last(acknowledged: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let map: std::collections::BTreeMap<u64, u64> = acknowledged.iter().copied().collect();
+    map.into_iter().collect()
+}
+
+#[test]
+fn every_acknowledged_write_survives_the_primarys_death_and_only_what_differs_is_sent_back() {
+    let mut sites = Sites::equal("C");
+    let acked = Arc::new(AtomicU64::new(0));
+    let (count, mut client) = (Arc::clone(&acked), sites.client(1));
+    let writer = background(move || {
+        let mut acknowledged = Vec::new();
+        for number in 1.. {
+            let block = number * 37 % 1500;
+            if client.write(block, &pattern(block, number), number % 50 == 0).is_err() {
+                return (acknowledged, (block, number));
+            }
+            acknowledged.push((block, number));
+            count.store(number, Ordering::Relaxed);
+        }
+        unreachable!("it is killed before");
+    });
+    until("some hundred writes", || acked.load(Ordering::Relaxed) > 400);
+    sites.kill(1);
+    let (acknowledged, unanswered) = writer.ended("the writer");
+    until("the promotion of the other", || sites.tell(2, &["primary", "r0"]).code == 0);
+    let mut client = sites.client(2);
+    // The one that was under way may be there or not.
+    let whole: Vec<_> = last(&acknowledged).into_iter().filter(|(b, _)| *b != unanswered.0).collect();
+    holds(&mut client, &whole);
+    for block in 2000..2020 {
+        client.write(block, &pattern(block, 7), true).expect("written alone");
+    }
+    sites.up(1);
+    sites.until_equal(2);
+    let moved = sites.peer(2)["synchronised"].clone();
+    let sent = moved["sent"].as_u64().expect("it was synchronised");
+    assert!((20..=22).contains(&sent), "what differs is twenty blocks and at most the one under way: {moved}");
+    assert!(moved["equal"].as_u64() > Some(100), "where the dead one had written is compared: {moved}");
+    drop(client);
+    sites.switch(2, 1);
+    holds(&mut sites.client(1), &whole);
+    sites.compare_disks();
+}
+
+#[test]
+fn a_split_brain_is_found_and_ends_with_the_data_that_the_user_chose() {
+    let mut sites = Sites::equal("C");
+    sites.client(1).write(5, &pattern(5, 1), true).expect("written");
+    sites.must(2, &["disconnect", "r0"]);
+    until("the first notices", || sites.peer(1)["connection"] == "Connecting");
+    sites.must(2, &["primary", "r0"]);
+    sites.client(2).write(5, &pattern(5, 2), true).expect("written apart");
+    sites.client(1).write(6, &pattern(6, 3), true).expect("written apart");
+    sites.must(2, &["connect", "r0"]);
+    for n in [1, 2] {
+        until("the split brain is found", || sites.peer(n)["connection"] == "StandAlone");
+        let reason = sites.peer(n)["reason"].to_string();
+        assert!(reason.contains("SplitBrain"), "{reason}");
+    }
+    assert_eq!(sites.client(2).read(5).expect("a read"), pattern(5, 2), "nobody was overwritten");
+    sites.tell(2, &["connect", "r0", "--discard-my-data"]).expect(4, &["primary", "secondary r0"]);
+    sites.must(2, &["secondary", "r0"]);
+    sites.must(2, &["connect", "r0", "--discard-my-data"]);
+    sites.must(1, &["connect", "r0"]);
+    sites.until_equal(1);
+    assert_eq!(sites.peer(1)["synchronised"]["sent"], 2, "{}", sites.peer(1));
+    holds(&mut sites.client(1), &[(5, 1), (6, 3)]);
+    sites.switch(1, 2);
+    holds(&mut sites.client(2), &[(5, 1), (6, 3)]);
+    sites.compare_disks();
+}
+
+#[test]
+fn what_was_given_up_at_a_meeting_is_given_up_at_that_meeting_only() {
+    let mut sites = Sites::equal("C");
+    sites.must(2, &["disconnect", "r0"]);
+    sites.must(2, &["connect", "r0", "--discard-my-data"]);
+    sites.until_equal(1);
+    sites.must(2, &["disconnect", "r0"]);
+    sites.must(2, &["primary", "r0"]);
+    sites.client(2).write(5, &pattern(5, 2), true).expect("written apart");
+    sites.client(1).write(5, &pattern(5, 3), true).expect("written apart");
+    sites.must(2, &["secondary", "r0"]);
+    sites.must(2, &["connect", "r0"]);
+    until("the split brain is found", || sites.peer(2)["connection"] == "StandAlone");
+    sites.down(2);
+    let disk = fs::read(sites.disk(2)).expect("a disk");
+    assert!(disk[5 * BLOCK as usize..6 * BLOCK as usize] == pattern(5, 2), "nobody was overwritten");
+}
+
+#[test]
+fn what_was_written_without_the_peer_is_sent_when_it_is_back_and_roles_switch() {
+    let mut sites = Sites::equal("C");
+    sites.tell(2, &["primary", "r0"]).expect(4, &["another node is primary"]);
+    let mut client = sites.client(1);
+    sites.must(1, &["disconnect", "r0"]);
+    let written: Vec<(u64, u64)> = (0..30).map(|n| (n * 101, 9)).collect();
+    for (block, number) in &written {
+        client.write(*block, &pattern(*block, *number), false).expect("written without the peer");
+    }
+    client.flush().expect("flushed");
+    assert_eq!(sites.peer(1)["out_of_sync_bytes"], 30 * BLOCK);
+    sites.must(1, &["connect", "r0"]);
+    sites.until_equal(1);
+    assert_eq!(sites.peer(1)["synchronised"]["sent"], 30, "{}", sites.peer(1));
+    sites.switch(1, 2);
+    assert!(client.read(0).is_err(), "a secondary serves nobody");
+    holds(&mut sites.client(2), &written);
+    sites.compare_disks();
+}
+
+/// The same at A and B: what was flushed and settled is there on both.
+#[test]
+fn asynchronous_protocols_come_to_the_same_disks() {
+    for protocol in ["A", "B"] {
+        let mut sites = Sites::equal(protocol);
+        let mut client = sites.client(1);
+        let written: Vec<(u64, u64)> = (0..200).map(|n| (n * 7 % 1000, n)).collect();
+        for (block, number) in &written {
+            client.write(*block, &pattern(*block, *number), false).expect("written");
+        }
+        sites.switch(1, 2);
+        holds(&mut sites.client(2), &last(&written));
+        sites.compare_disks();
+    }
+}
+
+/// Writes go on all the while; whoever reads at the end finds the last of each.
+#[test]
+fn writes_go_on_while_the_peer_is_killed_and_synchronised_again_and_again() {
+    let mut sites = Sites::equal("C");
+    let stop = Arc::new(AtomicBool::new(false));
+    let (ended, mut client) = (Arc::clone(&stop), sites.client(1));
+    let writer = background(move || {
+        let mut acknowledged = Vec::new();
+        for number in 1.. {
+            let block = number * 89 % 3000;
+            client.write(block, &pattern(block, number), false).expect("written");
+            acknowledged.push((block, number));
+            if ended.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        acknowledged
+    });
+    for _ in 0..3 {
+        sites.kill(2);
+        sites.up(2);
+        sites.until_equal(1);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let acknowledged = writer.ended("the writer");
+    sites.switch(1, 2);
+    holds(&mut sites.client(2), &last(&acknowledged));
+    sites.compare_disks();
+}
+
+#[test]
+fn a_replica_is_made_and_run_only_where_that_harms_nobody() {
+    let mut sites = Sites::new("C", [16 << 20, 12 << 20]);
+    let disk = sites.disk(1);
+    let again = |name: &str, more: &[&str]| {
+        let (dir, bundle) = (sites.folder(1), sites.bundle(1));
+        let mut args =
+            vec!["replica", "create", name, "--dir", path(&dir), "--local", path(&disk), "--peer", "2=127.0.0.9:9"];
+        args.extend(["--listen", "127.0.0.1:0", "--bundle", path(&bundle)]);
+        args.extend(more);
+        run(&args)
+    };
+    again("r0", &[]).expect(4, &["already"]);
+    again("r1", &[]).expect(4, &["carries a replica of node 1", "--wipe replica-"]);
+    again("../r1", &[]).expect(2, &["no name"]);
+    again("r1", &["--peer", "7=127.0.0.9:9"]).expect(2, &["no such node"]);
+    again("r1", &["--peer", "1=127.0.0.9:9"]).expect(2, &["this node itself"]);
+    let swap = sites.folder(1).join("swap.img");
+    let mut image = vec![0; 16 << 20];
+    image[4086..4096].copy_from_slice(b"SWAPSPACE2");
+    fs::write(&swap, &image).expect("an image");
+    sites.create(1, "r2", &swap).expect(4, &["swap", "--wipe"]);
+    assert!(fs::read(&swap).expect("the image") == image, "it was not touched");
+    sites.tell(1, &["status", "r9"]).expect(3, &["no replica r9"]);
+    sites.tell(1, &["status", "r0"]).expect(3, &["does not run", "replica up r0"]);
+    sites.up(1);
+    sites.tell(1, &["up", "r0"]).expect(4, &["in use"]);
+    sites.tell(1, &["primary", "r0"]).expect(4, &["--force"]);
+    sites.up(2);
+    until("the sizes are compared", || sites.peer(1)["reason"].to_string().contains("--size"));
+    assert_eq!(sites.peer(1)["connection"], "Connecting");
+}
+
+#[test]
+fn a_node_of_another_cluster_is_not_let_in() {
+    let mut sites = Sites::new("C", [8 << 20, 8 << 20]);
+    let other: PathBuf = sites.other_cluster(2);
+    sites.recreate(2, &other);
+    sites.up(1);
+    sites.up(2);
+    until("the refusal", || sites.peer(1)["reason"].is_string());
+    sites.must(1, &["primary", "r0", "--force"]);
+    assert_eq!(sites.peer(1)["connection"], "Connecting");
+    assert_eq!(sites.status(2)["disk"], "Inconsistent", "nothing came from there");
+}

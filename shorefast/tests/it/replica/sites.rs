@@ -1,0 +1,195 @@
+//! Two sites: each a folder, a disk and a process.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use super::client::Client;
+use crate::fixture::{Ended, PROGRAM, addresses, make_bundles, path, run, until};
+
+pub(crate) struct Sites {
+    dir: PathBuf,
+    addresses: Vec<String>,
+    protocol: &'static str,
+    running: [Option<Child>; 2],
+    _folder: tempfile::TempDir,
+}
+
+impl Sites {
+    /// Two replicas on disks of these sizes; nothing runs.
+    pub(crate) fn new(protocol: &'static str, sizes: [u64; 2]) -> Sites {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (dir, addresses) = (folder.path().to_owned(), addresses(2));
+        let list: Vec<String> = addresses.iter().zip(1..).map(|(a, n)| format!("{n}={a}")).collect();
+        make_bundles(&list, &dir.join("certificates"));
+        let sites = Sites { dir, addresses, protocol, running: [None, None], _folder: folder };
+        for (n, size) in [1, 2].into_iter().zip(sizes) {
+            fs::create_dir(sites.folder(n)).expect("a folder");
+            fs::File::create(sites.disk(n)).and_then(|f| f.set_len(size)).expect("a disk");
+            sites.create(n, "r0", &sites.disk(n)).expect(0, &[]);
+        }
+        sites
+    }
+
+    /// Two that run and are equal, the first one primary.
+    pub(crate) fn equal(protocol: &'static str) -> Sites {
+        let mut sites = Sites::new(protocol, [16 << 20; 2]);
+        sites.up(1);
+        sites.up(2);
+        sites.must(1, &["primary", "r0", "--force"]);
+        sites.until_equal(1);
+        sites
+    }
+
+    pub(crate) fn folder(&self, n: usize) -> PathBuf {
+        self.dir.join(format!("site-{n}"))
+    }
+
+    pub(crate) fn disk(&self, n: usize) -> PathBuf {
+        self.folder(n).join("disk.img")
+    }
+
+    pub(crate) fn bundle(&self, n: usize) -> PathBuf {
+        self.dir.join(format!("certificates/node-{n}.bundle"))
+    }
+
+    pub(crate) fn create(&self, n: usize, name: &str, disk: &Path) -> Ended {
+        self.create_with(n, name, disk, &self.bundle(n))
+    }
+
+    fn create_with(&self, n: usize, name: &str, disk: &Path, bundle: &Path) -> Ended {
+        let (dir, other) = (self.folder(n), 3 - n);
+        let peer = format!("{other}={}", self.addresses[other - 1]);
+        let mut args = vec!["replica", "create", name, "--dir", path(&dir), "--local", path(disk), "--peer", &peer];
+        args.extend(["--listen", &self.addresses[n - 1], "--bundle", path(bundle), "--protocol", self.protocol]);
+        run(&args)
+    }
+
+    /// A bundle of a node of another cluster.
+    pub(crate) fn other_cluster(&self, n: usize) -> PathBuf {
+        let list: Vec<String> = self.addresses.iter().zip(1..).map(|(a, n)| format!("{n}={a}")).collect();
+        make_bundles(&list, &self.dir.join("other"));
+        self.dir.join(format!("other/node-{n}.bundle"))
+    }
+
+    /// Makes a site's replica anew with another bundle.
+    pub(crate) fn recreate(&self, n: usize, bundle: &Path) {
+        fs::remove_file(self.folder(n).join("r0.toml")).expect("a record");
+        let disk = fs::File::create(self.disk(n)).expect("a disk");
+        disk.set_len(8 << 20).expect("a disk");
+        self.create_with(n, "r0", &self.disk(n), bundle).expect(0, &[]);
+    }
+
+    /// Runs a site's process, and waits until it is ready.
+    pub(crate) fn up(&mut self, n: usize) {
+        let log = fs::File::options().create(true).append(true).open(self.folder(n).join("log")).expect("a log");
+        let mut child = Command::new(PROGRAM)
+            .args(["replica", "up", "r0", "--dir", path(&self.folder(n))])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("the program runs");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        self.running[n - 1] = Some(child);
+        assert!(line.starts_with("ready: nbd+unix:///r0?socket="), "not ready: {line:?} {}", self.log(n));
+    }
+
+    /// SIGKILL, and waits.
+    pub(crate) fn kill(&mut self, n: usize) {
+        let mut child = self.running[n - 1].take().expect("it runs");
+        child.kill().expect("it is our child");
+        child.wait().expect("it is our child");
+    }
+
+    /// `replica down`, and waits for the end.
+    pub(crate) fn down(&mut self, n: usize) {
+        self.must(n, &["down", "r0"]);
+        let mut child = self.running[n - 1].take().expect("it runs");
+        let mut code = None;
+        until("the end of the process", || {
+            code = child.try_wait().expect("it is our child");
+            code.is_some()
+        });
+        assert_eq!(code.and_then(|c| c.code()), Some(0), "{}", self.log(n));
+    }
+
+    fn log(&self, n: usize) -> String {
+        let log = fs::read_to_string(self.folder(n).join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
+    /// Runs a command on a site.
+    pub(crate) fn tell(&self, n: usize, args: &[&str]) -> Ended {
+        let dir = self.folder(n);
+        let mut all = vec!["replica"];
+        all.extend(args);
+        all.extend(["--dir", path(&dir)]);
+        run(&all)
+    }
+
+    /// Runs one that must succeed.
+    pub(crate) fn must(&self, n: usize, args: &[&str]) {
+        self.tell(n, args).expect(0, &[]);
+    }
+
+    pub(crate) fn status(&self, n: usize) -> Value {
+        self.tell(n, &["status", "r0", "--json"]).json()["replica"].clone()
+    }
+
+    /// What a site says of the other.
+    pub(crate) fn peer(&self, n: usize) -> Value {
+        self.status(n)["peers"][0].clone()
+    }
+
+    /// Waits until a site and its peer have the same data, and say so.
+    pub(crate) fn until_equal(&self, n: usize) {
+        until("the two are equal", || {
+            let (own, peer) = (self.status(n), self.peer(n));
+            let equal = peer["connection"] == "Established" && peer["out_of_sync_bytes"] == 0;
+            equal && own["disk"] == "UpToDate" && self.status(3 - n)["disk"] == "UpToDate"
+        });
+    }
+
+    /// The primary's role goes to the other.
+    pub(crate) fn switch(&self, from: usize, to: usize) {
+        self.must(from, &["secondary", "r0"]);
+        until("the other is primary", || self.tell(to, &["primary", "r0"]).code == 0);
+        self.until_equal(to);
+    }
+
+    /// A client of a site.
+    pub(crate) fn client(&self, n: usize) -> Client {
+        Client::connect(&self.folder(n).join("r0.nbd"), "r0").expect("it is served")
+    }
+
+    /// Stops both and compares their data.
+    pub(crate) fn compare_disks(&mut self) {
+        let size = usize::try_from(self.status(1)["size_bytes"].as_u64().expect("a size")).expect("a size");
+        self.down(1);
+        self.down(2);
+        let (one, two) = (fs::read(self.disk(1)).expect("a disk"), fs::read(self.disk(2)).expect("a disk"));
+        let differ = one[..size].chunks(4096).zip(two[..size].chunks(4096)).position(|(a, b)| a != b);
+        assert_eq!(differ, None, "the disks differ in that block");
+    }
+}
+
+impl Drop for Sites {
+    fn drop(&mut self) {
+        for n in 1..=2 {
+            if std::thread::panicking() {
+                eprintln!("the end of site {n}'s log:\n{}", self.log(n));
+            }
+            // While a test panics nothing more may panic.
+            if let Some(mut child) = self.running[n - 1].take() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}
