@@ -72,6 +72,8 @@ pub struct Reign {
     pub timing: Timing,
     /// This boot of this node, part of every stability verifier.
     pub boot: u64,
+    /// The rules in force.
+    pub rules: Rules,
 }
 
 /// Proof that nothing of a reign is on its way to the disk any more: its latch is tripped, every redirected request
@@ -118,11 +120,11 @@ impl Coordinator {
     /// # Cancel safety
     /// If dropped, the reign has not begun: the store is closed again and the latch tripped.
     pub async fn start(reign: Reign) -> Result<(Coordinator, mpsc::Receiver<Report>), StartError> {
-        let Reign { epoch, device, superblock, latch, fencer, timing, boot } = reign;
+        let Reign { epoch, device, superblock, latch, fencer, timing, boot, rules } = reign;
         let limits =
             Limits { recall: timing.recall, grace: timing.grace, path_timeout: timing.path_timeout, fence: FENCE };
         let verifier = Verifier { epoch: epoch.epoch(), boot, generation: 0 };
-        let core = Coord::new(CoordConfig { epoch: epoch.epoch(), verifier, limits }, Rules::all());
+        let core = Coord::new(CoordConfig { epoch: epoch.epoch(), verifier, limits }, rules);
         let (reports, receiver) = mpsc::channel(REPORTS);
         let volume = superblock.volume;
         let callback_timeout = timing.recall;
@@ -269,6 +271,7 @@ impl Coordinator {
             open_files: locked.core.open_files(),
             locks: locked.core.locks().0,
             lock_waiters: locked.core.locks().1,
+            lock_looks: locked.core.lock_looks(),
             redirects_in_progress: locked.core.redirects_in_progress(),
         }
     }
@@ -297,6 +300,8 @@ pub struct Status {
     pub locks: usize,
     /// Who waits for one.
     pub lock_waiters: usize,
+    /// Buckets and intervals that were looked at for conflicts in files that are locked now.
+    pub lock_looks: u64,
     /// Redirected requests on their way.
     pub redirects_in_progress: usize,
 }

@@ -17,6 +17,8 @@
 //! [`VERSION`], a logical block larger than 4096, a device smaller than [`MIN_VOLUME`]. docs/formats/volume.md
 //! draws the bytes; a test freezes them.
 
+#[cfg(test)]
+mod fuzz;
 mod lease;
 mod raw;
 mod recognise;

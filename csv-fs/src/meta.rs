@@ -29,6 +29,8 @@ pub mod check;
 mod checkpoint;
 mod disk;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod inode;
 mod latch;
 mod map;

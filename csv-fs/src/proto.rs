@@ -11,9 +11,13 @@
 //! [`Answer::StaleEpoch`]. Variants are appended, never reordered: postcard numbers them in this order.
 
 mod clear;
+#[cfg(test)]
+pub(crate) mod fuzz;
 mod hints;
 mod locks;
 mod peer;
+#[cfg(test)]
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 mod xattr;

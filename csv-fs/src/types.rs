@@ -110,9 +110,9 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// The file blocks it covers.
+    /// The file blocks it covers. What a peer sends may end beyond all numbers; there it ends at the last.
     pub fn range(&self) -> BlockRange {
-        BlockRange::new(self.file.0, self.file.0 + self.len.0)
+        BlockRange::new(self.file.0, self.file.0.saturating_add(self.len.0))
     }
 }
 

@@ -16,10 +16,15 @@ impl Gate {
     /// Enters, unless it is closed. Who entered must [`leave`](Gate::leave).
     #[must_use]
     pub(crate) fn enter(&self) -> Entered {
-        if self.0.fetch_add(1, Ordering::SeqCst) & CLOSED == 0 {
+        if self.arrive() {
             return Entered::Inside;
         }
         if self.leave() { Entered::ClosedAndEmpty } else { Entered::Closed }
+    }
+
+    /// Counts, then looks: whether it is open.
+    fn arrive(&self) -> bool {
+        self.0.fetch_add(1, Ordering::SeqCst) & CLOSED == 0
     }
 
     /// Leaves. `true`: the gate is closed and this was the last inside.
@@ -77,6 +82,55 @@ mod tests {
         assert_eq!(gate.inside(), 0);
         gate.open();
         assert_eq!(gate.enter(), Entered::Inside);
+    }
+
+    /// Every order of some steps, each of which is one of several that come one after the other.
+    fn orders(left: &mut [usize], so_far: &mut Vec<usize>, look: &mut impl FnMut(&[usize])) {
+        if left.iter().all(|n| *n == 0) {
+            return look(so_far);
+        }
+        for who in 0..left.len() {
+            if left[who] > 0 {
+                left[who] -= 1;
+                so_far.push(who);
+                orders(left, so_far, look);
+                so_far.pop();
+                left[who] += 1;
+            }
+        }
+    }
+
+    /// Each step is one atomic operation, sequentially consistent, so these orders are all there are: three visitors who arrive and
+    /// leave (also those who are turned away), and one who closes.
+    #[test]
+    fn whoever_closes_it_is_told_once_nobody_is_inside_in_every_order_of_steps() {
+        let mut looked = 0;
+        orders(&mut [2, 2, 2, 1], &mut Vec::new(), &mut |order| {
+            looked += 1;
+            let (gate, mut inside, mut arrived, mut told) = (Gate::default(), [false; 3], [false; 3], 0);
+            for who in order {
+                let says_empty = match *who {
+                    3 => gate.close(),
+                    n if !arrived[n] => {
+                        arrived[n] = true;
+                        inside[n] = gate.arrive();
+                        assert!(
+                            !inside[n] || told == 0,
+                            "{order:?}: let in although somebody was told that it is empty"
+                        );
+                        false
+                    }
+                    n => {
+                        inside[n] = false;
+                        gate.leave()
+                    }
+                };
+                told += usize::from(says_empty);
+                assert!(!says_empty || inside == [false; 3], "{order:?}: said to be empty while somebody is inside");
+            }
+            assert!(told > 0 && gate.inside() == 0, "{order:?}: nobody was told");
+        });
+        assert_eq!(looked, 630);
     }
 
     #[test]

@@ -155,6 +155,8 @@ pub struct Session {
     lock_used: AtomicBool,
     /// Why the last incarnation ended, and which handles must not be opened again.
     ended: watch::Sender<Option<Ended>>,
+    /// The rules in force, for whoever works under this session.
+    pub(crate) rules: Rules,
 }
 
 /// The end of an incarnation, for whoever starts the next one.
@@ -231,6 +233,7 @@ impl Session {
             deadline: AtomicU64::new(0),
             lock_used: AtomicBool::new(false),
             ended: watch::Sender::new(None),
+            rules,
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod group;
+mod hostile;
 mod move_and_stop;
 mod redirected;
 mod sharing;

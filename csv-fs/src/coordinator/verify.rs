@@ -29,7 +29,7 @@ pub(super) fn outside(
 fn first_outside(claim: &Extent, mapped: &[Extent], grants: &[DiskRange]) -> Option<FileBlock> {
     let disk_at = |extent: &Extent, file: u64| extent.disk.0 + (file - extent.file.0);
     let mut at = claim.file.0;
-    let end = claim.file.0.checked_add(claim.len.0);
+    let end = claim.file.0.checked_add(claim.len.0).filter(|_| claim.disk.0.checked_add(claim.len.0).is_some());
     let Some(end) = end else { return Some(claim.file) };
     while at < end {
         let here = mapped.iter().find(|m| m.range().start.0 <= at && at < m.range().end.0);
@@ -80,5 +80,7 @@ mod tests {
         assert_eq!(first_outside(&claim, &[], &[grant(100, 5)]), Some(FileBlock(15)));
         assert_eq!(first_outside(&claim, &[extent(10, 7, 1)], &[grant(100, 10)]), Some(FileBlock(10)));
         assert_eq!(first_outside(&extent(u64::MAX - 1, 0, 9), &[], &[]), Some(FileBlock(u64::MAX - 1)));
+        let grants = [grant(u64::MAX - 9, 9)];
+        assert_eq!(first_outside(&extent(7, u64::MAX - 1, 9), &[], &grants), Some(FileBlock(7)));
     }
 }

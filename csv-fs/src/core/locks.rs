@@ -181,6 +181,11 @@ impl LockTable {
         self.counts.get(&client).copied().unwrap_or(0)
     }
 
+    /// Buckets and intervals that were looked at for conflicts in files that are locked now: what finding them costs.
+    pub fn looks(&self) -> u64 {
+        self.files.values().map(FileLocks::looks).sum()
+    }
+
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()

@@ -50,6 +50,18 @@ pub enum Rule {
     AnswerNeedsNothingInFlight,
     /// A node's raise of its own generation counts only when the renewal that carries it has landed.
     OwnRaiseHasLanded,
+    /// A commit tells of mappings and lengths only after the data below them was flushed.
+    FlushBeforeMapping,
+    /// A write of a part of a block writes back what is around it.
+    KeepAround,
+    /// What lies between the old end of a file and a write behind it is zeroed before.
+    ZeroBehindEnd,
+    /// Attributes are told after every other node's exclusive holder has committed.
+    SyncBeforeAttributes,
+    /// A file without a name is freed only when nobody has it open any more.
+    OpenKeepsOrphan,
+    /// RELEASE ends the locks that were taken through its handle.
+    ReleaseEndsLocks,
     /// What an office hears of its node's path is what became of requests, not the route that is published.
     PathIsNotRoute,
 }

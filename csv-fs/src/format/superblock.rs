@@ -301,13 +301,14 @@ impl Superblock {
         if !self.ranges.iter().chain(&self.next).all(inside) {
             return Err(damaged("a metadata range lies outside the volume"));
         }
-        if self.ranges.is_empty() || self.meta_len > self.capacity() {
-            return Err(damaged("its metadata ranges are shorter than the store"));
-        }
         let mut spans: Vec<BlockSpan> = self.ranges.iter().chain(&self.next).copied().collect();
         spans.sort_unstable();
         if spans.windows(2).any(|w| w[0].end() > w[1].start) {
             return Err(damaged("two metadata ranges overlap"));
+        }
+        // Only now do they add up to no more than the volume.
+        if self.ranges.is_empty() || self.meta_len > self.capacity() {
+            return Err(damaged("its metadata ranges are shorter than the store"));
         }
         Ok(())
     }

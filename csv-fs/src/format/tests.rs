@@ -5,13 +5,13 @@ use block::units::{BlockSize, ByteLen};
 use super::*;
 use crate::types::VolumeId;
 
-const VOLUME: VolumeId = VolumeId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
+pub(super) const VOLUME: VolumeId = VolumeId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
 
-fn node(n: u8) -> NodeId {
+pub(super) fn node(n: u8) -> NodeId {
     NodeId::new(n).expect("1..=64")
 }
 
-fn geometry(len: u64) -> Geometry {
+pub(super) fn geometry(len: u64) -> Geometry {
     Geometry {
         logical_block: BlockSize::B512,
         physical_block: BlockSize::B4096,
@@ -22,7 +22,7 @@ fn geometry(len: u64) -> Geometry {
     }
 }
 
-fn superblock() -> Superblock {
+pub(super) fn superblock() -> Superblock {
     Superblock::new(
         &geometry(MIN_VOLUME + 512),
         VOLUME,
@@ -34,7 +34,7 @@ fn superblock() -> Superblock {
     .expect("large enough")
 }
 
-fn lease() -> LeaseBlock {
+pub(super) fn lease() -> LeaseBlock {
     LeaseBlock {
         epoch: Epoch(7),
         node: Some(node(3)),
@@ -46,7 +46,7 @@ fn lease() -> LeaseBlock {
     }
 }
 
-fn slot() -> Slot {
+pub(super) fn slot() -> Slot {
     Slot {
         node: node(64),
         incarnation: Incarnation(5),

@@ -22,6 +22,8 @@
 //! | tree | tree | parent, sealed |
 //! | counter | name | value |
 
+mod shape;
+
 use std::borrow::Borrow;
 use std::cell::RefCell;
 use std::ops::Deref;
@@ -35,6 +37,7 @@ use super::check::Exact;
 use super::error::{Result, damaged};
 use super::redo::{Row, Rows};
 use crate::types::InodeNo;
+use shape::Shape;
 
 pub(super) type InodeKey = (u16, u64);
 pub(super) type NameKey = (u16, u64, &'static [u8]);
@@ -64,7 +67,7 @@ pub(super) struct Logged<'t, K: Key + 'static, V: Value + 'static> {
     rows: &'t RefCell<Rows>,
 }
 
-impl<K: Key + 'static, V: Value + 'static> Logged<'_, K, V> {
+impl<K: Key + Shape + 'static, V: Shape + 'static> Logged<'_, K, V> {
     /// As the database's own.
     pub(super) fn insert<'k, 'v>(
         &mut self,
@@ -90,9 +93,8 @@ impl<K: Key + 'static, V: Value + 'static> Logged<'_, K, V> {
 
     /// Changes a row as it was changed before.
     fn redo(&mut self, row: Row<'_>) -> Result<()> {
-        let fits = |width: Option<usize>, bytes: &[u8]| width.is_none_or(|w| w == bytes.len());
-        if !fits(K::fixed_width(), row.key) || !row.value.is_none_or(|v| fits(V::fixed_width(), v)) {
-            return Err(damaged("a row of the redo log has another length than its table's rows"));
+        if !K::fits(row.key) || !row.value.is_none_or(V::fits) {
+            return Err(damaged("a row of the redo log is not as its table's rows are"));
         }
         match row.value {
             Some(value) => drop(self.insert(K::from_bytes(row.key), V::from_bytes(value))?),
@@ -112,12 +114,12 @@ impl<'t, K: Key + 'static, V: Value + 'static> Deref for Logged<'t, K, V> {
 }
 
 /// A row's value as stored.
-fn exact<K: Key + 'static, V: Value + 'static>(
+fn exact<K: Key + Shape + 'static, V: Value + 'static>(
     table: &impl ReadableTable<K, V>,
     key: &[u8],
 ) -> Result<Option<Vec<u8>>> {
-    if K::fixed_width().is_some_and(|width| width != key.len()) {
-        return Err(damaged("a row of the redo log has another length than its table's rows"));
+    if !K::fits(key) {
+        return Err(damaged("a row of the redo log is not as its table's rows are"));
     }
     let row = table.get(K::from_bytes(key))?;
     Ok(row.map(|value| V::as_bytes(&value.value()).as_ref().to_vec()))

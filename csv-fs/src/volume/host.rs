@@ -29,6 +29,7 @@ use crate::coordinator::{Coordinator, Reign};
 use crate::core::client::Reason;
 use crate::core::coord;
 use crate::core::office::{self, FencedEpoch, LostWhy, PeerLoss, SlotView};
+use crate::core::rules::Rules;
 use crate::format::Superblock;
 use crate::meta::Latch;
 use crate::proto::{CoordinatorHint, PeerAnswer, PeerAsk};
@@ -286,6 +287,7 @@ impl VolumeHost {
             fencer: Arc::new(self.office()),
             timing: super::start::timing(&self.superblock),
             boot: self.boot,
+            rules: Rules::all(),
         };
         match Coordinator::start(reign).await {
             Ok((coordinator, mut reports)) => {

@@ -15,6 +15,7 @@ use crate::client::inode::Inode;
 use crate::client::link::ClientEvent;
 use crate::client::session::{Caller, EIO, Errno};
 use crate::core::client::Event;
+use crate::core::rules::Rule;
 use crate::proto::Request;
 use crate::types::*;
 
@@ -73,7 +74,9 @@ impl DataPath {
             };
             body.mtime = inode.touched();
             let shows_more = !body.extents.is_empty() || body.size.is_some();
-            if shows_more || (flush && inode.unflushed.load(Ordering::SeqCst)) {
+            let must_flush = shows_more || (flush && inode.unflushed.load(Ordering::SeqCst));
+            let flush_late = shows_more && !self.session.rules.has(Rule::FlushBeforeMapping);
+            if must_flush && !flush_late {
                 inode.unflushed.store(false, Ordering::SeqCst);
                 if let Err(errno) = self.flush().await {
                     inode.unflushed.store(true, Ordering::SeqCst);
@@ -92,6 +95,9 @@ impl DataPath {
                 }
                 other => other?,
             };
+            if flush_late {
+                self.flush().await?;
+            }
             self.tell(inode);
             inode.touch_sent(body.mtime);
             let more = {

@@ -25,6 +25,7 @@ use crate::client::layout::{LayoutCell, LayoutGuard};
 use crate::client::session::{Caller, EIO, Errno};
 use crate::client::space::{ENOSPC, Reserved};
 use crate::core::client::map::{Kind, Piece};
+use crate::core::rules::Rule;
 use crate::proto::{Request, SetAttr, Want};
 use crate::types::*;
 
@@ -320,7 +321,7 @@ impl DataPath {
     async fn zero_behind_end(&self, job: &Job<'_>, size: u64) -> Result<(), Fault> {
         let block_end = size.next_multiple_of(FS_BLOCK);
         let upto = job.offset.min(block_end);
-        if upto <= size {
+        if upto <= size || !self.session.rules.has(Rule::ZeroBehindEnd) {
             return Ok(());
         }
         let block = size / FS_BLOCK;
@@ -432,10 +433,11 @@ impl DataPath {
         }
         let mut image = AlignedBuf::zeroed((plan.stop - plan.start) as usize);
         let logical = self.logical as usize;
-        if let Some(at) = plan.keep_head {
+        let kept = |at: Option<u64>| at.filter(|_| self.session.rules.has(Rule::KeepAround));
+        if let Some(at) = kept(plan.keep_head) {
             image[..logical].copy_from_slice(&self.disk_read(job.guard, at, logical).await?);
         }
-        if let Some(at) = plan.keep_tail {
+        if let Some(at) = kept(plan.keep_tail) {
             let from = image.len() - logical;
             image[from..].copy_from_slice(&self.disk_read(job.guard, at, logical).await?);
         }

@@ -14,6 +14,8 @@ use block::worker::Workers;
 use fuse::features::{TABLE, Want};
 use fuse::{Feature, Mount, MountOptions, Unmount};
 
+mod many_locks;
+
 use super::FileSystem;
 use crate::client::data::tests::rig::{Cluster, Node, SOON, pattern};
 

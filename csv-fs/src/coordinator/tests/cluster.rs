@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use crate::coordinator::*;
 use crate::core::coord::FencePurpose;
 use crate::core::office::{FenceProof, FencedEpoch, HowFenced, LeaseView, Timing};
+use crate::core::rules::Rules;
 use crate::format::{CELL, Slot, Superblock, TimingMs, VolumeName, slot_at};
 use crate::meta::{FormatOptions, Latch, Root, Store};
 use crate::proto::*;
@@ -115,6 +116,7 @@ impl Volume {
             fencer: Arc::clone(&self.fences) as Arc<dyn Fencer>,
             timing: Timing::FAST,
             boot: 11,
+            rules: Rules::all(),
         };
         let (coordinator, _) = Coordinator::start(reign).await.unwrap();
         (Arc::new(coordinator), latch)

@@ -57,6 +57,11 @@ impl Coord {
         (self.locks.table.count(), self.locks.waiters.count())
     }
 
+    /// What finding conflicts has cost so far, see [`LockTable::looks`].
+    pub fn lock_looks(&self) -> u64 {
+        self.locks.table.looks()
+    }
+
     /// Everything a client holds. For oracles.
     pub fn locks_of(&self, client: ClientId) -> Vec<PlacedLock> {
         let placed = |(ino, space, lock): (InodeNo, LockSpace, Lock)| PlacedLock { ino, space, lock: lock.own() };
@@ -178,6 +183,9 @@ impl Coord {
     /// RELEASE: what was taken through a handle ends, nobody waits through it.
     pub(super) fn locks_released(&mut self, client: ClientId, handle: HandleId) {
         let Some(ino) = self.sessions.get(&client).and_then(|s| s.opens.get(&handle)).copied() else { return };
+        if !self.rules.has(Rule::ReleaseEndsLocks) {
+            return;
+        }
         let left = self.locks.waiters.released(ino, client, handle);
         if self.locks.table.released(ino, client, handle) || !left.is_empty() {
             self.call_waiters(ino, ByteRange::ALL);

@@ -9,6 +9,7 @@ use super::event::{EvictReason, OpId, StoreAsk};
 use super::files::Claim;
 use super::session::Life;
 use super::work::{Work, returned_before_freed};
+use crate::core::rules::Rule;
 use crate::core::time::Now;
 use crate::types::*;
 
@@ -110,7 +111,8 @@ impl Coord {
         }
         while self.is_serving() && !self.in_grace() && self.orphans.freeing.len() < REAPS_AT_ONCE {
             let Orphans { open, waiting, .. } = &self.orphans;
-            let Some(ino) = waiting.iter().find(|i| !open.contains_key(i)).copied() else { return };
+            let kept = |i: &InodeNo| open.contains_key(i) && self.rules.has(Rule::OpenKeepsOrphan);
+            let Some(ino) = waiting.iter().find(|i| !kept(i)).copied() else { return };
             self.orphans.waiting.remove(&ino);
             let op = self.new_op(Work::Reap(ino));
             self.orphans.freeing.insert(ino, op);

@@ -12,6 +12,7 @@ use super::patience::Patience;
 use super::session::Life;
 use super::work::{Stage, Work};
 use super::{Coord, LayoutMode};
+use crate::core::rules::Rule;
 use crate::proto::CallbackAsk;
 use crate::types::*;
 
@@ -68,6 +69,9 @@ impl Ends {
 impl Coord {
     /// Has other clients' exclusive holders of `ino` commit; those that `op` must wait for.
     pub(super) fn want_sync(&mut self, op: OpId, ino: InodeNo, except: ClientId) -> BTreeSet<ClientId> {
+        if !self.rules.has(Rule::SyncBeforeAttributes) {
+            return BTreeSet::new();
+        }
         let holders = self.files.exclusive_holders(ino, Some(except));
         for client in &holders {
             match self.syncs.get_mut(&(ino, *client)) {
@@ -82,7 +86,8 @@ impl Coord {
 
     /// Whether attributes of `ino`, read when `ends` exclusive layouts had ended, may lack what another node made.
     pub(super) fn may_be_inexact(&self, ino: InodeNo, client: ClientId, ends: u64) -> bool {
-        self.ends.since(ino, ends) || !self.files.exclusive_holders(ino, Some(client)).is_empty()
+        let exact = self.rules.has(Rule::SyncBeforeAttributes);
+        exact && (self.ends.since(ino, ends) || !self.files.exclusive_holders(ino, Some(client)).is_empty())
     }
 
     fn send_sync(&mut self, ino: InodeNo, client: ClientId, waiters: BTreeSet<OpId>) {

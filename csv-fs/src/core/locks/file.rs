@@ -38,6 +38,11 @@ impl FileLocks {
         self.count
     }
 
+    /// Buckets and intervals looked at for conflicts, so far.
+    pub(super) fn looks(&self) -> u64 {
+        self.readers.looks() + self.writers.looks()
+    }
+
     /// What an owner's first stretch allows; for `flock`, which has one.
     pub(super) fn mode_of(&self, owner: Owner) -> Option<Mode> {
         self.owners.get(&owner)?.values().next().map(|h| h.mode)

@@ -4,6 +4,7 @@
 //! a start in `(a - 2^(k+1), b)`; of disjoint intervals at most two of those do not overlap after all. Owners of the very
 //! same interval share an entry.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ByteRange, Owner};
@@ -14,6 +15,8 @@ const BUCKETS: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Intervals {
     buckets: BTreeMap<u32, BTreeMap<ByteRange, BTreeSet<Owner>>>,
+    /// Buckets and intervals that [`Intervals::first`] has looked at so far.
+    looks: Cell<u64>,
 }
 
 impl Intervals {
@@ -47,6 +50,11 @@ impl Intervals {
         })
     }
 
+    /// What it has cost to find conflicts so far.
+    pub(super) fn looks(&self) -> u64 {
+        self.looks.get()
+    }
+
     /// The one with the lowest start.
     pub(super) fn first(&self, range: ByteRange, but: Owner) -> Option<(ByteRange, Owner)> {
         let per_bucket = self.buckets.keys().filter_map(|k| self.first_in(*k, range, but));
@@ -54,10 +62,12 @@ impl Intervals {
     }
 
     fn first_in(&self, k: u32, range: ByteRange, but: Owner) -> Option<(ByteRange, Owner)> {
+        let look = || self.looks.set(self.looks.get() + 1);
+        look();
         let reach = 1u64.checked_shl(k + 1).unwrap_or(u64::MAX);
         let from = ByteRange { start: range.start.saturating_sub(reach - 1), end: 0 };
         let near = self.buckets.get(&k)?.range(from..ByteRange { start: range.end, end: 0 });
-        let mut hits = near.filter(|(r, _)| r.overlaps(range));
+        let mut hits = near.inspect(|_| look()).filter(|(r, _)| r.overlaps(range));
         hits.find_map(|(r, owners)| owners.iter().find(|o| **o != but).map(|o| (*r, *o)))
     }
 

@@ -150,3 +150,39 @@ fn record_bytes_are_frozen() {
     unsealed[8..12].fill(0);
     assert_eq!(bytes[8..12], crc32c::crc32c(&unsealed).to_le_bytes());
 }
+
+/// Whatever lies in the log, also with checksums that fit: its records end somewhere, and their rows are read or are damage.
+/// The corpus of single rows is that of `meta::fuzz`.
+#[test]
+fn fuzz_any_log_is_read_up_to_where_it_is_whole() {
+    type Input = (Vec<(u8, Vec<u8>, Option<Vec<u8>>)>, Vec<(u16, u8)>, bool);
+    bolero::check!().with_type::<Input>().for_each(|(changed_rows, changes, seal)| {
+        let (mut log, mut tail) = (vec![0; LOG], Tail::new(VOLUME, LOG, checkpoint(3)));
+        let mut appended = 0;
+        for of_record in changed_rows.chunks(2) {
+            let mut all = Rows::default();
+            for (table, key, value) in of_record {
+                all.push(Row { table: *table, key, value: value.as_deref() });
+            }
+            let Some(append) = tail.append(&all) else { break };
+            put(&mut log, &append);
+            appended += 1;
+        }
+        assert_eq!(records(&log, VOLUME, checkpoint(3)).count(), appended);
+        for (at, byte) in changes.iter().take(4) {
+            // In the first record, most in its head.
+            log[usize::from(*at) % if at % 2 == 0 { 80 } else { UNIT }] = *byte;
+        }
+        if *seal {
+            let (head, rest) = RawRecord::ref_from_prefix(&log).expect("long enough");
+            let len = (head.len.get() as usize).min(rest.len());
+            let crc = checksum(head, &rest[..len]);
+            log[8..12].copy_from_slice(&crc.to_le_bytes());
+        }
+        let mut bytes = 0;
+        for row in records(&log, VOLUME, checkpoint(3)).flat_map(rows) {
+            bytes += row.map_or(0, |row| ROW_HEAD + row.key.len() + row.value.map_or(0, <[u8]>::len));
+        }
+        assert!(bytes <= LOG && whole_after(&log, VOLUME, checkpoint(3), 0) <= LOG / UNIT);
+    });
+}

@@ -17,6 +17,7 @@ use block::units::{ByteLen, ByteOffset};
 
 use super::rig::*;
 use crate::client::data::OpenFile;
+use crate::core::rules::Rule;
 use crate::meta::Reads;
 use crate::proto::rename_flags::EXCHANGE;
 use crate::proto::{Request, SetAttr};
@@ -230,8 +231,8 @@ async fn with_stale_blocks(node: &Node) {
 }
 
 /// Runs so many operations; the log, the disk before it, and what was known after each. Mark 1 is after the preparations.
-async fn recorded(steps: u64, seed: u64) -> (Log, MemDevice, Vec<Known>) {
-    let (mut cluster, recorder, start) = Cluster::recorded().await;
+async fn recorded(steps: u64, seed: u64, lacking: Lacking) -> (Log, MemDevice, Vec<Known>) {
+    let (mut cluster, recorder, start) = Cluster::recorded(lacking).await;
     let nodes = vec![cluster.node(1), cluster.node(2)];
     with_stale_blocks(&nodes[0]).await;
     let mut work = Workload { nodes, open: BTreeMap::new(), known: Known::default(), random: Random(seed), step: 0 };
@@ -319,8 +320,8 @@ struct Recorded {
 }
 
 impl Recorded {
-    async fn new(steps: u64, seed: u64) -> Recorded {
-        let (log, start, known) = recorded(steps, seed).await;
+    async fn new(steps: u64, seed: u64, lacking: Lacking) -> Recorded {
+        let (log, start, known) = recorded(steps, seed, lacking).await;
         Recorded { log, start, known, seed, random: Random(seed ^ 0x5eed) }
     }
 
@@ -344,9 +345,9 @@ impl Recorded {
     }
 }
 
-/// Looks at `count` prefixes of a workload, each with four choices of what had reached the disk.
-async fn every_crash_is_survived(steps: u64, seed: u64, count: usize) {
-    let mut run = Recorded::new(steps, seed).await;
+/// Looks at `count` prefixes of a workload, each with four choices of what had reached the disk; how many images that were.
+async fn crashes(steps: u64, seed: u64, count: usize, lacking: Lacking) -> Result<usize, String> {
+    let mut run = Recorded::new(steps, seed, lacking).await;
     let mut looked = 0;
     for (prefix, step) in run.moments(count) {
         let seeds = [run.random.below(1 << 30), run.random.below(1 << 30)];
@@ -355,17 +356,21 @@ async fn every_crash_is_survived(steps: u64, seed: u64, count: usize) {
         {
             let context = format!("seed {}, prefix {prefix}, after step {step}, {survivors:?}", run.seed);
             let found = found(run.log.replay(&run.start, prefix, survivors)).await;
-            found.and_then(|found| run.agrees(&found, step)).unwrap_or_else(|e| panic!("{context}: {e}"));
+            found.and_then(|found| run.agrees(&found, step)).map_err(|e| format!("{context}: {e}"))?;
             looked += 1;
         }
     }
-    assert_eq!(looked, count * 4);
+    Ok(looked)
+}
+
+async fn every_crash_is_survived(steps: u64, seed: u64, count: usize) {
+    assert_eq!(crashes(steps, seed, count, Lacking::Nothing).await, Ok(count * 4));
 }
 
 /// All hosts start again after a power failure: everything is there, and when it is removed every block is free and can be
 /// written: those of open files without a name, of grants, of what was cut and not freed yet.
 async fn space_comes_back(steps: u64, seed: u64, count: usize) {
-    let mut run = Recorded::new(steps, seed).await;
+    let mut run = Recorded::new(steps, seed, Lacking::Nothing).await;
     for (prefix, step) in run.moments(count) {
         let survivors = Survivors::Seeded(run.random.below(1 << 30));
         let context = format!("seed {}, prefix {prefix}, after step {step}, {survivors:?}", run.seed);
@@ -409,10 +414,32 @@ fn prefixes() -> Option<usize> {
     std::env::var("SHOREFAST_PREFIXES").ok().map(|n| n.parse().expect("a number"))
 }
 
+/// The default budget: a workload of so many steps, and so many of its prefixes.
+const STEPS: u64 = 160;
+const PREFIXES: usize = 25;
+
 /// 100 images.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d90_what_was_acknowledged_is_there_after_power_failed_at_any_moment() {
-    every_crash_is_survived(160, 1, prefixes().unwrap_or(25)).await;
+    every_crash_is_survived(STEPS, 1, prefixes().unwrap_or(PREFIXES)).await;
+}
+
+/// The default budget notices that something is missing.
+async fn must_be_noticed(lacking: Lacking) {
+    let noticed = crashes(STEPS, 1, PREFIXES, lacking).await.expect_err("it is noticed");
+    println!("{lacking:?}: {}", noticed.chars().take(300).collect::<String>());
+}
+
+/// "Mapping before flush": a file shows what its blocks held before, or lacks what an fsync covered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d90_notices_a_mapping_that_is_committed_before_its_data_is_flushed() {
+    must_be_noticed(Lacking::Rule(Rule::FlushBeforeMapping)).await;
+}
+
+/// A change is acknowledged while its record is still in the disk's cache.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d90_notices_a_metadata_store_that_does_not_flush() {
+    must_be_noticed(Lacking::Flushes).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

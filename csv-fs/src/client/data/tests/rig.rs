@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use block::AlignedBuf;
-use block::device::{BlockDevice, DeviceExt};
+use block::device::{BlockDevice, DeviceExt, Done, Geometry, Io, Op};
 use block::fault::FaultDevice;
 use block::mem::MemDevice;
 use block::recording::RecordingDevice;
@@ -25,7 +25,7 @@ use crate::coordinator::{ClientLink, Coordinator, Fencer, Reign};
 use crate::core::client::{ClientConfig, Reason, Route};
 use crate::core::coord::FencePurpose;
 use crate::core::office::{FenceProof, FencedEpoch, HowFenced, LeaseView, Timing};
-use crate::core::rules::Rules;
+use crate::core::rules::{Rule, Rules};
 use crate::format::{CELL, Slot, Superblock, TimingMs, VolumeName, slot_at};
 use crate::meta::check::Limits;
 use crate::meta::{FormatOptions, Latch, Root, Store, Unmounted, View, read_superblock};
@@ -86,12 +86,85 @@ impl Fencer for Office {
     }
 }
 
+/// What a cluster lacks, to see that a test notices.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lacking {
+    Nothing,
+    Rule(Rule),
+    /// The latch of a reign that is over: a coordinator that was taken for dead changes its store once more.
+    Latch,
+    /// The flushes of the metadata store: they are answered, and nothing is flushed.
+    Flushes,
+}
+
+impl Lacking {
+    fn rules(self) -> Rules {
+        match self {
+            Lacking::Rule(rule) => Rules::without(rule),
+            _ => Rules::all(),
+        }
+    }
+}
+
+/// A disk that answers flushes and does not flush.
+struct Unflushed(Arc<dyn BlockDevice>);
+
+impl BlockDevice for Unflushed {
+    fn geometry(&self) -> Geometry {
+        self.0.geometry()
+    }
+
+    fn submit(&self, io: Io) {
+        match io.op {
+            Op::Flush => io.done.complete(Done { result: Ok(()), buf: None }),
+            _ => self.0.submit(io),
+        }
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+}
+
+/// A client that never holds anything.
+struct NoClient;
+
+impl ClientLink for NoClient {
+    fn id(&self) -> u64 {
+        3
+    }
+
+    fn callback(&self, _: Callback) -> BoxFuture<'_, Option<CallbackAnswer>> {
+        Box::pin(async { Some(CallbackAnswer::NotHeld) })
+    }
+}
+
+/// What becomes of the answer to a node's next durable call, once it is executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    Arrives,
+    /// Its connection breaks.
+    Lost,
+    /// The coordinator dies with it.
+    LostWithCoordinator,
+}
+
 /// One reign.
 struct Serving {
     coordinator: Arc<Coordinator>,
     hint: CoordinatorHint,
     ended: watch::Sender<bool>,
     latch: Arc<Latch>,
+}
+
+impl Serving {
+    /// Nobody reaches it any more; with `latch`, nor does it reach its store.
+    fn end(&self, latch: bool) {
+        if latch {
+            self.latch.trip();
+        }
+        self.ended.send_replace(true);
+    }
 }
 
 /// The whole of it.
@@ -104,6 +177,10 @@ pub(crate) struct Cluster {
     lease: LeaseView,
     serving: Arc<Mutex<Option<Arc<Serving>>>>,
     workers: Workers,
+    lacking: Lacking,
+    /// Coordinators that are followed by another live on for a while.
+    dozes: bool,
+    asleep: Option<Arc<Serving>>,
 }
 
 /// One node's client.
@@ -112,6 +189,7 @@ pub(crate) struct Node {
     pub(crate) session: Arc<Session>,
     pub(crate) path: Arc<DataPath>,
     pub(crate) events: Arc<Mutex<Vec<ClientEvent>>>,
+    pub(crate) fate: Arc<Mutex<Fate>>,
 }
 
 impl Cluster {
@@ -127,12 +205,24 @@ impl Cluster {
         cluster
     }
 
+    /// One whose coordinators, when another follows, are only asleep: each wakes up once before the next takes office, and goes
+    /// on with a request that it had (of node 3). Its latch is what keeps that harmless.
+    pub(crate) async fn dozing(lacking: Lacking) -> Cluster {
+        let device = Arc::new(MemDevice::new(ByteLen(1 << 30), BlockSize::B512));
+        let shared = Arc::clone(&device) as Arc<dyn BlockDevice>;
+        let mut cluster = Cluster::formatted(device, shared).await;
+        (cluster.lacking, cluster.dozes) = (lacking, true);
+        cluster.take_office(4).await;
+        cluster
+    }
+
     /// One whose disk is recorded from the first reign on, and what it held before.
-    pub(crate) async fn recorded() -> (Cluster, Arc<RecordingDevice>, MemDevice) {
+    pub(crate) async fn recorded(lacking: Lacking) -> (Cluster, Arc<RecordingDevice>, MemDevice) {
         let device = Arc::new(MemDevice::new(ByteLen(1 << 30), BlockSize::B512));
         let recorder = RecordingDevice::new(Arc::clone(&device) as Arc<dyn BlockDevice>);
         let shared = Arc::clone(&recorder) as Arc<dyn BlockDevice>;
         let mut cluster = Cluster::formatted(Arc::clone(&device), shared).await;
+        cluster.lacking = lacking;
         let start = device.copy();
         cluster.take_office(4).await;
         (cluster, recorder, start)
@@ -185,12 +275,17 @@ impl Cluster {
         });
         let workers = Workers::start_without_rings(1, "t").unwrap();
         let (lease, serving) = (LeaseView::new_volume(), Arc::default());
-        Cluster { device, shared, superblock, office, lease, serving, workers }
+        let (lacking, dozes, asleep) = (Lacking::Nothing, false, None);
+        Cluster { device, shared, superblock, office, lease, serving, workers, lacking, dozes, asleep }
     }
 
     /// Node `node` takes office after the one before was ended as a kill would, and found dead.
     pub(crate) async fn take_office(&mut self, node: u8) {
-        self.kill_coordinator().await;
+        self.wake_up().await;
+        match self.dozes {
+            true => self.asleep = self.end_reign(),
+            false => self.kill_coordinator().await,
+        }
         let before = self.lease.clone();
         let taken = before.taken_by(client_id(node), "nowhere", 1);
         let epoch = match before.holder {
@@ -203,28 +298,62 @@ impl Cluster {
         self.lease = taken;
         let latch = Arc::new(Latch::new());
         let hint = CoordinatorHint { epoch: epoch.epoch(), node: epoch.client().node };
+        let device = match self.lacking {
+            Lacking::Flushes => Arc::new(Unflushed(Arc::clone(&self.shared))),
+            _ => Arc::clone(&self.shared),
+        };
         let reign = Reign {
             epoch,
-            device: Arc::clone(&self.shared),
+            device,
             superblock: self.superblock.clone(),
             latch: Arc::clone(&latch),
             fencer: Arc::clone(&self.office) as Arc<dyn Fencer>,
             timing: Timing::FAST,
             boot: u64::from(node),
+            rules: self.lacking.rules(),
         };
         let (coordinator, _reports) = Coordinator::start(reign).await.unwrap();
+        if self.dozes {
+            let (client, bind) = (client_id(3), Bind(hint.epoch.0));
+            let reassert = Vec::new();
+            let request = BindRequest { volume: VOLUME, client, bind, fence_gen: GEN, has_path: true, reassert };
+            let bound = coordinator.bind(Arc::new(NoClient), request).await;
+            assert!(matches!(bound, BindAnswer::Bound { .. }), "{bound:?}");
+        }
         let serving = Serving { coordinator: Arc::new(coordinator), hint, ended: watch::Sender::new(false), latch };
         *self.serving.lock() = Some(Arc::new(serving));
     }
 
     /// Nothing is answered any more.
     pub(crate) async fn kill_coordinator(&mut self) {
-        let serving = self.serving.lock().take();
-        if let Some(serving) = serving {
-            serving.latch.trip();
-            serving.ended.send_replace(true);
+        if let Some(serving) = self.end_reign() {
             serving.coordinator.stop(None).await;
         }
+    }
+
+    fn end_reign(&mut self) -> Option<Arc<Serving>> {
+        let serving = self.serving.lock().take()?;
+        serving.end(!matches!(self.lacking, Lacking::Latch));
+        Some(serving)
+    }
+
+    /// A coordinator that another one follows goes on where it was.
+    async fn wake_up(&mut self) {
+        let Some(serving) = self.asleep.take() else { return };
+        let (parent, name) = (InodeNo::ROOT, b"of a former reign".to_vec());
+        let (mode, open) = (0o100_600, None);
+        let request = Request::Create { parent, name, mode, umask: 0, rdev: 0, uid: 0, gid: 0, exclusive: true, open };
+        let slot = SlotRef { table: SlotTable::Ordinary, index: 0 };
+        let call =
+            Call { volume: VOLUME, client: client_id(3), bind: Bind(serving.hint.epoch.0), slot, seq: 1, request };
+        tokio::time::timeout(SOON, serving.coordinator.call(call)).await.expect("answered");
+        serving.latch.trip();
+        serving.coordinator.stop(None).await;
+    }
+
+    /// Whether the coordinator died with an answer.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.serving.lock().as_ref().is_none_or(|s| *s.ended.borrow())
     }
 
     /// The client of that node is said to be dead.
@@ -248,6 +377,7 @@ impl Cluster {
 
     /// Ends the reign, and checks the store.
     pub(crate) async fn must_be_sound(&mut self) -> Result<(), String> {
+        self.wake_up().await;
         self.kill_coordinator().await;
         let device = Arc::clone(&self.device) as Arc<dyn BlockDevice>;
         sound(device, |_| Ok(())).await
@@ -293,6 +423,11 @@ impl Cluster {
         (status.locks, status.lock_waiters)
     }
 
+    /// What finding conflicts of locks has cost the coordinator so far.
+    pub(crate) fn lock_looks(&self) -> u64 {
+        self.serving.lock().as_ref().unwrap().coordinator.status().lock_looks
+    }
+
     pub(crate) fn metrics(&self) -> Arc<crate::coordinator::Metrics> {
         self.serving.lock().as_ref().unwrap().coordinator.metrics()
     }
@@ -310,8 +445,10 @@ impl Cluster {
         let fault = FaultDevice::new(Arc::clone(&self.shared));
         let events: Arc<Mutex<Vec<ClientEvent>>> = Arc::default();
         let sink = Arc::clone(&events);
+        let fate = Arc::new(Mutex::new(Fate::Arrives));
         let links = Arc::new(Links {
             serving: Arc::clone(&self.serving),
+            fate: Arc::clone(&fate),
             session: Mutex::default(),
             id: u64::from(client.node.get()),
         });
@@ -334,7 +471,7 @@ impl Cluster {
             path_timeout: PATH_TIMEOUT,
             control: tokio::runtime::Handle::current(),
         };
-        let session = Session::new(parts, Rules::all());
+        let session = Session::new(parts, self.lacking.rules());
         *links.session.lock() = Some(Arc::clone(&session));
         let path = DataPath::new(
             Arc::clone(&session),
@@ -343,7 +480,7 @@ impl Cluster {
             PATH_TIMEOUT,
         );
         path.start(&workers.handle());
-        Node { fault, session, path, events }
+        Node { fault, session, path, events, fate }
     }
 }
 
@@ -465,6 +602,7 @@ impl Node {
 /// The way to whoever is in office.
 struct Links {
     serving: Arc<Mutex<Option<Arc<Serving>>>>,
+    fate: Arc<Mutex<Fate>>,
     session: Mutex<Option<Arc<Session>>>,
     id: u64,
 }
@@ -473,7 +611,7 @@ impl Coordinators for Links {
     fn link(&self, to: &CoordinatorHint) -> Option<Arc<dyn CoordinatorLink>> {
         let serving = self.serving.lock().clone().filter(|s| s.hint == *to)?;
         let session = self.session.lock().clone()?;
-        Some(Arc::new(TestLink { serving, session, id: self.id }))
+        Some(Arc::new(TestLink { serving, session, id: self.id, fate: Arc::clone(&self.fate) }))
     }
 
     fn ask_who(&self) -> BoxFuture<'_, Vec<CoordinatorHint>> {
@@ -487,6 +625,7 @@ struct TestLink {
     serving: Arc<Serving>,
     session: Arc<Session>,
     id: u64,
+    fate: Arc<Mutex<Fate>>,
 }
 
 impl TestLink {
@@ -507,7 +646,18 @@ impl CoordinatorLink for TestLink {
     }
 
     fn call(&self, _epoch: Epoch, call: Call) -> BoxFuture<'_, Result<Answer, LinkLost>> {
-        Box::pin(async move { self.unless_ended(self.serving.coordinator.call(call)).await })
+        let durable = call.request.is_durable();
+        Box::pin(async move {
+            let answer = self.unless_ended(self.serving.coordinator.call(call)).await?;
+            let fate = match durable {
+                true => std::mem::replace(&mut *self.fate.lock(), Fate::Arrives),
+                false => Fate::Arrives,
+            };
+            if fate == Fate::LostWithCoordinator {
+                self.serving.end(true);
+            }
+            if fate == Fate::Arrives { Ok(answer) } else { Err(LinkLost) }
+        })
     }
 
     fn redirect(

@@ -16,6 +16,9 @@ mod world;
 use steps::{Step, What};
 use world::World;
 
+use super::rig::Lacking;
+use crate::core::rules::Rule;
+
 /// Tries to make a failing run shorter.
 const SHRINKS: usize = 80;
 
@@ -23,17 +26,22 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|e| panic!("{name}: {e}")))
 }
 
-/// Runs the steps; the failure, if there is one.
-async fn fails(steps: Vec<Step>) -> Option<String> {
+/// Runs the steps in a world that lacks something; what differs from the reference, or the panic of a core or a rig.
+async fn run(steps: Vec<Step>, lacking: Lacking) -> Result<Result<(), String>, tokio::task::JoinError> {
     let run = tokio::spawn(async move {
-        let mut world = World::new().await;
+        let mut world = World::new(lacking).await;
         for (n, step) in steps.iter().enumerate() {
             let done = world.step(*step).await;
             done.map_err(|e| format!("step {n}, {step:?}: {e}; the nodes were told of {:#?}", world.told()))?;
         }
         world.end().await.map_err(|e| format!("at the end: {e}"))
     });
-    match run.await {
+    run.await
+}
+
+/// Runs the steps; the failure, if there is one.
+async fn fails(steps: Vec<Step>) -> Option<String> {
+    match run(steps, Lacking::Nothing).await {
         Ok(result) => result.err(),
         Err(panic) => Some(format!("{panic}")),
     }
@@ -76,13 +84,17 @@ async fn must_agree(seeds: Vec<u64>, count: u64) {
     }
 }
 
+/// The default budget: so many runs of so many steps.
+const RUNS: u64 = 4;
+const STEPS: u64 = 1250;
+
 /// 5000 steps in all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d80_the_whole_file_system_is_a_tree_of_files_in_memory_over_takeovers_and_evictions() {
-    let count = number("SHOREFAST_MODEL_STEPS").unwrap_or(1250);
+    let count = number("SHOREFAST_MODEL_STEPS").unwrap_or(STEPS);
     match number("SHOREFAST_MODEL_SEED") {
         Some(seed) => must_agree(vec![seed], count).await,
-        None => must_agree((1..=number("SHOREFAST_MODEL_SEEDS").unwrap_or(4)).collect(), count).await,
+        None => must_agree((1..=number("SHOREFAST_MODEL_SEEDS").unwrap_or(RUNS)).collect(), count).await,
     }
 }
 
@@ -103,4 +115,63 @@ async fn a_difference_from_the_reference_is_found_and_made_short() {
     assert!(fails(steps.clone()).await.is_some());
     let (short, why) = shortest(steps).await;
     assert!(short.iter().any(|s| s.what == What::Forget) && short.len() < 8, "{why}: {short:#?}");
+}
+
+/// The default budget notices that something is missing: a node was told something else than the reference says. A panic of a
+/// core, or a call without an answer, does not count.
+async fn must_be_noticed(lacking: Lacking) {
+    let mut panics = Vec::new();
+    for seed in 1..=RUNS {
+        match run(steps::of_seed(seed, STEPS), lacking).await {
+            Ok(Err(difference)) => {
+                let difference: String = difference.chars().take(300).collect();
+                return println!("{lacking:?} is noticed by seed {seed}: {difference}");
+            }
+            Ok(Ok(())) => {}
+            Err(panic) => panics.push(format!("seed {seed}: {panic}")),
+        }
+    }
+    panic!("{lacking:?} is not noticed in {RUNS} runs of {STEPS} steps; panics instead: {panics:?}");
+}
+
+/// "Reply cache off": a creation whose answer is lost is executed again, and its caller told EEXIST.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d80_notices_a_reply_cache_that_is_off() {
+    must_be_noticed(Lacking::Rule(Rule::StoredAnswers)).await;
+}
+
+/// "No fence check at commit": a coordinator that was taken for dead commits to the store of the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d80_notices_a_commit_without_a_look_at_the_latch() {
+    must_be_noticed(Lacking::Latch).await;
+}
+
+/// A file is cut under the layout of another node, which goes on as if it were not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d80_notices_space_that_is_freed_under_a_layout() {
+    must_be_noticed(Lacking::Rule(Rule::FreeAfterReturn)).await;
+}
+
+/// A length is told that does not hold what another node has written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d80_notices_attributes_that_are_told_without_a_sync() {
+    must_be_noticed(Lacking::Rule(Rule::SyncBeforeAttributes)).await;
+}
+
+/// A file is freed when its last name goes, under its open handles.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d80_notices_an_open_file_that_is_freed() {
+    must_be_noticed(Lacking::Rule(Rule::OpenKeepsOrphan)).await;
+}
+
+/// A write of some bytes of a sector makes the others zero.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d80_notices_a_write_that_does_not_keep_what_is_around_it() {
+    must_be_noticed(Lacking::Rule(Rule::KeepAround)).await;
+}
+
+/// A file that was cut and grows by a write behind its end shows what was cut away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d80_notices_a_gap_that_is_not_zeroed() {
+    must_be_noticed(Lacking::Rule(Rule::ZeroBehindEnd)).await;
 }

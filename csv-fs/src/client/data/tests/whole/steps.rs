@@ -36,6 +36,10 @@ pub(super) enum What {
     Takeover,
     /// The next step is taken while the office changes hands.
     TakeoverBeside,
+    /// The answer of the next step that changes something is lost with its connection.
+    LoseAnswer,
+    /// The same, and the coordinator dies with it.
+    LoseCoordinator,
     Evict,
     EvictUnsynced,
     /// The reference forgets a name: to see that a difference is found.
@@ -53,7 +57,7 @@ pub(super) struct Step {
 }
 
 /// How often each is drawn, of 1000.
-const WEIGHTS: [(What, u64); 33] = [
+const WEIGHTS: [(What, u64); 35] = [
     (What::Create, 70),
     (What::Nameless, 8),
     (What::Mkdir, 30),
@@ -85,6 +89,8 @@ const WEIGHTS: [(What, u64); 33] = [
     (What::Redirect, 6),
     (What::Takeover, 2),
     (What::TakeoverBeside, 4),
+    (What::LoseAnswer, 8),
+    (What::LoseCoordinator, 4),
     (What::Evict, 1),
     (What::EvictUnsynced, 2),
 ];

@@ -69,8 +69,8 @@ fn equal_bytes(what: &str, expected: &[u8], got: &[u8]) -> Result<()> {
 }
 
 impl World {
-    pub(super) async fn new() -> World {
-        let cluster = Cluster::new().await;
+    pub(super) async fn new(lacking: Lacking) -> World {
+        let cluster = Cluster::dozing(lacking).await;
         let nodes = vec![cluster.node(1), cluster.node(2)];
         let mut stack = Stack {
             nodes,
@@ -90,20 +90,47 @@ impl World {
         match step.what {
             What::Takeover => self.cluster.take_office(4).await,
             What::TakeoverBeside => self.beside = true,
+            What::LoseAnswer => *self.stack.nodes[step.node].fate.lock() = Fate::Lost,
+            What::LoseCoordinator => *self.stack.nodes[step.node].fate.lock() = Fate::LostWithCoordinator,
             What::Evict => self.evict(step.node, true).await?,
             What::EvictUnsynced => self.evict(step.node, false).await?,
-            _ if std::mem::take(&mut self.beside) => {
-                let ((), done) = tokio::join!(self.cluster.take_office(4), self.stack.step(step));
-                done?;
-            }
-            _ => self.stack.step(step).await?,
-        }
-        while self.stack.handles.len() > OPEN {
-            self.stack.close(0).await?;
+            _ => self.step_over_a_death(step).await?,
         }
         let Stack { reference, contents, .. } = &mut self.stack;
         contents.retain(|ino, _| reference.nodes.contains_key(ino));
         Ok(())
+    }
+
+    /// A step; if the coordinator dies in the middle of it, another one takes office, beside it.
+    async fn step_over_a_death(&mut self, step: Step) -> Result<()> {
+        let mut beside = std::mem::take(&mut self.beside);
+        let World { cluster, stack, .. } = self;
+        let mut doing = std::pin::pin!(stack.step_and_close(step));
+        loop {
+            if std::mem::take(&mut beside) || cluster.is_dead() {
+                let mut office = std::pin::pin!(cluster.take_office(4));
+                tokio::select! {
+                    biased;
+                    () = &mut office => {}
+                    done = &mut doing => {
+                        office.await;
+                        return done;
+                    }
+                }
+            }
+            tokio::select! {
+                done = &mut doing => return done,
+                () = tokio::time::sleep(std::time::Duration::from_millis(2)) => {}
+            }
+        }
+    }
+
+    /// Every answer arrives from here on, and somebody is in office.
+    async fn settle(&mut self) {
+        self.stack.nodes.iter().for_each(|node| *node.fate.lock() = Fate::Arrives);
+        if self.cluster.is_dead() {
+            self.cluster.take_office(4).await;
+        }
     }
 
     /// The last events of each node.
@@ -114,6 +141,7 @@ impl World {
 
     /// A node's life ends, and its next begins. With `synced` it loses nothing.
     async fn evict(&mut self, n: usize, synced: bool) -> Result<()> {
+        self.settle().await;
         if synced {
             self.stack.sync_all(n).await?;
         }
@@ -148,6 +176,7 @@ impl World {
 
     /// Everything is closed, seen alike by both nodes, and nothing is left over.
     pub(super) async fn end(mut self) -> Result<()> {
+        self.settle().await;
         while !self.stack.handles.is_empty() {
             self.stack.close(0).await?;
         }
@@ -174,6 +203,15 @@ impl World {
 }
 
 impl Stack {
+    /// With too many files open, the oldest are closed.
+    async fn step_and_close(&mut self, step: Step) -> Result<()> {
+        self.step(step).await?;
+        while self.handles.len() > OPEN {
+            self.close(0).await?;
+        }
+        Ok(())
+    }
+
     async fn step(&mut self, step: Step) -> Result<()> {
         match step.what {
             What::Create => self.create(step).await,
@@ -207,7 +245,8 @@ impl Stack {
                 Ok(())
             }
             What::Forget => self.forget(),
-            What::Takeover | What::TakeoverBeside | What::Evict | What::EvictUnsynced => Ok(()),
+            What::Takeover | What::TakeoverBeside | What::LoseAnswer | What::LoseCoordinator => Ok(()),
+            What::Evict | What::EvictUnsynced => Ok(()),
         }
     }
 
