@@ -96,6 +96,8 @@ pub enum ReadTo {
 pub struct WriteTo {
     to: Writer,
     accepted: Option<Accepted>,
+    /// In which life of this node it was accepted, see [`Space::life`].
+    life: u64,
 }
 
 enum Writer {
@@ -302,12 +304,12 @@ impl ReadTo {
 impl WriteTo {
     /// The kernel.
     pub fn fuse(reply: fuse::Reply) -> WriteTo {
-        WriteTo { to: Writer::Fuse(reply), accepted: None }
+        WriteTo { to: Writer::Fuse(reply), accepted: None, life: 0 }
     }
 
     /// Somebody who waits.
     pub fn wait(to: oneshot::Sender<Result<u32, Errno>>) -> WriteTo {
-        WriteTo { to: Writer::Wait(to), accepted: None }
+        WriteTo { to: Writer::Wait(to), accepted: None, life: 0 }
     }
 
     fn unique(&self) -> Option<u64> {
@@ -318,7 +320,7 @@ impl WriteTo {
     }
 
     fn answer(self, result: Result<u32, Errno>) {
-        let WriteTo { to, accepted } = self;
+        let WriteTo { to, accepted, .. } = self;
         match to {
             Writer::Fuse(reply) => {
                 let _ = match result {

@@ -91,8 +91,8 @@ pub(crate) trait Files: Send + Sync + 'static {
     fn uncommitted(&self, ino: InodeNo, range: BlockRange) -> (Vec<Extent>, Option<u64>, Option<Timestamp>);
     /// Bound; `grants` is what the coordinator has on record.
     fn bound(&self, first: bool, grants: Vec<DiskRange>);
-    /// Gives granted space back that is not used, with one call, also if there is none.
-    fn return_grant(&self);
+    /// Gives granted space back that is not used, with one call, also if there is none. Of this incarnation.
+    fn return_grant(&self, life: ClientId);
     /// Whether space was asked for that [`Files::return_grant`] would not find yet.
     fn asks_for_space(&self) -> bool;
     /// Closes the gate of direct I/O.
@@ -191,11 +191,35 @@ struct Io {
 
 enum Input {
     Event(Event),
-    Call { ticket: Ticket, request: Request, waiter: Waiter },
-    Lock { ticket: Ticket, op: LockOp, waiter: Waiter },
-    Redirect { io: IoId, event: Event, data: Option<Bytes>, waiter: RedirectWaiter },
-    IoAnswered { io: IoId, bind: Bind, answer: RedirectAnswer, read: Option<AlignedBuf> },
-    Asked { client: ClientId, ask: CallbackAsk, waiter: oneshot::Sender<CallbackAnswer> },
+    /// `life`: what this is about is of this incarnation, and no other may ask it.
+    Call {
+        ticket: Ticket,
+        request: Request,
+        life: Option<ClientId>,
+        waiter: Waiter,
+    },
+    Lock {
+        ticket: Ticket,
+        op: LockOp,
+        waiter: Waiter,
+    },
+    Redirect {
+        io: IoId,
+        event: Event,
+        data: Option<Bytes>,
+        waiter: RedirectWaiter,
+    },
+    IoAnswered {
+        io: IoId,
+        bind: Bind,
+        answer: RedirectAnswer,
+        read: Option<AlignedBuf>,
+    },
+    Asked {
+        client: ClientId,
+        ask: CallbackAsk,
+        waiter: oneshot::Sender<CallbackAnswer>,
+    },
 }
 
 impl Session {
@@ -257,10 +281,22 @@ impl Session {
         self.ask(caller, request).await.map(|a| a.reply)
     }
 
-    /// The same; with a layout comes its first guard.
+    /// The same for what one incarnation alone may say: mappings made from its grant, space that it was granted. EIO if
+    /// another has begun.
+    ///
+    /// Prevents: a commit is put together, the node is evicted and begins its next life, and then the commit is sent: it maps
+    /// blocks that were given to others, and has the new life evicted too; or, were they granted to it anew, they would be
+    /// in two files.
+    pub(crate) async fn call_of(&self, life: ClientId, caller: &Caller, request: Request) -> Result<Reply, Errno> {
+        add(&self.counters.calls, 1);
+        let input = |ticket, waiter| Input::Call { ticket, request, life: Some(life), waiter };
+        self.told(caller, input).await.map(|a| a.reply)
+    }
+
+    /// The same as [`Session::call`]; with a layout comes its first guard.
     pub(crate) async fn ask(&self, caller: &Caller, request: Request) -> Result<Answered, Errno> {
         add(&self.counters.calls, 1);
-        self.told(caller, |ticket, waiter| Input::Call { ticket, request, waiter }).await
+        self.told(caller, |ticket, waiter| Input::Call { ticket, request, life: None, waiter }).await
     }
 
     /// Takes a file lock, or gives one up. Whoever waits for one may be interrupted at any time.

@@ -15,7 +15,7 @@
 //! a write would only like to have is on its way with it. Prevents: ENOSPC is said beside it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -40,6 +40,8 @@ pub(crate) const ENOSPC: i32 = rustix::io::Errno::NOSPC.raw_os_error();
 #[derive(Debug)]
 pub(crate) struct Space {
     free: Mutex<Free>,
+    /// As in `free`.
+    life: AtomicU64,
     asking: tokio::sync::Mutex<()>,
     prefetching: AtomicBool,
     /// Requests whose answer is not in the pool yet.
@@ -88,6 +90,7 @@ impl Space {
     pub(crate) fn new(session: Arc<Session>) -> Arc<Space> {
         Arc::new(Space {
             free: Mutex::default(),
+            life: AtomicU64::new(0),
             asking: tokio::sync::Mutex::default(),
             prefetching: AtomicBool::new(false),
             unanswered: AtomicU32::new(0),
@@ -104,11 +107,12 @@ impl Space {
     pub(crate) fn life_ends(&self) {
         let mut free = self.free.lock();
         *free = Free { life: free.life + 1, ranges: Vec::new() };
+        self.life.store(free.life, Ordering::SeqCst);
     }
 
-    /// Which life this is.
+    /// Which life this is. Without a lock: every write looks.
     pub(crate) fn life(&self) -> u64 {
-        self.free.lock().life
+        self.life.load(Ordering::SeqCst)
     }
 
     /// Free blocks in the pool.
@@ -158,7 +162,7 @@ impl Space {
             if let Some(reserved) = self.try_reserve(blocks, near) {
                 return Ok(reserved);
             }
-            let _one = self.asking.lock().await;
+            let _one = self.session.unless_given_up(caller, self.asking.lock()).await?;
             if self.free() >= blocks {
                 continue;
             }

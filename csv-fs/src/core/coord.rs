@@ -266,7 +266,7 @@ impl Coord {
 
     /// Whether callbacks go, or may go when a bind is answered, over this connection.
     pub fn talks_over(&self, conn: ConnId) -> bool {
-        let binding = |work: &Work| matches!(work, Work::Bind(bind) if bind.conn == conn);
+        let binding = |work: &Work| matches!(work, Work::Bind(bind) if bind.conn == Some(conn));
         self.sessions.values().any(|s| s.conn == Some(conn)) || self.work.values().any(binding)
     }
 

@@ -120,8 +120,14 @@ impl Directory {
         tokio::spawn(async move {
             let answer = match volume.coordinator() {
                 Some(coordinator) => {
-                    let client = RemoteClient { epoch: coordinator.epoch(), conn };
-                    coordinator.bind(Arc::new(client), request).await
+                    let client = RemoteClient { epoch: coordinator.epoch(), conn: Arc::clone(&conn) };
+                    let answer = coordinator.bind(Arc::new(client), request).await;
+                    // Prevents: it had ended, and that was told, before this came to its turn, and the client counts as
+                    // connected for ever.
+                    if !conn.is_open() {
+                        coordinator.link_lost(conn.id());
+                    }
+                    answer
                 }
                 None => BindAnswer::NotCoordinator { hint: volume.hint() },
             };

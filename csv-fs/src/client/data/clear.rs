@@ -7,6 +7,8 @@
 //! Prevents: a cut by another node comes between the look at the length and the zeroing, and the zeroes make the file
 //! longer again. The length is looked at under the guard of a layout that a cut has to wait for, and what lies behind
 //! it is left alone.
+//!
+//! As with writes, nothing that one life of this node accepted is done in the next: EIO.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,9 +30,9 @@ impl DataPath {
     /// # Cancel safety
     /// A dropped future may have cleared a part.
     pub async fn punch(&self, ino: InodeNo, offset: u64, len: u64, caller: &Caller) -> Result<(), Errno> {
-        let inode = self.inode(ino);
-        self.zero_edges(&inode, offset, len, caller).await?;
-        self.clear(&inode, offset, len, ClearInto::Hole, caller).await
+        let (inode, life) = (self.inode(ino), self.session.client());
+        self.zero_edges(&inode, offset, len, (life, caller)).await?;
+        self.clear(&inode, offset, len, ClearInto::Hole, (life, caller)).await
     }
 
     /// These bytes read as zeroes, and have space. Space and length first: without space nothing is zeroed.
@@ -45,10 +47,10 @@ impl DataPath {
         keep_size: bool,
         caller: &Caller,
     ) -> Result<(), Errno> {
+        let (inode, life) = (self.inode(ino), self.session.client());
         self.fallocate(ino, offset, len, keep_size, caller).await?;
-        let inode = self.inode(ino);
-        self.zero_edges(&inode, offset, len, caller).await?;
-        self.clear(&inode, offset, len, ClearInto::Unwritten, caller).await
+        self.zero_edges(&inode, offset, len, (life, caller)).await?;
+        self.clear(&inode, offset, len, ClearInto::Unwritten, (life, caller)).await
     }
 
     async fn clear(
@@ -57,13 +59,14 @@ impl DataPath {
         offset: u64,
         len: u64,
         into: ClearInto,
-        caller: &Caller,
+        (life, caller): (ClientId, &Caller),
     ) -> Result<(), Errno> {
         let end = FileBlock(offset.saturating_add(len) / FS_BLOCK);
         let mut range = BlockRange { start: FileBlock(offset.div_ceil(FS_BLOCK)), end };
         while !range.is_empty() {
-            self.let_go(inode).await;
-            match self.session.call(caller, Request::Clear(Clear { ino: inode.ino, range, into })).await? {
+            self.session.unless_given_up(caller, self.let_go(inode)).await?;
+            let request = Request::Clear(Clear { ino: inode.ino, range, into });
+            match self.session.call_of(life, caller, request).await? {
                 Reply::Cleared(upto) if upto > range.start => range.start = upto,
                 _ => return Err(Errno(EIO)),
             }
@@ -72,24 +75,40 @@ impl DataPath {
     }
 
     /// The parts of blocks at either end.
-    async fn zero_edges(&self, inode: &Arc<Inode>, offset: u64, len: u64, caller: &Caller) -> Result<(), Errno> {
+    async fn zero_edges(
+        &self,
+        inode: &Arc<Inode>,
+        offset: u64,
+        len: u64,
+        of: (ClientId, &Caller),
+    ) -> Result<(), Errno> {
         let end = offset.saturating_add(len);
         let head_end = end.min(offset.next_multiple_of(FS_BLOCK));
         if head_end > offset {
-            self.zero_part(inode, offset, head_end, caller).await?;
+            self.zero_part(inode, offset, head_end, of).await?;
         }
         let tail = end - end % FS_BLOCK;
         if tail < end && tail >= head_end {
-            self.zero_part(inode, tail, end, caller).await?;
+            self.zero_part(inode, tail, end, of).await?;
         }
         Ok(())
     }
 
     /// Zeroes `[from, to)`, which lies in one block, if that block holds data there inside the file.
-    async fn zero_part(&self, inode: &Arc<Inode>, from: u64, to: u64, caller: &Caller) -> Result<(), Errno> {
+    async fn zero_part(
+        &self,
+        inode: &Arc<Inode>,
+        from: u64,
+        to: u64,
+        (life, caller): (ClientId, &Caller),
+    ) -> Result<(), Errno> {
         let range = BlockRange::of_bytes(from, to - from);
         loop {
             let guard = self.get_layout(inode, range, Want::Exclusive, caller).await?;
+            // Looked at under the guard: it is of this life or is gone.
+            if self.session.client() != life {
+                return Err(Errno(EIO));
+            }
             let _range = inode.ranges.lock(range).await;
             let _alone = self.keep_hot_writes_out(inode).await;
             let (to, piece) = {

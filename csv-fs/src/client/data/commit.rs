@@ -65,8 +65,10 @@ impl DataPath {
 
     /// Commits, and with `flush` flushes also what needs no commit.
     pub(super) async fn commit(&self, inode: &Arc<Inode>, flush: bool, caller: &Caller) -> Result<(), Errno> {
-        let _one = inode.committing.lock().await;
+        let _one = self.session.unless_given_up(caller, inode.committing.lock()).await?;
         loop {
+            // Before what it says.
+            let life = self.session.client();
             let mut body = {
                 let state = inode.state.lock();
                 let sync = (state.sync_asked > state.sync_named).then_some(state.sync_asked);
@@ -87,7 +89,7 @@ impl DataPath {
                 return Ok(());
             }
             let request = Request::Commit { ino: inode.ino, commit: body.clone(), give_back: Vec::new() };
-            match self.session.call(caller, request).await {
+            match self.session.call_of(life, caller, request).await {
                 // Its file is gone, and nobody here has it open: there is nothing to keep.
                 Err(ENOENT) if inode.opens.load(Ordering::SeqCst) == 0 => {
                     inode.touch_sent(body.mtime);
@@ -160,7 +162,8 @@ impl DataPath {
                 (Some(true), _) => self.commit_soon(&inode),
                 (Some(false), _) => self.list_dirty(&inode),
                 (None, Some(at)) => times.push((inode, at)),
-                (None, None) => {}
+                // Prevents: it was on this list when it was closed, and is kept in the table for ever.
+                (None, None) => self.forget_if_idle(&inode),
             }
         }
         if times.is_empty() {
@@ -172,6 +175,7 @@ impl DataPath {
             if known {
                 self.tell(&inode);
                 inode.touch_sent(Some(at));
+                self.forget_if_idle(&inode);
             } else {
                 self.list_dirty(&inode);
             }

@@ -34,9 +34,10 @@ impl DataPath {
             return Err(Errno(EIO));
         }
         let mut copied = 0;
+        let how = (unprivileged, self.space.life());
         while copied < len.min(CALL_MAX) {
             let step = (len.min(CALL_MAX) - copied).min(STEP) as u32;
-            match self.copy_step((from, from_at + copied), (to, to_at + copied), step, unprivileged, caller).await {
+            match self.copy_step((from, from_at + copied), (to, to_at + copied), step, how, caller).await {
                 Ok(0) => break,
                 Ok(n) => copied += u64::from(n),
                 Err(errno) if copied == 0 => return Err(errno),
@@ -51,14 +52,14 @@ impl DataPath {
         (from, from_at): (&Arc<OpenFile>, u64),
         (to, to_at): (&Arc<OpenFile>, u64),
         len: u32,
-        unprivileged: bool,
+        how: (bool, u64),
         caller: &Caller,
     ) -> Result<u32, Errno> {
         let data = self.read(from, from_at, len).await?;
         if data.is_empty() {
             return Ok(0);
         }
-        self.write_anywhere(&to.inode, Some(to_at), AlignedBuf::from_slice(&data), unprivileged, caller).await
+        self.write_anywhere(&to.inode, Some(to_at), AlignedBuf::from_slice(&data), how, caller).await
     }
 
     /// Everything that was acknowledged on this node becomes stable.

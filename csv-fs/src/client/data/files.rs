@@ -101,12 +101,14 @@ impl DataPath {
         let last = inode.opens.fetch_sub(1, Ordering::SeqCst) == 1;
         let patient = Caller::patient();
         let committed = if last { self.commit(inode, false, &patient).await } else { Ok(()) };
-        self.session.call(&patient, Request::Release { ino: inode.ino, handle }).await?;
+        let released = self.session.call(&patient, Request::Release { ino: inode.ino, handle }).await;
+        // Also when this node was evicted meanwhile. Prevents: the file is kept in the table for ever, and whoever opens it
+        // next fails after a later eviction for what was lost in this one.
         if last {
             inode.forfeited.store(false, Ordering::SeqCst);
             self.idle(inode);
         }
-        committed
+        released.and(committed)
     }
 
     /// Nobody has it open: its reserve goes back to the pool, its layouts stay for the next open, within a bound.
@@ -151,7 +153,8 @@ impl DataPath {
         }
     }
 
-    fn forget_if_idle(&self, inode: &Arc<Inode>) {
+    /// Takes a file out of the table that nobody has open, and of which nothing is held or to be told.
+    pub(super) fn forget_if_idle(&self, inode: &Arc<Inode>) {
         let mut inodes = self.inodes.lock();
         let unused = inode.opens.load(Ordering::SeqCst) == 0
             && inode.state.lock().cells.is_empty()
@@ -194,11 +197,12 @@ impl DataPath {
     /// Sets attributes, length included: then the own layouts go back first. (What lies behind the present end in the
     /// last block of a file that grows is zeroed by the coordinator, under its hold of the whole file.)
     pub async fn set_attr(&self, ino: InodeNo, set: SetAttr, caller: &Caller) -> Result<Attr, Errno> {
-        if set.size.is_some() {
-            let inode = self.inode(ino);
-            self.let_go(&inode).await;
+        let life = self.session.client();
+        // Prevents: one that nobody has open is kept in the table for ever.
+        if let Some(inode) = self.known(ino).filter(|_| set.size.is_some()) {
+            self.session.unless_given_up(caller, self.let_go(&inode)).await?;
         }
-        match self.session.call(caller, Request::Setattr { ino, set }).await? {
+        match self.session.call_of(life, caller, Request::Setattr { ino, set }).await? {
             Reply::Attr(attr) => {
                 if let (Some(size), Some(inode)) = (set.size, self.known(ino)) {
                     inode.state.lock().size_hint = size;
@@ -218,9 +222,9 @@ impl DataPath {
         keep_size: bool,
         caller: &Caller,
     ) -> Result<(), Errno> {
-        let inode = self.inode(ino);
-        self.let_go(&inode).await;
-        self.session.call(caller, Request::Fallocate { ino, offset, len, keep_size }).await?;
+        let (inode, life) = (self.inode(ino), self.session.client());
+        self.session.unless_given_up(caller, self.let_go(&inode)).await?;
+        self.session.call_of(life, caller, Request::Fallocate { ino, offset, len, keep_size }).await?;
         let mut state = inode.state.lock();
         if !keep_size {
             state.size_hint = state.size_hint.max(offset.saturating_add(len));
@@ -381,12 +385,14 @@ impl Files for DataPath {
         }
     }
 
-    fn return_grant(&self) {
+    fn return_grant(&self, life: ClientId) {
         self.take_reserves_back();
         let ranges = self.space.drain();
         let session = Arc::clone(&self.session);
         self.session.spawner.control(async move {
-            if let Err(Errno(errno)) = session.call(&Caller::patient(), Request::GrantReturn { ranges }).await {
+            let patient = Caller::patient();
+            let back = session.call_of(life, &patient, Request::GrantReturn { ranges });
+            if let Err(Errno(errno)) = back.await {
                 tracing::warn!(
                     "granted space could not be given back (errno {errno}); it goes back when the session ends"
                 );

@@ -42,6 +42,7 @@ impl DataPath {
             return to.answer(Err(Errno(EIO)));
         }
         to.accepted = Some(Accepted::new(&file.inode));
+        to.life = self.space.life();
         if file.appends() {
             return self.slow_write(Arc::clone(&file.inode), None, data, kill, to);
         }

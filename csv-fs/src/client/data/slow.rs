@@ -98,7 +98,7 @@ impl DataPath {
         want: Want,
         caller: &Caller,
     ) -> Result<LayoutGuard, Errno> {
-        let _one = inode.asking.lock().await;
+        let _one = self.session.unless_given_up(caller, inode.asking.lock()).await?;
         // Whoever asked before may have brought what is wanted; a shared one does not do for every write, so only
         // readers and those who want it exclusive look.
         if want != Want::Write {

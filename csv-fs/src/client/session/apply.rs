@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use block::shared::Epoch;
 
 use crate::client::link::{ClientEvent, LinkLost, RedirectDone};
-use crate::core::client::{Effect, Event, IoId, Ticket};
+use crate::core::client::{CallFailure, Effect, Event, IoId, Ticket};
 use crate::core::time::Now;
 use crate::proto::{BindRequest, Call, CallbackAsk, CoordinatorHint, Reassert, Redirect, RedirectAnswer};
 
@@ -16,7 +16,11 @@ impl Session {
     pub(super) fn take(&self, inner: &mut Inner, input: Input) {
         let event = match input {
             Input::Event(event) => event,
-            Input::Call { ticket, request, waiter } => {
+            Input::Call { life: Some(life), waiter, .. } if life != inner.core.client() => {
+                // Whoever asked may have gone.
+                return drop(waiter.send(Err(CallFailure::Evicted)));
+            }
+            Input::Call { ticket, request, waiter, .. } => {
                 inner.waiters.insert(ticket, waiter);
                 Event::Submit { ticket, request }
             }
@@ -129,7 +133,7 @@ impl Session {
             Effect::Settle { layout, ino } => files.settle(layout, ino),
             Effect::Dropped { layout, ino, lost } => files.dropped(layout, ino, lost),
             Effect::Sync { ino, number } => files.sync(ino, number),
-            Effect::ReturnGrant => files.return_grant(),
+            Effect::ReturnGrant => files.return_grant(inner.core.client()),
             Effect::CloseDirect => files.close_direct(),
             Effect::OpenDirect => files.open_direct(),
             Effect::ReissueReads => files.reissue_reads(),

@@ -2,19 +2,29 @@
 //!
 //! A signal does not end a call that a coordinator is working on: the kernel does not say whether the signal kills, and
 //! a program whose runtime uses signals would see EINTR from calls that never return it. It ends one that waits for a
-//! coordinator, so that a process can be killed while there is none.
+//! coordinator, so that a process can be killed while there is none; also one that waits for what another caller here is to
+//! get from it ([`Session::unless_given_up`]). Prevents: two processes read a file while there is no coordinator, one asks
+//! for the layout and the other waits for that; it cannot be killed as long as the first one lives.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::core::client::{Event, Ticket};
+use tokio::sync::Notify;
 
-use super::Session;
+use crate::core::client::{Binding, Event, Ticket};
+
+use super::{EINTR, Errno, Session};
 
 /// One caller. Clones are the same caller.
 #[derive(Clone, Debug, Default)]
-pub struct Caller(Option<Arc<Mutex<State>>>);
+pub struct Caller(Option<Arc<Shared>>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    interrupted: Notify,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -38,20 +48,21 @@ impl Caller {
 
     /// Interrupts what it waits for now, and whatever it waits for later.
     pub fn interrupt(&self, session: &Session) {
-        let Some(state) = &self.0 else { return };
+        let Some(shared) = &self.0 else { return };
         let ticket = {
-            let mut state = state.lock();
+            let mut state = shared.state.lock();
             state.interrupted = true;
             state.waits_for
         };
+        shared.interrupted.notify_waiters();
         if let Some(ticket) = ticket {
             session.post(Event::Cancel { ticket });
         }
     }
 
     pub(crate) fn waits(&self, session: &Session, ticket: Ticket) -> Waiting<'_> {
-        let interrupted = self.0.as_ref().is_some_and(|state| {
-            let mut state = state.lock();
+        let interrupted = self.0.as_ref().is_some_and(|shared| {
+            let mut state = shared.state.lock();
             state.waits_for = Some(ticket);
             state.interrupted
         });
@@ -60,12 +71,46 @@ impl Caller {
         }
         Waiting(self)
     }
+
+    /// Returns once it was interrupted and there is no coordinator.
+    ///
+    /// # Cancel safety
+    /// Safe: may be dropped and called again.
+    async fn given_up(&self, session: &Session) {
+        let Some(shared) = &self.0 else { return std::future::pending().await };
+        loop {
+            let told = shared.interrupted.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if shared.state.lock().interrupted {
+                break;
+            }
+            told.await;
+        }
+        if session.binding().wait_for(|b| !matches!(b, Binding::Bound { .. })).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl Session {
+    /// Waits for what another caller of this node is to get from the coordinator; EINTR as for a call of its own.
+    ///
+    /// # Cancel safety
+    /// That of `what`, which is dropped when the caller is let go.
+    pub(crate) async fn unless_given_up<T>(&self, caller: &Caller, what: impl Future<Output = T>) -> Result<T, Errno> {
+        tokio::select! {
+            biased;
+            done = what => Ok(done),
+            () = caller.given_up(self) => Err(Errno(EINTR)),
+        }
+    }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if let Some(state) = &self.0.0 {
-            state.lock().waits_for = None;
+        if let Some(shared) = &self.0.0 {
+            shared.state.lock().waits_for = None;
         }
     }
 }

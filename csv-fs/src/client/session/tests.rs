@@ -196,7 +196,7 @@ async fn what_is_put_in_while_somebody_reads_the_core_is_taken() {
     let session = path.session();
     let (waiter, _answer) = oneshot::channel();
     session.look(|_| {
-        let put = || session.put(Input::Call { ticket: Ticket(1 << 32), request: Request::Statfs, waiter });
+        let put = || session.put(Input::Call { ticket: Ticket(1 << 32), request: Request::Statfs, life: None, waiter });
         std::thread::scope(|scope| scope.spawn(put).join()).expect("it waits for nobody");
     });
     assert_eq!(next(&mut calls).await.0.request, Request::Statfs);

@@ -9,6 +9,7 @@
 //!   has been cancelled or completed, and nothing unanswered is sent again before that answer (rule
 //!   `ResendAfterBind`). Prevents: a redirected write still queued on the broken connection is executed after its own
 //!   resend, and after a newer write to the same block.
+//! - Bind numbers go on from one incarnation to the next: what still comes for an old one is known by its number.
 //! - A client never goes back to a lower epoch. Prevents: an old coordinator that does not know yet that it was fenced
 //!   answers from what it remembers.
 #![expect(missing_docs, reason = "the sentence of a variant names its fields")]
@@ -182,9 +183,10 @@ impl Binder {
         self.state = Binding::Evicted { reason };
     }
 
-    /// A new incarnation: bind numbers start again, what is known about coordinators stays.
+    /// A new incarnation: what is known about coordinators stays, and bind numbers go on. Prevents: an answer to the life
+    /// before comes late, under a bind, a slot and a number that this life uses too, and is taken for the answer to another
+    /// request, a layout that is long given away among them.
     pub(super) fn reborn(&mut self, now: Now) {
-        self.last = Bind(0);
         self.failed = None;
         self.pause = RETRY_MIN;
         self.state = Binding::Seeking { next: now };

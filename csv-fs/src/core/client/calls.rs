@@ -43,7 +43,12 @@ impl Client {
         }
     }
 
+    /// Nothing after an eviction. Prevents: the proof that nothing is in flight comes when the incarnation is over, and
+    /// PATH_LOST waits in a slot for the next one, which then says so while its I/O is direct.
     pub(super) fn submit_own(&mut self, own: Own, request: Request, out: &mut Vec<Effect>) {
+        if matches!(self.binder.state, Binding::Evicted { .. }) {
+            return;
+        }
         let ticket = Ticket(self.next_own);
         self.next_own += 1;
         self.own.insert(ticket, own);

@@ -42,7 +42,7 @@ impl Coord {
             }
         };
         let bind = request.bind;
-        let op = self.new_op(Work::Bind(Box::new(BindWork { tag, conn, request, create, waits: false })));
+        let op = self.new_op(Work::Bind(Box::new(BindWork { tag, conn: Some(conn), request, create, waits: false })));
         let Some(session) = self.sessions.get_mut(&client) else { return };
         session.bind = bind;
         session.bound = false;
@@ -142,8 +142,9 @@ impl Coord {
         let Some(session) = self.sessions.get_mut(&client) else { return };
         session.bound = true;
         session.known = true;
-        session.conn = Some(conn);
-        session.absent_since = None;
+        session.conn = conn;
+        session.absent_since = conn.is_none().then_some(self.now);
+        session.lock_wanted = false;
         session.may_keep_space = !grants.is_empty();
         let fence_gen = session.fence_gen;
         let may_come_back = session.path == Path::Direct;

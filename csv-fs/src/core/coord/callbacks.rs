@@ -4,6 +4,7 @@ use super::Coord;
 use super::event::{CallbackId, ConnId, Effect, EvictReason};
 use super::patience::Patience;
 use super::session::Life;
+use super::work::Work;
 use crate::core::rules::Rule;
 use crate::proto::{CallbackAnswer, CallbackAsk, WaitId};
 use crate::types::*;
@@ -155,7 +156,16 @@ impl Coord {
         self.ask_grant_back(client);
     }
 
+    /// A connection has broken, also one whose bind has not been answered. Prevents: the node dies while the store is at its
+    /// bind, and counts as connected for ever.
     pub(super) fn conn_lost(&mut self, conn: ConnId) {
+        for work in self.work.values_mut() {
+            if let Work::Bind(bind) = work
+                && bind.conn == Some(conn)
+            {
+                bind.conn = None;
+            }
+        }
         for session in self.sessions.values_mut().filter(|s| s.conn == Some(conn)) {
             session.conn = None;
             session.absent_since = Some(self.now);

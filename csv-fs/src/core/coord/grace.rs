@@ -13,7 +13,7 @@ use crate::types::*;
 /// Grace.
 #[derive(Debug)]
 pub(super) struct Grace {
-    /// The end for those who have not come; `None` once they are being evicted.
+    /// The end for those who have not come; `None` once all of them are being evicted.
     limit: Option<Now>,
     /// Sessions that have neither re-asserted nor been evicted.
     awaited: BTreeSet<ClientId>,
@@ -141,16 +141,17 @@ impl Coord {
         self.reap_what_can_be();
     }
 
-    /// The limit passed: whoever has not come, and is not just coming, is evicted.
+    /// The limit passed: whoever has not come, and is not just coming, is evicted. Whoever is just coming is looked at once
+    /// more, after the time of a recall. Prevents: its bind announces locks, it dies before it names them, and grace never
+    /// ends.
     pub(super) fn grace_overdue(&mut self) {
-        let now = self.now;
+        let (now, again) = (self.now, self.now + self.config.limits.recall);
         let Some(grace) = self.grace.as_mut().filter(|g| g.limit.is_some_and(|l| l <= now)) else { return };
-        grace.limit = None;
-        let late: Vec<ClientId> = grace.awaited.iter().copied().collect();
+        let coming = |c: &ClientId| self.sessions.get(c).is_some_and(|s| s.binding.is_some());
+        let (coming, late): (Vec<ClientId>, Vec<ClientId>) = grace.awaited.iter().copied().partition(coming);
+        grace.limit = (!coming.is_empty()).then_some(again);
         for client in late {
-            if self.sessions.get(&client).is_some_and(|s| s.binding.is_none()) {
-                self.evict(client, EvictReason::NotReasserted);
-            }
+            self.evict(client, EvictReason::NotReasserted);
         }
     }
 }

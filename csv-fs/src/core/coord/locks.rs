@@ -128,7 +128,10 @@ impl Coord {
         match wait {
             None => match table.set(ino, space, lock) {
                 Ok(()) => Answer::Ok(Reply::Done),
-                Err(_) => errno(Errno::AGAIN),
+                Err(other) => {
+                    self.lock_is_wanted(other.owner.client);
+                    errno(Errno::AGAIN)
+                }
             },
             Some(id) => match waiters.acquire(table, id, Wait { ino, space, lock }) {
                 Ok(()) => Answer::Ok(Reply::Done),
@@ -136,6 +139,24 @@ impl Coord {
                 Err(Refused::Deadlock) => errno(Errno::DEADLK),
             },
         }
+    }
+
+    /// Somebody was refused a lock. Whoever waits for one is looked for when it matters.
+    fn lock_is_wanted(&mut self, holder: ClientId) {
+        if let Some(session) = self.sessions.get_mut(&holder) {
+            session.lock_wanted |= session.absent_since.is_some();
+        }
+    }
+
+    pub(super) fn holds_locks(&self, client: ClientId) -> bool {
+        self.locks.table.count_of(client) > 0
+    }
+
+    /// Whether somebody wants what this client, which is away, holds.
+    pub(super) fn holds_locks_up(&self, client: ClientId) -> bool {
+        let Locks { table, waiters } = &self.locks;
+        self.holds_locks(client)
+            && (self.sessions.get(&client).is_some_and(|s| s.lock_wanted) || waiters.wait_for(table, client))
     }
 
     /// Takes in what a client says it holds; what cannot be.

@@ -1,6 +1,6 @@
 //! Opens, and inodes without a name: freed in steps when nobody has them open, never in grace, and only under an
-//! exclusive hold of the whole file, so that every layout on the space came back first. Who has one open and has no
-//! connection for long is evicted.
+//! exclusive hold of the whole file, so that every layout on the space came back first. Who has one open, or a lock that
+//! others want, and has no connection for long is evicted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -152,25 +152,31 @@ impl Coord {
             && self.sessions.get(&client).is_some_and(|s| s.opens.values().any(|ino| waiting.contains(ino)))
     }
 
-    /// Clients without a connection that keep files from being freed, and when they are given up.
-    fn absent_with_orphans(&self) -> impl Iterator<Item = (ClientId, Now)> + '_ {
+    /// Clients without a connection that may hold others up, and when to look whether they do.
+    fn absent(&self) -> impl Iterator<Item = (ClientId, Now)> + '_ {
         let bound = self.config.limits.absence();
         let absent = self.sessions.iter().filter(|(_, s)| s.life == Life::Live && s.binding.is_none());
         let since = absent.filter_map(move |(c, s)| Some((*c, s.absent_since? + bound)));
-        since.filter(|(c, _)| self.keeps_an_orphan(*c))
+        since.filter(|(c, _)| self.keeps_an_orphan(*c) || self.holds_locks(*c))
     }
 
     pub(super) fn absences(&self) -> impl Iterator<Item = Now> + '_ {
-        self.absent_with_orphans().map(|(_, at)| at)
+        self.absent().map(|(_, at)| at)
     }
 
-    /// Whoever has been away for long while it has a file open that has no name any more is evicted. Prevents: a node
-    /// that is killed and never comes back keeps that space for ever.
+    /// Whoever has been away for long while it has a file open that has no name any more, or a lock that others want, is
+    /// evicted. Prevents: a node that is killed and never comes back keeps that space for ever; a program that ran there is
+    /// to be started on another node, which is told for ever that its file is locked.
     pub(super) fn absent_overdue(&mut self) {
         let now = self.now;
-        let late: Vec<ClientId> = self.absent_with_orphans().filter(|(_, at)| *at <= now).map(|(c, _)| c).collect();
+        let late: Vec<ClientId> = self.absent().filter(|(_, at)| *at <= now).map(|(c, _)| c).collect();
         for client in late {
-            self.evict(client, EvictReason::RecallOverdue);
+            if self.keeps_an_orphan(client) || self.holds_locks_up(client) {
+                self.evict(client, EvictReason::RecallOverdue);
+            } else if let Some(session) = self.sessions.get_mut(&client) {
+                // Looked at again after as long.
+                session.absent_since = Some(now);
+            }
         }
     }
 

@@ -131,8 +131,10 @@ pub(super) struct Session {
     pub(super) locks_due: Option<Bind>,
     /// Where callbacks go.
     pub(super) conn: Option<ConnId>,
-    /// Since when it has had no connection.
+    /// Since when it has had no connection, or when that was looked at last.
     pub(super) absent_since: Option<Now>,
+    /// A lock of it was in somebody's way since.
+    pub(super) lock_wanted: bool,
     /// Whether it may have granted space that it does not use.
     pub(super) may_keep_space: bool,
     /// Where its data I/O goes.
@@ -164,6 +166,7 @@ impl Session {
             locks_due: None,
             conn: None,
             absent_since: None,
+            lock_wanted: false,
             may_keep_space: false,
             path: Path::Direct,
             opens: BTreeMap::new(),

@@ -153,6 +153,10 @@ impl Coord {
             self.tail_left(ino);
         }
         if answer == errno(Errno::NOSPC) {
+            // Prevents: its client is evicted meanwhile, and what it asked for is done when there is space again.
+            if self.sessions.get(&client).is_none_or(|s| s.life != Life::Live) {
+                return self.finish(op, Answer::StaleBind);
+            }
             if !self.is_serving() {
                 // Whether there is none only the next reign can say: this one calls nothing back any more.
                 let stale = self.stale();
@@ -202,6 +206,10 @@ impl Coord {
 
     fn session_ended(&mut self, op: OpId, client: ClientId) {
         self.finish(op, Answer::Ok(Reply::Done));
+        if let Some(session) = self.sessions.get_mut(&client) {
+            // Nothing is asked of it any more.
+            session.life = Life::Evicted;
+        }
         self.release_everything(client);
         self.sessions.remove(&client);
         self.came_back(client);

@@ -102,7 +102,8 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct BindWork {
     pub(super) tag: Tag,
-    pub(super) conn: ConnId,
+    /// Over which connection it came; `None` if that has broken since.
+    pub(super) conn: Option<ConnId>,
     pub(super) request: BindRequest,
     /// Whether this session is new to the durable table.
     pub(super) create: bool,

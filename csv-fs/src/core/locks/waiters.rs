@@ -209,6 +209,12 @@ impl Waiters {
         places.filter_map(|place| self.queue.get(place)).map(|w| &w.wait)
     }
 
+    /// Whether anybody waits for a client: a lock of it is the first in his way.
+    pub fn wait_for(&self, table: &LockTable, client: ClientId) -> bool {
+        let first = |w: &Waiter| table.test(w.wait.ino, w.wait.space, &w.wait.lock);
+        self.queue.values().any(|w| first(w).is_some_and(|lock| lock.owner.client == client))
+    }
+
     /// How many wait.
     pub fn count(&self) -> usize {
         self.queue.len()

@@ -81,6 +81,31 @@ async fn d33_a_caller_without_a_coordinator_can_be_interrupted() {
     assert_eq!(result, Err(crate::client::session::Errno(crate::client::session::EINTR)));
 }
 
+/// Two processes read a file while there was no coordinator: one asked for the layout, the other waited for that one, and
+/// could not be killed. So could none that cut a file whose layout was to go back first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d33_a_caller_that_waits_for_another_without_a_coordinator_can_be_interrupted() {
+    let mut cluster = Cluster::new().await;
+    let node = Arc::new(cluster.node(1));
+    let file = node.create("f").await;
+    node.write(&file, 0, &[1; 4096]).await;
+    cluster.kill_coordinator().await;
+    node.session.binding().wait_for(|b| !matches!(b, crate::core::client::Binding::Bound { .. })).await.unwrap();
+    let asking = file.inode.asking.lock().await;
+    let committing = file.inode.committing.lock().await;
+    let caller = crate::client::session::Caller::interruptible();
+    let (path, inode, ino) = (&node.path, &file.inode, file.ino());
+    let layout = path.get_layout(inode, BlockRange::ALL, crate::proto::Want::Write, &caller);
+    let set = crate::proto::SetAttr { size: Some(0), ..crate::proto::SetAttr::default() };
+    let (sync, cut) = (path.fsync(inode, &caller), path.set_attr(ino, set, &caller));
+    caller.interrupt(&node.session);
+    let all = async { tokio::join!(layout, sync, cut) };
+    let (layout, sync, cut) = tokio::time::timeout(SOON, all).await.expect("in time");
+    let eintr = crate::client::session::Errno(crate::client::session::EINTR);
+    assert_eq!((layout.map(drop), sync, cut.map(drop)), (Err(eintr), Err(eintr), Err(eintr)));
+    drop((asking, committing));
+}
+
 /// What a node held exclusively when it was evicted is lost aloud; its other handles go on in the next life.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d34_after_an_eviction_handles_that_lost_something_fail_and_others_go_on() {
@@ -111,4 +136,33 @@ async fn d34_after_an_eviction_handles_that_lost_something_fail_and_others_go_on
     assert_eq!(node.read(&again, 0, 4096).await, b"", "what was never committed is not there");
     assert!(node.events.lock().iter().any(|e| *e == ClientEvent::Poisoned { handles: vec![lost.handle] }));
     cluster.must_be_clean().await;
+}
+
+/// A file was closed while its node was evicted: it stayed in the table for ever, as one did that was closed right after it was
+/// written, and one that was cut without being open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d35_files_that_nobody_has_open_are_forgotten() {
+    let mut cluster = Cluster::new().await;
+    let node = cluster.node(1);
+    let file = node.create("f").await;
+    node.write(&file, 0, &[5; 4096]).await;
+    node.path.let_go(&file.inode).await;
+    let ino = file.ino();
+    node.path.close(file.handle).await.unwrap();
+    drop(file);
+    until(|| node.path.known(ino).is_none()).await;
+    node.truncate(ino, 100).await;
+    assert!(node.path.known(ino).is_none(), "cut");
+    let file = node.open(ino).await;
+    node.write(&file, 0, &[6; 4096]).await;
+    let life = node.session.client();
+    cluster.evict_client(life);
+    let mut ended = node.session.ended();
+    while ended.borrow_and_update().as_ref().is_none_or(|e| e.client != life) {
+        let _ = node.session.call(&crate::client::session::Caller::patient(), Request::Statfs).await;
+    }
+    assert!(node.path.close(file.handle).await.is_err(), "evicted");
+    drop(file);
+    cluster.next_life(&node).await;
+    until(|| node.path.known(ino).is_none()).await;
 }

@@ -185,7 +185,7 @@ fn eviction_fails_every_caller_drops_every_layout_and_a_new_life_opens_the_sound
     let Effect::SendBind { request, .. } = &out[1] else { panic!("{out:?}") };
     assert_eq!(
         (request.client, request.bind, request.fence_gen, request.reassert.len()),
-        (next, Bind(1), FenceGen(8), 0)
+        (next, Bind(2), FenceGen(8), 0)
     );
     let answer = BindAnswer::Bound {
         epoch: Epoch(5),
@@ -195,7 +195,7 @@ fn eviction_fails_every_caller_drops_every_layout_and_a_new_life_opens_the_sound
         fence_gen: FenceGen(8),
         verifier: verifier(5),
     };
-    let out = rig.event(Event::BindAnswered { bind: Bind(1), answer });
+    let out = rig.event(Event::BindAnswered { bind: Bind(2), answer });
     assert_eq!(sent_call(&out).request, open(2));
     assert_eq!(sent_call(&out).seq, 1, "a new session counts from 1");
 }
@@ -293,4 +293,48 @@ fn a_handle_that_was_closed_between_two_lives_is_not_opened_in_the_next() {
     assert!(out.contains(&failed(5)[0]), "{out:?}");
     rig.event(reborn(11));
     assert!(rig.core.opens.is_empty() && rig.core.own.is_empty());
+}
+
+/// A worker was busy while its node was evicted and began its next life; an answer to the old life, which lay there, had the
+/// bind, the slot and the number of a request of the new one, and was taken for its answer.
+#[test]
+fn a_late_answer_to_the_life_before_is_not_looked_at() {
+    let mut rig = Rig::bound();
+    let old = sent_call(&rig.submit(1, getattr()));
+    rig.submit(2, getattr());
+    rig.event(Event::Answered { seq: 1, slot: slot(1), bind: Bind(1), answer: evicted() });
+    let client = ClientId { incarnation: Incarnation(10), ..me() };
+    rig.event(Event::Reborn { client, fence_gen: FenceGen(3), poisoned: Vec::new() });
+    let bind = rig.core.binder.last;
+    rig.event(Event::BindAnswered { bind, answer: bound_answer(5, Vec::new()) });
+    let new = sent_call(&rig.submit(3, getattr()));
+    assert_eq!((new.slot, new.seq), (old.slot, old.seq), "as in the life before");
+    assert_eq!(rig.answer(&old, Answer::Errno(2)), vec![]);
+    assert_eq!(rig.event(Event::LinkLost { bind: old.bind }), vec![], "nor the end of its connection");
+    let done = vec![Effect::Reply { ticket: Ticket(3), result: Err(CallFailure::Errno(3)) }];
+    assert_eq!(rig.answer(&new, Answer::Errno(3)), done);
+}
+
+/// A node was evicted while it waited for the proof that nothing of its own is in flight. The proof came then, and the next
+/// life, whose I/O was direct, said in its first request that its path was lost and nothing in flight.
+#[test]
+fn a_proof_that_comes_after_the_eviction_is_of_no_use_to_the_next_life() {
+    let mut rig = Rig::bound();
+    rig.submit(1, getattr());
+    rig.event(Event::PathSuspect { reason: Reason::IoTimedOut });
+    rig.event(Event::Answered { seq: 1, slot: slot(0), bind: Bind(1), answer: evicted() });
+    rig.event(Event::NothingInFlight);
+    let client = ClientId { incarnation: Incarnation(10), ..me() };
+    rig.event(Event::Reborn { client, fence_gen: FenceGen(3), poisoned: Vec::new() });
+    let bind = rig.core.binder.last;
+    let out = rig.event(Event::BindAnswered { bind, answer: bound_answer(5, Vec::new()) });
+    assert!(!out.iter().any(|e| matches!(e, Effect::SendCall { .. })), "{out:?}");
+}
+
+fn slot(index: u8) -> SlotRef {
+    SlotRef { table: SlotTable::Ordinary, index }
+}
+
+fn evicted() -> Answer {
+    Answer::Evicted { reason: "no answer to a recall".into() }
 }

@@ -161,3 +161,22 @@ fn g12_a_layout_that_was_given_to_a_connection_already_gone_is_not_held() {
     w.event(Event::ReadDone { op: read_op(&effects), done: facts() });
     assert_eq!(w.coord.layouts(), 1, "the second answer is the one that counts");
 }
+
+/// The connection broke while the store was at its bind, and the node was never heard of again. It counted as connected for
+/// ever: the file that it had open was never freed, and what was asked of it went into nothing.
+#[test]
+fn a_connection_that_breaks_while_its_bind_is_with_the_store_counts_as_broken() {
+    let mut w = World::new();
+    let (a, b) = (client(1), client(2));
+    w.bind(a);
+    w.bind(b);
+    let (_, effects) = w.send_bind(a, vec![Reassert::Open { ino: INO, handle: HandleId(1), flags: 0 }]);
+    w.event(Event::ConnLost { conn: ConnId(1001) });
+    w.event(Event::StoreDone { op: store_op(&effects), done: StoreDone::Session { grants: vec![], outside: None } });
+    let (_, effects) = w.call(b, Request::Unlink { parent: InodeNo::ROOT, name: b"f".to_vec() });
+    let orphaned = StoreDone::Request { answer: Answer::Ok(Reply::Done), orphaned: vec![INO], truncated: None };
+    w.event(Event::StoreDone { op: store_op(&effects), done: orphaned });
+    let effects = w.pass(LIMITS.absence() + std::time::Duration::from_secs(1));
+    let evicting = Report::Evicting { client: a, why: EvictReason::RecallOverdue };
+    assert!(effects.contains(&Effect::Report(evicting)), "{effects:?}");
+}

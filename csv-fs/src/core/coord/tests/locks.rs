@@ -242,6 +242,21 @@ fn g109_who_announces_locks_and_does_not_name_them_is_evicted_when_grace_ends() 
     assert!(effects.contains(&Effect::Report(evicting)), "{effects:?}");
 }
 
+/// Its bind was with the store when grace was to end, so it was spared; it announced locks, and died before it named them.
+/// Nobody looked again: grace lasted for ever, and the volume with it.
+#[test]
+fn who_is_binding_when_grace_ends_and_then_names_no_locks_is_evicted_all_the_same() {
+    let a = client(1);
+    let (mut w, _) = World::inherit(Inherited { sessions: vec![live(a)], ..Inherited::default() }, Rules::all());
+    let (_, effects) = w.send_bind(a, vec![Reassert::LocksFollow]);
+    assert_eq!(w.pass(LIMITS.grace + Duration::from_secs(1)), [], "it is just coming");
+    w.event(Event::StoreDone { op: store_op(&effects), done: StoreDone::Session { grants: vec![], outside: None } });
+    assert!(w.coord.in_grace());
+    let effects = w.pass(LIMITS.recall + Duration::from_secs(1));
+    let evicting = Report::Evicting { client: a, why: EvictReason::NotReasserted };
+    assert!(effects.contains(&Effect::Report(evicting)), "{effects:?}");
+}
+
 /// The part was composed for the coordinator before, or for a bind before; what it names may have been dropped since.
 #[test]
 fn g110_parts_of_another_bind_or_after_the_last_are_not_looked_at() {
@@ -322,4 +337,37 @@ fn a_range_that_is_none_is_refused_and_nothing_panics() {
             assert_eq!(effects, [failed(tag, Errno::INVAL)]);
         }
     }
+}
+
+/// A node was killed while it had locked an image, and did not come back: whoever waited waited for ever, and whoever asked
+/// without waiting (a virtual machine that is started again elsewhere) was refused for ever.
+#[test]
+fn g115_who_is_away_for_long_is_evicted_if_others_want_its_locks() {
+    for wait in [None, Some(1)] {
+        let mut w = World::new();
+        let (a, b) = (opened(&mut w, 1, &[1]), opened(&mut w, 2, &[1]));
+        w.call(a, take(write(1, 0, 10), None));
+        w.event(Event::ConnLost { conn: ConnId(1001) });
+        assert_eq!(w.pass(LIMITS.absence() * 3), [], "nobody wants it");
+        w.call(b, take(write(1, 5, 6), wait));
+        let effects = w.pass(LIMITS.absence());
+        let effects = w.finish_eviction(a, EvictReason::RecallOverdue, &effects);
+        assert_eq!(w.coord.locks().0, 0);
+        assert_eq!(calls(&effects).len(), usize::from(wait.is_some()));
+        assert_eq!(w.call(b, take(write(1, 5, 6), wait)).1.len(), 1);
+        assert_eq!(w.coord.locks(), (1, 0));
+    }
+}
+
+#[test]
+fn who_comes_back_keeps_its_locks_whoever_wants_them() {
+    let mut w = World::new();
+    let (a, b) = (opened(&mut w, 1, &[1]), opened(&mut w, 2, &[1]));
+    w.call(a, take(write(1, 0, 10), None));
+    w.event(Event::ConnLost { conn: ConnId(1001) });
+    w.call(b, take(write(1, 5, 6), Some(1)));
+    w.pass(LIMITS.absence() / 2);
+    w.bind_with(a, vec![reopened(1), Reassert::LocksFollow]);
+    assert_eq!(w.pass(LIMITS.absence() * 2), []);
+    assert_eq!(w.coord.locks(), (1, 1));
 }

@@ -261,3 +261,43 @@ fn who_has_sent_its_space_back_is_not_evicted_while_the_store_takes_its_time() {
     let effects = w.event(Event::StoreDone { op: store_op(&back), done: stored(Answer::Ok(Reply::Done)) });
     assert!(tries_again(&effects[1..], a), "{effects:?}");
 }
+
+/// A grant had found no space when its client was evicted; it waited for space that others gave back, and was then executed
+/// for a client that was gone: space that nobody would ever use, or an allocation whose program had been told EIO.
+#[test]
+fn what_an_evicted_client_asked_for_does_not_wait_for_space() {
+    let (mut w, a, b) = two();
+    let (tag, asked) = w.call(a, grant());
+    let evicting = w.event(Event::ClientDead { client: a });
+    let effects = w.event(Event::StoreDone { op: store_op(&asked), done: full() });
+    assert_eq!(effects, [Effect::Answer { tag, answer: Answer::StaleBind }]);
+    w.finish_eviction(a, EvictReason::Dead, &evicting);
+    assert_eq!(w.coord.next_deadline(), None, "nothing is called back for it from {b}");
+}
+
+/// Two requests found no space one after the other; the second waited for the next answer of a node that then ended its
+/// session in order, and was asked for space nevertheless, until the time for that was over.
+#[test]
+fn a_client_that_said_goodbye_is_not_asked_for_space_again() {
+    let mut w = World::new();
+    let (a, b, c) = (client(1), client(2), client(3));
+    for one in [a, b, c] {
+        w.bind(one);
+    }
+    let (_, first) = w.call(a, grant());
+    let (_, second) = w.call(c, grant());
+    let effects = w.event(Event::StoreDone { op: store_op(&first), done: full() });
+    let to_c = |e: &Effect| match e {
+        Effect::Callback { id, client, .. } if *client == c => Some(*id),
+        _ => None,
+    };
+    let from_c = effects.iter().find_map(to_c).expect("c is asked");
+    w.event(Event::CallbackDone { id: from_c, answer: Some(CallbackAnswer::NotHeld) });
+    let effects = w.event(Event::StoreDone { op: store_op(&second), done: full() });
+    let (from_a, ..) = callback(&effects);
+    w.event(Event::CallbackDone { id: from_a, answer: Some(CallbackAnswer::NotHeld) });
+    let (tag, effects) = w.call(b, Request::Goodbye);
+    let effects = w.event(Event::StoreDone { op: store_op(&effects), done: StoreDone::Done });
+    assert_eq!(effects[0], done(tag));
+    assert_eq!(effects.len(), 3, "both try again at once: {effects:?}");
+}
