@@ -148,6 +148,7 @@ impl Links {
             fencer: Arc::new(NoFence),
             timing: Timing::FAST,
             boot: 1,
+            rules: Rules::all(),
         };
         let (coordinator, _reports) = Coordinator::start(reign).await?;
         Ok(Links { coordinator: Arc::new(coordinator), hint, session: OnceLock::new() })
