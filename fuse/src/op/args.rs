@@ -6,7 +6,8 @@ use block::units::{ByteLen, ByteOffset};
 use std::fmt;
 use std::ops::Deref;
 
-/// One component of a path: not empty, no slash, no zero byte; any other byte is possible.
+/// One component of a path: not empty, no slash, no zero byte; any other byte is possible. Or the name of an extended
+/// attribute, in which a slash is a byte like any other.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Box<[u8]>);
 
@@ -15,6 +16,13 @@ impl Name {
     #[must_use]
     pub fn new(bytes: &[u8]) -> Option<Self> {
         let valid = !bytes.is_empty() && !bytes.iter().any(|b| matches!(b, 0 | b'/'));
+        valid.then(|| Self(bytes.into()))
+    }
+
+    /// The name of an extended attribute, if it is one.
+    #[must_use]
+    pub fn of_attribute(bytes: &[u8]) -> Option<Self> {
+        let valid = !bytes.is_empty() && !bytes.contains(&0);
         valid.then(|| Self(bytes.into()))
     }
 

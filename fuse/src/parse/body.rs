@@ -31,6 +31,11 @@ impl<'a> Body<'a> {
         Name::new(self.string()?).ok_or(Malformed::Name)
     }
 
+    /// The next string, as the name of an attribute.
+    pub(super) fn attribute(&mut self) -> Result<Name, Malformed> {
+        Name::of_attribute(self.string()?).ok_or(Malformed::Name)
+    }
+
     /// Exactly `len` bytes.
     pub(super) fn bytes(&mut self, len: u32) -> Result<&'a [u8], Malformed> {
         let len = usize::try_from(len).map_err(|_| Malformed::Count)?;

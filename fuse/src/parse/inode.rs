@@ -57,10 +57,10 @@ pub(super) fn parse(code: u32, body: &mut Body<'_>, dialect: Dialect) -> Result<
         opcode::SETXATTR => setxattr(body, dialect)?,
         opcode::GETXATTR => {
             let arg: abi::GetxattrIn = body.take()?;
-            Operation::Getxattr { name: body.name()?, size: arg.size }
+            Operation::Getxattr { name: body.attribute()?, size: arg.size }
         }
         opcode::LISTXATTR => Operation::Listxattr { size: body.take::<abi::GetxattrIn>()?.size },
-        opcode::REMOVEXATTR => Operation::Removexattr { name: body.name()? },
+        opcode::REMOVEXATTR => Operation::Removexattr { name: body.attribute()? },
         _ => return Ok(None),
     }))
 }
@@ -91,7 +91,7 @@ fn rename(new_parent: u64, flags: u32, body: &mut Body<'_>) -> Result<Operation,
 fn setxattr(body: &mut Body<'_>, dialect: Dialect) -> Result<Operation, Malformed> {
     let arg: abi::SetxattrIn = body.take()?;
     let kill_sgid = dialect.setxattr_ext && body.take::<abi::SetxattrExt>()?.setxattr_flags & 1 != 0;
-    let name = body.name()?;
+    let name = body.attribute()?;
     let value = body.bytes(arg.size)?.to_vec();
     Ok(Operation::Setxattr(Setxattr { name, value, flags: arg.flags, kill_sgid }))
 }

@@ -137,6 +137,10 @@ fn extended_attributes() {
     is(22, &bytes!(64_u32, 0_u32, b"user.k\0"), &Operation::Getxattr { name: name("user.k"), size: 64 });
     is(23, &bytes!(0_u32, 0_u32), &Operation::Listxattr { size: 0 });
     is(24, b"user.k\0", &Operation::Removexattr { name: name("user.k") });
+    // A slash separates nothing in the name of an attribute.
+    let slash = Name::of_attribute(b"user.a/b").expect("a name");
+    is(22, &bytes!(64_u32, 0_u32, b"user.a/b\0"), &Operation::Getxattr { name: slash.clone(), size: 64 });
+    is(24, b"user.a/b\0", &Operation::Removexattr { name: slash });
 }
 
 #[test]
