@@ -26,10 +26,12 @@
 //!   latch, suspension, stored answers, grants, orphans.
 //! - Applications: opens, reads, writes of blocks and half blocks, appends, truncation, stat, fsync, exclusive creation,
 //!   unlink while open.
+//! - Programs that lock: records of processes and of open files, `flock`; taken, waited for, given up while they wait, dropped,
+//!   left to RELEASE.
 //!
 //! # Not modelled
 //! Pages inside a commit (`meta` has crash tests of its own), bytes of any format, TLS, FUSE, memory limits, interrupted
-//! callers, goodbye, `fallocate`, rename and links, the order of commands inside a SCSI session (but for registrations).
+//! callers of anything but locks, goodbye, `fallocate`, rename and links, the order of commands inside a SCSI session (but for registrations).
 //! Unit attentions: a reset poisons unflushed files at once, and blocks that it took back and nobody has mapped yet are
 //! zeroes at once. For the SCSI kind an abort on a dead path proves nothing by itself; the path fence does.
 
@@ -40,6 +42,7 @@ mod disk;
 mod exec;
 mod faults;
 mod files;
+mod lockers;
 mod net;
 mod office_shell;
 mod oracle;

@@ -39,6 +39,10 @@ pub(super) enum Op {
         unlink: bool,
     },
     Lookup,
+    /// A program that locks.
+    Locks,
+    /// A program that takes a whole file for itself and keeps it.
+    HoldsAll(InodeNo),
 }
 
 impl Ctx {
@@ -54,6 +58,8 @@ impl Ctx {
             Op::Private { unlink } => self.private(unlink).await,
             Op::Common { unlink } => self.common(unlink).await,
             Op::Lookup => self.lookup().await,
+            Op::Locks => self.locks().await,
+            Op::HoldsAll(ino) => self.holds_all_of(ino).await,
         }
     }
 
@@ -297,6 +303,8 @@ impl Ctx {
 
 /// How many applications a node runs.
 const APPS: u32 = 3;
+/// And how many programs that lock.
+const LOCKERS: u32 = 2;
 
 impl World {
     pub(super) fn random_op(&mut self) -> Op {
@@ -319,7 +327,7 @@ impl World {
 
     /// Applications of a node begin, for the life of its process.
     pub(super) fn apps_begin(&mut self, n: NodeId) {
-        for app in 0..APPS {
+        for app in 0..APPS + LOCKERS {
             *self.apps.entry(n).or_default() += 1;
             let me = self.me.clone();
             self.spawn_at(n, async move {
@@ -335,7 +343,8 @@ impl World {
                         let (sender, wait) = super::exec::oneshot();
                         let pause = w.rng.below(30 * MS);
                         w.wake_after(n, pause, sender);
-                        (wait, w.random_op(), w.client_is(n))
+                        let op = if app < APPS { w.random_op() } else { Op::Locks };
+                        (wait, op, w.client_is(n))
                     };
                     drop(world);
                     wait.await;

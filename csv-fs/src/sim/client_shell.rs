@@ -11,7 +11,7 @@ use super::oracle::WriteId;
 use super::world::{Core, MS, World, micros};
 use crate::core::client::map::FileMap;
 use crate::core::client::{
-    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, Reason, RedirectResult, Route, Ticket,
+    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, LockOp, Reason, RedirectResult, Route, Ticket,
 };
 use crate::core::coord::CallbackId;
 use crate::core::office;
@@ -236,7 +236,16 @@ impl World {
                     shell.files.entry(ino).or_default().lost = true;
                 }
             }
-            Effect::Evicted { reason, .. } => self.life_ended(n, &reason),
+            Effect::LocksLost { handles } => {
+                let Some(client) = self.client_is(n) else { return };
+                self.oracle.locks_lost(client, &handles);
+            }
+            Effect::Evicted { reason, .. } => {
+                if let Some(client) = self.client_is(n) {
+                    self.oracle.lockers_gone(client);
+                }
+                self.life_ended(n, &reason);
+            }
             _ => {}
         }
     }
@@ -358,6 +367,16 @@ impl World {
         let ticket = Ticket(shell.last);
         shell.waiters.insert(ticket, sender);
         self.client(n, Event::Submit { ticket, request });
+    }
+
+    /// A program asks for a file lock, or gives one up; its ticket.
+    pub(super) fn lock(&mut self, n: NodeId, op: LockOp, sender: Sender<Called>) -> Option<Ticket> {
+        let shell = self.shell(n)?;
+        shell.last += 1;
+        let ticket = Ticket(shell.last);
+        shell.waiters.insert(ticket, sender);
+        self.client(n, Event::Lock { ticket, op });
+        Some(ticket)
     }
 
     pub(super) fn redirect(

@@ -54,7 +54,7 @@ impl Ctx {
         Ok(f(&mut w))
     }
 
-    async fn wait<T>(&self, receiver: Receiver<T>) -> Result<T, Fail> {
+    pub(super) async fn wait<T>(&self, receiver: Receiver<T>) -> Result<T, Fail> {
         receiver.await.ok_or(Fail::Evicted)
     }
 

@@ -14,6 +14,7 @@
 //! - [`Invariant::Heals`]: with the faults off everything goes on within bounded virtual time.
 
 mod files;
+mod locks;
 mod rights;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,7 @@ use crate::types::*;
 use block::shared::{Epoch, FenceGen, NodeId};
 
 pub(super) use files::{Value, WriteId};
+pub(super) use locks::Wanted;
 pub(super) use rights::Claim;
 
 /// Which oracle spoke.
@@ -35,6 +37,7 @@ pub enum Invariant {
     NeverWritten,
     AsIfNothingHappened,
     HalfBlocks,
+    OneHolder,
     Heals,
 }
 
@@ -76,6 +79,7 @@ pub(super) struct Oracle {
     executed: BTreeSet<(ClientId, SlotRef, u64)>,
     names: BTreeMap<Vec<u8>, files::Name>,
     handles: BTreeMap<(ClientId, HandleId), InodeNo>,
+    locked: locks::Belief,
     pub(super) reads_checked: u64,
     pub(super) writes_acknowledged: u64,
 }
@@ -127,6 +131,7 @@ impl Oracle {
         }
         self.in_force.values_mut().for_each(|of_file| of_file.retain(|(c, _)| *c != client));
         self.handles.retain(|(c, _), _| *c != client);
+        self.lockers_gone(client);
     }
 
     /// A client said to the coordinator of a reign that its route is draining.

@@ -154,6 +154,10 @@ fn heals(sim: &mut Sim) {
     if !sim.run_until(HEALS, |w| w.apps.values().all(|n| *n == 0)) {
         return not_healed(sim, stuck);
     }
+    // What an interrupted program was given after all is still on its way back.
+    if !sim.run_until(HEALS, |w| w.locks_left().is_empty()) {
+        return not_healed(sim, |w| format!("locks, or waiters for them, are left: {:?}", w.locks_left()));
+    }
     let left = Rc::new(Cell::new(0));
     {
         let mut w = sim.world.borrow_mut();

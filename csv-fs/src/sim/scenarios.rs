@@ -50,6 +50,7 @@ pub const SCENARIOS: &[Scenario] = &[
     rights::FREED_TOO_SOON,
     rights::ANSWER_LOST,
     rights::RESENT_TOO_SOON,
+    rights::LOCK_NOT_NAMED_YET,
 ];
 
 /// Runs a scenario; `seed` moves the small delays about.

@@ -262,6 +262,9 @@ impl World {
 
     /// SIGKILL.
     pub(super) fn kill(&mut self, n: NodeId) {
+        if let Some(client) = self.client_is(n) {
+            self.oracle.lockers_gone(client);
+        }
         let Some(node) = self.nodes.get_mut(&n) else { return };
         if node.proc.take().is_none() {
             return;

@@ -5,6 +5,7 @@ use super::script::node;
 use crate::core::client::Event;
 use crate::core::rules::Rule;
 use crate::sim::app::{Op, file};
+use crate::sim::oracle::Invariant;
 use crate::sim::world::MS;
 use crate::types::ORDINARY_SLOTS;
 
@@ -52,6 +53,25 @@ pub(super) const HUNG_PATH: Scenario = Scenario {
         s.ends(&stuck, 30_000, "the stuck write ends");
         s.not_evicted(2, two);
         s.heals(&[Op::Read(file(0), 1)]);
+    },
+    ..SCRIPT
+};
+
+/// A node holds a lock, another waits for it, and the coordinator dies. The one that waits is the first to ask the next one.
+pub(super) const LOCK_NOT_NAMED_YET: Scenario = Scenario {
+    name: "the lock whose holder has not named it yet",
+    rule: Some(Rule::GraceWaitsForLocks),
+    script: |s| {
+        s.begin(1);
+        s.does(2, Op::HoldsAll(file(0)));
+        let waits = s.op(3, Op::HoldsAll(file(0)));
+        s.run(500);
+        s.fault("kill coordinator", |w| w.kill(node(1)));
+        s.run(15_000);
+        s.heals(&[Op::Read(file(0), 1)]);
+        if waits.get() {
+            s.world(|w| w.oracle.fail(Invariant::OneHolder, "both hold the whole file".to_owned()));
+        }
     },
     ..SCRIPT
 };

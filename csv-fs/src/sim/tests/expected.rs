@@ -81,11 +81,23 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
     ("coord effect", &["Answer", "AnswerBind", "Read", "Store", "Callback", "Fence", "Drained", "Report"]),
     ("coord report", &["GraceBegan", "GraceEnded", "Evicting", "Evicted", "PathFenced", "PathBack"]),
     ("store ask", &["Request", "Session", "Evicting", "Evicted", "PathFenced", "Reap"]),
-    ("callback", &["Recall", "Sync"]),
+    ("callback", &["Recall", "Sync", "LockReady"]),
     ("callback answer", &["Accepted", "Draining", "NotHeld"]),
     ("bind answer", &["Bound", "NotCoordinator", "Evicted", "Busy"]),
     ("answer", &["Ok", "Errno", "StaleEpoch", "StaleBind"]),
-    ("reassert", &["Open", "Layout"]),
+    ("reassert", &["Open", "Layout", "LocksFollow"]),
+    (
+        "lock",
+        &[
+            "given",
+            "given, perhaps after a wait",
+            "refused",
+            "interrupted",
+            "dropped",
+            "dropped before RELEASE",
+            "left to RELEASE",
+        ],
+    ),
     ("redirected", &["Read", "Write", "Flush"]),
     ("redirect answer", &["Done"]),
     (
@@ -97,6 +109,8 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
             "BindFailed",
             "LinkLost",
             "Submit",
+            "Lock",
+            "Cancel",
             "Answered",
             "Asked",
             "Drained",
@@ -159,6 +173,6 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
 pub(super) const RARE: &[(&str, &[&str])] =
     &[("lost office", &["Superseded", "HigherEpoch"]), ("redirect answer", &["StaleBind"])];
 
-// Not expected: AbortFailed (a simulated abort always comes to its end), Cancel (nobody interrupts), Goodbye and what
+// Not expected: AbortFailed (a simulated abort always comes to its end), Goodbye and what
 // follows it (no node unmounts), SelfEvicted (a next life replaces its office itself), WritesLost, HandleLost,
 // RecallGrant (rare).

@@ -1,0 +1,96 @@
+//! Who holds which lock, as programs of incarnations that may still act were told.
+
+use std::collections::BTreeMap;
+
+use super::{Invariant, Oracle};
+use crate::proto::{ByteRange, LockMode, LockSpace, OwnLock};
+use crate::types::*;
+
+/// A lock that a program asks for.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sim) struct Wanted {
+    pub(in crate::sim) client: ClientId,
+    pub(in crate::sim) ino: InodeNo,
+    pub(in crate::sim) space: LockSpace,
+    pub(in crate::sim) lock: OwnLock,
+}
+
+/// A byte of a file, in one of the two spaces.
+type Byte = (LockSpace, InodeNo, u64);
+/// Who holds a byte, and for what.
+type Holders = BTreeMap<(ClientId, u64), LockMode>;
+
+/// Bytes, and who believes to hold them.
+#[derive(Debug, Default)]
+pub(super) struct Belief(BTreeMap<Byte, Holders>);
+
+/// What an owner had in the bytes that it asks for.
+pub(in crate::sim) type Had = Vec<(u64, LockMode)>;
+
+impl Oracle {
+    /// A program asks for a lock. From here on it counts only on what it asked for where it had more; a `flock` of the other kind
+    /// lets go first.
+    pub(in crate::sim) fn lock_wanted(&mut self, wanted: &Wanted, span: u64) -> Had {
+        let Wanted { client, ino, space, lock } = *wanted;
+        let who = (client, lock.owner);
+        let mut had = Vec::new();
+        for at in lock.range.start..lock.range.end.min(span) {
+            let Some(holders) = self.locked.0.get_mut(&(space, ino, at)) else { continue };
+            let Some(mode) = holders.get(&who).copied() else { continue };
+            match space {
+                LockSpace::Record => {
+                    had.push((at, mode));
+                    if lock.mode == LockMode::Read {
+                        holders.insert(who, LockMode::Read);
+                    }
+                }
+                LockSpace::Whole if mode != lock.mode => drop(holders.remove(&who)),
+                LockSpace::Whole => {}
+            }
+        }
+        had
+    }
+
+    /// It is given.
+    pub(in crate::sim) fn lock_given(&mut self, wanted: &Wanted, span: u64) {
+        let range = wanted.lock.range;
+        (range.start..range.end.min(span)).for_each(|at| self.lock_believed(wanted, at, wanted.lock.mode));
+    }
+
+    /// It is not: its owner has what it had.
+    pub(in crate::sim) fn lock_not_given(&mut self, wanted: &Wanted, had: Had) {
+        had.into_iter().for_each(|(at, mode)| self.lock_believed(wanted, at, mode));
+    }
+
+    /// An owner gives up what it has in a range, or is about to.
+    pub(in crate::sim) fn lock_dropped(&mut self, client: ClientId, owner: u64, range: ByteRange) {
+        for ((_, _, at), holders) in &mut self.locked.0 {
+            if range.start <= *at && *at < range.end {
+                holders.remove(&(client, owner));
+            }
+        }
+    }
+
+    /// The programs of a client act no more: they were killed with its process, or were told of its eviction.
+    pub(in crate::sim) fn lockers_gone(&mut self, client: ClientId) {
+        self.locked.0.values_mut().for_each(|holders| holders.retain(|(c, _), _| *c != client));
+    }
+
+    /// A client says that locks were taken from it: that must not happen to one that was not evicted.
+    pub(in crate::sim) fn locks_lost(&mut self, client: ClientId, handles: &[HandleId]) {
+        self.app_error(client, &format!("locks taken through {handles:?} are lost"));
+    }
+
+    fn lock_believed(&mut self, wanted: &Wanted, at: u64, mode: LockMode) {
+        let Wanted { client, ino, space, lock } = *wanted;
+        if self.is_evicted(client) {
+            return;
+        }
+        let holders = self.locked.0.entry((space, ino, at)).or_default();
+        holders.insert((client, lock.owner), mode);
+        if holders.len() > 1 && holders.values().any(|m| *m == LockMode::Write) {
+            let what = format!("byte {at} of {ino} ({space:?}) is held by {holders:?}");
+            self.fail(Invariant::OneHolder, what);
+        }
+    }
+}
