@@ -89,6 +89,9 @@ impl Arm for Names {
         let ops = on_threads(self.folders.iter().map(|folder| {
             move || {
                 let dir = Folder::open(folder, fsync)?;
+                if kind == Kind::Rename {
+                    dir.named_as_at_first()?;
+                }
                 let mut n = 0;
                 // At least one, however late this thread comes to run.
                 loop {
@@ -110,6 +113,9 @@ impl Arm for Names {
         self.folders.iter().try_for_each(|f| fs::remove_dir_all(f).map_err(|e| Failure::at(f, e)))
     }
 }
+
+/// What number 0 is renamed to, and back.
+const ANOTHER: &str = "another name";
 
 fn name(n: usize) -> String {
     format!("a file with number {n}")
@@ -142,17 +148,20 @@ impl<'a> Folder<'a> {
             }
             Kind::Readdir => return self.said(self.list()),
             Kind::Rename => {
-                // It begins as number 0 again if the last measurement ended in between.
-                let (one, two) = (name(0), "another name".to_owned());
-                let (from, to) = if n.is_multiple_of(2) { (&one, &two) } else { (&two, &one) };
-                match renameat(&self.fd, from, &self.fd, to) {
-                    Err(Errno::NOENT) if n == 0 => self.said(renameat(&self.fd, to, &self.fd, from))?,
-                    done => self.said(done)?,
-                }
+                let (from, to) = if n.is_multiple_of(2) { (&name(0)[..], ANOTHER) } else { (ANOTHER, &name(0)[..]) };
+                self.said(renameat(&self.fd, from, &self.fd, to))?;
             }
             Kind::Unlink => self.said(unlinkat(&self.fd, name(n), AtFlags::empty()))?,
         }
         if self.fsync { self.said(fsync(&self.fd)) } else { Ok(()) }
+    }
+
+    /// The last measurement may have ended between a renaming and the one back.
+    fn named_as_at_first(&self) -> Result<(), Failure> {
+        match renameat(&self.fd, ANOTHER, &self.fd, name(0)) {
+            Err(Errno::NOENT) => Ok(()),
+            done => self.said(done),
+        }
     }
 
     fn list(&self) -> rustix::io::Result<()> {
