@@ -36,6 +36,7 @@ pub const SCENARIOS: &[Scenario] = &[
     fabric::REPEATED_WRITE,
     fabric::ONLY_ONE,
     fences::WAKES_SUCCEEDED,
+    fences::EVICTED_ON_THE_WIRE,
     fences::HALF_EVICTED,
     fences::REASSERTED_AFTER_EVICTION,
     fences::TWO_TAKEOVERS,

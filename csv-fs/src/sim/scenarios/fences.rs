@@ -51,6 +51,29 @@ pub(super) const WAKES_SUCCEEDED: Scenario = Scenario {
     ..SCRIPT
 };
 
+/// A client is evicted while a redirected write of it is on the wire: the coordinator refuses that write.
+pub(super) const EVICTED_ON_THE_WIRE: Scenario = Scenario {
+    name: "the redirected write that meets the eviction of its client",
+    script: |s| {
+        s.begin(1);
+        s.fault("administrator", |w| w.client(node(2), Event::Forced { redirect: true }));
+        s.until(5000, "node 2 is redirected", |w| route(w, node(2)) == Some(Route::BlockRedirected));
+        s.does(2, Op::WriteHalf(file(0), 1, 0));
+        let two = s.who(2);
+        let refused = s.op(2, Op::WriteHalf(file(0), 1, 0));
+        s.world(|w| {
+            if let Some(client) = two {
+                w.coord(node(1), coord::Event::ClientDead { client });
+            }
+        });
+        s.run(8000);
+        drop(refused);
+        s.world(|w| w.client(node(2), Event::Forced { redirect: false }));
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+    ..SCRIPT
+};
+
 /// The eviction of a paused client has begun, and its fence may be done; then the coordinator dies.
 pub(super) const HALF_EVICTED: Scenario = Scenario {
     name: "fenced but not yet evicted when the coordinator dies",
