@@ -15,8 +15,6 @@ use crate::api::Node;
 
 /// What a dead mount may give; anything else on a killed node is a failure like elsewhere.
 const OF_A_DEAD_MOUNT: [Errno; 3] = [Errno::NOTCONN, Errno::CONNABORTED, Errno::IO];
-/// What opening a file gives where nothing is mounted.
-const OF_A_BARE_POINT: i32 = Errno::NOENT.raw_os_error();
 /// Phases in which a killed node's mount is dead.
 const WHILE_DEAD: [&str; 2] = ["SIGKILL", "node is back"];
 
@@ -27,9 +25,6 @@ pub(crate) struct Moment {
     pub(crate) node: Node,
     /// From which phase on.
     pub(crate) from_phase: &'static str,
-    /// Its dead mount is taken away before the next one is there: fusermount3, all that other users than root have, cannot
-    /// put one beneath the other. Until then the bare mount point shows.
-    pub(crate) uncovered: bool,
 }
 
 /// What was found so far.
@@ -97,8 +92,7 @@ impl Found {
         let mut sums: BTreeMap<(Node, String, i32, bool), u64> = BTreeMap::new();
         for f in failures {
             let dead_mount = self.killed.is_some_and(|m| m.node == f.node) && WHILE_DEAD.contains(&f.phase.as_str());
-            let bare = self.killed.is_some_and(|m| m.uncovered) && f.call == "open" && f.errno == OF_A_BARE_POINT;
-            let expected = dead_mount && (bare || OF_A_DEAD_MOUNT.iter().any(|e| e.raw_os_error() == f.errno));
+            let expected = dead_mount && OF_A_DEAD_MOUNT.iter().any(|e| e.raw_os_error() == f.errno);
             *sums.entry((f.node, f.call.clone(), f.errno, expected)).or_default() += f.count;
         }
         let row =
@@ -130,17 +124,11 @@ impl Found {
         let memory: Vec<String> =
             self.memory.iter().map(|(n, b)| format!("{n} {}", crate::render::bytes(*b))).collect();
         let mut notes = vec![format!("Memory of the daemons, resident, at most: {}.", memory.join(", "))];
-        if let Some(Moment { node, from_phase, uncovered }) = self.killed {
+        if let Some(Moment { node, from_phase }) = self.killed {
             notes.push(format!(
                 "A mount does not outlive its daemon yet: from {from_phase} until it was started again, calls on {node} failed with \
                  ENOTCONN, ECONNABORTED or EIO. They are counted apart; acknowledged means there in-place writes, and what was fsynced."
             ));
-            if uncovered {
-                notes.push(format!(
-                    "Users other than root cannot put a mount beneath a dead one: for a moment {node} has none, and an open \
-                     there finds no file (ENOENT)."
-                ));
-            }
         }
         DemoReport {
             started: timeline.started(),
@@ -224,28 +212,9 @@ mod tests {
         }
     }
 
-    fn killed(uncovered: bool) -> Moment {
-        Moment { node: node(3), from_phase: "SIGKILL", uncovered }
-    }
-
-    #[test]
-    fn a_file_is_missing_on_a_bare_mount_point_and_nowhere_else() {
-        let open = |n, phase: &str, errno| SeenFailure { call: "open".to_owned(), ..seen(n, phase, errno) };
-        for (uncovered, failure, expected) in [
-            (true, open(3, "SIGKILL", Errno::NOENT), true),
-            (false, open(3, "SIGKILL", Errno::NOENT), false),
-            (true, open(3, "steady", Errno::NOENT), false),
-            (true, open(1, "SIGKILL", Errno::NOENT), false),
-            (true, seen(3, "SIGKILL", Errno::NOENT), false),
-        ] {
-            let found = Found { killed: Some(killed(uncovered)), ..Found::default() };
-            assert_eq!(found.sort_failures(std::slice::from_ref(&failure))[0].expected, expected, "{failure:?}");
-        }
-    }
-
     #[test]
     fn only_a_dead_mounts_errors_on_the_killed_node_are_expected() {
-        let found = Found { killed: Some(killed(false)), ..Found::default() };
+        let found = Found { killed: Some(Moment { node: node(3), from_phase: "SIGKILL" }), ..Found::default() };
         for (failure, expected) in [
             (seen(3, "SIGKILL", Errno::NOTCONN), true),
             (seen(3, "node is back", Errno::IO), true),
@@ -259,7 +228,7 @@ mod tests {
 
     #[test]
     fn an_unexpected_failure_fails_its_check_and_an_expected_one_does_not() {
-        let mut found = Found { killed: Some(killed(false)), ..Found::default() };
+        let mut found = Found { killed: Some(Moment { node: node(3), from_phase: "SIGKILL" }), ..Found::default() };
         found.failed = found.sort_failures(&[seen(3, "SIGKILL", Errno::CONNABORTED)]);
         found.check_failures();
         found.failed = found.sort_failures(&[seen(1, "SIGKILL", Errno::CONNABORTED)]);

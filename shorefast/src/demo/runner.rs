@@ -201,8 +201,7 @@ impl Run {
         let role = if coordinator == Some(node) { "the coordinator" } else { "NOT the coordinator, as it should be" };
         self.timeline.done(Some(node), format!("SIGKILL ({role})"));
         self.killed = Some(node);
-        self.found.killed =
-            Some(Moment { node, from_phase: "SIGKILL", uncovered: !rustix::process::geteuid().is_root() });
+        self.found.killed = Some(Moment { node, from_phase: "SIGKILL" });
         self.cluster.kill(n)?;
         let took = self.until(witness, |v| v.coordinator.is_some_and(|c| c != node) && v.metadata == Metadata::Ok)?;
         let detail = match took {
