@@ -12,9 +12,9 @@
 //! - a flood of requests starves completions: after a full turn the worker's other tasks run;
 //! - a WRITE's payload is overwritten by the next request: its window of the slab was split off, the
 //!   next message goes behind it;
-//! - a mount that was unmounted lazily goes with the closing of its last file while that file's RELEASE is being read: that
-//!   read says ECONNABORTED, although nobody aborted anything (seen on Linux 6.18 in one of a hundred such ends). So the
-//!   next read decides: it says ECONNABORTED again, or ENODEV.
+//! - a mount that was unmounted lazily goes with the closing of its last file, just when that file's RELEASE was taken from
+//!   the kernel's queue: that read says ECONNABORTED, although nobody aborted anything (fuse_dev_do_read, since Linux 5.14;
+//!   seen in one of a hundred such ends). So the next read decides: it says ECONNABORTED again, or ENODEV.
 //!
 //! Invariant: a request that was read reaches exactly one [`Reply`] or is answered here.
 

@@ -143,6 +143,8 @@ impl Resource {
         if found != configured {
             return Err(StartError::OtherPeers { found, configured });
         }
+        // Bounded by who sends: a peer has no more under way than UNSETTLED writes and what a synchronisation asks for at
+        // once, an NBD client no more than its server takes, the disk answers what was asked, and who commands waits.
         let (input, inputs) = mpsc::unbounded_channel();
         let geometry = local.geometry();
         let own = Greeting {

@@ -10,8 +10,11 @@
 //! which there is not enough space anywhere is as long as there is; ENOSPC is said when there is none for its first block.
 //!
 //! Nothing that one life of this node accepted is done in the next: EIO. Prevents: a write that came back from a path that was
-//! lost, or waits for its layout, is executed after the lock that it was made under was given to others. Blocks of a write that failed stay granted until
-//! the session ends: it may still land.
+//! lost, or waits for its layout, is executed after the lock that it was made under was given to others. Blocks of a write
+//! that failed stay granted until the session ends: it may still land.
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -519,117 +522,5 @@ fn segments(out: &mut Vec<Segment>, base: u64, runs: &[DiskRange], from: u64, to
             }
         }
         at += run.len.0 * FS_BLOCK;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::client::data::tests::rig::{Cluster, Node, SOON, until};
-
-    /// Evicts a node that does not call by itself, and has it begin its next life.
-    async fn lives_again(cluster: &mut Cluster, node: &Node) {
-        let before = node.session.client();
-        cluster.evict_client(before);
-        let noticed = async {
-            while node.session.ended().borrow().as_ref().is_none_or(|e| e.client != before) {
-                let _ = node.session.call(&Caller::patient(), Request::Statfs).await;
-            }
-        };
-        tokio::time::timeout(SOON, noticed).await.expect("in time");
-        cluster.next_life(node).await;
-    }
-
-    /// A node was evicted when the disk had taken a write, and the task of the write had not gone on yet. Then the blocks
-    /// were entered into the mapping for the next life, which committed them and was evicted for it.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn blocks_of_a_write_whose_layout_is_gone_are_not_mapped() {
-        let mut cluster = Cluster::new().await;
-        let node = cluster.node(1);
-        let file = node.create("f").await;
-        let (inode, caller) = (Arc::clone(&file.inode), Caller::patient());
-        let guard = node.path.guard_for_write(&inode, Some(0), FS_BLOCK, &caller).await.unwrap();
-        let mut reserved = Some(node.path.space.reserve(&caller, 1, None).await.unwrap());
-        let job = Job { inode: &inode, guard: &guard, offset: 0, end: FS_BLOCK };
-        let Ok(Ok(plan)) = node.path.plan(&job, &mut reserved) else { panic!("no plan") };
-        let mut data = AlignedBuf::from_slice(&[1; FS_BLOCK as usize]);
-        node.path.put_image(&job, &plan, &mut data).await.unwrap();
-        lives_again(&mut cluster, &node).await;
-        assert_eq!(node.path.mapped(&job, &plan), Err(Errno(EIO)));
-        drop(guard);
-        let life = node.session.client();
-        node.path.close(file.handle).await.unwrap();
-        let again = node.open(inode.ino).await;
-        node.write(&again, FS_BLOCK, &[2; 4096]).await;
-        node.fsync(&again).await;
-        assert_eq!(node.session.client(), life, "not evicted again");
-        assert_eq!(node.read(&again, 0, 4096).await, [0; 4096]);
-        cluster.must_be_clean().await;
-    }
-
-    /// A write waited for its turn to ask for a layout while its node was evicted and began its next life, and was executed in
-    /// that: after the locks of the life before had been given to others. So was one that came back from a path that was lost.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_one_life_accepted_is_not_written_in_the_next() {
-        let mut cluster = Cluster::new().await;
-        let node = cluster.node(1);
-        let file = node.create("f").await;
-        node.write(&file, 0, &[1; 8192]).await;
-        node.fsync(&file).await;
-        node.path.let_go(&file.inode).await;
-        let asking = file.inode.asking.lock().await;
-        let slow = node.path.counters().slow.load(Ordering::Relaxed);
-        let (to, waits) = tokio::sync::oneshot::channel();
-        node.path.submit_write(&file, 0, AlignedBuf::from_slice(&[2; 4096]), false, WriteTo::wait(to));
-        let patient = Caller::patient();
-        let mut punch = Box::pin(node.path.punch(file.ino(), 100, 200, &patient));
-        let waiting = std::future::poll_fn(|cx| std::task::Poll::Ready(punch.as_mut().poll(cx).is_pending()));
-        assert!(waiting.await);
-        until(|| node.path.counters().slow.load(Ordering::Relaxed) > slow).await;
-        lives_again(&mut cluster, &node).await;
-        drop(asking);
-        let both = async { tokio::join!(waits, punch) };
-        let (written, punched) = tokio::time::timeout(SOON, both).await.expect("in time");
-        assert_eq!((written.unwrap(), punched), (Err(Errno(EIO)), Err(Errno(EIO))));
-        assert_eq!(node.read(&file, 0, 8192).await, [1; 8192]);
-
-        node.write(&file, 0, &[1; 4096]).await;
-        node.fsync(&file).await;
-        node.fault.ignore_aborts(true);
-        node.fault.hang();
-        let (to, stuck) = tokio::sync::oneshot::channel();
-        node.path.submit_write(&file, 0, AlignedBuf::from_slice(&[3; 4096]), false, WriteTo::wait(to));
-        lives_again(&mut cluster, &node).await;
-        node.fault.ignore_aborts(false);
-        block::shared::AbortOwn::abort_outstanding(&*node.fault).await.unwrap();
-        node.fault.heal();
-        assert_eq!(tokio::time::timeout(SOON, stuck).await.expect("in time").unwrap(), Err(Errno(EIO)));
-        let again = node.open(file.ino()).await;
-        assert_eq!(node.read(&again, 0, 8192).await, [1; 8192]);
-        cluster.must_be_clean().await;
-    }
-
-    /// A commit was put together, then the node was evicted and began its next life, and then the commit was sent. The new life
-    /// was evicted for it: the blocks were not granted to it.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_one_life_put_together_is_not_asked_for_by_the_next() {
-        let mut cluster = Cluster::new().await;
-        let node = cluster.node(1);
-        let file = node.create("f").await;
-        node.write(&file, 0, &[1; 8192]).await;
-        let life = node.session.client();
-        let commit = file.inode.state.lock().map.commit_body(9, 0);
-        assert_eq!(commit.extents.len(), 1);
-        let ranges = node.path.space.drain();
-        assert!(!ranges.is_empty());
-        lives_again(&mut cluster, &node).await;
-        let (ino, give_back, next) = (file.ino(), Vec::new(), node.session.client());
-        for request in [Request::Commit { ino, commit, give_back }, Request::GrantReturn { ranges }] {
-            assert_eq!(node.session.call_of(life, &Caller::patient(), request).await, Err(Errno(EIO)));
-        }
-        let reply = node.session.call_of(next, &Caller::patient(), Request::Statfs).await;
-        assert!(matches!(reply, Ok(crate::proto::Reply::Space(_))), "{reply:?}");
-        assert_eq!(node.session.client(), next);
-        cluster.must_be_clean().await;
     }
 }

@@ -109,7 +109,7 @@ async fn d33_a_caller_that_waits_for_another_without_a_coordinator_can_be_interr
 /// What a node held exclusively when it was evicted is lost aloud; its other handles go on in the next life.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d34_after_an_eviction_handles_that_lost_something_fail_and_others_go_on() {
-    let cluster = Cluster::new().await;
+    let mut cluster = Cluster::new().await;
     let node = cluster.node(1);
     let kept = node.create("kept").await;
     node.write(&kept, 0, &[5; 4096]).await;
@@ -117,18 +117,9 @@ async fn d34_after_an_eviction_handles_that_lost_something_fail_and_others_go_on
     node.path.let_everything_go().await;
     let lost = node.create("lost").await;
     node.write(&lost, 0, &[6; 4096]).await;
-    cluster.evict(1);
-    let mut ended = node.session.ended();
-    let ended = loop {
-        // The client learns of it with its next call.
-        let _ = node.session.call(&crate::client::session::Caller::patient(), Request::Statfs).await;
-        if let Some(ended) = ended.borrow_and_update().clone() {
-            break ended;
-        }
-    };
-    assert_eq!(ended.poisoned, vec![lost.handle]);
+    assert_eq!(cluster.end_life(&node).await.poisoned, vec![lost.handle]);
     assert!(node.try_write(&lost, 0, &[7; 4096]).await.is_err());
-    cluster.rebirth(&node, 1).await;
+    cluster.next_life(&node).await;
     assert_eq!(node.read(&kept, 0, 4096).await, [5; 4096]);
     node.write(&kept, 0, &[8; 4096]).await;
     assert!(node.path.read(&lost, 0, 4096).await.is_err(), "until it is closed");
@@ -155,12 +146,7 @@ async fn d35_files_that_nobody_has_open_are_forgotten() {
     assert!(node.path.known(ino).is_none(), "cut");
     let file = node.open(ino).await;
     node.write(&file, 0, &[6; 4096]).await;
-    let life = node.session.client();
-    cluster.evict_client(life);
-    let mut ended = node.session.ended();
-    while ended.borrow_and_update().as_ref().is_none_or(|e| e.client != life) {
-        let _ = node.session.call(&crate::client::session::Caller::patient(), Request::Statfs).await;
-    }
+    cluster.end_life(&node).await;
     assert!(node.path.close(file.handle).await.is_err(), "evicted");
     drop(file);
     cluster.next_life(&node).await;

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::client::data::Seek;
 use crate::client::data::{DataPath, OpenFile};
 use crate::client::link::*;
-use crate::client::session::{Caller, Errno, Session, SessionParts};
+use crate::client::session::{Caller, Ended, Errno, Session, SessionParts};
 use crate::coordinator::{ClientLink, Coordinator, Fencer, Reign};
 use crate::core::client::{ClientConfig, Reason, Route};
 use crate::core::coord::FencePurpose;
@@ -356,12 +356,7 @@ impl Cluster {
         self.serving.lock().as_ref().is_none_or(|s| *s.ended.borrow())
     }
 
-    /// The client of that node is said to be dead.
-    pub(crate) fn evict(&self, node: u8) {
-        self.serving.lock().as_ref().unwrap().coordinator.client_dead(client_id(node));
-    }
-
-    /// A client of whatever life is said to be dead.
+    /// A client is said to be dead.
     pub(crate) fn evict_client(&self, client: ClientId) {
         self.serving.lock().as_ref().unwrap().coordinator.client_dead(client);
     }
@@ -383,12 +378,21 @@ impl Cluster {
         sound(device, |_| Ok(())).await
     }
 
-    /// The next life of an evicted client.
-    pub(crate) async fn rebirth(&self, node: &Node, number: u8) {
-        let next = ClientId { incarnation: Incarnation(8), ..client_id(number) };
-        let fence_gen = self.office.fence_gen(next.node);
-        self.office.slot(next, fence_gen).await;
-        node.session.reborn(next, fence_gen);
+    /// Evicts a node that the coordinator knows, and waits until it knows that itself.
+    pub(crate) async fn end_life(&mut self, node: &Node) -> Ended {
+        let life = node.session.client();
+        self.evict_client(life);
+        let mut ended = node.session.ended();
+        node.soon(async {
+            loop {
+                // It learns of it with its next call.
+                let _ = node.session.call(&Caller::patient(), Request::Statfs).await;
+                if let Some(ended) = ended.borrow_and_update().clone().filter(|e| e.client == life) {
+                    return ended;
+                }
+            }
+        })
+        .await
     }
 
     /// Changes of metadata wait.

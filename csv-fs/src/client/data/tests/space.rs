@@ -211,7 +211,7 @@ async fn d72_no_enospc_is_said_beside_what_files_of_other_nodes_keep_for_later()
 /// the write went on, over what others had written there, and said that it was done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d73_a_write_does_not_go_on_in_the_next_life_with_space_of_the_last() {
-    let cluster = Cluster::new().await;
+    let mut cluster = Cluster::new().await;
     let (a, b) = (Arc::new(cluster.node(1)), cluster.node(2));
     let file = a.create("f").await;
     a.write(&file, 0, &[1; 4096]).await;
@@ -238,12 +238,8 @@ async fn d73_a_write_does_not_go_on_in_the_next_life_with_space_of_the_last() {
     cluster.suspend(false);
     until(|| !a.path.space().asks()).await;
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    cluster.evict(1);
-    let mut ended = a.session.ended();
-    while ended.borrow_and_update().is_none() {
-        let _ = a.session.call(&Caller::patient(), Request::Statfs).await;
-    }
-    cluster.rebirth(&a, 1).await;
+    cluster.end_life(&a).await;
+    cluster.next_life(&a).await;
     a.call(Request::Statfs).await;
     // What it had is somebody else's by now.
     let other = b.create("other").await;
@@ -268,13 +264,9 @@ async fn d74_a_write_that_comes_before_the_next_life_is_bound_is_done_in_it() {
     node.write(&file, 0, &[1; 4096]).await;
     node.fsync(&file).await;
     node.path.let_everything_go().await;
-    cluster.evict(1);
-    let mut ended = node.session.ended();
-    while ended.borrow_and_update().is_none() {
-        let _ = node.session.call(&Caller::patient(), Request::Statfs).await;
-    }
+    cluster.end_life(&node).await;
     cluster.kill_coordinator().await;
-    cluster.rebirth(&node, 1).await;
+    cluster.next_life(&node).await;
     let write = {
         let (node, file) = (Arc::clone(&node), Arc::clone(&file));
         tokio::spawn(async move { node.try_write(&file, 4096, &[2; 100_000]).await })

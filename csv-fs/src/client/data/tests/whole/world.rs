@@ -146,17 +146,7 @@ impl World {
             self.stack.sync_all(n).await?;
         }
         let node = &self.stack.nodes[n];
-        let client = node.session.client();
-        self.cluster.evict_client(client);
-        let mut ended = node.session.ended();
-        let deadline = tokio::time::Instant::now() + SOON;
-        while ended.borrow_and_update().as_ref().is_none_or(|e| e.client != client) {
-            if tokio::time::Instant::now() > deadline {
-                return Err(format!("{client} was not told that it is evicted: {}", node.session.shown()));
-            }
-            // It learns of it with its next call.
-            let _ = node.session.call(&Caller::patient(), Request::Statfs).await;
-        }
+        self.cluster.end_life(node).await;
         self.cluster.next_life(node).await;
         self.stack.space(n).await?;
         self.stack.close_lost(n).await?;
