@@ -21,6 +21,7 @@ pub mod office;
 mod one_host;
 mod over;
 mod peers;
+mod place;
 mod rebirth;
 mod remote;
 mod serve;
@@ -56,6 +57,7 @@ use crate::proto::{CoordinatorHint, PeerAnswer, PeerAsk, Reply, Request, Space};
 use crate::types::VolumeId;
 
 use host::VolumeHost;
+use place::Place;
 
 /// Ending a session and handing the office over may wait for a coordinator or a disk that is gone; after this it is
 /// left to the others, as a crash would.
@@ -168,7 +170,7 @@ pub struct Volume {
     disk: SharedDisk,
     host: Arc<VolumeHost>,
     path: Arc<DataPath>,
-    mount: Mutex<Option<Mount>>,
+    mount: Mutex<Option<(Mount, Place)>>,
     /// What was agreed with the kernel.
     features: FeatureSet,
     /// The last answer to STATFS, for status; asking anew takes a coordinator.
@@ -389,23 +391,22 @@ impl Volume {
     }
 
     async fn unmount(&self, force: bool) -> Result<(), StopError> {
-        let Some(mount) = self.mount.lock().take() else { return Ok(()) };
+        let Some((mount, place)) = self.mount.lock().take() else { return Ok(()) };
         let how = if force { Unmount::Lazy } else { Unmount::Idle };
         self.host.life().unmounting(true);
         // The kernel asks the file system while it unmounts: not on a thread that others wait for.
-        let (mount, done) = tokio::task::spawn_blocking(move || {
+        let (mount, place, done) = tokio::task::spawn_blocking(move || {
             let done = mount.unmount(how);
             if done.is_ok() {
-                // With something in it, or with its parent not ours, it stays; the next mount says so.
-                let _ = std::fs::remove_dir(mount.mountpoint());
+                place.leave(mount.mountpoint());
             }
-            (mount, done)
+            (mount, place, done)
         })
         .await
         .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
         if let Err(e) = done {
             self.host.life().unmounting(false);
-            *self.mount.lock() = Some(mount);
+            *self.mount.lock() = Some((mount, place));
             return Err(e.into());
         }
         Ok(())

@@ -37,6 +37,7 @@ pub use init::{InitRefused, Negotiated};
 pub use interrupt::{Interrupts, Watch};
 pub use mount::{
     AbortError, AllowOther, Mount, MountError, MountHow, MountOptions, MountState, Unmount, UnmountError, probe,
+    replaces_dead,
 };
 pub use notify::{Notified, Notifier, NotifyError};
 pub use op::{FileHandle, LockOwner, Operation, Time};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use block::device::BlockDevice;
 use block::file::OpenError;
 use block::shared::{FenceGen, SharedDisk};
-use fuse::{AllowOther, Channel, Ended, Mount, MountError, MountOptions};
+use fuse::{AllowOther, Channel, Ended, MountError, MountOptions};
 use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -15,6 +15,7 @@ use super::host::{Notice, VolumeHost};
 use super::office::OfficeConfig;
 use super::over::Over;
 use super::peers::{Finder, SlotProbe};
+use super::place::{Place, Placed};
 use super::{Volume, VolumeSetup, one_host, rebirth};
 use crate::client::data::DataPath;
 use crate::client::fs::FileSystem;
@@ -163,11 +164,8 @@ impl StartError {
 /// # Cancel safety
 /// Safe: it only looks.
 pub async fn mountable(point: &Path, name: &str, allow_other: bool) -> Result<(), StartError> {
-    let options = mount_options(point, name, allow_other);
-    let checked = tokio::task::spawn_blocking(move || match Mount::check(&options) {
-        Ok(()) | Err(MountError::Missing(_)) => Ok(()),
-        Err(e) => Err(StartError::Mount(e)),
-    });
+    let place = Place::new(mount_options(point, name, allow_other));
+    let checked = tokio::task::spawn_blocking(move || place.look().map_err(StartError::Mount));
     checked.await.map_err(|e| StartError::Host(e.to_string()))?
 }
 
@@ -209,8 +207,8 @@ impl Volume {
         let (client, fence_gen) = registered(&host).await?;
         let path = start_client(&setup, &host, &disk, &superblock, timing, client, fence_gen);
         host.attach_lives(rebirth::follow_lives(&host, path.session(), disk.clone(), config));
-        let (mount, channels) = match mount(&setup).await {
-            Ok(mounted) => mounted,
+        let Placed { mount, channels, place, was_dead } = match mount(&setup).await {
+            Ok(placed) => placed,
             Err(e) => {
                 // Nobody is to be coordinator of a volume that it cannot serve to its own node.
                 host.no_more_lives().await;
@@ -218,7 +216,7 @@ impl Volume {
                 return Err(e);
             }
         };
-        if mount.cleaned_stale() > 0 {
+        if was_dead {
             host.notice(Notice::StaleMountCleaned);
         }
         serve(&setup, channels, &path, &host);
@@ -231,7 +229,7 @@ impl Volume {
             host,
             path,
             features: mount.negotiated().features,
-            mount: Mutex::new(Some(mount)),
+            mount: Mutex::new(Some((mount, place))),
             space: Mutex::default(),
         }))
     }
@@ -362,41 +360,11 @@ fn mount_options(point: &Path, name: &str, allow_other: bool) -> MountOptions {
     }
 }
 
-/// The directory is made for the mount and goes with it: who writes there while nothing is mounted is told so, and does
-/// not fill a directory that the next mount would hide. Between an unmount from outside and its going nobody but root can
-/// write into it; fusermount3, though, wants to.
-async fn mount(setup: &VolumeSetup) -> Result<(Mount, Vec<Channel>), StartError> {
+async fn mount(setup: &VolumeSetup) -> Result<Placed, StartError> {
     let looked = mount_options(&setup.mount, &setup.name, setup.allow_other);
-    let (point, options) = (
-        setup.mount.clone(),
-        MountOptions { channels: setup.workers.count(), without: setup.without.clone(), ..looked },
-    );
-    let mounted = tokio::task::spawn_blocking(move || {
-        // A dead mount answers ENOTCONN to mkdir's own look; the mount itself cleans it.
-        match make_point(&point) {
-            Err(source)
-                if source.raw_os_error() != Some(libc_enotconn())
-                    && source.kind() != std::io::ErrorKind::AlreadyExists =>
-            {
-                Err(StartError::MountPoint { path: point, source })
-            }
-            _ => Ok(Mount::open(&options)?),
-        }
-    });
-    mounted.await.map_err(|e| StartError::Host(e.to_string()))?
-}
-
-fn make_point(point: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    if let Some(parent) = point.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    let mode = if rustix::process::geteuid().is_root() { 0o555 } else { 0o755 };
-    std::fs::DirBuilder::new().mode(mode).create(point)
-}
-
-fn libc_enotconn() -> i32 {
-    rustix::io::Errno::NOTCONN.raw_os_error()
+    let place = Place::new(MountOptions { channels: setup.workers.count(), without: setup.without.clone(), ..looked });
+    let mounted = tokio::task::spawn_blocking(move || place.mount()).await;
+    mounted.map_err(|e| StartError::Host(e.to_string()))?
 }
 
 fn serve(setup: &VolumeSetup, channels: Vec<Channel>, path: &Arc<DataPath>, host: &Arc<VolumeHost>) {

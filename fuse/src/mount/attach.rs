@@ -37,6 +37,21 @@ impl Attached {
     }
 }
 
+/// Whether this process puts a mount beneath that of a dead daemon, so that nobody ever finds the point bare: root does,
+/// since Linux 6.5. Elsewhere the dead one has to go first.
+#[must_use]
+pub fn replaces_dead() -> bool {
+    let kernel = rustix::system::uname();
+    rustix::process::geteuid().is_root() && is_at_least(&kernel.release().to_string_lossy(), (6, 5))
+}
+
+/// Whether a kernel's release is of that version or a later one; what cannot be read is not.
+fn is_at_least(release: &str, version: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok());
+    let (major, minor) = (numbers.next(), numbers.next());
+    major.zip(minor).is_some_and(|found| found >= version)
+}
+
 /// Makes the mount. By fusermount3 it is in the tree then, and what stood in its way was taken away before.
 pub(super) fn attach(options: &MountOptions, claimed: &mut Claimed) -> Result<Attached, MountError> {
     let root = rustix::process::geteuid().is_root();
@@ -215,5 +230,18 @@ pub(super) fn detach_lazily(path: &Path) -> Result<(), Errno> {
     match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Err(Errno::PERM) => detach_by_helper(path, true).map_err(|_| Errno::PERM),
         outcome => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_at_least;
+
+    #[test]
+    fn release_of_a_kernel_is_compared_by_its_first_two_numbers() {
+        let enough = ["6.5.0", "6.5-rc1", "6.18.44+deb13-amd64", "7.0"];
+        assert!(enough.iter().all(|release| is_at_least(release, (6, 5))));
+        let older = ["6.1.0-37-amd64", "5.18.3", "6", "", "linux", "-6.5"];
+        assert!(older.iter().all(|release| !is_at_least(release, (6, 5))));
     }
 }
