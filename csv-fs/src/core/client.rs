@@ -183,12 +183,8 @@ impl Client {
                     self.leave_direct(now, Reason::Fenced, out);
                 }
             }
-            Event::NothingInFlight => self.nothing_in_flight(out),
-            Event::AbortFailed => {
-                if let Stage::Aborting { retry } = &mut self.router.stage {
-                    *retry = Some(now + route::RETRY);
-                }
-            }
+            Event::NothingInFlight { number } => self.nothing_in_flight(number, out),
+            Event::AbortFailed { number } => self.router.abort_failed(now, number),
             Event::Probed { fence_gen } => self.probed(now, fence_gen, out),
             Event::Forced { redirect } => self.forced(now, redirect, out),
             Event::Over { reason } => self.evict(reason, out),
@@ -553,13 +549,12 @@ impl Client {
         self.config.fence_gen = fence_gen;
         self.binder.reborn(now);
         self.first_bind = true;
-        let published = self.router.published;
-        let forced = self.router.forced;
+        let (published, forced, aborts) = (self.router.published, self.router.forced, self.router.aborts);
         if self.router.path_bad() {
             out.push(Effect::OwnPath { ok: true });
         }
         self.router = Router::new(now, fence_gen, self.config.probe_every);
-        self.router.published = published;
+        (self.router.published, self.router.aborts) = (published, aborts);
         self.gate_open = true;
         out.push(Effect::OpenDirect);
         for (handle, o) in std::mem::take(&mut self.opens) {

@@ -57,7 +57,7 @@ enum Mail {
     Hint { node: usize },
     Reborn { node: usize, locked: Vec<HandleId> },
     Fenced { epoch: u64, client: ClientId },
-    NothingInFlight { node: usize },
+    NothingInFlight { node: usize, number: u64 },
     Stored { epoch: u64, op: OpId, done: StoreDone },
 }
 
@@ -262,7 +262,7 @@ impl Run {
             }
             Does::Reply { ticket, result } => self.told(index, ticket, result),
             Does::AnswerCallback(answer) => *answered = Some(answer),
-            Does::Abort => self.mail.push(Mail::NothingInFlight { node: index }),
+            Does::Abort { number } => self.mail.push(Mail::NothingInFlight { node: index, number }),
             Does::LocksLost { handles } => {
                 self.count("lost");
                 self.truth.lost(client, &handles);
@@ -337,8 +337,8 @@ impl Run {
                 let purpose = FencePurpose::Eviction;
                 self.coord_event(Event::FenceDone { client, purpose, result: Ok(FenceGen(9)) });
             }
-            Mail::NothingInFlight { node } => {
-                self.client_event(node, Hears::NothingInFlight);
+            Mail::NothingInFlight { node, number } => {
+                self.client_event(node, Hears::NothingInFlight { number });
             }
             Mail::Stored { epoch, op, done } if epoch == here => self.coord_event(Event::StoreDone { op, done }),
             // To or from a coordinator that is no more.
