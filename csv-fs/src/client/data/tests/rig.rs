@@ -307,6 +307,7 @@ impl Cluster {
             device,
             superblock: self.superblock.clone(),
             latch: Arc::clone(&latch),
+            suspension: Arc::default(),
             fencer: Arc::clone(&self.office) as Arc<dyn Fencer>,
             timing: Timing::FAST,
             boot: u64::from(node),
