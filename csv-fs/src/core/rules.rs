@@ -62,8 +62,12 @@ pub enum Rule {
     OpenKeepsOrphan,
     /// RELEASE ends the locks that were taken through its handle.
     ReleaseEndsLocks,
+    /// What a lock request was given after its caller had gone is undone.
+    AbandonedLockIsUndone,
     /// What an office hears of its node's path is what became of requests, not the route that is published.
     PathIsNotRoute,
+    /// What a caller that has gone left unanswered is answered before anything of its file that must come after it.
+    LeftBehindFirst,
 }
 
 /// The rules in force.
