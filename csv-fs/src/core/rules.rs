@@ -56,6 +56,8 @@ pub enum Rule {
     KeepAround,
     /// What lies between the old end of a file and a write behind it is zeroed before.
     ZeroBehindEnd,
+    /// The length that reads of a node go by is never older than the answer to a write of that node.
+    LengthIsPublished,
     /// Attributes are told after every other node's exclusive holder has committed.
     SyncBeforeAttributes,
     /// A file without a name is freed only when nobody has it open any more.
