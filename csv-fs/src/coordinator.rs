@@ -28,6 +28,7 @@ mod metrics;
 mod queue;
 mod reader;
 mod redirect;
+mod suspension;
 mod tails;
 mod ticker;
 mod verify;
@@ -52,6 +53,7 @@ use self::actor::{Inner, Parts};
 pub use self::check::CheckError;
 pub use self::link::{ClientLink, Fencer};
 pub use self::metrics::{Count, Metrics};
+pub use self::suspension::Suspension;
 
 /// Reports that may wait to be read; beyond that they are only logged.
 const REPORTS: usize = 256;
@@ -66,6 +68,8 @@ pub struct Reign {
     pub superblock: Superblock,
     /// This reign's latch; whoever learns first that the reign is over trips it.
     pub latch: Arc<Latch>,
+    /// Whether its changes are held back, from before its store is open.
+    pub suspension: Arc<Suspension>,
     /// Who fences.
     pub fencer: Arc<dyn Fencer>,
     /// The volume's times.
@@ -120,7 +124,7 @@ impl Coordinator {
     /// # Cancel safety
     /// If dropped, the reign has not begun: the store is closed again and the latch tripped.
     pub async fn start(reign: Reign) -> Result<(Coordinator, mpsc::Receiver<Report>), StartError> {
-        let Reign { epoch, device, superblock, latch, fencer, timing, boot, rules } = reign;
+        let Reign { epoch, device, superblock, latch, suspension, fencer, timing, boot, rules } = reign;
         let limits =
             Limits { recall: timing.recall, grace: timing.grace, path_timeout: timing.path_timeout, fence: FENCE };
         let verifier = Verifier { epoch: epoch.epoch(), boot, generation: 0 };
@@ -128,7 +132,7 @@ impl Coordinator {
         let (reports, receiver) = mpsc::channel(REPORTS);
         let volume = superblock.volume;
         let callback_timeout = timing.recall;
-        let parts = Parts { volume, verifier, device, latch, fencer, reports, callback_timeout };
+        let parts = Parts { volume, verifier, device, latch, suspension, fencer, reports, callback_timeout };
         let inner = Arc::new(Inner::new(core, parts));
         let coordinator = Coordinator { inner: Arc::clone(&inner), epoch: epoch.epoch() };
         let (opened, inherited) = oneshot::channel();
@@ -207,7 +211,7 @@ impl Coordinator {
     /// Suspends metadata, or goes on: while the lease could not be renewed no commit begins. What waits for one waits
     /// longer; nothing is refused.
     pub fn suspend(&self, suspended: bool) {
-        self.inner.writes.hold(suspended);
+        self.inner.suspension.set(suspended);
     }
 
     /// Ends the reign in order: nothing new is taken in, redirected I/O and the store are finished, the latch is tripped.

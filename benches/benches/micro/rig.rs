@@ -145,6 +145,7 @@ impl Links {
             device: Arc::clone(disk),
             superblock,
             latch: Arc::new(Latch::new()),
+            suspension: Arc::default(),
             fencer: Arc::new(NoFence),
             timing: Timing::FAST,
             boot: 1,

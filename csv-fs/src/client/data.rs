@@ -196,7 +196,8 @@ impl DataPath {
 
     /// The inode, made if this node does not know it yet.
     pub(crate) fn inode(&self, ino: InodeNo) -> Arc<Inode> {
-        Arc::clone(self.inodes.lock().entry(ino).or_insert_with(|| Arc::new(Inode::new(ino))))
+        let new = || Arc::new(Inode::new(ino, self.session.rules));
+        Arc::clone(self.inodes.lock().entry(ino).or_insert_with(new))
     }
 
     /// The inode, if this node knows it.

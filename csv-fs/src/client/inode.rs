@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::core::client::map::FileMap;
+use crate::core::rules::{Rule, Rules};
 use crate::proto::LayoutGrant;
 use crate::types::*;
 
@@ -30,6 +31,7 @@ const REPUBLISH: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Inode {
     pub(crate) ino: InodeNo,
+    rules: Rules,
     pub(crate) snapshot: ArcSwap<Snapshot>,
     /// Open while hot writes may pass; closed while sub-block writes are about.
     pub(crate) hot_writes: Gate,
@@ -104,9 +106,10 @@ pub(crate) struct Place {
 }
 
 impl Inode {
-    pub(crate) fn new(ino: InodeNo) -> Inode {
+    pub(crate) fn new(ino: InodeNo, rules: Rules) -> Inode {
         Inode {
             ino,
+            rules,
             snapshot: ArcSwap::default(),
             hot_writes: Gate::default(),
             hot_left: Notify::new(),
@@ -210,6 +213,9 @@ impl Inode {
     /// what it has, since a mapping changes otherwise only with the layouts.
     pub(crate) fn publish(&self, state: &mut State, layouts_changed: bool) {
         state.stale = !layouts_changed && state.map.extents() > REPUBLISH && state.missed < state.map.extents();
+        if state.stale && !self.rules.has(Rule::LengthIsPublished) {
+            return;
+        }
         let extents = if state.stale {
             Arc::clone(&self.snapshot.load().extents)
         } else {

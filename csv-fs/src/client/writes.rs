@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn quiet_is_after_every_write_accepted_before_and_does_not_wait_for_later_ones() {
-        let inode = Arc::new(Inode::new(InodeNo(5)));
+        let inode = Arc::new(Inode::new(InodeNo(5), crate::core::rules::Rules::all()));
         let (first, second) = (Accepted::new(&inode), Accepted::new(&inode));
         let mut quiet = pin!(inode.writes.quiet());
         assert!(!poll_once(quiet.as_mut()));
@@ -130,7 +130,7 @@ mod tests {
     /// A caller that was interrupted left both counts in use; the next one believed the second to be empty.
     #[test]
     fn one_that_gave_up_waiting_does_not_hide_a_write_from_the_next() {
-        let inode = Arc::new(Inode::new(InodeNo(5)));
+        let inode = Arc::new(Inode::new(InodeNo(5), crate::core::rules::Rules::all()));
         let first = Accepted::new(&inode);
         {
             let mut gives_up = pin!(inode.writes.quiet());

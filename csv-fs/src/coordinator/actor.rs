@@ -19,6 +19,7 @@ use super::check::CheckItem;
 use super::link::{ClientLink, Fencer};
 use super::metrics::Metrics;
 use super::queue::Queue;
+use super::suspension::Suspension;
 use crate::core::coord::{
     CallbackId, ConnId, Coord, Effect, Event, FencePurpose, OpId, ReadAsk, Report, StoreAsk, Tag,
 };
@@ -69,9 +70,10 @@ pub(super) struct Inner {
     pub(super) verifier: Verifier,
     pub(super) device: Arc<dyn BlockDevice>,
     pub(super) latch: Arc<Latch>,
+    pub(super) suspension: Arc<Suspension>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) reads: Queue<ReadItem>,
-    pub(super) writes: Queue<StoreItem>,
+    pub(super) writes: Arc<Queue<StoreItem>>,
     pub(super) checks: Queue<CheckItem>,
     pub(super) ending: watch::Sender<Ending>,
     pub(super) rearm: Notify,
@@ -89,6 +91,7 @@ pub(super) struct Parts {
     pub(super) verifier: Verifier,
     pub(super) device: Arc<dyn BlockDevice>,
     pub(super) latch: Arc<Latch>,
+    pub(super) suspension: Arc<Suspension>,
     pub(super) fencer: Arc<dyn Fencer>,
     pub(super) reports: mpsc::Sender<Report>,
     pub(super) callback_timeout: std::time::Duration,
@@ -106,14 +109,17 @@ impl Inner {
             last_conn: 0,
             armed: None,
         };
+        let writes = Arc::new(Queue::new());
+        parts.suspension.applies_to(&writes);
         Inner {
             volume: parts.volume,
             verifier: parts.verifier,
             device: parts.device,
             latch: parts.latch,
+            suspension: parts.suspension,
             metrics: Arc::new(Metrics::default()),
             reads: Queue::new(),
-            writes: Queue::new(),
+            writes,
             checks: Queue::new(),
             ending: watch::Sender::new(Ending::default()),
             rearm: Notify::new(),

@@ -117,6 +117,8 @@ pub struct Client {
     own: BTreeMap<Ticket, Own>,
     /// Releases of handles that are being opened again: they go out when that is answered.
     early_releases: Vec<(Ticket, Request)>,
+    /// What waits for something of its file that is unanswered, see `slots`.
+    held_back: Vec<(Ticket, Request)>,
     next_own: u64,
     first_bind: bool,
     gate_open: bool,
@@ -137,6 +139,7 @@ impl Client {
             locks: Locks::default(),
             own: BTreeMap::new(),
             early_releases: Vec::new(),
+            held_back: Vec::new(),
             next_own: Ticket::OWN,
             first_bind: true,
             gate_open: true,
@@ -183,12 +186,8 @@ impl Client {
                     self.leave_direct(now, Reason::Fenced, out);
                 }
             }
-            Event::NothingInFlight => self.nothing_in_flight(out),
-            Event::AbortFailed => {
-                if let Stage::Aborting { retry } = &mut self.router.stage {
-                    *retry = Some(now + route::RETRY);
-                }
-            }
+            Event::NothingInFlight { number } => self.nothing_in_flight(number, out),
+            Event::AbortFailed { number } => self.router.abort_failed(now, number),
             Event::Probed { fence_gen } => self.probed(now, fence_gen, out),
             Event::Forced { redirect } => self.forced(now, redirect, out),
             Event::Over { reason } => self.evict(reason, out),
@@ -243,9 +242,10 @@ impl Client {
         self.layouts.iter()
     }
 
-    /// Requests in slots, requests that wait for one, redirected requests, bytes of redirected writes kept.
+    /// Requests in slots, requests that wait to get into one, redirected requests, bytes of redirected writes kept.
     pub fn load(&self) -> (usize, usize, usize, u64) {
-        (self.slots.occupied().len(), self.slots.waiting(), self.redirects.len(), self.redirects.kept_bytes())
+        let waiting = self.slots.waiting() + self.held_back.len();
+        (self.slots.occupied().len(), waiting, self.redirects.len(), self.redirects.kept_bytes())
     }
 
     /// What was waiting for this moment: binding, route, redirected I/O; then the route is published if it changed.
@@ -515,7 +515,8 @@ impl Client {
         for (layout, l) in self.layouts.clear() {
             out.push(Effect::Dropped { layout, ino: l.ino, lost: true });
         }
-        for ticket in self.slots.clear() {
+        let held_back = std::mem::take(&mut self.held_back).into_iter().map(|(ticket, _)| ticket);
+        for ticket in self.slots.clear().into_iter().chain(held_back) {
             if ticket.0 < Ticket::OWN {
                 out.push(Effect::Reply { ticket, result: Err(CallFailure::Evicted) });
             }
@@ -553,13 +554,12 @@ impl Client {
         self.config.fence_gen = fence_gen;
         self.binder.reborn(now);
         self.first_bind = true;
-        let published = self.router.published;
-        let forced = self.router.forced;
+        let (published, forced, aborts) = (self.router.published, self.router.forced, self.router.aborts);
         if self.router.path_bad() {
             out.push(Effect::OwnPath { ok: true });
         }
         self.router = Router::new(now, fence_gen, self.config.probe_every);
-        self.router.published = published;
+        (self.router.published, self.router.aborts) = (published, aborts);
         self.gate_open = true;
         out.push(Effect::OpenDirect);
         for (handle, o) in std::mem::take(&mut self.opens) {

@@ -56,14 +56,20 @@ pub enum Rule {
     KeepAround,
     /// What lies between the old end of a file and a write behind it is zeroed before.
     ZeroBehindEnd,
+    /// The length that reads of a node go by is never older than the answer to a write of that node.
+    LengthIsPublished,
     /// Attributes are told after every other node's exclusive holder has committed.
     SyncBeforeAttributes,
     /// A file without a name is freed only when nobody has it open any more.
     OpenKeepsOrphan,
     /// RELEASE ends the locks that were taken through its handle.
     ReleaseEndsLocks,
+    /// What a lock request was given after its caller had gone is undone.
+    AbandonedLockIsUndone,
     /// What an office hears of its node's path is what became of requests, not the route that is published.
     PathIsNotRoute,
+    /// What a caller that has gone left unanswered is answered before anything of its file that must come after it.
+    LeftBehindFirst,
 }
 
 /// The rules in force.

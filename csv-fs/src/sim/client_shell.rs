@@ -211,7 +211,7 @@ impl World {
             Effect::Sync { ino, number } => self.sync(n, ino, number),
             Effect::ReturnGrant => self.return_grant(n),
             Effect::CloseDirect | Effect::OpenDirect => {}
-            Effect::Abort => self.abort_all(n, move |w| w.client(n, Event::NothingInFlight)),
+            Effect::Abort { number } => self.abort_all(n, move |w| w.client(n, Event::NothingInFlight { number })),
             Effect::ReissueReads => {
                 let reads = self.shell(n).map(|s| std::mem::take(&mut s.reads)).unwrap_or_default();
                 reads.into_values().for_each(|r| r.send(Direct::Again));

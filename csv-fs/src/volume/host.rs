@@ -25,7 +25,7 @@ use super::over::{Life, Over};
 use super::peers::{self, PeerState, PeerTransport};
 use crate::client::link::ClientEvent;
 use crate::client::session::Session;
-use crate::coordinator::{Coordinator, Reign};
+use crate::coordinator::{Coordinator, Reign, Suspension};
 use crate::core::client::Reason;
 use crate::core::coord;
 use crate::core::office::{self, FencedEpoch, LostWhy, PeerLoss, SlotView};
@@ -90,6 +90,8 @@ pub enum Notice {
 struct Running {
     epoch: Epoch,
     latch: Arc<Latch>,
+    /// Told also while the store is still being opened.
+    suspension: Arc<Suspension>,
     /// `None` until the store is open.
     coordinator: watch::Sender<Option<Arc<Coordinator>>>,
     /// True when it is over: local links end.
@@ -284,6 +286,7 @@ impl VolumeHost {
             device: Arc::clone(&self.disk.data),
             superblock: self.current_superblock().await,
             latch: Arc::clone(&running.latch),
+            suspension: Arc::clone(&running.suspension),
             fencer: Arc::new(self.office()),
             timing: super::start::timing(&self.superblock),
             boot: self.boot,
@@ -392,6 +395,7 @@ impl OwnNode for VolumeHost {
         let running = Arc::new(Running {
             epoch: proof.epoch(),
             latch: Arc::new(Latch::new()),
+            suspension: Arc::new(Suspension::new()),
             coordinator: watch::Sender::new(None),
             ended: watch::Sender::new(false),
         });
@@ -402,10 +406,8 @@ impl OwnNode for VolumeHost {
     }
 
     fn suspended(&self, epoch: Epoch, suspended: bool) {
-        if let Some(running) = self.reign.read().clone().filter(|r| r.epoch == epoch)
-            && let Some(coordinator) = running.coordinator.borrow().as_ref()
-        {
-            coordinator.suspend(suspended);
+        if let Some(running) = self.reign.read().as_ref().filter(|r| r.epoch == epoch) {
+            running.suspension.set(suspended);
         }
         self.notice(Notice::Suspended { epoch, suspended });
     }

@@ -101,7 +101,7 @@ impl Session {
                 }
             }
             Effect::Forget { io } => drop(inner.io.remove(&io)),
-            Effect::Abort => self.abort(),
+            Effect::Abort { number } => self.abort(number),
             Effect::Probe => self.probe(),
             Effect::OwnPath { ok } => self.emit(ClientEvent::OwnPath { ok }),
             Effect::Route { from, to } => {
@@ -230,17 +230,17 @@ impl Session {
 
     /// Nothing is submitted any more (the gate is closed); who is between gate and device is waited for, then the
     /// proof is asked for.
-    fn abort(&self) {
+    fn abort(&self, number: u64) {
         let (Some(me), Some(files)) = (self.me(), self.files()) else { return };
         self.spawner.control(async move {
             while files.direct_entered() {
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             }
             let event = match me.abort.abort_outstanding().await {
-                Ok(_proof) => Event::NothingInFlight,
+                Ok(_proof) => Event::NothingInFlight { number },
                 Err(error) => {
                     tracing::warn!("it cannot be proved that nothing is in flight: {error}");
-                    Event::AbortFailed
+                    Event::AbortFailed { number }
                 }
             };
             me.post(event);

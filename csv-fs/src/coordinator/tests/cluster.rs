@@ -107,12 +107,22 @@ impl Volume {
 
     /// A coordinator under that right, and its latch.
     pub(super) async fn serve(&self, epoch: FencedEpoch) -> (Arc<Coordinator>, Arc<Latch>) {
+        self.serve_suspended(epoch, Arc::default()).await
+    }
+
+    /// The same with a suspension of before its beginning.
+    pub(super) async fn serve_suspended(
+        &self,
+        epoch: FencedEpoch,
+        suspension: Arc<Suspension>,
+    ) -> (Arc<Coordinator>, Arc<Latch>) {
         let latch = Arc::new(Latch::new());
         let reign = Reign {
             epoch,
             device: Arc::clone(&self.device),
             superblock: self.superblock.clone(),
             latch: Arc::clone(&latch),
+            suspension,
             fencer: Arc::clone(&self.fences) as Arc<dyn Fencer>,
             timing: Timing::FAST,
             boot: 11,

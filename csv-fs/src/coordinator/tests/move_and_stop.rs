@@ -7,7 +7,7 @@ use block::mem::MemDevice;
 use block::units::{BlockSize, ByteLen};
 
 use super::cluster::*;
-use crate::coordinator::CheckError;
+use crate::coordinator::{CheckError, Suspension};
 use crate::proto::*;
 use crate::types::*;
 
@@ -134,6 +134,33 @@ async fn while_metadata_is_suspended_changes_wait_and_look_ups_do_not() {
     assert!(!waits.is_finished());
     coordinator.suspend(false);
     assert!(matches!(waits.await.unwrap(), Answer::Ok(_)));
+}
+
+/// The lease was not renewed in time while the store was being opened. That was told to a coordinator that was not there yet,
+/// and to nobody else: once it was there it committed, and went on to.
+#[tokio::test]
+async fn what_was_suspended_while_the_store_was_opened_is_suspended_when_it_is_open() {
+    let mut volume = Volume::new().await;
+    let epoch = volume.take_office(4, None);
+    let suspension = Arc::new(Suspension::new());
+    suspension.set(true);
+    let (coordinator, _latch) = volume.serve_suspended(epoch, Arc::clone(&suspension)).await;
+    let mut client = Client::new(1, &coordinator);
+    let commits = || coordinator.metrics().commits.get();
+    // Its session is the first change.
+    {
+        let bind = client.bind(vec![]);
+        tokio::pin!(bind);
+        let early = tokio::time::timeout(std::time::Duration::from_millis(200), &mut bind).await;
+        assert!(early.is_err(), "bound by a commit of a suspended coordinator");
+        assert_eq!(commits(), 0);
+        suspension.set(false);
+        bind.await;
+    }
+    assert_eq!(commits(), 1);
+    suspension.set(true);
+    suspension.set(false);
+    client.create("f").await;
 }
 
 #[tokio::test]

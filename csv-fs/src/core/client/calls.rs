@@ -1,5 +1,6 @@
 //! Session calls: into slots, out to the coordinator, and what their answers change here.
 
+use crate::core::rules::Rule;
 use crate::core::time::Now;
 use crate::proto::{Answer, Call, LayoutGrant, OpenRequest, Reply, Request};
 use crate::types::*;
@@ -59,6 +60,9 @@ impl Client {
         if self.is_early(&request) {
             return self.early_releases.push((ticket, request));
         }
+        if self.is_held_back(&request) {
+            return self.held_back.push((ticket, request));
+        }
         if !self.release_may_go(ticket, &request, out) {
             return;
         }
@@ -73,6 +77,30 @@ impl Client {
         let slot = self.slots.submit(ticket, request);
         if let (Some(slot), Some(bind)) = (slot, self.binder.bound()) {
             self.send(slot, bind, out);
+        }
+    }
+
+    /// Whether something of its file has to be answered first.
+    fn is_held_back(&self, request: &Request) -> bool {
+        if !self.rules.has(Rule::LeftBehindFirst) {
+            return false;
+        }
+        let mut unanswered = self.slots.unanswered();
+        match request {
+            Request::Commit { ino, .. } => unanswered.any(|(r, left)| left && commits(r, *ino)),
+            Request::LayoutGet { ino, .. } => unanswered.any(|(r, left)| left && reshapes(r, *ino)),
+            Request::Setattr { ino, set } if set.size.is_some() || set.mtime.is_some() => {
+                unanswered.any(|(r, left)| commits(r, *ino) || tells_times(r, *ino) || (left && changes(r)))
+            }
+            request if changes(request) => unanswered.any(|(r, left)| left && changes(r)),
+            _ => false,
+        }
+    }
+
+    /// Something was answered, or withdrawn: what waited for it goes, in order.
+    fn let_held_back_go(&mut self, out: &mut Vec<Effect>) {
+        for (ticket, request) in std::mem::take(&mut self.held_back) {
+            self.place(ticket, request, out);
         }
     }
 
@@ -94,8 +122,11 @@ impl Client {
         if self.cancel_lock(ticket, out) {
             return;
         }
-        if self.slots.cancel(ticket, self.binder.bound().is_some()) {
+        let held_back = self.held_back.iter().position(|(t, _)| *t == ticket);
+        let gone = held_back.map(|at| self.held_back.remove(at)).is_some();
+        if gone || self.slots.cancel(ticket, self.binder.bound().is_some()) {
             out.push(Effect::Reply { ticket, result: Err(CallFailure::Interrupted) });
+            self.let_held_back_go(out);
         }
     }
 
@@ -136,6 +167,7 @@ impl Client {
             self.send(next, bind, out);
         }
         self.finished(now, done, result, out);
+        self.let_held_back_go(out);
     }
 
     fn finished(&mut self, now: Now, done: InSlot, result: Result<Reply, i32>, out: &mut Vec<Effect>) {
@@ -253,4 +285,30 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether it commits something of that file.
+fn commits(request: &Request, of: InodeNo) -> bool {
+    matches!(request, Request::Commit { ino, .. } if *ino == of)
+}
+
+/// Whether it changes names or attributes, or what a file has of space.
+fn changes(request: &Request) -> bool {
+    let space = matches!(request, Request::Grant { .. });
+    request.is_durable() && request.table() == SlotTable::Ordinary && !space
+}
+
+/// Whether it may take away what was written to that file.
+fn reshapes(request: &Request, of: InodeNo) -> bool {
+    match request {
+        Request::Setattr { ino, set } => *ino == of && set.size.is_some(),
+        Request::Fallocate { ino, .. } => *ino == of,
+        Request::Clear(clear) => clear.ino == of,
+        _ => false,
+    }
+}
+
+/// Whether it tells of a time of that file.
+fn tells_times(request: &Request, of: InodeNo) -> bool {
+    matches!(request, Request::Times { changes } if changes.iter().any(|(ino, _)| *ino == of))
 }

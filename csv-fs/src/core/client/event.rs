@@ -76,10 +76,10 @@ pub enum Event {
     PathSuspect { reason: Reason },
     /// A fencer says that this node's I/O is being fenced under this generation.
     FenceAsked { fence_gen: FenceGen },
-    /// Proved: none of this node's own data requests can land any more.
-    NothingInFlight,
-    /// The proof could not be had now.
-    AbortFailed,
+    /// Proved: none of this node's own data requests can land any more. The answer to the [`Effect::Abort`] of that number.
+    NothingInFlight { number: u64 },
+    /// The proof that was asked for under that number could not be had now.
+    AbortFailed { number: u64 },
     /// The own slot was read over the device; the generation it holds, or `None` if the read failed or timed out.
     Probed { fence_gen: Option<FenceGen> },
     /// The administrator's wish.
@@ -132,7 +132,7 @@ pub enum Effect {
     /// Open it again.
     OpenDirect,
     /// Prove that nothing of this node's own is in flight; then [`Event::NothingInFlight`] or [`Event::AbortFailed`].
-    Abort,
+    Abort { number: u64 },
     /// Direct reads that are outstanding may be issued again by redirection, each into a fresh buffer.
     ReissueReads,
     /// Read the own slot over the device; then [`Event::Probed`].

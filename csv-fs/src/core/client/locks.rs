@@ -46,6 +46,7 @@ use super::binding::Binding;
 use super::event::{CallFailure, Effect, Ticket};
 use super::{Client, Own};
 use crate::core::locks::{Lock, LockTable, Owner};
+use crate::core::rules::Rule;
 use crate::proto::{
     ByteRange, CallbackAnswer, LockMode, LockReply, LockRequest, LockSpace, OwnLock, PlacedLock, Reply, Request, WaitId,
 };
@@ -372,7 +373,9 @@ impl Client {
         let Some(job) = self.locks.jobs.remove(&id) else { return };
         match (result, job.what) {
             (Ok(Reply::Locks(LockReply::Waits)), _) => self.forget(id, out),
-            (Ok(Reply::Done), What::Op(LockOp::Take { lock, .. })) => self.queue_restore(job.lane, lock.range),
+            (Ok(Reply::Done), What::Op(LockOp::Take { lock, .. })) if self.rules.has(Rule::AbandonedLockIsUndone) => {
+                self.queue_restore(job.lane, lock.range);
+            }
             _ => {}
         }
     }

@@ -14,6 +14,10 @@
 //!   more (rule `AbortBeforeRedirect`); *Asking* has the coordinator fence the path; only then a redirected write is
 //!   sent. Prevents **the stuck write**: a direct write that timed out sits in the fabric, its redirected twin is
 //!   executed and acknowledged, a newer write follows, and then the stuck one lands on top.
+//! - A proof is the answer to one question, by its number. Prevents: the first proof that this node asked for is there and
+//!   its task has not told it yet; the node is evicted, begins its next life and writes directly; that path hangs too, the
+//!   gate closes, another proof is asked for, and the first one, which says nothing of the new life's writes, is taken
+//!   for it. Within one life a second one is asked for only after the first has failed.
 //! - *Returning* sends nothing new, waits until each redirected request is answered and what was written is flushed
 //!   (rule `DrainBeforePathBack`), and only then asks to be direct again. Prevents: a redirected write queued at the
 //!   coordinator lands after a newer direct one.
@@ -115,8 +119,8 @@ pub struct RouteInfo {
 pub(super) enum Stage {
     /// Direct.
     Open,
-    /// Gate closed; the proof is awaited, or asked for again at `retry`.
-    Aborting { retry: Option<Now> },
+    /// Gate closed; the proof of this number is awaited, or another is asked for at `retry`.
+    Aborting { number: u64, retry: Option<Now> },
     /// PATH_LOST is in a slot, or asked again at `retry`.
     Asking { retry: Option<Now> },
     /// Redirected I/O flows. `good` probes in a row.
@@ -151,6 +155,8 @@ pub(super) struct Router {
     pub(super) fence_gen: FenceGen,
     /// What the last good probe read in the own slot.
     pub(super) seen: FenceGen,
+    /// How often a proof was asked for, in all lives.
+    pub(super) aborts: u64,
     pub(super) published: RouteInfo,
     pub(super) probe_every: Duration,
 }
@@ -167,6 +173,7 @@ impl Router {
             early_reads: true,
             fence_gen,
             seen: fence_gen,
+            aborts: 0,
             published,
             probe_every,
         }
@@ -195,6 +202,25 @@ impl Router {
             self.probe_later(now);
         }
         fails && !std::mem::replace(&mut self.path_bad, true)
+    }
+
+    /// The number under which a proof is asked for now.
+    pub(super) fn asks_for_proof(&mut self) -> u64 {
+        self.aborts += 1;
+        self.stage = Stage::Aborting { number: self.aborts, retry: None };
+        self.aborts
+    }
+
+    /// Whether a proof is the one that is awaited.
+    pub(super) fn awaits_proof(&self, of: u64) -> bool {
+        matches!(self.stage, Stage::Aborting { number, .. } if number == of)
+    }
+
+    /// A proof could not be had.
+    pub(super) fn abort_failed(&mut self, now: Now, number: u64) {
+        if self.awaits_proof(number) {
+            self.stage = Stage::Aborting { number, retry: Some(now + RETRY) };
+        }
     }
 
     /// Direct again.
@@ -270,7 +296,7 @@ impl Router {
 
     pub(super) fn deadline(&self) -> Option<Now> {
         let retry = match self.stage {
-            Stage::Aborting { retry } | Stage::Asking { retry } => retry,
+            Stage::Aborting { retry, .. } | Stage::Asking { retry } => retry,
             _ => None,
         };
         retry.into_iter().chain(self.probe_at()).min()

@@ -7,6 +7,29 @@
 //! Interleaving prevented: 64 ordinary requests of all nodes wait for recalls of one another; the commits that would
 //! answer those recalls find no slot, and nothing moves again. Commits, returns and releases have a table of their own
 //! (rule `ReturnsHaveOwnSlots`), and nothing in it waits for a recall.
+//!
+//! # What waits for what is unanswered (rule `LeftBehindFirst`)
+//! Two requests that are on their way may reach the coordinator in either order. Whoever makes requests of which one must
+//! come after the other waits for the answer to the first; but a caller that was interrupted while there was no coordinator
+//! is gone, and what it asked for is still in its slot:
+//! 1. A program writes 40 KiB and calls fsync. The commit (ten blocks, a length) is sent; its coordinator dies before it
+//!    has executed it.
+//! 2. The program is killed. Its call ends; its commit stays in its slot, and is sent again after the next BIND.
+//! 3. Another program, of any node, cuts the file to nothing. This node commits what is uncommitted, the same ten blocks,
+//!    gives the layout back, and the file is cut.
+//! 4. The commit of 2 comes last. The file is 40 KiB long again; its blocks, which are free by now, are outside the grant,
+//!    and the node is evicted for them, or they were granted to it again, and its next data is in two files.
+//!
+//! So a commit, and with it every return of a layout, waits for the commits of its file whose callers have gone. A layout is
+//! therefore held until whatever was said under it was heard. A change of length or of mtime waits for every commit and
+//! every message of times of its file. Prevents: two tasks tell the time of one write, one of them is heard, `utimensat`
+//! sets an earlier time, and then the other is heard. Nothing in the table of returns waits for a recall, so neither does
+//! what waits for it.
+//!
+//! The same holds for what changes names and attributes: nothing of that kind passes one whose caller has gone, and no layout
+//! of a file is asked for behind a cut of it. Prevents: `unlink` is interrupted by a signal while there is no coordinator, its
+//! program makes the file anew, both requests are on their way to the next coordinator, the removal comes second, and the new
+//! file is gone. Returns do not wait for these, since such a request may wait for a layout that has to go back.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -57,6 +80,11 @@ impl Table {
         slot.seq += 1;
         slot.busy = Some(InSlot { ticket, request, sent: false, abandoned: false, interrupted: false });
         Some(SlotRef { table, index: index as u8 })
+    }
+
+    fn unanswered(&self) -> impl Iterator<Item = (&Request, bool)> {
+        let busy = self.slots.iter().filter_map(|s| s.busy.as_ref()).map(|b| (&b.request, b.abandoned));
+        busy.chain(self.waiting.iter().map(|(_, request)| (request, false)))
     }
 }
 
@@ -208,6 +236,11 @@ impl Slots {
             SlotTable::Ordinary => &self.ordinary,
             SlotTable::Return => &self.returns,
         }
+    }
+
+    /// Everything that is unanswered, with whether its caller has gone: in slots, and waiting for one.
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = (&Request, bool)> {
+        self.returns.unanswered().chain(self.ordinary.unanswered())
     }
 
     /// Requests that wait for a slot.

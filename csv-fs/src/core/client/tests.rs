@@ -122,10 +122,16 @@ impl Rig {
         })
     }
 
+    /// The proof that was asked for last.
+    pub(super) fn proved(&mut self) -> Vec<Effect> {
+        let number = self.core.router.aborts;
+        self.event(Event::NothingInFlight { number })
+    }
+
     /// Off the direct route, up to the path fence.
     pub(super) fn redirected(&mut self) {
         self.event(Event::PathSuspect { reason: Reason::IoTimedOut });
-        let call = sent_call(&self.event(Event::NothingInFlight));
+        let call = sent_call(&self.proved());
         self.answer(&call, Answer::Ok(Reply::PathFenced { fence_gen: FenceGen(4) }));
         assert_eq!(self.core.route().route, Route::BlockRedirected);
     }

@@ -22,8 +22,8 @@ impl Client {
         self.gate_open = false;
         out.push(Effect::CloseDirect);
         if self.rules.has(Rule::AbortBeforeRedirect) {
-            self.router.stage = Stage::Aborting { retry: None };
-            out.push(Effect::Abort);
+            let number = self.router.asks_for_proof();
+            out.push(Effect::Abort { number });
             out.push(Effect::ReissueReads);
         } else {
             out.push(Effect::ReissueReads);
@@ -34,8 +34,8 @@ impl Client {
         }
     }
 
-    pub(super) fn nothing_in_flight(&mut self, out: &mut Vec<Effect>) {
-        if matches!(self.router.stage, Stage::Aborting { .. }) {
+    pub(super) fn nothing_in_flight(&mut self, number: u64, out: &mut Vec<Effect>) {
+        if self.router.awaits_proof(number) {
             self.ask_fence(out);
         }
     }
@@ -146,9 +146,9 @@ impl Client {
     pub(super) fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
         let due = |at: Option<Now>| at.is_some_and(|at| now >= at);
         match self.router.stage {
-            Stage::Aborting { retry } if due(retry) => {
-                self.router.stage = Stage::Aborting { retry: None };
-                out.push(Effect::Abort);
+            Stage::Aborting { retry, .. } if due(retry) => {
+                let number = self.router.asks_for_proof();
+                out.push(Effect::Abort { number });
             }
             Stage::Asking { retry } if due(retry) => self.ask_fence(out),
             _ => {}

@@ -1,6 +1,7 @@
 //! A coordinator and the clients of three nodes, the cores that run in a daemon, with programs that lock, wait, are killed,
-//! and a network that reorders, breaks and loses; coordinators die, nodes are evicted. Two oracles, neither a core's own:
+//! and a network that reorders, breaks and loses; coordinators die, nodes are evicted. Three oracles, none a core's own:
 //! - two programs of living incarnations never hold locks that conflict, as they were told;
+//! - whenever everything that is on its way has arrived, what the coordinator has of a program is what that program was told;
 //! - once the faults end everybody gets what it waits for, and once everybody has let go nothing is left anywhere.
 
 mod programs;
@@ -21,6 +22,8 @@ use programs::{Program, Truth};
 
 const NODES: u8 = 3;
 const PROGRAMS: u64 = 3;
+/// After so many steps everything that is on its way arrives.
+const SETTLES: usize = 200;
 /// Runs of the default budget.
 const SEEDS: u64 = 200;
 const LIMITS: Limits = Limits {
@@ -57,7 +60,7 @@ enum Mail {
     Hint { node: usize },
     Reborn { node: usize, locked: Vec<HandleId> },
     Fenced { epoch: u64, client: ClientId },
-    NothingInFlight { node: usize },
+    NothingInFlight { node: usize, number: u64 },
     Stored { epoch: u64, op: OpId, done: StoreDone },
 }
 
@@ -262,7 +265,7 @@ impl Run {
             }
             Does::Reply { ticket, result } => self.told(index, ticket, result),
             Does::AnswerCallback(answer) => *answered = Some(answer),
-            Does::Abort => self.mail.push(Mail::NothingInFlight { node: index }),
+            Does::Abort { number } => self.mail.push(Mail::NothingInFlight { node: index, number }),
             Does::LocksLost { handles } => {
                 self.count("lost");
                 self.truth.lost(client, &handles);
@@ -337,8 +340,8 @@ impl Run {
                 let purpose = FencePurpose::Eviction;
                 self.coord_event(Event::FenceDone { client, purpose, result: Ok(FenceGen(9)) });
             }
-            Mail::NothingInFlight { node } => {
-                self.client_event(node, Hears::NothingInFlight);
+            Mail::NothingInFlight { node, number } => {
+                self.client_event(node, Hears::NothingInFlight { number });
             }
             Mail::Stored { epoch, op, done } if epoch == here => self.coord_event(Event::StoreDone { op, done }),
             // To or from a coordinator that is no more.
@@ -388,15 +391,42 @@ impl Run {
                 let mail = self.mail.swap_remove(n);
                 self.deliver(mail);
             }
-            88..96 => {
-                self.now = self.now + Duration::from_millis(1 + self.rng.below(30));
-                self.coord_event(Event::Tick);
-                for node in 0..self.nodes.len() {
-                    self.client_event(node, Hears::Tick);
-                }
-            }
+            88..96 => self.clock(),
             96.. if self.faults => self.fault(),
             _ => {}
+        }
+    }
+
+    /// Faults off; everything that is on its way arrives, and no program begins anything. Then coordinator and programs agree.
+    fn settle(&mut self) {
+        let faults = std::mem::replace(&mut self.faults, false);
+        for _ in 0..50_000 {
+            if !self.mail.is_empty() {
+                let n = self.rng.below(self.mail.len() as u64) as usize;
+                let mail = self.mail.swap_remove(n);
+                self.deliver(mail);
+            } else if self.is_quiet() {
+                self.faults = faults;
+                self.truth.broken = self.truth.broken.take().or_else(|| self.disagreement());
+                return;
+            } else {
+                self.clock();
+            }
+        }
+        let doing: Vec<_> = self.nodes.iter().map(|n| (n.core.binding(), n.core.load(), n.core.locks())).collect();
+        self.truth.broken = Some(format!("it never becomes quiet: {doing:#?}"));
+    }
+
+    fn is_quiet(&self) -> bool {
+        let quiet = |n: &Node| matches!(n.core.binding(), Binding::Bound { .. }) && n.core.load().0 == 0;
+        !self.coord.in_grace() && self.nodes.iter().all(quiet)
+    }
+
+    fn clock(&mut self) {
+        self.now = self.now + Duration::from_millis(1 + self.rng.below(30));
+        self.coord_event(Event::Tick);
+        for node in 0..self.nodes.len() {
+            self.client_event(node, Hears::Tick);
         }
     }
 
@@ -425,8 +455,11 @@ impl Run {
 
 fn run(seed: u64, rules: Rules) -> Run {
     let mut run = Run::new(seed, rules);
-    for _ in 0..4000 {
+    for step in 1..=4000 {
         run.step();
+        if step % SETTLES == 0 {
+            run.settle();
+        }
         if run.truth.broken.is_some() {
             return run;
         }
@@ -471,6 +504,12 @@ fn must_be_noticed(rule: Rule) {
     let found = (1..=SEEDS).find_map(|seed| Some((seed, run(seed, Rules::without(rule)).truth.broken?)));
     let (seed, what) = found.unwrap_or_else(|| panic!("{rule:?} is never missed"));
     println!("{rule:?} is missed by seed {seed}: {}", what.chars().take(200).collect::<String>());
+}
+
+/// A waiter is killed while its request is on its way, and given the lock after all: nobody holds it, nobody can take it.
+#[test]
+fn the_oracle_notices_when_what_an_abandoned_request_was_given_stays() {
+    must_be_noticed(Rule::AbandonedLockIsUndone);
 }
 
 #[test]

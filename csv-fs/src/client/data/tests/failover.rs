@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::rig::*;
 use crate::client::link::ClientEvent;
+use crate::client::session::Caller;
 use crate::core::client::Route;
+use crate::core::coord::FencePurpose;
+use crate::core::rules::Rule;
 use crate::proto::Request;
 use crate::types::*;
 
@@ -151,4 +154,56 @@ async fn d35_files_that_nobody_has_open_are_forgotten() {
     drop(file);
     cluster.next_life(&node).await;
     until(|| node.path.known(ino).is_none()).await;
+}
+
+/// A file is written and fsynced; its coordinator dies before the commit is executed, and so does the program. The commit is
+/// sent again to the next one, and is late. Meanwhile the file is cut to `left` bytes through a node. How long it is when
+/// everything has arrived, and whether somebody was evicted.
+async fn cut_behind_a_commit_that_was_left(lacking: Lacking, len: usize, left: u64, through: u8) -> (u64, bool) {
+    let mut cluster = Cluster::lacking(lacking).await;
+    let (node, other) = (Arc::new(cluster.node(1)), Arc::new(cluster.node(2)));
+    let file = node.create("f").await;
+    node.write(&file, 0, &[1; 100]).await;
+    node.fsync(&file).await;
+    node.write(&file, 100, &vec![2; len - 100]).await;
+    let _first = node.next_commit_is_late();
+    let caller = Caller::interruptible();
+    let (path, inode, his) = (Arc::clone(&node.path), Arc::clone(&file.inode), caller.clone());
+    let sync = tokio::spawn(async move { path.fsync(&inode, &his).await });
+    node.late_commit_sent().await;
+    let again = node.next_commit_is_late();
+    caller.interrupt(&node.session);
+    cluster.take_office(4).await;
+    assert_eq!(sync.await.unwrap(), Err(crate::client::session::Errno(crate::client::session::EINTR)));
+    node.late_commit_sent().await;
+    let (ino, cutter) = (file.ino(), Arc::clone(if through == 1 { &node } else { &other }));
+    let cut = tokio::spawn(async move { cutter.truncate(ino, left).await });
+    until(|| cut.is_finished() || node.session.load().1 > 0).await;
+    again.add_permits(1);
+    cut.await.unwrap();
+    until(|| node.session.load().0 == 0).await;
+    let evicted = |(_, purpose): &(ClientId, FencePurpose)| *purpose == FencePurpose::Eviction;
+    // Whoever is being evicted is waited for.
+    let len = other.attr(ino).await.size;
+    (len, cluster.office.done.lock().iter().any(evicted))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d36_a_commit_whose_caller_was_interrupted_does_not_undo_a_later_cut() {
+    for (len, left) in [(200, 50), (40_960, 0)] {
+        for through in [1, 2] {
+            let found = cut_behind_a_commit_that_was_left(Lacking::Nothing, len, left, through).await;
+            assert_eq!(found, (left, false), "{len} bytes cut to {left} through node {through}");
+        }
+    }
+}
+
+/// The file is as long as before, and blocks that are free are mapped: for those the node is evicted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d36_without_the_rule_a_commit_that_was_left_behind_undoes_a_cut() {
+    let lacking = Lacking::Rule(Rule::LeftBehindFirst);
+    for through in [1, 2] {
+        assert_eq!(cut_behind_a_commit_that_was_left(lacking, 200, 50, through).await, (200, false));
+        assert!(cut_behind_a_commit_that_was_left(lacking, 40_960, 0, through).await.1, "evicted");
+    }
 }

@@ -15,7 +15,7 @@ use block::units::{BlockSize, ByteLen};
 use block::worker::Workers;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::client::data::Seek;
 use crate::client::data::{DataPath, OpenFile};
@@ -190,7 +190,11 @@ pub(crate) struct Node {
     pub(crate) path: Arc<DataPath>,
     pub(crate) events: Arc<Mutex<Vec<ClientEvent>>>,
     pub(crate) fate: Arc<Mutex<Fate>>,
+    late: Late,
 }
+
+/// What the next commit waits for before it reaches the coordinator.
+type Late = Arc<Mutex<Option<Arc<Semaphore>>>>;
 
 impl Cluster {
     pub(crate) async fn new() -> Cluster {
@@ -202,6 +206,13 @@ impl Cluster {
         let shared = Arc::clone(&device) as Arc<dyn BlockDevice>;
         let mut cluster = Cluster::formatted(device, shared).await;
         cluster.take_office(4).await;
+        cluster
+    }
+
+    /// One that lacks something.
+    pub(crate) async fn lacking(lacking: Lacking) -> Cluster {
+        let mut cluster = Cluster::new().await;
+        cluster.lacking = lacking;
         cluster
     }
 
@@ -307,6 +318,7 @@ impl Cluster {
             device,
             superblock: self.superblock.clone(),
             latch: Arc::clone(&latch),
+            suspension: Arc::default(),
             fencer: Arc::clone(&self.office) as Arc<dyn Fencer>,
             timing: Timing::FAST,
             boot: u64::from(node),
@@ -449,10 +461,11 @@ impl Cluster {
         let fault = FaultDevice::new(Arc::clone(&self.shared));
         let events: Arc<Mutex<Vec<ClientEvent>>> = Arc::default();
         let sink = Arc::clone(&events);
-        let fate = Arc::new(Mutex::new(Fate::Arrives));
+        let (fate, late) = (Arc::new(Mutex::new(Fate::Arrives)), Late::default());
         let links = Arc::new(Links {
             serving: Arc::clone(&self.serving),
             fate: Arc::clone(&fate),
+            late: Arc::clone(&late),
             session: Mutex::default(),
             id: u64::from(client.node.get()),
         });
@@ -484,7 +497,7 @@ impl Cluster {
             PATH_TIMEOUT,
         );
         path.start(&workers.handle());
-        Node { fault, session, path, events, fate }
+        Node { fault, session, path, events, fate, late }
     }
 }
 
@@ -495,6 +508,18 @@ impl Node {
             Ok(done) => done,
             Err(_) => panic!("no answer: {}\n{:#?}\n{:#?}", self.session.shown(), self.path, self.events.lock()),
         }
+    }
+
+    /// The next commit is late: it reaches the coordinator when this is told.
+    pub(crate) fn next_commit_is_late(&self) -> Arc<Semaphore> {
+        let late = Arc::new(Semaphore::new(0));
+        *self.late.lock() = Some(Arc::clone(&late));
+        late
+    }
+
+    /// Until that commit is on its way.
+    pub(crate) async fn late_commit_sent(&self) {
+        until(|| self.late.lock().is_none()).await;
     }
 
     pub(crate) async fn call(&self, request: Request) -> Reply {
@@ -607,6 +632,7 @@ impl Node {
 struct Links {
     serving: Arc<Mutex<Option<Arc<Serving>>>>,
     fate: Arc<Mutex<Fate>>,
+    late: Late,
     session: Mutex<Option<Arc<Session>>>,
     id: u64,
 }
@@ -615,7 +641,8 @@ impl Coordinators for Links {
     fn link(&self, to: &CoordinatorHint) -> Option<Arc<dyn CoordinatorLink>> {
         let serving = self.serving.lock().clone().filter(|s| s.hint == *to)?;
         let session = self.session.lock().clone()?;
-        Some(Arc::new(TestLink { serving, session, id: self.id, fate: Arc::clone(&self.fate) }))
+        let (fate, late) = (Arc::clone(&self.fate), Arc::clone(&self.late));
+        Some(Arc::new(TestLink { serving, session, id: self.id, fate, late }))
     }
 
     fn ask_who(&self) -> BoxFuture<'_, Vec<CoordinatorHint>> {
@@ -630,6 +657,7 @@ struct TestLink {
     session: Arc<Session>,
     id: u64,
     fate: Arc<Mutex<Fate>>,
+    late: Late,
 }
 
 impl TestLink {
@@ -651,7 +679,12 @@ impl CoordinatorLink for TestLink {
 
     fn call(&self, _epoch: Epoch, call: Call) -> BoxFuture<'_, Result<Answer, LinkLost>> {
         let durable = call.request.is_durable();
+        let says = matches!(&call.request, Request::Commit { commit, .. } if *commit != CommitBody::default());
+        let late = if says { self.late.lock().take() } else { None };
         Box::pin(async move {
+            if let Some(late) = late {
+                drop(self.unless_ended(late.acquire()).await?);
+            }
             let answer = self.unless_ended(self.serving.coordinator.call(call)).await?;
             let fate = match durable {
                 true => std::mem::replace(&mut *self.fate.lock(), Fate::Arrives),

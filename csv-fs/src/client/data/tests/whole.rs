@@ -8,6 +8,7 @@
 //!
 //! - `SHOREFAST_MODEL_SEEDS=N`, `SHOREFAST_MODEL_STEPS=M`: so many runs of so many steps;
 //!   `SHOREFAST_MODEL_SEED=S`: the run of this seed alone.
+//! - `SHOREFAST_MODEL_SHARD=2/5`: of the long run only the second fifth.
 
 mod expected;
 mod steps;
@@ -19,6 +20,15 @@ use world::World;
 use super::rig::Lacking;
 use crate::core::rules::Rule;
 
+/// What is rare, and happened in a run.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// Files that were brought to hundreds of extents.
+    scattered: u64,
+    /// Reads of such files.
+    reads_of_scattered: u64,
+}
+
 /// Tries to make a failing run shorter.
 const SHRINKS: usize = 80;
 
@@ -26,8 +36,18 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|e| panic!("{name}: {e}")))
 }
 
+/// "2/5" as (2, 5); (1, 1) if nothing is said.
+fn shard() -> (u64, u64) {
+    let Ok(text) = std::env::var("SHOREFAST_MODEL_SHARD") else { return (1, 1) };
+    let parts = text.split_once('/').and_then(|(i, of)| Some((i.parse().ok()?, of.parse().ok()?)));
+    match parts {
+        Some((i, of)) if (1..=of).contains(&i) => (i, of),
+        _ => panic!("SHOREFAST_MODEL_SHARD={text}: should be like 2/5"),
+    }
+}
+
 /// Runs the steps in a world that lacks something; what differs from the reference, or the panic of a core or a rig.
-async fn run(steps: Vec<Step>, lacking: Lacking) -> Result<Result<(), String>, tokio::task::JoinError> {
+async fn run(steps: Vec<Step>, lacking: Lacking) -> Result<Result<Seen, String>, tokio::task::JoinError> {
     let run = tokio::spawn(async move {
         let mut world = World::new(lacking).await;
         for (n, step) in steps.iter().enumerate() {
@@ -40,11 +60,8 @@ async fn run(steps: Vec<Step>, lacking: Lacking) -> Result<Result<(), String>, t
 }
 
 /// Runs the steps; the failure, if there is one.
-async fn fails(steps: Vec<Step>) -> Option<String> {
-    match run(steps, Lacking::Nothing).await {
-        Ok(result) => result.err(),
-        Err(panic) => Some(format!("{panic}")),
-    }
+async fn agrees(steps: Vec<Step>) -> Result<Seen, String> {
+    run(steps, Lacking::Nothing).await.unwrap_or_else(|panic| Err(format!("{panic}")))
 }
 
 /// Takes steps out as long as it still fails.
@@ -57,9 +74,9 @@ async fn shortest(mut steps: Vec<Step>) -> (Vec<Step>, String) {
             let mut fewer = steps.clone();
             fewer.drain(at..(at + part).min(fewer.len()));
             tries += 1;
-            match fails(fewer.clone()).await {
-                Some(e) => (steps, why) = (fewer, e),
-                None => at += part,
+            match agrees(fewer.clone()).await {
+                Err(e) => (steps, why) = (fewer, e),
+                Ok(_) => at += part,
             }
         }
         part /= 2;
@@ -68,21 +85,31 @@ async fn shortest(mut steps: Vec<Step>) -> (Vec<Step>, String) {
 }
 
 /// Some runs side by side: most of a run is waiting for the next coordinator. The first that fails is made shorter.
-async fn must_agree(seeds: Vec<u64>, count: u64) {
-    let runs: Vec<_> = seeds.into_iter().map(|s| (s, tokio::spawn(fails(steps::of_seed(s, count))))).collect();
-    let mut failed = Vec::new();
+async fn must_agree(seeds: Vec<u64>, count: u64) -> Seen {
+    let runs: Vec<_> = seeds.into_iter().map(|s| (s, tokio::spawn(agrees(steps::of_seed(s, count))))).collect();
+    let (mut failed, mut seen) = (Vec::new(), Seen::default());
     for (seed, run) in runs {
-        if let Some(first) = run.await.unwrap_or_else(|e| Some(e.to_string())) {
-            // Making it shorter takes a while.
-            eprintln!("seed {seed}, {count} steps: {first}");
-            failed.push(seed);
+        match run.await.unwrap_or_else(|e| Err(e.to_string())) {
+            Ok(Seen { scattered, reads_of_scattered }) => {
+                seen.scattered += scattered;
+                seen.reads_of_scattered += reads_of_scattered;
+            }
+            Err(first) => {
+                // Making it shorter takes a while.
+                eprintln!("seed {seed}, {count} steps: {first}");
+                failed.push(seed);
+            }
         }
     }
     if let Some(seed) = failed.first() {
         let (steps, why) = shortest(steps::of_seed(*seed, count)).await;
         panic!("seeds {failed:?}; {seed} in short: {why}\n{steps:#?}");
     }
+    seen
 }
+
+/// Runs of which a seed of the long run is made.
+const PARTS: u64 = 25;
 
 /// The default budget: so many runs of so many steps.
 const RUNS: u64 = 4;
@@ -92,19 +119,27 @@ const STEPS: u64 = 1250;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d80_the_whole_file_system_is_a_tree_of_files_in_memory_over_takeovers_and_evictions() {
     let count = number("SHOREFAST_MODEL_STEPS").unwrap_or(STEPS);
-    match number("SHOREFAST_MODEL_SEED") {
-        Some(seed) => must_agree(vec![seed], count).await,
-        None => must_agree((1..=number("SHOREFAST_MODEL_SEEDS").unwrap_or(RUNS)).collect(), count).await,
-    }
+    let seeds = number("SHOREFAST_MODEL_SEEDS").unwrap_or(RUNS);
+    let seeds = number("SHOREFAST_MODEL_SEED").map_or_else(|| (1..=seeds).collect(), |seed| vec![seed]);
+    let whole = (seeds.len() as u64, count) >= (RUNS, STEPS);
+    let seen = must_agree(seeds, count).await;
+    println!("{seen:?}");
+    assert!(!whole || (seen.scattered >= 10 && seen.reads_of_scattered >= 10), "too seldom: {seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: a million steps"]
 async fn d80_of_twenty_seeds_and_50_000_steps_each() {
-    for seed in 101..=120 {
+    let (shard, of) = shard();
+    let mut steps = 0;
+    for seed in (101..=120).filter(|seed| seed % of == shard % of) {
+        let started = std::time::Instant::now();
         // A run begins with an empty volume; parts keep one that fails short enough to be made shorter.
-        must_agree((0..25).map(|part| seed * 1000 + part).collect(), 2000).await;
+        let seen = must_agree((0..PARTS).map(|part| seed * 1000 + part).collect(), 50_000 / PARTS).await;
+        steps += 50_000;
+        println!("seed {seed}: 50000 steps in {} s, {seen:?}", started.elapsed().as_secs());
     }
+    println!("{steps} steps agree");
 }
 
 /// A reference that is wrong is noticed: the test can fail.
@@ -112,7 +147,7 @@ async fn d80_of_twenty_seeds_and_50_000_steps_each() {
 async fn a_difference_from_the_reference_is_found_and_made_short() {
     let mut steps = steps::of_seed(7, 60);
     steps.insert(40, Step { what: What::Forget, node: 0, a: 0, b: 0, c: 0 });
-    assert!(fails(steps.clone()).await.is_some());
+    assert!(agrees(steps.clone()).await.is_err());
     let (short, why) = shortest(steps).await;
     assert!(short.iter().any(|s| s.what == What::Forget) && short.len() < 8, "{why}: {short:#?}");
 }
@@ -127,7 +162,7 @@ async fn must_be_noticed(lacking: Lacking) {
                 let difference: String = difference.chars().take(300).collect();
                 return println!("{lacking:?} is noticed by seed {seed}: {difference}");
             }
-            Ok(Ok(())) => {}
+            Ok(Ok(_)) => {}
             Err(panic) => panics.push(format!("seed {seed}: {panic}")),
         }
     }
@@ -174,4 +209,10 @@ async fn d80_notices_a_write_that_does_not_keep_what_is_around_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d80_notices_a_gap_that_is_not_zeroed() {
     must_be_noticed(Lacking::Rule(Rule::ZeroBehindEnd)).await;
+}
+
+/// A file of many extents grows, and is read to the end that it had before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d80_notices_a_length_that_stands_still() {
+    must_be_noticed(Lacking::Rule(Rule::LengthIsPublished)).await;
 }

@@ -323,12 +323,34 @@ fn a_proof_that_comes_after_the_eviction_is_of_no_use_to_the_next_life() {
     rig.submit(1, getattr());
     rig.event(Event::PathSuspect { reason: Reason::IoTimedOut });
     rig.event(Event::Answered { seq: 1, slot: slot(0), bind: Bind(1), answer: evicted() });
-    rig.event(Event::NothingInFlight);
+    rig.proved();
     let client = ClientId { incarnation: Incarnation(10), ..me() };
     rig.event(Event::Reborn { client, fence_gen: FenceGen(3), poisoned: Vec::new() });
     let bind = rig.core.binder.last;
     let out = rig.event(Event::BindAnswered { bind, answer: bound_answer(5, Vec::new()) });
     assert!(!out.iter().any(|e| matches!(e, Effect::SendCall { .. })), "{out:?}");
+}
+
+/// The proof of the life before was there, and the task that brings it was late: it came when the next life had left the direct
+/// route in its turn, and was taken for the proof that none of *its* writes is in flight.
+#[test]
+fn a_proof_that_the_life_before_asked_for_does_not_answer_the_question_of_the_next() {
+    let mut rig = Rig::bound();
+    rig.submit(1, getattr());
+    let first = rig.event(Event::PathSuspect { reason: Reason::IoTimedOut });
+    assert!(first.contains(&Effect::Abort { number: 1 }), "{first:?}");
+    rig.event(Event::Answered { seq: 1, slot: slot(0), bind: Bind(1), answer: evicted() });
+    let client = ClientId { incarnation: Incarnation(10), ..me() };
+    rig.event(Event::Reborn { client, fence_gen: FenceGen(3), poisoned: Vec::new() });
+    let bind = rig.core.binder.last;
+    rig.event(Event::BindAnswered { bind, answer: bound_answer(5, Vec::new()) });
+    let second = rig.event(Event::PathSuspect { reason: Reason::IoTimedOut });
+    assert!(second.contains(&Effect::Abort { number: 2 }), "{second:?}");
+    assert_eq!(rig.event(Event::NothingInFlight { number: 1 }), vec![]);
+    assert_eq!(rig.event(Event::AbortFailed { number: 1 }), vec![], "nor does its failure");
+    assert!(!rig.after(500).iter().any(|e| matches!(e, Effect::Abort { .. })), "the second is still awaited");
+    let call = sent_call(&rig.event(Event::NothingInFlight { number: 2 }));
+    assert_eq!(call.request, Request::PathLost { nothing_in_flight: true });
 }
 
 fn slot(index: u8) -> SlotRef {

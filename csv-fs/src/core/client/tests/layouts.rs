@@ -181,3 +181,102 @@ fn a_grant_that_is_newer_than_a_return_on_its_way_ends_that_layout_first() {
     assert!(matches!(out[1], Effect::Granted { .. }), "{out:?}");
     assert_eq!(rig.answer(&back, Answer::Ok(Reply::Done)), vec![], "gone already");
 }
+
+fn commit(size: u64) -> Request {
+    Request::Commit {
+        ino: INO,
+        commit: CommitBody { size: Some(size), ..CommitBody::default() },
+        give_back: Vec::new(),
+    }
+}
+
+/// An fsync was interrupted while there was no coordinator; its commit stayed in its slot. The layout went back, the file was
+/// cut through another node, and then that commit was executed: the file was as long as before.
+#[test]
+fn nothing_that_a_commit_left_behind_may_undo_passes_it() {
+    let mut rig = Rig::bound();
+    rig.hold(grant(70, BlockRange::ALL, LayoutMode::Exclusive));
+    let left = sent_call(&rig.submit(2, commit(9)));
+    rig.event(Event::LinkLost { bind: Bind(1) });
+    let interrupted = |ticket| vec![Effect::Reply { ticket: Ticket(ticket), result: Err(CallFailure::Interrupted) }];
+    assert_eq!(rig.event(Event::Cancel { ticket: Ticket(2) }), interrupted(2));
+    rig.bind_to(6, 3);
+    rig.event(Event::GiveBack { layout: LayoutId(70) });
+    rig.event(Event::Drained { layout: LayoutId(70) });
+    assert_eq!(rig.submit(3, commit(9)), vec![], "it may be older than this one");
+    assert_eq!(rig.event(Event::Settled { layout: LayoutId(70) }), vec![]);
+    let other = Request::Commit { ino: InodeNo(8), commit: CommitBody::default(), give_back: Vec::new() };
+    sent_call(&rig.submit(4, other));
+    assert_eq!(rig.submit(5, commit(10)), vec![]);
+    assert_eq!(rig.event(Event::Cancel { ticket: Ticket(5) }), interrupted(5), "it was never sent");
+    let out =
+        rig.event(Event::Answered { bind: Bind(2), slot: left.slot, seq: left.seq, answer: Answer::Ok(Reply::Done) });
+    let sent = |e: &Effect| if let Effect::SendCall { call } = e { Some(call.request.clone()) } else { None };
+    let back = Request::Commit { ino: INO, commit: CommitBody::default(), give_back: vec![LayoutId(70)] };
+    assert_eq!(out.iter().filter_map(sent).collect::<Vec<_>>(), [commit(9), back]);
+}
+
+/// Two tasks told the time of one write, `utimensat` set an earlier one, and the second of them came last.
+#[test]
+fn a_length_or_a_time_is_set_after_every_commit_and_every_time_of_its_file() {
+    let set = |size, mtime, mode| {
+        let set = crate::proto::SetAttr { size, mtime, mode, ..Default::default() };
+        Request::Setattr { ino: INO, set }
+    };
+    let time = Timestamp { secs: 1, nanos: 0 };
+    let times = |ino| Request::Times { changes: vec![(InodeNo(8), time), (ino, time)] };
+    for first in [times(INO), commit(5)] {
+        for then in [set(Some(0), None, None), set(None, Some(time), None)] {
+            let mut rig = Rig::bound();
+            let first = sent_call(&rig.submit(1, first.clone()));
+            assert_eq!(rig.submit(2, then.clone()), vec![]);
+            sent_call(&rig.submit(3, set(None, None, Some(0o600))));
+            assert_eq!(sent_call(&rig.answer(&first, Answer::Ok(Reply::Done))).request, then);
+        }
+    }
+    let mut rig = Rig::bound();
+    rig.submit(1, times(InodeNo(9)));
+    sent_call(&rig.submit(2, set(Some(0), None, None)));
+}
+
+/// A removal was interrupted, its program made the file anew, and the removal, which was still in its slot, was executed after
+/// that.
+#[test]
+fn nothing_that_changes_names_or_files_passes_what_an_interrupted_caller_left() {
+    let remove = Request::Unlink { parent: InodeNo::ROOT, name: b"f".to_vec() };
+    let make = Request::Symlink { parent: InodeNo::ROOT, name: b"f".to_vec(), target: vec![b't'], uid: 0, gid: 0 };
+    let cut = || Request::Setattr { ino: INO, set: crate::proto::SetAttr { size: Some(0), ..Default::default() } };
+    let get = |ino| Request::LayoutGet { ino, range: BlockRange::ALL, want: Want::Write };
+    for (left, then, beside) in
+        [(remove.clone(), make, Request::Getattr { ino: INO }), (cut(), get(INO), get(InodeNo(8)))]
+    {
+        let mut rig = Rig::bound();
+        let first = sent_call(&rig.submit(1, left));
+        rig.event(Event::LinkLost { bind: Bind(1) });
+        rig.event(Event::Cancel { ticket: Ticket(1) });
+        assert_eq!(rig.submit(2, then.clone()), vec![]);
+        rig.bind_to(6, 3);
+        sent_call(&rig.submit(3, beside));
+        sent_call(&rig.submit(4, Request::Commit { ino: INO, commit: CommitBody::default(), give_back: Vec::new() }));
+        let answer = Answer::Ok(Reply::Done);
+        let out = rig.event(Event::Answered { bind: Bind(2), slot: first.slot, seq: first.seq, answer });
+        assert_eq!(sent_call(&out).request, then);
+    }
+    let mut rig = Rig::bound();
+    rig.submit(1, remove);
+    sent_call(&rig.submit(2, cut()));
+}
+
+#[test]
+fn an_eviction_ends_what_is_held_back() {
+    let mut rig = Rig::bound();
+    let first = sent_call(&rig.submit(1, commit(5)));
+    let set = crate::proto::SetAttr { size: Some(0), ..Default::default() };
+    assert_eq!(rig.submit(2, Request::Setattr { ino: INO, set }), vec![]);
+    assert_eq!(rig.core.load().1, 1);
+    let out = rig.answer(&first, Answer::Evicted { reason: "no answer to a recall".into() });
+    let told: Vec<u64> =
+        out.iter().filter_map(|e| if let Effect::Reply { ticket, .. } = e { Some(ticket.0) } else { None }).collect();
+    assert_eq!(told, [1, 2]);
+    assert_eq!(rig.core.load().1, 0);
+}

@@ -12,10 +12,10 @@ fn no_redirected_write_before_nothing_in_flight_is_proved_and_the_path_fence_ans
     let mut rig = Rig::bound();
     rig.hold(grant(70, BlockRange::ALL, LayoutMode::Shared));
     let out = rig.event(Event::PathSuspect { reason: Reason::IoTimedOut });
-    assert_eq!(out[..3], [Effect::CloseDirect, Effect::Abort, Effect::ReissueReads]);
+    assert_eq!(out[..3], [Effect::CloseDirect, Effect::Abort { number: 1 }, Effect::ReissueReads]);
     assert_eq!(routes(&out), vec![(Route::Draining, Reason::IoTimedOut)]);
     assert_eq!(rig.io(1, RedirectOp::Write), vec![], "not proved yet");
-    let call = sent_call(&rig.event(Event::NothingInFlight));
+    let call = sent_call(&rig.proved());
     assert_eq!(call.request, Request::PathLost { nothing_in_flight: true });
     assert_eq!(rig.io(2, RedirectOp::Write), vec![], "not fenced yet");
     let out = rig.answer(&call, Answer::Ok(Reply::PathFenced { fence_gen: FenceGen(4) }));
@@ -36,9 +36,9 @@ fn stuck_reads_are_redirected_at_once() {
 fn a_proof_that_could_not_be_had_is_asked_for_again() {
     let mut rig = Rig::bound();
     rig.event(Event::PathSuspect { reason: Reason::IoFailed });
-    assert_eq!(rig.event(Event::AbortFailed), vec![]);
+    assert_eq!(rig.event(Event::AbortFailed { number: 1 }), vec![]);
     assert_eq!(rig.after(499), vec![Effect::Probe], "of the path, and no abort yet");
-    assert_eq!(rig.after(1), vec![Effect::Abort]);
+    assert_eq!(rig.after(1), vec![Effect::Abort { number: 2 }]);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn the_administrator_redirects_and_gives_back() {
     let mut rig = Rig::bound();
     let out = rig.event(Event::Forced { redirect: true });
     assert_eq!(routes(&out), vec![(Route::Draining, Reason::Administrator)]);
-    let call = sent_call(&rig.event(Event::NothingInFlight));
+    let call = sent_call(&rig.proved());
     rig.answer(&call, Answer::Ok(Reply::PathFenced { fence_gen: FenceGen(4) }));
     assert_eq!(rig.after(1000), vec![], "no probe while it is wanted so");
     rig.event(Event::Forced { redirect: false });
@@ -196,7 +196,7 @@ fn the_office_is_told_of_the_path_and_not_of_the_route() {
     assert!(rig.after(250).contains(&Effect::Probe));
     assert_eq!(told(&rig.event(Event::Probed { fence_gen: Some(FenceGen(3)) })), [true]);
     assert!(!rig.after(60_000).contains(&Effect::Probe), "good until a request fails again");
-    let mut out = rig.event(Event::NothingInFlight);
+    let mut out = rig.proved();
     out.extend(rig.event(Event::Hint(hint(6, 3))));
     let bind = rig.core.binder.last;
     out.extend(rig.event(Event::BindAnswered { bind, answer: bound_answer(6, Vec::new()) }));

@@ -1,6 +1,6 @@
 //! Programs, and what they were told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustix::io::Errno;
 
@@ -38,12 +38,15 @@ pub(super) struct Program {
     doing: Doing,
     ticket: u64,
     killed: bool,
+    /// Its flock was interrupted on the way to another kind: whether it still has what it had nobody has told it.
+    unsure: bool,
 }
 
 impl Program {
     pub(super) fn new(number: u64) -> Program {
         let ino = InodeNo(100 + number % FILES);
-        Program { number, life: 0, ino, open: false, poisoned: false, doing: Doing::Nothing, ticket: 0, killed: false }
+        let (doing, ticket) = (Doing::Nothing, 0);
+        Program { number, life: 0, ino, open: false, poisoned: false, doing, ticket, killed: false, unsure: false }
     }
 
     fn owner(&self) -> u64 {
@@ -228,12 +231,14 @@ impl Run {
         match (doing, result) {
             (Doing::Opening, result) => program.open = result.is_ok(),
             (Doing::Taking { op: LockOp::Take { ino, space, lock, wait }, .. }, Ok(_)) => {
+                program.unsure = false;
                 self.count(if wait { "given after a wait" } else { "given" });
                 for at in lock.range.start..lock.range.end.min(SPAN) {
                     self.truth.set((space, ino, at), (client, owner), lock.mode, handle);
                 }
             }
             (Doing::Taking { op: LockOp::Take { ino, space, .. }, had }, Err(failure)) => {
+                program.unsure = space == LockSpace::Whole && failure == CallFailure::Interrupted;
                 for (at, mode) in had {
                     self.truth.set((space, ino, at), (client, owner), mode, handle);
                 }
@@ -253,6 +258,33 @@ impl Run {
             (Doing::Releasing, Ok(_)) => program.reborn(),
             _ => {}
         }
+    }
+
+    /// A lock of the coordinator that its program was not told of, or the other way. Programs that are about something, or do
+    /// not know, are left out.
+    pub(super) fn disagreement(&self) -> Option<String> {
+        let mut there: BTreeMap<Byte, BTreeMap<(ClientId, u64), LockMode>> = BTreeMap::new();
+        for node in &self.nodes {
+            let client = node.core.client();
+            for PlacedLock { ino, space, lock } in self.coord.locks_of(client) {
+                for at in lock.range.start..lock.range.end.min(SPAN) {
+                    there.entry((space, ino, at)).or_default().insert((client, lock.owner), lock.mode);
+                }
+            }
+        }
+        let knows = |who: &(ClientId, u64)| {
+            let node = self.nodes.iter().find(|n| n.core.client() == who.0);
+            let program = node.and_then(|n| n.programs.iter().find(|p| p.owner() == who.1));
+            program.is_none_or(|p| p.doing == Doing::Nothing && !p.unsure)
+        };
+        let bytes = there.keys().chain(self.truth.held.keys());
+        bytes.copied().collect::<BTreeSet<Byte>>().into_iter().find_map(|byte| {
+            let has = there.get(&byte).into_iter().flatten().map(|(who, mode)| (*who, *mode));
+            let told = self.truth.held.get(&byte).into_iter().flatten().map(|(who, (mode, _))| (*who, *mode));
+            let (has, told): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                (has.filter(|(who, _)| knows(who)).collect(), told.filter(|(who, _)| knows(who)).collect());
+            (has != told).then(|| format!("{byte:?}: the coordinator has {has:?}, told was {told:?}"))
+        })
     }
 
     /// The incarnation of a node is over: handles that had a lock fail, others go on in the next.

@@ -8,9 +8,11 @@ pub(super) struct Contents {
     pub(super) data: Vec<u8>,
     pub(super) mode: u32,
     pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Nodes with data that no sync has covered, and all that the file was since the last.
+    /// Nodes with data that no sync has covered.
     unsynced: BTreeSet<usize>,
-    history: Vec<Vec<u8>>,
+    /// Since the last sync: what was replaced, where, and how long the file was.
+    replaced: Vec<(usize, Vec<u8>)>,
+    lengths: BTreeSet<usize>,
 }
 
 impl Contents {
@@ -20,17 +22,30 @@ impl Contents {
 
     /// Changed through a node.
     pub(super) fn change(&mut self, node: usize, change: impl FnOnce(&mut Vec<u8>)) {
-        self.history.push(self.data.clone());
-        self.unsynced.insert(node);
+        let before = self.data.clone();
         change(&mut self.data);
+        let shorter = before.len().min(self.data.len());
+        let first = before.iter().zip(&self.data).position(|(a, b)| a != b).unwrap_or(shorter);
+        let end = match before.len() == self.data.len() {
+            true => before.iter().zip(&self.data).rposition(|(a, b)| a != b).map_or(first, |last| last + 1),
+            false => before.len(),
+        };
+        self.replaces(node, first, before[first..end].to_vec(), before.len());
     }
 
     pub(super) fn write(&mut self, node: usize, at: u64, bytes: &[u8]) {
-        self.change(node, |data| {
-            let (at, end) = (at as usize, at as usize + bytes.len());
-            data.resize(data.len().max(end), 0);
-            data[at..end].copy_from_slice(bytes);
-        });
+        let (at, end, len) = (at as usize, at as usize + bytes.len(), self.data.len());
+        self.replaces(node, at, self.data[at.min(len)..end.min(len)].to_vec(), len);
+        self.data.resize(len.max(end), 0);
+        self.data[at..end].copy_from_slice(bytes);
+    }
+
+    fn replaces(&mut self, node: usize, at: usize, old: Vec<u8>, len: usize) {
+        self.lengths.insert(len);
+        self.unsynced.insert(node);
+        if !old.is_empty() {
+            self.replaced.push((at, old));
+        }
     }
 
     /// What a read gets.
@@ -42,7 +57,8 @@ impl Contents {
     pub(super) fn synced(&mut self, node: usize) {
         self.unsynced.remove(&node);
         if self.unsynced.is_empty() {
-            self.history.clear();
+            self.replaced.clear();
+            self.lengths.clear();
         }
     }
 
@@ -53,15 +69,19 @@ impl Contents {
 
     /// After a node lost what it had not synced: the file is as it was at some time since the last sync, byte by byte.
     pub(super) fn lost(&mut self, node: usize, found: Vec<u8>) -> Result<(), String> {
-        let states: Vec<&Vec<u8>> = self.history.iter().chain([&self.data]).collect();
-        if !states.iter().any(|s| s.len() == found.len()) {
+        if found.len() != self.data.len() && !self.lengths.contains(&found.len()) {
             return Err(format!("it never was {} bytes long", found.len()));
         }
-        let was = |i: usize, b: u8| b == 0 || states.iter().any(|s| s.get(i) == Some(&b));
-        if let Some(i) = found.iter().enumerate().position(|(i, b)| !was(i, *b)) {
+        let mut was: Vec<bool> =
+            found.iter().enumerate().map(|(i, b)| *b == 0 || self.data.get(i) == Some(b)).collect();
+        for (at, old) in &self.replaced {
+            let there = found.iter().zip(&mut was).skip(*at).zip(old);
+            there.for_each(|((found, was), old)| *was |= found == old);
+        }
+        if let Some(i) = was.iter().position(|was| !was) {
             return Err(format!("byte {i} is {:#x}, which was never written there", found[i]));
         }
-        self.history.push(std::mem::replace(&mut self.data, found));
+        self.change(node, |data| *data = found);
         self.synced(node);
         Ok(())
     }

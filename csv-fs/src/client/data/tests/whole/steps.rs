@@ -16,6 +16,8 @@ pub(super) enum What {
     Close,
     Write,
     Append,
+    /// Many small pieces with holes between them: a file of hundreds of extents.
+    Scatter,
     Read,
     Truncate,
     Allocate,
@@ -57,7 +59,7 @@ pub(super) struct Step {
 }
 
 /// How often each is drawn, of 1000.
-const WEIGHTS: [(What, u64); 35] = [
+const WEIGHTS: [(What, u64); 36] = [
     (What::Create, 70),
     (What::Nameless, 8),
     (What::Mkdir, 30),
@@ -70,7 +72,8 @@ const WEIGHTS: [(What, u64); 35] = [
     (What::Close, 60),
     (What::Write, 130),
     (What::Append, 40),
-    (What::Read, 110),
+    (What::Scatter, 8),
+    (What::Read, 102),
     (What::Truncate, 30),
     (What::Allocate, 15),
     (What::Punch, 20),
@@ -138,9 +141,22 @@ impl Step {
         format!("n{}", self.c % 7).into_bytes()
     }
 
-    /// A place in a file: often at a block, a sector, or at neither.
-    pub(super) fn offset(&self) -> u64 {
-        place(self.b, 60_000)
+    /// A place in a file of that length: near its beginning, its end, or anywhere; often at a block, a sector, or at neither.
+    pub(super) fn offset(&self, len: u64) -> u64 {
+        match self.b % 5 {
+            0 => len.saturating_sub(place(self.b / 5, 10_000)),
+            1 => place(self.b / 5, len + 1),
+            _ => place(self.b / 5, 60_000),
+        }
+    }
+
+    /// Pieces of a scattered write, one in every second block: where, and how long.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = (u64, u64)> + use<> {
+        let (first, of, count) = (self.b % 40, self.c, 70 + self.c % 250);
+        (0..count).map(move |i| {
+            let within = (of.wrapping_mul(i + 1) >> 5) % 1000;
+            ((first + 2 * i) * 4096 + within, 1 + (of.wrapping_add(i * 977)) % (4096 - within))
+        })
     }
 
     /// A length, never 0.
@@ -150,7 +166,12 @@ impl Step {
 
     /// Bytes that tell the step.
     pub(super) fn bytes(&self) -> Vec<u8> {
-        (0..self.len()).map(|i| (self.a ^ (i * 31) ^ (i >> 8)) as u8 | 1).collect()
+        self.bytes_of(0, self.len())
+    }
+
+    /// Bytes that tell the step and the piece.
+    pub(super) fn bytes_of(&self, piece: u64, len: u64) -> Vec<u8> {
+        (0..len).map(|i| (self.a ^ (i * 31) ^ (i >> 8) ^ (piece * 6)) as u8 | 1).collect()
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::rig::*;
+use super::Seen;
 use super::expected::Contents;
 use super::steps::{Step, What};
 use crate::client::data::OpenFile;
@@ -42,6 +43,7 @@ struct Stack {
     contents: BTreeMap<Ino, Contents>,
     handles: Vec<Handle>,
     free: u64,
+    seen: Seen,
 }
 
 /// An answer against what was expected; what it brought if both are good.
@@ -77,6 +79,7 @@ impl World {
             reference: Reference::new(),
             contents: BTreeMap::from([(1, Contents::new(0o755))]),
             handles: Vec::new(),
+            seen: Seen::default(),
             free: 0,
         };
         // Each is bound then: whom the coordinator does not know it cannot evict.
@@ -165,7 +168,7 @@ impl World {
     }
 
     /// Everything is closed, seen alike by both nodes, and nothing is left over.
-    pub(super) async fn end(mut self) -> Result<()> {
+    pub(super) async fn end(mut self) -> Result<Seen> {
         self.settle().await;
         while !self.stack.handles.is_empty() {
             self.stack.close(0).await?;
@@ -182,7 +185,8 @@ impl World {
         for _ in 0..1000 {
             let space = self.stack.space(0).await?;
             if (space.files, space.free + used) == (files, self.stack.free) {
-                return self.cluster.must_be_sound().await;
+                self.cluster.must_be_sound().await?;
+                return Ok(self.stack.seen);
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
@@ -218,6 +222,7 @@ impl Stack {
                 None => Ok(()),
             },
             What::Write | What::Append => self.write(step).await,
+            What::Scatter => self.scatter(step).await,
             What::Read => self.read(step).await,
             What::Truncate | What::Allocate | What::Punch | What::Zero => self.reshape(step).await,
             What::Copy => self.copy(step).await,

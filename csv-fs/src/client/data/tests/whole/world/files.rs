@@ -4,8 +4,10 @@ use super::*;
 use crate::client::data::Seek;
 use crate::proto::{OpenRequest, SetAttr};
 
-/// More than any file here is long.
-const ALL: u32 = 1 << 20;
+/// So much is read at once.
+const PART: u32 = 1 << 20;
+/// A file of more extents than this is scattered: several times as many as a mapping may have that is copied at every change.
+const SCATTERED: usize = 200;
 
 impl Stack {
     pub(super) async fn open(&mut self, step: Step) -> Result<()> {
@@ -42,25 +44,58 @@ impl Stack {
         }
         let Some(at) = self.handle(step) else { return Ok(()) };
         let Handle { ino, ref file, .. } = self.handles[at];
-        let got = self.nodes[n].try_write(file, step.offset(), &bytes).await;
+        let offset = step.offset(self.length(ino));
+        let got = self.nodes[n].try_write(file, offset, &bytes).await;
         equal("written", &Ok(bytes.len() as u32), &got)?;
-        self.contents(ino)?.write(n, step.offset(), &bytes);
+        self.contents(ino)?.write(n, offset, &bytes);
+        Ok(())
+    }
+
+    fn length(&self, ino: Ino) -> u64 {
+        self.contents.get(&ino).map_or(0, |c| c.data.len() as u64)
+    }
+
+    /// Extents of a file that a node knows.
+    fn extents(&self, n: usize, ino: Ino) -> usize {
+        self.nodes[n].path.known(InodeNo(ino)).map_or(0, |inode| inode.state.lock().map.extents())
+    }
+
+    /// Many pieces, some of which are read at once, with what is behind them. Whoever has the file open elsewhere sees all.
+    pub(super) async fn scatter(&mut self, step: Step) -> Result<()> {
+        let Some(at) = self.handle(step) else { return Ok(()) };
+        let (n, ino, file) = (step.node, self.handles[at].ino, Arc::clone(&self.handles[at].file));
+        for (i, (offset, len)) in (0..).zip(step.pieces()) {
+            let bytes = step.bytes_of(i, len);
+            equal("written", &Ok(len as u32), &self.nodes[n].try_write(&file, offset, &bytes).await)?;
+            self.contents(ino)?.write(n, offset, &bytes);
+            if i % 8 == step.a % 8 {
+                let got = self.nodes[n].read(&file, offset, 8192).await;
+                equal_bytes("a piece", self.contents[&ino].read(offset, 8192), &got)?;
+            }
+        }
+        self.seen.scattered += u64::from(self.extents(n, ino) > SCATTERED);
+        if step.b.is_multiple_of(4) {
+            let found = self.whole(1 - n, ino).await?;
+            equal_bytes("the pieces elsewhere", &self.contents[&ino].data, &found)?;
+        }
         Ok(())
     }
 
     pub(super) async fn read(&mut self, step: Step) -> Result<()> {
         let Some(at) = self.handle(step) else { return Ok(()) };
         let Handle { ino, file, .. } = &self.handles[at];
-        let node = &self.nodes[step.node];
-        let got = node.soon(node.path.read(file, step.offset(), step.len() as u32)).await;
+        let (node, offset) = (&self.nodes[step.node], step.offset(self.length(*ino)));
+        let got = node.soon(node.path.read(file, offset, step.len() as u32)).await;
         let got = got.map_err(|e| format!("read: {e:?}"))?;
-        equal_bytes("a read", self.contents[ino].read(step.offset(), step.len()), &got)
+        equal_bytes("a read", self.contents[ino].read(offset, step.len()), &got)?;
+        self.seen.reads_of_scattered += u64::from(self.extents(step.node, *ino) > SCATTERED);
+        Ok(())
     }
 
     /// Cuts, allocates, makes holes.
     pub(super) async fn reshape(&mut self, step: Step) -> Result<()> {
         let Some(ino) = self.file(step.a) else { return Ok(()) };
-        let (n, at, len) = (step.node, step.offset(), step.len());
+        let (n, at, len) = (step.node, step.offset(self.length(ino)), step.len());
         let (node, patient, number) = (&self.nodes[n], Caller::patient(), InodeNo(ino));
         let keep = step.a.is_multiple_of(3);
         let got = match step.what {
@@ -95,7 +130,7 @@ impl Stack {
         if from.ino == to.ino {
             return Ok(());
         }
-        let (node, patient, at) = (&self.nodes[step.node], Caller::patient(), step.offset());
+        let (node, patient, at) = (&self.nodes[step.node], Caller::patient(), step.offset(self.length(from.ino)));
         let bytes = self.contents[&from.ino].read(at, step.len()).to_vec();
         let copy = node.path.copy((&from.file, at), (&to.file, at / 2), step.len(), false, &patient);
         equal("copied", &Ok(bytes.len() as u64), &node.soon(copy).await)?;
@@ -110,7 +145,8 @@ impl Stack {
     pub(super) async fn seek(&mut self, step: Step) -> Result<()> {
         let Some(handle) = self.handle(step) else { return Ok(()) };
         let Handle { ino, file, .. } = &self.handles[handle];
-        let (node, data, at) = (&self.nodes[step.node], &self.contents[ino].data, step.offset());
+        let (node, data) = (&self.nodes[step.node], &self.contents[ino].data);
+        let at = step.offset(data.len() as u64);
         let patient = Caller::patient();
         let found = node.soon(node.path.seek(&file.inode, at, Seek::Data, &patient)).await;
         let hole = node.soon(node.path.seek(&file.inode, at, Seek::Hole, &patient)).await;
@@ -188,9 +224,20 @@ impl Stack {
 
     async fn whole(&self, n: usize, ino: Ino) -> Result<Vec<u8>> {
         let file = self.open_with(n, ino, 0).await?;
-        let found = self.nodes[n].read(&file, 0, ALL).await;
+        let found = self.all_of(n, &file).await;
         self.shut(n, &file).await?;
         Ok(found)
+    }
+
+    async fn all_of(&self, n: usize, file: &Arc<OpenFile>) -> Vec<u8> {
+        let mut found = Vec::new();
+        loop {
+            let part = self.nodes[n].read(file, found.len() as u64, PART).await;
+            if part.is_empty() {
+                return found;
+            }
+            found.extend(part);
+        }
     }
 
     /// Blocks of all files.
@@ -222,7 +269,7 @@ impl Stack {
         let inos: Vec<Ino> = self.contents.iter().filter_map(lossy).collect();
         for ino in inos {
             let found = match self.handles.iter().find(|h| h.ino == ino) {
-                Some(handle) => self.nodes[handle.node].read(&handle.file, 0, ALL).await,
+                Some(handle) => self.all_of(handle.node, &handle.file).await,
                 None => self.whole(1 - n, ino).await?,
             };
             self.contents(ino)?.lost(n, found).map_err(|e| format!("ino {ino}: {e}"))?;
