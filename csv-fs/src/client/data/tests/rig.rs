@@ -633,6 +633,19 @@ struct TestLink {
 }
 
 impl TestLink {
+    async fn answer(&self, call: Call) -> Result<Answer, LinkLost> {
+        let durable = call.request.is_durable();
+        let answer = self.unless_ended(self.serving.coordinator.call(call)).await?;
+        let fate = match durable {
+            true => std::mem::replace(&mut *self.fate.lock(), Fate::Arrives),
+            false => Fate::Arrives,
+        };
+        if fate == Fate::LostWithCoordinator {
+            self.serving.end(true);
+        }
+        if fate == Fate::Arrives { Ok(answer) } else { Err(LinkLost) }
+    }
+
     /// An answer given after the end does not arrive.
     async fn unless_ended<T>(&self, answer: impl Future<Output = T>) -> Result<T, LinkLost> {
         tokio::select! {
@@ -649,19 +662,9 @@ impl CoordinatorLink for TestLink {
         Box::pin(async move { self.unless_ended(self.serving.coordinator.bind(link, request)).await })
     }
 
-    fn call(&self, _epoch: Epoch, call: Call) -> BoxFuture<'_, Result<Answer, LinkLost>> {
-        let durable = call.request.is_durable();
-        Box::pin(async move {
-            let answer = self.unless_ended(self.serving.coordinator.call(call)).await?;
-            let fate = match durable {
-                true => std::mem::replace(&mut *self.fate.lock(), Fate::Arrives),
-                false => Fate::Arrives,
-            };
-            if fate == Fate::LostWithCoordinator {
-                self.serving.end(true);
-            }
-            if fate == Fate::Arrives { Ok(answer) } else { Err(LinkLost) }
-        })
+    fn call(&self, _epoch: Epoch, call: Call, done: CallDone) -> Option<BoxFuture<'static, ()>> {
+        let me = self.clone();
+        Some(Box::pin(async move { done.tell(me.answer(call).await) }))
     }
 
     fn redirect(
