@@ -49,7 +49,7 @@ use crate::meta::{Fatal, Latch, MetaError};
 use crate::proto::{Answer, BindAnswer, BindRequest, Call, CoordinatorHint, Redirect, RedirectAnswer, Verifier};
 use crate::types::ClientId;
 
-use self::actor::{Inner, Parts};
+use self::actor::{AnswerTo, Inner, Parts};
 pub use self::check::CheckError;
 pub use self::link::{ClientLink, Fencer};
 pub use self::metrics::{Count, Metrics};
@@ -162,9 +162,17 @@ impl Coordinator {
     /// # Cancel safety
     /// If dropped, the call goes on; a resend in its slot gets its answer.
     pub async fn call(&self, call: Call) -> Answer {
-        self.inner.metrics.calls.add(1);
-        let answer = self.inner.ask(|tag| Event::Call { tag, call });
+        let (to, answer) = oneshot::channel();
+        // Whoever waited may have gone.
+        self.call_then(call, move |answer| drop(to.send(answer)));
         answer.await.unwrap_or(Answer::StaleEpoch { hint: None })
+    }
+
+    /// The same without a task that waits: `then` is told once, by the thread that knows the answer, or before this returns,
+    /// and never under a lock of the coordinator. It must not block.
+    pub fn call_then(&self, call: Call, then: impl FnOnce(Answer) + Send + 'static) {
+        self.inner.metrics.calls.add(1);
+        self.inner.ask(AnswerTo::new(then), |tag| Event::Call { tag, call });
     }
 
     /// Redirected I/O. A write's data moves to the device as it is; a read's memory comes back with the answer.

@@ -34,7 +34,7 @@ pub use attr::{Attr, Entry, FileKind, OpenFlags, Opened, Statfs};
 pub use channel::{Channel, Ended, ServeError};
 pub use features::{Feature, FeatureSet};
 pub use init::{InitRefused, Negotiated};
-pub use interrupt::{Interrupts, Watch};
+pub use interrupt::{Interrupts, Watch, Watched};
 pub use mount::{
     AbortError, AllowOther, Mount, MountError, MountHow, MountOptions, MountState, Unmount, UnmountError, probe,
     replaces_dead,

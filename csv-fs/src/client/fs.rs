@@ -1,7 +1,7 @@
 //! The kernel's requests, mapped to the session and the data path.
 //!
-//! READ and WRITE go to the data path from the thread that read them; everything else is a task on that worker, since
-//! it waits for the coordinator. Names and attributes are never cached (all timeouts are 0) and every file is opened
+//! READ and WRITE go to the data path from the thread that read them, look-ups and attributes to the session (`look`);
+//! everything else is a task on that worker, since it waits for the coordinator. Names and attributes are never cached (all timeouts are 0) and every file is opened
 //! for direct I/O, so what one node has been told is what the next one sees.
 //!
 //! What it refuses: what is not there yet (EOPNOTSUPP, never ENOSYS, which the kernel would remember).
@@ -13,6 +13,7 @@ mod attr;
 mod dir;
 mod ioctl;
 mod locks;
+mod look;
 mod names;
 mod open;
 mod ranges;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use fuse::op::{FileHandle, Operation, Read, Write};
 use fuse::{Reply, Request};
 
+use self::attr::Form;
 use super::data::{DataPath, OpenFile, ReadTo, WriteTo};
 use super::session::{Caller, EIO, Errno};
 use crate::types::{HandleId, InodeNo};
@@ -77,6 +79,10 @@ impl ChannelHandler {
         match op {
             Operation::Read(read) => self.read(read, reply),
             Operation::Write(write) => self.write(write, reply),
+            Operation::Lookup { name } => fs.look_up(ino, name, reply),
+            Operation::Getattr { .. } => fs.attributes(ino, reply, Form::Attr),
+            Operation::Statx(_) => fs.attributes(ino, reply, Form::Statx),
+            Operation::Getxattr { name, size } => fs.value(ino, name, size, reply),
             Operation::Interrupt { unique } => {
                 // One that nobody watches yet is remembered.
                 let _ = fs.path.interrupts.interrupt(unique);
@@ -127,9 +133,6 @@ impl FileSystem {
     /// Everything that waits for the coordinator.
     async fn waiting(&self, ino: InodeNo, who: Who, op: Operation, reply: Reply, caller: &Caller) {
         match op {
-            Operation::Lookup { name } => self.lookup(ino, name, reply, caller).await,
-            Operation::Getattr { fh } => self.getattr(ino, fh, reply, caller).await,
-            Operation::Statx(statx) => self.statx(ino, statx.fh, reply, caller).await,
             Operation::Setattr(set) => self.setattr(ino, set, reply, caller).await,
             Operation::Readlink => self.readlink(ino, reply, caller).await,
             Operation::Mknod(mknod) => self.mknod(ino, who, mknod, reply, caller).await,
@@ -153,7 +156,6 @@ impl FileSystem {
             Operation::Readdirplus(read) => self.readdir(ino, read, true, reply, caller).await,
             Operation::Statfs => self.statfs(reply, caller).await,
             Operation::Setxattr(set) => self.setxattr(ino, set, reply, caller).await,
-            Operation::Getxattr { name, size } => self.getxattr(ino, name, size, reply, caller).await,
             Operation::Listxattr { size } => self.listxattr(ino, who, size, reply, caller).await,
             Operation::Removexattr { name } => self.removexattr(ino, name, reply, caller).await,
             Operation::Tmpfile(tmpfile) => self.tmpfile(ino, who, tmpfile, reply, caller).await,

@@ -18,27 +18,32 @@ use crate::types::{HandleId, InodeNo};
 #[error("the connection to the coordinator has ended")]
 pub struct LinkLost;
 
-/// What became of redirected I/O; the buffer is a read's.
-pub type RedirectOutcome = Result<(RedirectAnswer, Option<AlignedBuf>), LinkLost>;
+type Listener<T> = Box<dyn FnOnce(Result<T, LinkLost>) + Send>;
 
-/// Told once what became of a redirected request. Dropped untold, it says that the link is lost.
-pub struct RedirectDone(Option<Box<dyn FnOnce(RedirectOutcome) + Send>>);
+/// Told once what became of a request. Dropped untold, it says that the link is lost.
+pub struct Told<T>(Option<Listener<T>>);
 
-impl RedirectDone {
+/// Told what became of a redirected request; the buffer is a read's.
+pub type RedirectDone = Told<(RedirectAnswer, Option<AlignedBuf>)>;
+
+/// Told the answer to a call.
+pub type CallDone = Told<Answer>;
+
+impl<T> Told<T> {
     /// `told` must not block; it may be called under the session's lock.
-    pub fn new(told: impl FnOnce(RedirectOutcome) + Send + 'static) -> RedirectDone {
-        RedirectDone(Some(Box::new(told)))
+    pub fn new(told: impl FnOnce(Result<T, LinkLost>) + Send + 'static) -> Told<T> {
+        Told(Some(Box::new(told)))
     }
 
     /// Tells.
-    pub fn tell(mut self, outcome: RedirectOutcome) {
+    pub fn tell(mut self, outcome: Result<T, LinkLost>) {
         if let Some(told) = self.0.take() {
             told(outcome);
         }
     }
 }
 
-impl Drop for RedirectDone {
+impl<T> Drop for Told<T> {
     fn drop(&mut self) {
         if let Some(told) = self.0.take() {
             told(Err(LinkLost));
@@ -54,14 +59,11 @@ pub trait CoordinatorLink: Send + Sync + 'static {
     /// A dropped future leaves the bind as it is; the next one has a higher number.
     fn bind(&self, epoch: Epoch, request: BindRequest) -> BoxFuture<'_, Result<BindAnswer, LinkLost>>;
 
-    /// A session call.
-    ///
-    /// # Cancel safety
-    /// A dropped future does not withdraw the call.
-    fn call(&self, epoch: Epoch, call: Call) -> BoxFuture<'_, Result<Answer, LinkLost>>;
+    /// A session call. Called under the session's lock, so it does not wait: what cannot be sent at once comes back as a
+    /// future, to be run by the caller. `done` is told on any thread, or before this returns.
+    fn call(&self, epoch: Epoch, call: Call, done: CallDone) -> Option<BoxFuture<'static, ()>>;
 
-    /// Redirected I/O; `data` is a write's. Called under the session's lock, so it neither waits nor does the work:
-    /// what cannot be sent at once comes back as a future, to be run by the caller. `done` is told on any thread.
+    /// Redirected I/O; `data` is a write's. As [`CoordinatorLink::call`], and it does not do the work either.
     fn redirect(
         &self,
         epoch: Epoch,

@@ -57,13 +57,40 @@ pub struct Errno(pub i32);
 
 /// What became of a redirected request.
 pub(crate) type Redirected = (RedirectResult, Option<AlignedBuf>);
-/// Who is told the answer to a call.
-type Waiter = oneshot::Sender<Result<Answered, CallFailure>>;
+/// What became of a call.
+type CallResult = Result<Answered, CallFailure>;
 /// Who is told of it.
 type RedirectWaiter = Box<dyn FnOnce(Redirected) + Send>;
 
 /// Inputs taken under one hold of the core's lock, before those who wait for redirected requests are told.
 const TURN: usize = 64;
+
+/// Who is told the answer to a call.
+enum Waiter {
+    /// A task. A caller that has gone drops its guard with the message.
+    Task(oneshot::Sender<CallResult>),
+    /// A function, called once no lock is held.
+    Called(Called),
+}
+
+/// Told once. Dropped untold, that the session has ended.
+struct Called(Option<Box<dyn FnOnce(CallResult) + Send>>);
+
+impl Called {
+    fn tell(mut self, result: CallResult) {
+        if let Some(told) = self.0.take() {
+            told(result);
+        }
+    }
+}
+
+impl Drop for Called {
+    fn drop(&mut self) {
+        if let Some(told) = self.0.take() {
+            told(Err(CallFailure::Evicted));
+        }
+    }
+}
 
 /// A reply, and for a layout the first guard on it: taken before a recall of the same layout could have withdrawn it,
 /// so that two nodes that want the same range both get on.
@@ -174,12 +201,22 @@ struct Inner {
     core: Client,
     waiters: HashMap<Ticket, Waiter>,
     granted: HashMap<Ticket, LayoutGuard>,
-    links: HashMap<Bind, (Epoch, Arc<dyn CoordinatorLink>)>,
+    links: HashMap<Bind, Linked>,
     io: HashMap<IoId, Io>,
     callbacks: VecDeque<oneshot::Sender<CallbackAnswer>>,
     effects: Vec<Effect>,
     /// To be told once the lock is free: they answer the kernel, drop guards and post events.
     redirected: Vec<(RedirectWaiter, Redirected)>,
+    /// The same for calls.
+    called: Vec<(Called, CallResult)>,
+}
+
+/// The link of a bind.
+struct Linked {
+    epoch: Epoch,
+    link: Arc<dyn CoordinatorLink>,
+    /// Dropped with this, it ends the task that made the bind and waits for the end of the link.
+    _watched: oneshot::Sender<std::convert::Infallible>,
 }
 
 /// A redirected request's data.
@@ -237,6 +274,7 @@ impl Session {
             callbacks: VecDeque::new(),
             effects: Vec::new(),
             redirected: Vec::new(),
+            called: Vec::new(),
         };
         Arc::new_cyclic(|me| Session {
             core: Mutex::new(inner),
@@ -330,17 +368,34 @@ impl Session {
     }
 
     async fn told(&self, caller: &Caller, input: impl FnOnce(Ticket, Waiter) -> Input) -> Result<Answered, Errno> {
-        let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
         let (waiter, answer) = oneshot::channel();
-        self.put(input(ticket, waiter));
+        let ticket = self.submit(Waiter::Task(waiter), input);
         let waiting = caller.waits(self, ticket);
         let result = answer.await.unwrap_or(Err(CallFailure::Evicted));
         drop(waiting);
-        result.map_err(|failure| match failure {
-            CallFailure::Errno(errno) => Errno(errno),
-            CallFailure::Interrupted => Errno(EINTR),
-            CallFailure::Evicted => Errno(EIO),
-        })
+        result.map_err(errno_of)
+    }
+
+    /// As [`Session::call`] without a task that waits: `then` is told, on any thread and without a lock of the session held,
+    /// or before this returns. It must not block. An interruption of `caller` reaches it until then.
+    pub(crate) fn call_then(
+        &self,
+        caller: &Caller,
+        request: Request,
+        then: impl FnOnce(Result<Reply, Errno>) + Send + 'static,
+    ) {
+        add(&self.counters.calls, 1);
+        let told = Called(Some(Box::new(|result: CallResult| then(result.map(|a| a.reply).map_err(errno_of)))));
+        let ticket =
+            self.submit(Waiter::Called(told), |ticket, waiter| Input::Call { ticket, request, life: None, waiter });
+        // It may be answered by now; then nobody has this ticket, and cancelling it does nothing.
+        caller.waits(self, ticket).for_good();
+    }
+
+    fn submit(&self, waiter: Waiter, input: impl FnOnce(Ticket, Waiter) -> Input) -> Ticket {
+        let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
+        self.put(input(ticket, waiter));
+        ticket
     }
 
     /// Executes a read, write or flush over the coordinator; `data` is a write's.
@@ -498,8 +553,10 @@ impl Session {
                 self.take(&mut inner, input);
             }
             let redirected = std::mem::take(&mut inner.redirected);
+            let called = std::mem::take(&mut inner.called);
             drop(inner);
             redirected.into_iter().for_each(|(waiter, result)| waiter(result));
+            called.into_iter().for_each(|(waiter, result)| waiter.tell(result));
             // Something may have been put in between the last look and the unlocking.
             if self.inbox.lock().is_empty() {
                 return;
@@ -518,6 +575,14 @@ impl std::fmt::Debug for Session {
             .field("route", &*self.route.borrow())
             .field("binding", &*self.binding.borrow())
             .finish_non_exhaustive()
+    }
+}
+
+fn errno_of(failure: CallFailure) -> Errno {
+    match failure {
+        CallFailure::Errno(errno) => Errno(errno),
+        CallFailure::Interrupted => Errno(EINTR),
+        CallFailure::Evicted => Errno(EIO),
     }
 }
 

@@ -2,17 +2,20 @@
 //!
 //! Whoever brings an event (a call's task, a store thread, a completion of the device, the ticker) takes the lock, has
 //! the core decide, and applies the effects before it lets go: sending an answer, filling a queue, spawning a task.
-//! None of that waits. So there is no hop to an actor's task: a look-up costs one hop, to a reader thread.
+//! None of that waits. So there is no hop to an actor's task. A look-up that the store has in memory ([`Recent`]) is answered
+//! there and then; any other costs one hop, to a reader thread, and the thread that knows the answer tells it.
+//!
+//! Answers are told after the lock was let go ([`Core`]): whoever is told packs it for the network, or brings the next event.
 //!
 //! Before every event the latch is looked at: once it is tripped the core stops, and nothing is acknowledged any more
 //! whoever tripped it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use block::device::BlockDevice;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::check::CheckItem;
@@ -21,11 +24,11 @@ use super::metrics::Metrics;
 use super::queue::Queue;
 use super::suspension::Suspension;
 use crate::core::coord::{
-    CallbackId, ConnId, Coord, Effect, Event, FencePurpose, OpId, ReadAsk, Report, StoreAsk, Tag,
+    CallbackId, ConnId, Coord, Effect, Event, FencePurpose, OpId, ReadAsk, ReadDone, Report, StoreAsk, Tag,
 };
 use crate::core::time::Now;
-use crate::meta::{Latch, MetaError};
-use crate::proto::{Answer, BindAnswer, Callback, CallbackAsk, Verifier};
+use crate::meta::{Latch, MetaError, Recent};
+use crate::proto::{Answer, BindAnswer, Callback, CallbackAsk, Reply, Request, Verifier};
 use crate::types::{ClientId, VolumeId};
 
 /// A question for the reader threads.
@@ -42,11 +45,65 @@ pub(super) struct StoreItem {
     pub(super) ask: StoreAsk,
 }
 
+/// Who is told the answer to a call, once; dropped untold, that it has to be asked elsewhere.
+pub(super) struct AnswerTo(Option<Box<dyn FnOnce(Answer) + Send>>);
+
+impl AnswerTo {
+    /// `told` is called on any thread, without the core's lock; it must not block.
+    pub(super) fn new(told: impl FnOnce(Answer) + Send + 'static) -> AnswerTo {
+        AnswerTo(Some(Box::new(told)))
+    }
+
+    fn tell(mut self, answer: Answer) {
+        if let Some(told) = self.0.take() {
+            told(answer);
+        }
+    }
+}
+
+impl Drop for AnswerTo {
+    fn drop(&mut self) {
+        if let Some(told) = self.0.take() {
+            told(Answer::StaleEpoch { hint: None });
+        }
+    }
+}
+
+/// The core under its lock. Dropped, it lets go of the lock and then tells what was answered meanwhile.
+pub(super) struct Core<'a>(Option<MutexGuard<'a, Locked>>);
+
+impl std::ops::Deref for Core<'_> {
+    type Target = Locked;
+
+    fn deref(&self) -> &Locked {
+        self.0.as_deref().unwrap_or_else(|| unreachable!("there until dropped"))
+    }
+}
+
+impl std::ops::DerefMut for Core<'_> {
+    fn deref_mut(&mut self) -> &mut Locked {
+        self.0.as_deref_mut().unwrap_or_else(|| unreachable!("there until dropped"))
+    }
+}
+
+impl Drop for Core<'_> {
+    fn drop(&mut self) {
+        let Some(mut locked) = self.0.take() else { return };
+        let answered = std::mem::take(&mut locked.answered);
+        drop(locked);
+        answered.into_iter().for_each(|(to, answer)| to.tell(answer));
+    }
+}
+
 /// What the lock protects.
 pub(super) struct Locked {
     pub(super) core: Coord,
     out: Vec<Effect>,
-    answers: BTreeMap<Tag, oneshot::Sender<Answer>>,
+    /// Found while effects were applied; the core's next events.
+    found: VecDeque<Event>,
+    answers: BTreeMap<Tag, AnswerTo>,
+    /// To be told when the lock is free.
+    answered: Vec<(AnswerTo, Answer)>,
     bind_answers: BTreeMap<Tag, oneshot::Sender<BindAnswer>>,
     pub(super) links: BTreeMap<ConnId, Arc<dyn ClientLink>>,
     last_tag: u64,
@@ -75,12 +132,15 @@ pub(super) struct Inner {
     pub(super) reads: Queue<ReadItem>,
     pub(super) writes: Arc<Queue<StoreItem>>,
     pub(super) checks: Queue<CheckItem>,
+    /// There once the store is open.
+    pub(super) recent: OnceLock<Recent>,
     pub(super) ending: watch::Sender<Ending>,
     pub(super) rearm: Notify,
     locked: Mutex<Locked>,
     fencer: Arc<dyn Fencer>,
     reports: mpsc::Sender<Report>,
-    runtime: tokio::runtime::Handle,
+    /// Threads of the coordinator tell answers, and who is told may start tasks: they enter it.
+    pub(super) runtime: tokio::runtime::Handle,
     callback_timeout: std::time::Duration,
     started: Instant,
 }
@@ -102,7 +162,9 @@ impl Inner {
         let locked = Locked {
             core,
             out: Vec::new(),
+            found: VecDeque::new(),
             answers: BTreeMap::new(),
+            answered: Vec::new(),
             bind_answers: BTreeMap::new(),
             links: BTreeMap::new(),
             last_tag: 0,
@@ -121,6 +183,7 @@ impl Inner {
             reads: Queue::new(),
             writes,
             checks: Queue::new(),
+            recent: OnceLock::new(),
             ending: watch::Sender::new(Ending::default()),
             rearm: Notify::new(),
             locked: Mutex::new(locked),
@@ -151,8 +214,8 @@ impl Inner {
     }
 
     /// The core, stopped first if the latch is tripped.
-    pub(super) fn lock(self: &Arc<Self>) -> parking_lot::MutexGuard<'_, Locked> {
-        let mut locked = self.locked.lock();
+    pub(super) fn lock(self: &Arc<Self>) -> Core<'_> {
+        let mut locked = Core(Some(self.locked.lock()));
         if self.latch.is_tripped() && locked.core.is_serving() {
             self.handle(&mut locked, Event::Stop { hint: None });
         }
@@ -160,12 +223,16 @@ impl Inner {
     }
 
     pub(super) fn handle(self: &Arc<Self>, locked: &mut Locked, event: Event) {
-        let mut out = std::mem::take(&mut locked.out);
-        locked.core.handle(self.now(), event, &mut out);
-        for effect in out.drain(..) {
-            self.apply(locked, effect);
+        let mut next = Some(event);
+        while let Some(event) = next {
+            let mut out = std::mem::take(&mut locked.out);
+            locked.core.handle(self.now(), event, &mut out);
+            for effect in out.drain(..) {
+                self.apply(locked, effect);
+            }
+            locked.out = out;
+            next = locked.found.pop_front();
         }
-        locked.out = out;
     }
 
     /// Wakes the ticker if something is due sooner than it knows.
@@ -189,15 +256,13 @@ impl Inner {
         locked.armed
     }
 
-    /// Brings a call; its answer comes over the channel.
-    pub(super) fn ask(self: &Arc<Self>, event: impl FnOnce(Tag) -> Event) -> oneshot::Receiver<Answer> {
-        let (sender, receiver) = oneshot::channel();
+    /// Brings a call; its answer is told.
+    pub(super) fn ask(self: &Arc<Self>, to: AnswerTo, event: impl FnOnce(Tag) -> Event) {
         let mut locked = self.lock();
         let tag = locked.next_tag();
-        locked.answers.insert(tag, sender);
+        locked.answers.insert(tag, to);
         self.handle(&mut locked, event(tag));
         self.arm(&mut locked);
-        receiver
     }
 
     /// Brings a bind over a connection.
@@ -227,14 +292,17 @@ impl Inner {
         match effect {
             Effect::Answer { tag, answer } => {
                 // Whoever asked may be gone; the answer is stored, or the request may run again.
-                locked.answers.remove(&tag).map(|to| to.send(answer));
+                if let Some(to) = locked.answers.remove(&tag) {
+                    locked.answered.push((to, answer));
+                }
             }
             Effect::AnswerBind { tag, answer } => {
                 locked.bind_answers.remove(&tag).map(|to| to.send(answer));
             }
-            Effect::Read { op, ask } => {
-                self.reads.push(ReadItem { op, ask });
-            }
+            Effect::Read { op, ask } => match self.known(&ask) {
+                Some(done) => locked.found.push_back(Event::ReadDone { op, done }),
+                None => drop(self.reads.push(ReadItem { op, ask })),
+            },
             Effect::Store { op, ask } => {
                 self.writes.push(StoreItem { op, ask });
             }
@@ -246,6 +314,21 @@ impl Inner {
             Effect::Drained => self.ending.send_modify(|e| e.drained = true),
             Effect::Report(report) => self.report(report),
         }
+    }
+
+    /// The answer to a question, if the store has it in memory; nothing that is known counts once the latch is tripped.
+    fn known(&self, ask: &ReadAsk) -> Option<ReadDone> {
+        let recent = self.recent.get()?;
+        let attr = match ask {
+            ReadAsk::Request(Request::Getattr { ino }) => recent.attr(*ino),
+            ReadAsk::Request(Request::Lookup { parent, name }) => recent.lookup(*parent, name),
+            _ => None,
+        }?;
+        if self.latch.is_tripped() {
+            return None;
+        }
+        self.metrics.known.add(1);
+        Some(ReadDone::Answer(Answer::Ok(Reply::Attr(attr))))
     }
 
     fn report(&self, report: Report) {

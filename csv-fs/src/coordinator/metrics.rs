@@ -38,6 +38,8 @@ pub struct Metrics {
     pub changes: Count,
     /// Views of the store that were read from.
     pub reads: Count,
+    /// Look-ups answered without one, from what the store had in memory.
+    pub known: Count,
 }
 
 impl Metrics {

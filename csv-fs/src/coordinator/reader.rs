@@ -30,6 +30,7 @@ pub(super) fn start(inner: &Arc<Inner>, reader: &Reader) -> Vec<JoinHandle<()>> 
 }
 
 fn run(inner: &Arc<Inner>, reader: &Reader) {
+    let _tasks = inner.runtime.enter();
     while let Some(batch) = inner.reads.take(BATCH) {
         match answer_all(inner, reader, batch) {
             Ok(events) => inner.events(events),
@@ -41,8 +42,22 @@ fn run(inner: &Arc<Inner>, reader: &Reader) {
 fn answer_all(inner: &Inner, reader: &Reader, batch: Vec<ReadItem>) -> Result<Vec<Event>, MetaError> {
     let view = reader.view()?;
     inner.metrics.reads.add(1);
-    let answered = batch.into_iter().map(|ReadItem { op, ask }| Ok(Event::ReadDone { op, done: answer(&view, &ask)? }));
+    let answered = batch.into_iter().map(|ReadItem { op, ask }| {
+        let done = answer(&view, &ask)?;
+        note(reader, &view, &ask, &done);
+        Ok(Event::ReadDone { op, done })
+    });
     answered.collect()
+}
+
+/// What the next one who asks need not ask a thread for.
+fn note(reader: &Reader, view: &View, ask: &ReadAsk, done: &ReadDone) {
+    let (ReadAsk::Request(request), ReadDone::Answer(Answer::Ok(Reply::Attr(attr)))) = (ask, done) else { return };
+    match request {
+        Request::Lookup { parent, name } => reader.note(view, Some((*parent, name)), attr),
+        Request::Getattr { .. } => reader.note(view, None, attr),
+        _ => {}
+    }
 }
 
 fn answer(view: &View, ask: &ReadAsk) -> Result<ReadDone, MetaError> {

@@ -3,6 +3,7 @@
 mod cluster;
 mod group;
 mod hostile;
+mod known;
 mod move_and_stop;
 mod redirected;
 mod sharing;

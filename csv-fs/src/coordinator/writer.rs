@@ -43,12 +43,16 @@ pub(super) fn start(opening: Opening) -> std::io::Result<()> {
 
 fn run(opening: Opening) {
     let Opening { inner, superblock, epoch, opened } = opening;
+    let runtime = inner.runtime.clone();
+    let _tasks = runtime.enter();
     let ring = ThreadRing::attach();
     if let Err(e) = &ring {
         tracing::debug!("the metadata thread has no ring of its own: {e}");
     }
     match open(&inner, &superblock, &epoch) {
         Ok((store, inherited)) => {
+            // Set once: this thread is the only one that opens it.
+            let _ = inner.recent.set(store.recent());
             // A starter that is gone has closed the queues, or will.
             let _ = opened.send(Ok(inherited));
             serve(&inner, store);

@@ -127,6 +127,12 @@ impl Rows {
         self.bytes.extend_from_slice(value);
     }
 
+    /// One after the other; `None` if they were too many to be kept.
+    pub(super) fn each(&self) -> Option<impl Iterator<Item = Row<'_>>> {
+        // Encoded here, so that none is cut short.
+        (!self.too_many).then(|| rows(&self.bytes).filter_map(Result::ok))
+    }
+
     /// Room that a record of them takes in the log; `None` if they have no place in one.
     fn room(&self) -> Option<usize> {
         (!self.too_many).then(|| (HEAD + self.bytes.len()).next_multiple_of(UNIT))

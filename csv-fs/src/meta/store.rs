@@ -33,11 +33,12 @@ use super::error::{Fatal, MetaError, Result};
 use super::latch::Latch;
 use super::ops::{Ops, Root, State, VALUE_BYTES};
 use super::reads::Limits;
+use super::recent::Recent;
 use super::redo::{self, Checkpoint, Rows, Tail};
 use super::tables::{ReadTables, Tables};
 use crate::core::office::FencedEpoch;
 use crate::format::{BlockSpan, Superblock};
-use crate::types::{FS_BLOCK, Timestamp};
+use crate::types::{Attr, FS_BLOCK, InodeNo, Timestamp};
 
 /// Memory of the database's cache: what the coordinator of a volume with some 100 000 files touches (reference
 /// figures in docs/benchmarks.md).
@@ -62,6 +63,7 @@ struct Inner {
     /// The view of the last commit, if somebody asked for one since. Emptied after a commit and before it is
     /// acknowledged, so whoever saw an acknowledgement sees its change.
     current: Mutex<Option<Arc<View>>>,
+    recent: Recent,
     repaired: bool,
 }
 
@@ -84,6 +86,8 @@ pub struct Reader {
 pub struct View {
     pub(super) tables: ReadTables,
     pub(super) limits: Limits,
+    /// See [`Recent`].
+    number: u64,
     // Keeps the pages of this state from being reused.
     _txn: ReadTransaction,
 }
@@ -138,7 +142,9 @@ impl Store {
             tracing::warn!("the metadata store was not left by this program: all of it was read to open it");
         }
         let (state, log, current) = (Mutex::new(State::default()), Mutex::new(None), Mutex::new(None));
-        Ok(Store { inner: Arc::new(Inner { db: Some(db), shared, state, log, current, repaired }) })
+        Ok(Store {
+            inner: Arc::new(Inner { db: Some(db), shared, state, log, current, recent: Recent::default(), repaired }),
+        })
     }
 
     /// Whether opening had to read the whole store. Every commit prevents that, so it means that something else than
@@ -216,6 +222,11 @@ impl Store {
         self.inner.view()
     }
 
+    /// What readers noted lately, for whoever must not wait for the disk.
+    pub fn recent(&self) -> Recent {
+        self.inner.recent.clone()
+    }
+
     /// The superblock as it is on the disk now: it changes when the store grows.
     pub fn superblock(&self) -> Superblock {
         self.inner.shared.superblock()
@@ -230,6 +241,7 @@ impl Store {
     /// this is a courtesy. If the latch was tripped, or a reader is left, it is left as a crash would leave it.
     pub fn close(self) -> Result<()> {
         self.write()?.checkpoint()?;
+        self.inner.recent.close();
         let Some(mut inner) = Arc::into_inner(self.inner) else {
             return Ok(());
         };
@@ -268,6 +280,7 @@ impl Drop for Inner {
     /// dropped all the same, since it holds the disk open, and this node's LIVE lock with it.
     fn drop(&mut self) {
         self.shared.refuse_everything();
+        self.recent.close();
     }
 }
 
@@ -292,9 +305,10 @@ impl Inner {
 
     /// A view made now, whatever was kept.
     fn fresh_view(&self) -> Result<View> {
+        let number = self.recent.number();
         let txn = redb::ReadableDatabase::begin_read(self.db()?)?;
         let limits = Limits::of(&self.shared.superblock());
-        Ok(View { tables: ReadTables::open(&txn)?, limits, _txn: txn })
+        Ok(View { tables: ReadTables::open(&txn)?, limits, number, _txn: txn })
     }
 }
 
@@ -302,6 +316,11 @@ impl Reader {
     /// A view of what is committed now.
     pub fn view(&self) -> Result<Arc<View>> {
         self.inner.view()
+    }
+
+    /// Has the attributes that `view` showed kept in memory, and the name by which they were found.
+    pub fn note(&self, view: &View, name: Option<(InodeNo, &[u8])>, attr: &Attr) {
+        self.inner.recent.note(view.number, name, attr);
     }
 }
 
@@ -355,7 +374,12 @@ impl Txn<'_> {
 
     fn finish(self) -> Result<()> {
         let inner = &self.store.inner;
+        inner.recent.commit_begins(&self.rows.borrow());
         let committed = self.txn.commit();
+        if committed.is_ok() {
+            // Before the view is dropped: one made in between would be kept under a number that is over.
+            inner.recent.commit_ended();
+        }
         *inner.current.lock() = None;
         committed?;
         *inner.state.lock() = self.state;

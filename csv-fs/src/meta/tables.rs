@@ -55,6 +55,31 @@ pub(super) const TREE: u16 = 0;
 /// Flag of an extent: reserved space that reads as zeroes.
 pub(super) const EXTENT_UNWRITTEN: u8 = 1;
 
+/// A row that look-ups read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Changed<'r> {
+    /// Of an inode.
+    Inode(InodeNo),
+    /// Of a name in a directory.
+    Name(InodeNo, &'r [u8]),
+}
+
+/// Which one a changed row is, if it is one of those.
+pub(super) fn changed<'r>(row: &Row<'r>) -> Option<Changed<'r>> {
+    match row.table {
+        INODES => Some(Changed::Inode(InodeNo(InodeKey::from_bytes(row.key).1))),
+        NAMES => {
+            let (_, parent, name) = NameKey::from_bytes(row.key);
+            Some(Changed::Name(InodeNo(parent), name))
+        }
+        _ => None,
+    }
+}
+
+/// Numbers of tables below.
+const INODES: u8 = 1;
+const NAMES: u8 = 2;
+
 /// The key of an inode.
 pub(super) fn inode_key(ino: InodeNo) -> InodeKey {
     (TREE, ino.0)

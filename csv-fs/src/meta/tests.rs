@@ -9,6 +9,7 @@ mod files;
 mod listing;
 pub(crate) mod model;
 mod names;
+mod recent;
 mod room;
 mod volume;
 mod xattr;

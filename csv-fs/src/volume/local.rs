@@ -11,10 +11,10 @@ use block::shared::{BoxFuture, Epoch};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::client::link::{CoordinatorLink, LinkLost, RedirectDone};
+use crate::client::link::{CallDone, CoordinatorLink, LinkLost, RedirectDone};
 use crate::client::session::Session;
 use crate::coordinator::{ClientLink, Coordinator};
-use crate::proto::{Answer, BindAnswer, BindRequest, Call, Callback, CallbackAnswer, Redirect};
+use crate::proto::{BindAnswer, BindRequest, Call, Callback, CallbackAnswer, Redirect};
 
 /// Local links are numbered from the top, connections of the network from the bottom: no number is both.
 static NEXT: AtomicU64 = AtomicU64::new(u64::MAX / 2);
@@ -47,11 +47,12 @@ impl CoordinatorLink for LocalLink {
         })
     }
 
-    fn call(&self, _epoch: Epoch, call: Call) -> BoxFuture<'_, Result<Answer, LinkLost>> {
-        Box::pin(async move {
-            self.alive()?;
-            Ok(self.coordinator.call(call).await)
-        })
+    fn call(&self, _epoch: Epoch, call: Call, done: CallDone) -> Option<BoxFuture<'static, ()>> {
+        match self.alive() {
+            Ok(()) => self.coordinator.call_then(call, move |answer| done.tell(Ok(answer))),
+            Err(lost) => done.tell(Err(lost)),
+        }
+        None
     }
 
     fn redirect(

@@ -12,9 +12,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::wire;
-use crate::client::link::{CoordinatorLink, LinkLost, RedirectDone};
+use crate::client::link::{CallDone, CoordinatorLink, LinkLost, RedirectDone, Told};
 use crate::coordinator::ClientLink;
-use crate::proto::{Answer, BindAnswer, BindRequest, Call, Callback, CallbackAnswer, Opcode, Redirect, RedirectOp};
+use crate::proto::{BindAnswer, BindRequest, Call, Callback, CallbackAnswer, Opcode, Redirect, RedirectOp};
 
 /// One connection to a node that may be the coordinator.
 pub(super) struct RemoteLink(pub(super) Arc<Conn>);
@@ -29,6 +29,20 @@ impl RemoteLink {
         let message = wire::pack(opcode, epoch, ask, Payload::None).map_err(|e| lost(&self.0, &e.to_string()))?;
         let answer = self.0.call(message).await;
         Ok(understood(&self.0, answer)?.0)
+    }
+
+    /// Sends from this thread, and has the connection's reader tell; what cannot be sent at once comes back.
+    fn send<A: DeserializeOwned + 'static, T: 'static>(
+        &self,
+        message: Message,
+        told: fn(A, Payload) -> T,
+        done: Told<T>,
+    ) -> Option<BoxFuture<'static, ()>> {
+        let conn = Arc::clone(&self.0);
+        let then = move |answer| done.tell(understood(&conn, answer).map(|(answer, payload)| told(answer, payload)));
+        let NotNow { msg, then } = self.0.call_then(message, then).err()?;
+        let conn = Arc::clone(&self.0);
+        Some(Box::pin(async move { then(conn.call(msg).await) }))
     }
 }
 
@@ -53,8 +67,15 @@ impl CoordinatorLink for RemoteLink {
         Box::pin(async move { self.ask(Opcode::Bind, epoch, &request).await })
     }
 
-    fn call(&self, epoch: Epoch, call: Call) -> BoxFuture<'_, Result<Answer, LinkLost>> {
-        Box::pin(async move { self.ask(Opcode::Call, epoch, &call).await })
+    fn call(&self, epoch: Epoch, call: Call, done: CallDone) -> Option<BoxFuture<'static, ()>> {
+        let message = match wire::pack(Opcode::Call, epoch, &call, Payload::None) {
+            Ok(message) => message,
+            Err(e) => {
+                done.tell(Err(lost(&self.0, &e.to_string())));
+                return None;
+            }
+        };
+        self.send(message, |answer, _| answer, done)
     }
 
     fn redirect(
@@ -73,14 +94,7 @@ impl CoordinatorLink for RemoteLink {
                 return None;
             }
         };
-        let conn = Arc::clone(&self.0);
-        let then = move |answer| {
-            let outcome = understood(&conn, answer).map(|(answer, payload)| (answer, payload.into_aligned()));
-            done.tell(outcome);
-        };
-        let NotNow { msg, then } = self.0.call_then(message, then).err()?;
-        let conn = Arc::clone(&self.0);
-        Some(Box::pin(async move { then(conn.call(msg).await) }))
+        self.send(message, |answer, payload| (answer, payload.into_aligned()), done)
     }
 
     fn closed(&self) -> BoxFuture<'_, ()> {

@@ -3,8 +3,8 @@
 //! A message's sender is known by its certificate. What it says of itself must agree: a client that binds, calls or
 //! redirects as another node is refused, whatever it presents.
 //!
-//! Nothing here waits: each request that takes time is a task that owns its reply, or (redirected I/O) a request to the
-//! device whose completion owns it. How many there are at once is bounded by the network's budget per connection.
+//! Nothing here waits: each request that takes time is a task that owns its reply, or (calls, redirected I/O) is handed to the
+//! coordinator or the device together with it. How many there are at once is bounded by the network's budget per connection.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -140,13 +140,12 @@ impl Directory {
         let Some(volume) = self.get(call.volume).filter(|_| claims_truly(from, call.client)) else {
             return send(reply, Opcode::Call, Epoch(0), &stale, Payload::None);
         };
-        tokio::spawn(async move {
-            let answer = match volume.coordinator().filter(|c| c.epoch() >= epoch) {
-                Some(coordinator) => coordinator.call(call).await,
-                None => Answer::StaleEpoch { hint: volume.hint() },
-            };
-            send(reply, Opcode::Call, volume.epoch(), &answer, Payload::None);
-        });
+        // No task: whoever knows the answer sends it, which for a look-up in memory is this thread.
+        let Some(coordinator) = volume.coordinator().filter(|c| c.epoch() >= epoch) else {
+            let none = Answer::StaleEpoch { hint: volume.hint() };
+            return send(reply, Opcode::Call, volume.epoch(), &none, Payload::None);
+        };
+        coordinator.call_then(call, move |answer| send(reply, Opcode::Call, volume.epoch(), &answer, Payload::None));
     }
 
     fn redirect(&self, from: NodeId, request: Redirect, payload: Payload, reply: ReplyTo) {

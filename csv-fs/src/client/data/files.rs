@@ -47,6 +47,12 @@ impl OpenFile {
     }
 }
 
+/// How often the coordinator was told of an inode, at one moment.
+pub(crate) struct ToldOf {
+    inode: Arc<Inode>,
+    told: u64,
+}
+
 /// All open files, and the files that nobody has open any more but whose layouts are kept.
 #[derive(Debug)]
 pub(super) struct Handles {
@@ -239,16 +245,28 @@ impl DataPath {
     /// asked again.
     pub async fn attr(&self, ino: InodeNo, caller: &Caller) -> Result<Attr, Errno> {
         loop {
-            let known = self.known(ino);
-            let before = known.as_ref().map(|i| i.told.load(Ordering::SeqCst));
-            let attr = match self.session.call(caller, Request::Getattr { ino }).await? {
-                Reply::Attr(attr) => self.overlay(attr),
+            let before = self.told_of(ino);
+            match self.session.call(caller, Request::Getattr { ino }).await? {
+                Reply::Attr(attr) => {
+                    if let Some(attr) = self.exact_since(attr, &before) {
+                        return Ok(attr);
+                    }
+                }
                 _ => return Err(Errno(crate::client::session::EIO)),
-            };
-            if before == known.map(|i| i.told.load(Ordering::SeqCst)) {
-                return Ok(attr);
             }
         }
+    }
+
+    /// To be taken before the attributes of one inode are asked for, for [`DataPath::exact_since`].
+    pub(crate) fn told_of(&self, ino: InodeNo) -> Option<ToldOf> {
+        self.known(ino).map(|inode| ToldOf { told: inode.told.load(Ordering::SeqCst), inode })
+    }
+
+    /// Attributes that were asked for after `before` was taken, with what only this node knows; `None` if the coordinator was
+    /// told of anything meanwhile.
+    pub(crate) fn exact_since(&self, attr: Attr, before: &Option<ToldOf>) -> Option<Attr> {
+        let attr = self.overlay(attr);
+        before.as_ref().is_none_or(|b| b.inode.told.load(Ordering::SeqCst) == b.told).then_some(attr)
     }
 
     /// To be taken before a request whose answer carries attributes, for [`DataPath::exact`].

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use block::units::ByteLen;
-use fuse::op::{FileHandle, SetTime, SetattrIn};
+use fuse::op::{SetTime, SetattrIn};
 use fuse::{Entry, FileKind, Reply, Statfs, Time};
 
 use super::{FileSystem, sent};
@@ -21,21 +21,30 @@ const BLOCK_SIZE: u32 = FS_BLOCK as u32;
 /// reads for every look at a random place.
 const PREFERRED_IO: u32 = 128 << 10;
 
+/// In which form a request wants attributes. Nothing in it may be cached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Form {
+    /// LOOKUP, and what makes a name.
+    Entry,
+    /// GETATTR and SETATTR.
+    Attr,
+    /// STATX.
+    Statx,
+}
+
+impl Form {
+    /// Answers.
+    pub(super) fn show(self, reply: Reply, attr: Result<Attr, Errno>) {
+        sent(match (self, attr) {
+            (_, Err(Errno(errno))) => reply.error(errno),
+            (Form::Entry, Ok(attr)) => reply.entry(&entry(&attr)),
+            (Form::Attr, Ok(attr)) => reply.attr(&kernel_attr(&attr), Duration::ZERO),
+            (Form::Statx, Ok(attr)) => reply.statx(&kernel_attr(&attr), Some(time(attr.btime)), Duration::ZERO),
+        });
+    }
+}
+
 impl FileSystem {
-    pub(super) async fn getattr(&self, ino: InodeNo, _fh: Option<FileHandle>, reply: Reply, caller: &Caller) {
-        match self.path.attr(ino, caller).await {
-            Ok(attr) => sent(reply.attr(&kernel_attr(&attr), Duration::ZERO)),
-            Err(Errno(errno)) => sent(reply.error(errno)),
-        }
-    }
-
-    pub(super) async fn statx(&self, ino: InodeNo, _fh: Option<FileHandle>, reply: Reply, caller: &Caller) {
-        match self.path.attr(ino, caller).await {
-            Ok(attr) => sent(reply.statx(&kernel_attr(&attr), Some(time(attr.btime)), Duration::ZERO)),
-            Err(Errno(errno)) => sent(reply.error(errno)),
-        }
-    }
-
     pub(super) async fn setattr(&self, ino: InodeNo, set: SetattrIn, reply: Reply, caller: &Caller) {
         let now = timestamp(wall_nanos());
         let when = |t: Option<SetTime>| {
@@ -54,10 +63,7 @@ impl FileSystem {
             kill_suid_sgid: set.kill_suidgid,
             kill_capability: false,
         };
-        match self.change(ino, wanted, caller).await {
-            Ok(attr) => sent(reply.attr(&kernel_attr(&attr), Duration::ZERO)),
-            Err(Errno(errno)) => sent(reply.error(errno)),
-        }
+        Form::Attr.show(reply, self.change(ino, wanted, caller).await);
     }
 
     /// A time that is set must not be undone by the time of an earlier write that is sent later.

@@ -3,7 +3,7 @@
 use fuse::Reply;
 use fuse::op::{Mkdir, Mknod, Name, Rename};
 
-use super::attr::entry;
+use super::attr::Form;
 use super::{FileSystem, Who, done, fail, odd, sent};
 use crate::client::session::{Caller, Errno};
 use crate::proto::{Reply as Answer, Request, rename_flags};
@@ -17,10 +17,7 @@ const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
 impl FileSystem {
     /// A call that answers with an inode, and its entry for the kernel.
     async fn entry(&self, request: Request, reply: Reply, caller: &Caller) {
-        match self.attr_call(request, caller).await {
-            Ok(attr) => sent(reply.entry(&entry(&attr))),
-            Err(Errno(errno)) => sent(reply.error(errno)),
-        }
+        Form::Entry.show(reply, self.attr_call(request, caller).await);
     }
 
     async fn attr_call(&self, request: Request, caller: &Caller) -> Result<Attr, Errno> {
@@ -33,10 +30,6 @@ impl FileSystem {
 
     async fn plain(&self, request: Request, reply: Reply, caller: &Caller) {
         done(reply, self.path.session.call(caller, request).await.map(drop));
-    }
-
-    pub(super) async fn lookup(&self, parent: InodeNo, name: Name, reply: Reply, caller: &Caller) {
-        self.entry(Request::Lookup { parent, name: bytes(name) }, reply, caller).await;
     }
 
     pub(super) async fn readlink(&self, ino: InodeNo, reply: Reply, caller: &Caller) {

@@ -378,6 +378,21 @@ async fn d59_an_open_whose_answer_nobody_takes_is_undone() {
     assert_eq!(read(b).await, b"");
 }
 
+/// A look-up is no task that could be interrupted: its call is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d33_a_process_that_looks_while_there_is_no_coordinator_can_be_killed() {
+    let Some(mut m) = Mounted::new().await else { return };
+    write(m.path(0, "f"), b"x".to_vec()).await;
+    m.cluster.kill_coordinator().await;
+    let mut stat = std::process::Command::new("stat").arg(m.path(0, "f")).spawn().unwrap();
+    wait_until("waiting", || m.nodes[0].session.load().0 > 0).await;
+    stat.kill().unwrap();
+    let ended = on_mount(move || stat.wait().unwrap()).await;
+    assert!(!ended.success());
+    m.cluster.take_office(4).await;
+    assert_eq!(read(m.path(1, "f")).await, b"x");
+}
+
 async fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     let begin = std::time::Instant::now();
     while !so() {

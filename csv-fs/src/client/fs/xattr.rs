@@ -23,11 +23,6 @@ impl FileSystem {
         done(reply, self.xattr(XattrCall::Remove { ino, name: bytes(name) }, caller).await.map(drop));
     }
 
-    pub(super) async fn getxattr(&self, ino: InodeNo, name: Name, size: u32, reply: Reply, caller: &Caller) {
-        let value = self.xattr(XattrCall::Get { ino, name: bytes(name) }, caller).await;
-        tell(reply, value, size);
-    }
-
     pub(super) async fn listxattr(&self, ino: InodeNo, who: Who, size: u32, reply: Reply, caller: &Caller) {
         let names = self.xattr(XattrCall::List { ino }, caller).await;
         tell(reply, names.map(|names| if who.uid == 0 { names } else { for_everybody(&names) }), size);
@@ -43,7 +38,7 @@ impl FileSystem {
 }
 
 /// The bytes, or with `size` 0 how many there are; ERANGE if they do not fit.
-fn tell(reply: Reply, bytes: Result<Vec<u8>, Errno>, size: u32) {
+pub(super) fn tell(reply: Reply, bytes: Result<Vec<u8>, Errno>, size: u32) {
     super::sent(match bytes {
         // 64 KiB and less, as the store sees to.
         Ok(bytes) if size == 0 => reply.xattr_size(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),

@@ -1,24 +1,24 @@
 //! Inputs into the core, and its effects out of it, one after the other under the core's lock.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use block::shared::Epoch;
+use tokio::sync::oneshot;
 
-use crate::client::link::{ClientEvent, LinkLost, RedirectDone};
+use crate::client::link::{CallDone, ClientEvent, LinkLost, RedirectDone};
 use crate::core::client::{CallFailure, Effect, Event, IoId, Ticket};
 use crate::core::time::Now;
 use crate::proto::{BindRequest, Call, CallbackAsk, CoordinatorHint, Reassert, Redirect, RedirectAnswer};
 
-use super::{Answered, Ended, Files, Inner, Input, Io, Session};
+use super::{Answered, CallResult, Ended, Files, Inner, Input, Io, Linked, Session, Waiter};
 
 impl Session {
     pub(super) fn take(&self, inner: &mut Inner, input: Input) {
         let event = match input {
             Input::Event(event) => event,
             Input::Call { life: Some(life), waiter, .. } if life != inner.core.client() => {
-                // Whoever asked may have gone.
-                return drop(waiter.send(Err(CallFailure::Evicted)));
+                return inner.tell(waiter, Err(CallFailure::Evicted));
             }
             Input::Call { ticket, request, waiter, .. } => {
                 inner.waiters.insert(ticket, waiter);
@@ -79,8 +79,7 @@ impl Session {
             Effect::Reply { ticket, result } => {
                 let guard = inner.granted.remove(&ticket);
                 if let Some(waiter) = inner.waiters.remove(&ticket) {
-                    // A caller that has gone drops its guard with the message.
-                    drop(waiter.send(result.map(|reply| Answered { reply, guard })));
+                    inner.tell(waiter, result.map(|reply| Answered { reply, guard }));
                 }
             }
             Effect::AnswerCallback(answer) => {
@@ -180,8 +179,9 @@ impl Session {
             request.reassert.iter_mut().for_each(|r| fill(&*files, r));
         }
         inner.links.clear();
-        inner.links.insert(bind, (to.epoch, Arc::clone(&link)));
-        self.spawner.control(async move {
+        let (watched, mut given_up) = oneshot::channel();
+        inner.links.insert(bind, Linked { epoch: to.epoch, link: Arc::clone(&link), _watched: watched });
+        let watch = async move {
             let event = match link.bind(to.epoch, request).await {
                 Ok(answer) => Event::BindAnswered { bind, answer },
                 Err(LinkLost) => Event::BindFailed { bind },
@@ -193,24 +193,38 @@ impl Session {
             if let Some(me) = weak.upgrade() {
                 me.post(Event::LinkLost { bind });
             }
+        };
+        // Prevents: each bind over a connection that lives on leaves a task behind that waits for its end. What it would
+        // say of a bind that was given up, nobody listens to.
+        self.spawner.control(async move {
+            tokio::select! {
+                () = watch => {}
+                _ = &mut given_up => {}
+            }
         });
     }
 
     fn link(&self, inner: &Inner, bind: crate::types::Bind) -> Option<(Epoch, Arc<dyn super::CoordinatorLink>)> {
-        inner.links.get(&bind).map(|(epoch, link)| ((*epoch).max(inner.core.epoch()), Arc::clone(link)))
+        inner.links.get(&bind).map(|linked| (linked.epoch.max(inner.core.epoch()), Arc::clone(&linked.link)))
     }
 
     fn send_call(&self, inner: &Inner, call: Call) {
         let (bind, slot, seq) = (call.bind, call.slot, call.seq);
-        let (Some(me), Some((epoch, link))) = (self.me(), self.link(inner, bind)) else {
+        let Some((epoch, link)) = self.link(inner, bind) else {
             return self.inbox.lock().push_back(Input::Event(Event::LinkLost { bind }));
         };
-        self.spawner.here(async move {
-            me.post(match link.call(epoch, call).await {
+        // The coordinator of this node keeps what is told as long as it has no answer: it must not keep the session.
+        let me = Weak::clone(&self.me);
+        let done = CallDone::new(move |outcome| {
+            let Some(me) = me.upgrade() else { return };
+            me.post(match outcome {
                 Ok(answer) => Event::Answered { bind, slot, seq, answer },
                 Err(LinkLost) => Event::LinkLost { bind },
             });
         });
+        if let Some(waits) = link.call(epoch, call, done) {
+            self.spawner.here(waits);
+        }
     }
 
     fn send_redirect(&self, inner: &Inner, io: IoId, redirect: Redirect) {
@@ -253,6 +267,16 @@ impl Session {
             let read = tokio::time::timeout(me.path_timeout, me.slot.fence_gen()).await;
             me.post(Event::Probed { fence_gen: read.ok().flatten() });
         });
+    }
+}
+
+impl Inner {
+    /// Whoever asked may have gone.
+    fn tell(&mut self, waiter: Waiter, result: CallResult) {
+        match waiter {
+            Waiter::Task(waiter) => drop(waiter.send(result)),
+            Waiter::Called(called) => self.called.push((called, result)),
+        }
     }
 }
 

@@ -93,6 +93,13 @@ impl Caller {
     }
 }
 
+impl Waiting<'_> {
+    /// Whoever is told is not here: until the next call, an interruption cancels this one.
+    pub(crate) fn for_good(self) {
+        std::mem::forget(self);
+    }
+}
+
 impl Session {
     /// Waits for what another caller of this node is to get from the coordinator; EINTR as for a call of its own.
     ///

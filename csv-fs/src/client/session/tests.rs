@@ -14,13 +14,24 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::client::data::DataPath;
-use crate::client::link::{ClientEvent, LinkLost, RedirectDone};
+use crate::client::link::{CallDone, ClientEvent, LinkLost, RedirectDone};
 use crate::proto::{Answer, BindAnswer, BindRequest, Call, LayoutGrant, Redirect, Want};
 
 /// One link after the other; each call is handed to the test, which answers it or lets it break.
 struct Scripted {
     calls: mpsc::UnboundedSender<(Call, oneshot::Sender<Answer>)>,
     binds: AtomicU64,
+    /// Who waits for the end of a link now.
+    watchers: AtomicU64,
+}
+
+/// One of them.
+struct Watcher(Arc<Scripted>);
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.0.watchers.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 struct ScriptedLink(Arc<Scripted>);
@@ -45,13 +56,11 @@ impl CoordinatorLink for ScriptedLink {
         })
     }
 
-    fn call(&self, _: Epoch, call: Call) -> BoxFuture<'_, Result<Answer, LinkLost>> {
+    fn call(&self, _: Epoch, call: Call, done: CallDone) -> Option<BoxFuture<'static, ()>> {
         let (to, answer) = oneshot::channel();
-        let sent = self.0.calls.send((call, to));
-        Box::pin(async move {
-            sent.map_err(|_| LinkLost)?;
-            answer.await.map_err(|_| LinkLost)
-        })
+        // A test that has ended listens to nobody; then `to` is gone with it.
+        let _ = self.0.calls.send((call, to));
+        Some(Box::pin(async move { done.tell(answer.await.map_err(|_| LinkLost)) }))
     }
 
     fn redirect(&self, _: Epoch, _: Redirect, _: Option<Bytes>, done: RedirectDone) -> Option<BoxFuture<'static, ()>> {
@@ -60,7 +69,12 @@ impl CoordinatorLink for ScriptedLink {
     }
 
     fn closed(&self) -> BoxFuture<'_, ()> {
-        Box::pin(std::future::pending())
+        self.0.watchers.fetch_add(1, Ordering::SeqCst);
+        let watcher = Watcher(Arc::clone(&self.0));
+        Box::pin(async move {
+            let _watcher = watcher;
+            std::future::pending().await
+        })
     }
 }
 
@@ -85,12 +99,18 @@ impl OwnSlot for NoSlot {
 }
 
 type Calls = mpsc::UnboundedReceiver<(Call, oneshot::Sender<Answer>)>;
+type Events = Arc<Mutex<Vec<ClientEvent>>>;
 
-fn start() -> (Arc<DataPath>, Calls, Arc<Mutex<Vec<ClientEvent>>>) {
+fn start() -> (Arc<DataPath>, Calls, Events) {
+    let (path, calls, events, _) = start_watched();
+    (path, calls, events)
+}
+
+fn start_watched() -> (Arc<DataPath>, Calls, Events, Arc<Scripted>) {
     let (sender, calls) = mpsc::unbounded_channel();
-    let scripted = Arc::new(Scripted { calls: sender, binds: AtomicU64::new(0) });
+    let scripted = Arc::new(Scripted { calls: sender, binds: AtomicU64::new(0), watchers: AtomicU64::new(0) });
     let disk = FaultDevice::new(Arc::new(MemDevice::new(ByteLen(1 << 20), BlockSize::B512)));
-    let events: Arc<Mutex<Vec<ClientEvent>>> = Arc::default();
+    let events: Events = Arc::default();
     let sink = Arc::clone(&events);
     let parts = SessionParts {
         config: ClientConfig {
@@ -100,7 +120,7 @@ fn start() -> (Arc<DataPath>, Calls, Arc<Mutex<Vec<ClientEvent>>>) {
             probe_every: Duration::from_millis(50),
             kept_limit: 1 << 20,
         },
-        coordinators: Arc::new(Links(scripted)),
+        coordinators: Arc::new(Links(Arc::clone(&scripted))),
         abort: Arc::clone(&disk) as Arc<dyn AbortOwn>,
         slot: Arc::new(NoSlot),
         events: Arc::new(move |e| sink.lock().push(e)),
@@ -109,7 +129,7 @@ fn start() -> (Arc<DataPath>, Calls, Arc<Mutex<Vec<ClientEvent>>>) {
     };
     let path = DataPath::new(Session::new(parts, Rules::all()), disk, 0, Duration::from_secs(1));
     tokio::spawn(ticks(Arc::downgrade(&path)));
-    (path, calls, events)
+    (path, calls, events, scripted)
 }
 
 async fn ticks(path: Weak<DataPath>) {
@@ -195,9 +215,67 @@ async fn what_is_put_in_while_somebody_reads_the_core_is_taken() {
     assert_eq!(first.await.unwrap().unwrap_err(), Errno(28), "bound, and nothing is due");
     let session = path.session();
     let (waiter, _answer) = oneshot::channel();
+    let waiter = Waiter::Task(waiter);
     session.look(|_| {
         let put = || session.put(Input::Call { ticket: Ticket(1 << 32), request: Request::Statfs, life: None, waiter });
         std::thread::scope(|scope| scope.spawn(put).join()).expect("it waits for nobody");
     });
     assert_eq!(next(&mut calls).await.0.request, Request::Statfs);
+}
+
+#[tokio::test]
+async fn a_call_without_a_task_is_told_once_also_if_its_link_breaks_or_the_session_ends() {
+    let (path, mut calls, _) = start();
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let ask = || {
+        let told = told.clone();
+        path.session().call_then(&Caller::patient(), Request::Statfs, move |result| told.send(result).unwrap());
+    };
+    ask();
+    drop(next(&mut calls).await.1);
+    next(&mut calls).await.1.send(Answer::Errno(28)).unwrap();
+    assert_eq!(heard.recv().await, Some(Err(Errno(28))));
+    ask();
+    let _unanswered = next(&mut calls).await;
+    path.session().over("the end of the test");
+    assert_eq!(heard.recv().await, Some(Err(Errno(EIO))));
+    assert!(heard.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_call_without_a_task_can_be_interrupted_before_and_after_it_was_made() {
+    for early in [true, false] {
+        let (path, mut calls, _) = start();
+        let caller = Caller::interruptible();
+        let (told, heard) = oneshot::channel();
+        if early {
+            caller.interrupt(path.session());
+        }
+        path.session().call_then(&caller, Request::Statfs, move |result| told.send(result).unwrap());
+        if !early {
+            // While a coordinator works for it, it is not let go; when that is gone, it is.
+            let (_, broken) = next(&mut calls).await;
+            caller.interrupt(path.session());
+            drop(broken);
+        }
+        let result = tokio::time::timeout(Duration::from_secs(20), heard).await.expect("in time").unwrap();
+        assert_eq!(result, Err(Errno(EINTR)), "early: {early}");
+    }
+}
+
+/// A client that was sent away again and again, over a connection that lived on, left a task behind each time.
+#[tokio::test]
+async fn a_bind_that_is_given_up_leaves_no_task_behind() {
+    let (path, mut calls, _, scripted) = start_watched();
+    let asked = ask(&path, Request::Statfs);
+    for _ in 0..8 {
+        next(&mut calls).await.1.send(Answer::StaleBind).unwrap();
+    }
+    let (_, answer) = next(&mut calls).await;
+    let watchers = || scripted.watchers.load(Ordering::SeqCst);
+    crate::client::data::tests::rig::until(|| watchers() == 1).await;
+    answer.send(Answer::Errno(28)).unwrap();
+    assert_eq!(asked.await.unwrap().unwrap_err(), Errno(28));
+    drop(path);
+    crate::client::data::tests::rig::until(|| watchers() == 0).await;
 }

@@ -217,8 +217,26 @@ fn compare(f: &Fixture, m: &Reference) {
     f.must_be_clean();
 }
 
+/// What is known in memory is what a view shows. Then everything is looked at, last in a view of some batches before.
+fn compare_known(f: &Fixture, m: &Reference, earlier: &Option<Arc<View>>) {
+    let (view, recent) = (f.view(), f.store.recent());
+    let dirs = || m.nodes.keys().map(|ino| InodeNo(*ino)).filter(|ino| m.is_dir(ino.0));
+    let names = || dirs().flat_map(|dir| (b'a'..=b'f').map(move |c| (dir, [c])));
+    for ino in (0..64).map(InodeNo) {
+        assert!(recent.attr(ino).is_none_or(|attr| view.getattr(ino).is_ok_and(|a| a == attr)), "{ino}");
+    }
+    for (dir, name) in names() {
+        let shown = view.lookup(dir, &name);
+        assert!(f.known(dir, &name).is_none_or(|attr| shown.is_ok_and(|a| a == attr)), "{dir} {name:?}");
+    }
+    for view in [Some(&view), earlier.as_ref()].into_iter().flatten() {
+        names().for_each(|(dir, name)| f.note(view, dir, &name));
+    }
+}
+
 fn run(seed: u64) {
     let (mut f, mut m, mut r) = (Fixture::new(), Reference::new(), Random(seed));
+    let mut earlier = None;
     f.session(client(1));
     f.session(client(2));
     for _ in 0..BATCHES {
@@ -233,7 +251,12 @@ fn run(seed: u64) {
             m = next;
         }
         if r.below(10) == 0 {
+            earlier = None;
             f = f.killed();
+        }
+        compare_known(&f, &m, &earlier);
+        if r.below(3) == 0 {
+            earlier = Some(f.view());
         }
         if r.below(6) == 0 {
             compare(&f, &m);

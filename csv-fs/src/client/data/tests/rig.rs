@@ -661,6 +661,22 @@ struct TestLink {
 }
 
 impl TestLink {
+    async fn answer(&self, call: Call, late: Option<Arc<Semaphore>>) -> Result<Answer, LinkLost> {
+        let durable = call.request.is_durable();
+        if let Some(late) = late {
+            drop(self.unless_ended(late.acquire()).await?);
+        }
+        let answer = self.unless_ended(self.serving.coordinator.call(call)).await?;
+        let fate = match durable {
+            true => std::mem::replace(&mut *self.fate.lock(), Fate::Arrives),
+            false => Fate::Arrives,
+        };
+        if fate == Fate::LostWithCoordinator {
+            self.serving.end(true);
+        }
+        if fate == Fate::Arrives { Ok(answer) } else { Err(LinkLost) }
+    }
+
     /// An answer given after the end does not arrive.
     async fn unless_ended<T>(&self, answer: impl Future<Output = T>) -> Result<T, LinkLost> {
         tokio::select! {
@@ -677,24 +693,11 @@ impl CoordinatorLink for TestLink {
         Box::pin(async move { self.unless_ended(self.serving.coordinator.bind(link, request)).await })
     }
 
-    fn call(&self, _epoch: Epoch, call: Call) -> BoxFuture<'_, Result<Answer, LinkLost>> {
-        let durable = call.request.is_durable();
+    fn call(&self, _epoch: Epoch, call: Call, done: CallDone) -> Option<BoxFuture<'static, ()>> {
         let says = matches!(&call.request, Request::Commit { commit, .. } if *commit != CommitBody::default());
         let late = if says { self.late.lock().take() } else { None };
-        Box::pin(async move {
-            if let Some(late) = late {
-                drop(self.unless_ended(late.acquire()).await?);
-            }
-            let answer = self.unless_ended(self.serving.coordinator.call(call)).await?;
-            let fate = match durable {
-                true => std::mem::replace(&mut *self.fate.lock(), Fate::Arrives),
-                false => Fate::Arrives,
-            };
-            if fate == Fate::LostWithCoordinator {
-                self.serving.end(true);
-            }
-            if fate == Fate::Arrives { Ok(answer) } else { Err(LinkLost) }
-        })
+        let me = self.clone();
+        Some(Box::pin(async move { done.tell(me.answer(call, late).await) }))
     }
 
     fn redirect(
