@@ -4,7 +4,8 @@
 #   tests/suites.sh quick|full|long
 #
 # quick: unit tests and tidy tests. full: everything within 15 minutes. long: also tests marked `#[ignore = "long: ..."]`,
-# and 3000 seeds of the simulation of the safety core, 2000 of that of an iSCSI session, 5000 of that of several paths and 5000 of that of replicas, no suite longer than 20 minutes.
+# and 3000 seeds of the simulation of the safety core, 2000 of that of an iSCSI session, 5000 of that of several paths and 5000 of that of replicas,
+# and a million steps of the file system against its reference, no suite longer than 20 minutes.
 # What long leaves out fails it.
 # A test that cannot run here prints `skipped: REASON` (or `SKIPPED NAME: REASON`) and passes; REQUIRE_ALL=1 makes that
 # a failure, as it does an ignored test whose reason does not begin with "long: ".
@@ -17,6 +18,8 @@ case "$MODE" in quick | full | long) ;; *) echo "suites.sh: quick, full or long"
 CARGO="${CARGO:-cargo}"
 TARGET="${CARGO_TARGET_DIR:-target}"
 LOGS="$TARGET/test-logs"
+# The long run of the file system against its reference.
+MODEL=client::data::tests::whole::d80_of_twenty_seeds_and_50_000_steps_each
 # A suite that takes longer hangs; it is ended, and what it printed is shown.
 case "$MODE" in long) LIMIT=1200 ;; *) LIMIT=420 ;; esac
 
@@ -88,7 +91,8 @@ suite() {
 
 run_programs() {
     local folder kind program name args=(--show-output)
-    [ "$MODE" = long ] && args+=(--include-ignored)
+    # A million steps take longer than a suite may: `run_model` runs them in parts.
+    [ "$MODE" = long ] && args+=(--include-ignored --skip "$MODEL")
     while read -r folder kind program; do
         if [ "$MODE" = quick ] && [ "$kind" = test ] && [ "$(basename "$folder")" != tests ]; then continue; fi
         name="$(basename "$folder")"
@@ -128,6 +132,22 @@ run_simulation() {
     suite "simulation replicas" "$log" env -C "$folder" SHOREFAST_REPL_SEEDS=5000 SHOREFAST_REPL_FIRST=1 \
         "$program" --exact sim::tests::seeds_under_faults_violate_nothing_and_everything_heals --nocapture
     grep -E '^[0-9]+ seeds' "$log"
+}
+
+# A million steps, in parts of two seeds; a part that did not run its 100 000 steps fails: a test of another name would pass unrun.
+run_model() {
+    local folder kind program part log
+    read -r folder kind program < <(programs | grep '/csv-fs lib ')
+    for part in {1..10}; do
+        log="$LOGS/model-$part.log"
+        suite "model $part/10" "$log" env -C "$folder" SHOREFAST_MODEL_SHARD="$part/10" \
+            "$program" --exact "$MODEL" --ignored --nocapture
+        grep -E '^[0-9]+ steps agree' "$log"
+        if ! grep -qE '^100000 steps agree' "$log"; then
+            echo "model $part did not run 100000 steps"
+            FAILED+=("model $part: not 100000 steps") FAILED_ALL=$((FAILED_ALL + 1))
+        fi
+    done
 }
 
 run_demo() {
@@ -182,6 +202,6 @@ report() {
 
 build
 run_programs
-if [ "$MODE" = long ]; then run_simulation; fi
+if [ "$MODE" = long ]; then run_simulation; run_model; fi
 if [ "$MODE" != quick ]; then run_demo; fi
 report

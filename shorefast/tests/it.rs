@@ -10,6 +10,8 @@ mod check;
 mod commands;
 #[path = "it/coordinator_path.rs"]
 mod coordinator_path;
+#[path = "it/counters.rs"]
+mod counters;
 #[path = "it/data.rs"]
 mod data;
 #[path = "it/demo.rs"]

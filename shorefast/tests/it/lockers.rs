@@ -12,17 +12,38 @@ const SCRIPT: &str = r#"
 use strict; $| = 1;
 my %op = (get => 5, set => 6, wait => 7, ofdget => 36, ofd => 37, ofdwait => 38);
 my %kind = (r => 0, w => 1, u => 2);
-open(my $f, '+<', $ARGV[0]) or exit 99;
+use Fcntl qw(O_RDWR);
+# The flags come as a number: O_DIRECT is not the same on all machines.
+sysopen(my $f, $ARGV[0], O_RDWR | $ARGV[1]) or exit 99;
 sub said { print(($_[0] ? "ok" : "errno " . ($! + 0)) . "\n") }
 sub lock { my ($op, $kind, $start, $len) = @_;
   my $l = pack('ssx4qqix4', $kind{$kind}, 0, $start, $len, 0);
   return (fcntl($f, $op{$op}, $l), $l) }
+# A number is raised under a lock: in its place, or by a record more at the end, which is where nothing more is read.
+my ($at, $last) = (0, '');
+sub raise { my ($at_end) = @_;
+  (lock('wait', 'w', 0, 1))[0] or return 0;
+  for (my $record = ''; ; $at += 512) {
+    sysseek($f, $at, 0);
+    my $n = sysread($f, $record, 512) // return 0;
+    $n == 512 ? ($last = $record) : last;
+    $at_end or last }
+  sysseek($f, $at, 0); (syswrite($f, sprintf('%-512d', $last + 1)) // 0) == 512 or return 0;
+  return (lock('set', 'u', 0, 1))[0] }
 print "open $$\n";
 while (my $line = <STDIN>) {
   my ($what, $kind, $start, $len) = split ' ', $line;
   if ($what eq 'flock') { said(flock($f, $kind)) }
   elsif ($what eq 'close') { said(close($f)) }
   elsif ($what eq 'write') { said(defined syswrite($f, "x")) }
+  elsif ($what eq 'raise') {
+    my ($done, $good, $told) = (0, 1, '');
+    # Until it is told something else.
+    until (!$good || do { vec($told, fileno(STDIN), 1) = 1; select($told, undef, undef, 0) > 0 }) {
+      $good = raise($kind eq 'end');
+      if ($good) { $done++; print "$done\n" } }
+    said($good) }
+  elsif ($what eq 'stop') { }
   elsif ($what eq 'many') {
     my $all = 1;
     for (my $n = 0; $n < $len && $all; $n++) { ($all) = lock('set', $kind, $start + 2 * $n, 1) }
@@ -52,8 +73,14 @@ pub(crate) struct Locker {
 impl Locker {
     /// Opens a file that is there.
     pub(crate) fn new(path: &Path) -> Locker {
+        Locker::with(path, 0)
+    }
+
+    /// The same with flags besides.
+    pub(crate) fn with(path: &Path, flags: u32) -> Locker {
+        let flags = flags.to_string();
         let mut command = Command::new("perl");
-        command.args(["-e", SCRIPT]).arg(path).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(["-e", SCRIPT]).arg(path).arg(flags).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("perl runs");
         let out = child.stdout.take().expect("it is piped");
         let (tx, lines) = mpsc::channel();
@@ -94,6 +121,11 @@ impl Locker {
     /// The answer, if it is there.
     pub(crate) fn answered(&self) -> Option<String> {
         self.lines.try_recv().ok()
+    }
+
+    /// All that it says up to the end of what it can say; it has been ended.
+    pub(crate) fn last_words(&self) -> Vec<String> {
+        std::iter::from_fn(|| self.lines.recv_timeout(PATIENCE).ok()).collect()
     }
 
     /// A signal that ends it, and its end.

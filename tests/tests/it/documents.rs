@@ -64,6 +64,28 @@ fn every_test_that_a_guarantee_names_exists() {
     none("a numbered guarantee is a test of that name", &offences);
 }
 
+/// Names of tests are sentences; a word with so many underscores is nothing else.
+const SENTENCE: usize = 4;
+
+/// Also in tables, and in the middle of a sentence.
+#[test]
+fn every_word_of_the_semantics_that_reads_as_a_test_is_one() {
+    let names = test_names();
+    let mut offences = Vec::new();
+    for page in files_below("docs/semantics", &["md"]) {
+        for (n, line) in page.text.lines().enumerate() {
+            for word in line.split('`').skip(1).step_by(2) {
+                let name = word.rsplit("::").next().unwrap_or(word);
+                let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+                if plain && name.matches('_').count() >= SENTENCE && !names.contains(name) {
+                    offences.push(format!("{}:{}: there is no test {name}", page.path, n + 1));
+                }
+            }
+        }
+    }
+    none("a test that a page names is there", &offences);
+}
+
 #[test]
 fn every_numbered_guarantee_names_a_test() {
     let mut offences = Vec::new();
