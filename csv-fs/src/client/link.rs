@@ -19,7 +19,9 @@ use crate::types::{HandleId, InodeNo};
 pub struct LinkLost;
 
 /// Told once what became of a request. Dropped untold, it says that the link is lost.
-pub struct Told<T>(Option<Box<dyn FnOnce(Result<T, LinkLost>) + Send>>);
+pub struct Told<T>(Option<Listener<T>>);
+
+type Listener<T> = Box<dyn FnOnce(Result<T, LinkLost>) + Send>;
 
 /// Told what became of a redirected request; the buffer is a read's.
 pub type RedirectDone = Told<(RedirectAnswer, Option<AlignedBuf>)>;

@@ -100,16 +100,18 @@ impl OwnSlot for NoSlot {
 
 type Calls = mpsc::UnboundedReceiver<(Call, oneshot::Sender<Answer>)>;
 
-fn start() -> (Arc<DataPath>, Calls, Arc<Mutex<Vec<ClientEvent>>>) {
+type Events = Arc<Mutex<Vec<ClientEvent>>>;
+
+fn start() -> (Arc<DataPath>, Calls, Events) {
     let (path, calls, events, _) = start_watched();
     (path, calls, events)
 }
 
-fn start_watched() -> (Arc<DataPath>, Calls, Arc<Mutex<Vec<ClientEvent>>>, Arc<Scripted>) {
+fn start_watched() -> (Arc<DataPath>, Calls, Events, Arc<Scripted>) {
     let (sender, calls) = mpsc::unbounded_channel();
     let scripted = Arc::new(Scripted { calls: sender, binds: AtomicU64::new(0), watchers: AtomicU64::new(0) });
     let disk = FaultDevice::new(Arc::new(MemDevice::new(ByteLen(1 << 20), BlockSize::B512)));
-    let events: Arc<Mutex<Vec<ClientEvent>>> = Arc::default();
+    let events = Events::default();
     let sink = Arc::clone(&events);
     let parts = SessionParts {
         config: ClientConfig {
