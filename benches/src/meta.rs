@@ -18,6 +18,7 @@ mod bare;
 mod locks;
 mod million;
 mod names;
+mod switches;
 mod trips;
 
 use std::path::{Path, PathBuf};
@@ -135,8 +136,12 @@ impl Meta {
             }
             let bare = bare::Bare::start(&self.programs, &self.cluster.bundle(self.coordinator))?;
             let calls = bare::Calls::connect(&bare, &self.cluster.bundle(self.other), threads)?;
-            let peer = Side { name: "bare net", pids: vec![bare.pid()], arm: Box::new(calls) };
-            let ours = self.ours(Box::new(trips::Trips::new(kind, &self.cluster, self.other, threads)?));
+            let mut peer = Side { name: "bare net", pids: vec![bare.pid()], arm: Box::new(calls) };
+            let mut ours = self.ours(Box::new(trips::Trips::new(kind, &self.cluster, self.other, threads)?));
+            let daemon = |at: usize| self.cluster.members[at].pid().unwrap_or_default();
+            let daemons = [("node", daemon(self.other)), ("coordinator", daemon(self.coordinator))];
+            switches::count(&job, &mut *ours.arm, &daemons)?;
+            switches::count(&job, &mut *peer.arm, &[("bare: asking", std::process::id()), ("answering", bare.pid())])?;
             // A request in 1.5 times a bare round trip, where one waits for the next.
             let reach = if threads == 1 { Reach::ratio(1.0 / 1.5) } else { Reach::default() };
             rows.push(self.row(job, ours, peer, reach)?);

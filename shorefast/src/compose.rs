@@ -3,6 +3,7 @@
 mod checking;
 mod control;
 mod moving;
+mod net_thread;
 mod node;
 mod peers;
 mod records;
@@ -33,6 +34,7 @@ use crate::events::EventLog;
 use crate::exit::{Exit, Failure};
 use crate::init::{Bundle, dns_name};
 
+use net_thread::NetThread;
 use node::{NodeParts, node_id};
 use peers::{Greeting, Peers};
 use records::Records;
@@ -50,10 +52,8 @@ pub(crate) async fn start(
     let peers = Arc::new(Peers::new(&bundle));
     let service = Arc::new(NodeService::new(Greeting::of(&bundle)));
     let listen = listen_address(&config, &bundle)?;
-    let net =
-        Net::start(NetConfig::new(listen, security(&config, &bundle)?), Arc::clone(&service) as Arc<dyn net::Service>)
-            .await
-            .map_err(|e| net_failure(&e))?;
+    let net_config = NetConfig::new(listen, security(&config, &bundle)?);
+    let (net_thread, net) = start_net(net_config, Arc::clone(&service) as Arc<dyn net::Service>).await?;
     let wanted: Vec<_> = records.live().cloned().collect();
     let node = Arc::new(NodeParts {
         config,
@@ -69,6 +69,7 @@ pub(crate) async fn start(
         news: tokio::sync::watch::Sender::new(0),
         to_tell: tokio::sync::watch::Sender::new(0),
         net: tokio::sync::Mutex::new(None),
+        _net_thread: net_thread,
         jobs: checking::Jobs::default(),
     });
     service.serve(&node);
@@ -82,6 +83,15 @@ pub(crate) async fn start(
         node.keep(record);
     }
     Ok(Arc::new(control::Control(node)))
+}
+
+async fn start_net(config: NetConfig, service: Arc<dyn net::Service>) -> Result<(NetThread, Net), Failure> {
+    let no_thread = |why: &dyn std::fmt::Display| {
+        Failure::failed(format!("The network's thread cannot be started: {why}."), "See the limits of the system.")
+    };
+    let thread = NetThread::start().map_err(|e| no_thread(&e))?;
+    let started = thread.run(Net::start(config, service)).await.ok_or_else(|| no_thread(&"it ended at once"))?;
+    Ok((thread, started.map_err(|e| net_failure(&e))?))
 }
 
 fn start_workers(config: &Config) -> Result<Workers, Failure> {

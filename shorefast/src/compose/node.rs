@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::checking::Jobs;
+use super::net_thread::NetThread;
 use super::peers::Peers;
 use super::records::{Record, Records};
 use super::report;
@@ -107,6 +108,8 @@ pub(super) struct NodeParts {
     /// Raised whenever a record may be told that was not: every peer is told.
     pub(super) to_tell: watch::Sender<u64>,
     pub(super) net: tokio::sync::Mutex<Option<Net>>,
+    /// What `net` runs on.
+    pub(super) _net_thread: NetThread,
     /// Checks that other nodes asked for.
     pub(super) jobs: Jobs,
 }

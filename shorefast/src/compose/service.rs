@@ -1,4 +1,5 @@
-//! What the cluster network calls: who may come in, and where messages go.
+//! What the cluster network calls: who may come in, and where messages go. It calls on its own thread; whatever is a task is
+//! one of the control threads.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -9,6 +10,7 @@ use csv_fs::proto::PeerAnswer;
 use csv_fs::volume::NodeBusiness;
 use net::{CloseReason, Conn, DownReason, Message, PeerHello, Refusal, ReplyTo, Service};
 use parking_lot::RwLock;
+use tokio::runtime::Handle;
 
 use super::node::{NodeParts, node_id};
 use super::peers::Greeting;
@@ -21,11 +23,14 @@ pub(super) struct NodeService {
     node: RwLock<Weak<NodeParts>>,
     /// Which node an open connection leads to; read for every request.
     leads_to: RwLock<HashMap<u64, NodeId>>,
+    control: Handle,
 }
 
 impl NodeService {
+    /// Tasks run where this is called.
     pub(super) fn new(greeting: Greeting) -> NodeService {
-        NodeService { greeting, node: RwLock::default(), leads_to: RwLock::default() }
+        let (node, leads_to) = (RwLock::default(), RwLock::default());
+        NodeService { greeting, node, leads_to, control: Handle::current() }
     }
 
     /// From now on messages go to this node.
@@ -52,6 +57,7 @@ impl Service for NodeService {
     }
 
     fn opened(&self, conn: &Arc<Conn>) {
+        let _tasks = self.control.enter();
         // Judged by `hello` a moment ago; a connection that was refused does not open.
         if let (Some(node), Ok(greeting)) = (self.node(), self.greeting.judge(conn.hello())) {
             let peer = node_id(greeting.node());
@@ -61,6 +67,7 @@ impl Service for NodeService {
     }
 
     fn request(&self, conn: &Arc<Conn>, msg: Message, reply: ReplyTo) {
+        let _tasks = self.control.enter();
         let peer = self.leads_to.read().get(&conn.id()).copied();
         match (self.node(), peer) {
             (Some(node), Some(peer)) => node.directory.request(peer, conn, msg, reply, &Business(Arc::clone(&node))),
@@ -73,6 +80,7 @@ impl Service for NodeService {
     }
 
     fn closed(&self, conn: &Arc<Conn>, _why: &CloseReason) {
+        let _tasks = self.control.enter();
         let peer = self.leads_to.write().remove(&conn.id());
         if let (Some(node), Some(peer)) = (self.node(), peer) {
             node.peers.closed(peer, conn);
