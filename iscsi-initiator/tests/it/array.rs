@@ -65,6 +65,8 @@ pub(crate) struct State {
     pub(crate) forced: u32,
     pub(crate) synced: u32,
     pub(crate) groups: [AccessState; PORTS],
+    /// It counts the extended header of its list of groups wrongly, as LIO does.
+    pub(crate) miscounts: bool,
     /// Unit attentions for each nexus: additional sense code and qualifier.
     pub(crate) attentions: BTreeMap<Name, VecDeque<(u8, u8)>>,
     pub(crate) keys: BTreeMap<Name, u64>,
@@ -94,6 +96,7 @@ impl Array {
             forced: 0,
             synced: 0,
             groups: [AccessState::ActiveOptimized; PORTS],
+            miscounts: false,
             attentions: BTreeMap::new(),
             keys: BTreeMap::new(),
             held: None,

@@ -76,7 +76,7 @@ impl State {
                 let data = ModeData { write_protected: self.write_protected, dpo_fua: self.fua, block: None, pages };
                 Answer::Good(data.to_bytes(sense.form, false))
             }
-            Command::ReportTargetPortGroups(_) => Answer::Good(self.port_groups()),
+            Command::ReportTargetPortGroups(ask) => Answer::Good(self.port_groups(ask.extended)),
             Command::Read(read) => self
                 .range(read.range.lba, read.range.blocks)
                 .map_or(Answer::Check(5, 0x21, 0), |(at, len)| Answer::Good(self.disk[at..at + len].to_vec())),
@@ -159,7 +159,7 @@ impl State {
         }
     }
 
-    fn port_groups(&self) -> Vec<u8> {
+    fn port_groups(&self, extended: bool) -> Vec<u8> {
         let group = |n: usize| Group {
             group: PortGroup(u16::try_from(n + 1).unwrap_or(0)),
             preferred: false,
@@ -168,7 +168,13 @@ impl State {
             status: StatusCode::Implicit,
             ports: vec![RelativePort(u16::try_from(n + 1).unwrap_or(0))],
         };
-        PortGroups { transition_seconds: Some(30), groups: (0..PORTS).map(group).collect() }.to_bytes(true)
+        let groups = PortGroups { transition_seconds: Some(30), groups: (0..PORTS).map(group).collect() };
+        let mut bytes = groups.to_bytes(extended);
+        if extended && self.miscounts {
+            bytes.truncate(bytes.len() - 4);
+            bytes[3] -= 4;
+        }
+        bytes
     }
 
     fn reserve_in(&self, action: InAction) -> Answer {

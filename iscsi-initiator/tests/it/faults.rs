@@ -370,3 +370,17 @@ fn requests_follow_the_port_groups_and_wait_while_both_change() {
         lun.close().await;
     });
 }
+
+/// LIO does not count the extended header of REPORT TARGET PORT GROUPS, so that its answer ends within the last group. No path
+/// to it was ever used.
+#[test]
+fn port_groups_are_read_from_a_target_that_miscounts_them() {
+    with_array(|array, workers| async move {
+        array.state.lock().miscounts = true;
+        let lun = both_ports(&array, &workers).await;
+        array.state.lock().groups = [AccessState::Standby, AccessState::ActiveNonOptimized];
+        lun.write(AT, block(2)).await.0.expect("goes over the other group");
+        until(|| lun.status()[0].access.state == AccessState::Standby).await;
+        lun.close().await;
+    });
+}
