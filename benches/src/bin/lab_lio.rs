@@ -41,6 +41,8 @@ const VOLUME: [u8; 16] = [0x5f; 16];
 
 type Found = Result<String, String>;
 type Trial = Pin<Box<dyn Future<Output = Found>>>;
+/// A trial by name.
+type Named = (&'static str, fn(Handle) -> Trial);
 
 fn main() -> ExitCode {
     let workers = match Workers::start(1, "lab") {
@@ -50,7 +52,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let trials: [(&str, fn(Handle) -> Trial); 8] = [
+    let trials: [Named; 8] = [
         ("what the unit is, and lacks", |w| Box::pin(identity(w))),
         ("compare-and-write", |w| Box::pin(compare_and_write(w))),
         ("two hosts count one block up", |w| Box::pin(count(w))),

@@ -48,13 +48,18 @@ enum Then {
 }
 use Then::{Closes, GoesOn, Mute};
 
+/// What is done to a request.
+type Does<Request> = Arc<dyn Fn(&mut Wire, &Request) -> Then + Send + Sync>;
+/// A PDU for a command, and whether it takes a StatSN.
+type Answer = fn(&ScsiCommand) -> (Bhs, bool);
+
 /// What is done instead of an answer.
 #[derive(Clone)]
 enum Deed {
     /// To a command.
-    Command(Arc<dyn Fn(&mut Wire, &ScsiCommand) -> Then + Send + Sync>),
+    Command(Does<ScsiCommand>),
     /// To a login request of this stage.
-    Login(u8, Arc<dyn Fn(&mut Wire, &LoginRequest) -> Then + Send + Sync>),
+    Login(u8, Does<LoginRequest>),
 }
 
 fn at_command(deed: impl Fn(&mut Wire, &ScsiCommand) -> Then + Send + Sync + 'static) -> Deed {
@@ -512,7 +517,7 @@ fn answers_to_what_was_not_asked_end_the_connection() {
 /// The command has ended and its tag is free: what still comes under it is an answer to no task.
 #[test]
 fn what_comes_after_the_end_of_a_task_is_for_no_task() {
-    let late: [fn(&ScsiCommand) -> (Bhs, bool); 3] = [
+    let late: [Answer; 3] = [
         |c| (ScsiResponse { itt: c.itt, ..ScsiResponse::default() }.bhs(), true),
         |c| (R2t { itt: c.itt, ttt: 1.into(), desired_len: 512.into(), ..R2t::default() }.bhs(), false),
         |c| (DataIn { itt: c.itt, ..DataIn::default() }.bhs(), false),
