@@ -18,8 +18,9 @@ mod outgoing;
 mod run;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Waker};
 
 use block::buf::AlignedBuf;
 use block::worker::Handle;
@@ -30,8 +31,8 @@ use iscsi::login::Kind;
 use iscsi::session::{Cause, Class, Config, FenceGen, Outcome};
 use iscsi::text::Pair;
 use parking_lot::Mutex;
-use scsi::{Cdb, LunAddress};
-use tokio::sync::{Notify, oneshot, watch};
+use scsi::{Cdb, LunAddress, Sense, SenseKey};
+use tokio::sync::{oneshot, watch};
 
 /// Requests that wait for the driver at most, besides those it has taken: as many as a session takes. Beyond that a
 /// submitter is answered at once.
@@ -111,11 +112,70 @@ enum Order {
 
 /// The way to the driver.
 struct Inbox {
-    /// None once nobody takes them any more.
-    orders: Mutex<Option<VecDeque<Order>>>,
+    orders: Mutex<Orders>,
     /// Changed only while `orders` is locked.
     era: AtomicU64,
-    arrived: Notify,
+    listeners: Mutex<Vec<(LunAddress, Weak<dyn Listener>)>>,
+}
+
+/// Is told what a unit reports of itself: a unit attention or a deferred error, **whichever command took it**, before that
+/// command's owner hears of it; and what comes without any command (asynchronous event 0). A unit tells each nexus once, and
+/// questions, trials and reads that settle a compare-and-write take such news as well as requests do. Prevents: a renewal
+/// of a lease takes the news of a reset, and the next flush is believed.
+pub(crate) trait Listener: Send + Sync {
+    /// Sense data of key UNIT ATTENTION, or deferred. `asked` if a command brought them, whose owner follows them up.
+    fn attention(&self, sense: &Sense, asked: bool);
+}
+
+/// What lies in it.
+struct Orders {
+    /// None once nobody takes them any more.
+    queue: Option<VecDeque<Order>>,
+    /// The driver, while it waits: whoever puts the first order in wakes it.
+    driver: Option<Waker>,
+}
+
+impl Inbox {
+    fn new() -> Inbox {
+        let orders = Orders { queue: Some(VecDeque::new()), driver: None };
+        Inbox { orders: Mutex::new(orders), era: AtomicU64::new(0), listeners: Mutex::default() }
+    }
+
+    /// Whoever listens for this unit is told.
+    fn heard(&self, lun: LunAddress, sense: &[u8], asked: bool) {
+        let Some(sense) = Sense::parse(sense).ok().filter(|s| s.deferred || s.key == SenseKey::UnitAttention) else {
+            return;
+        };
+        let listeners: Vec<_> =
+            self.listeners.lock().iter().filter(|(of, _)| *of == lun).map(|(_, l)| l.clone()).collect();
+        listeners.iter().filter_map(Weak::upgrade).for_each(|l| l.attention(&sense, asked));
+    }
+
+    /// Everything that lies here goes into `taken`, which is empty. The driver is awake: nobody has to wake it.
+    fn take(&self, taken: &mut VecDeque<Order>) {
+        let mut orders = self.orders.lock();
+        orders.driver = None;
+        if let Some(queue) = &mut orders.queue {
+            std::mem::swap(queue, taken);
+        }
+    }
+
+    /// Whether something lies here; if not, whoever puts it in wakes the driver.
+    fn poll(&self, cx: &Context<'_>) -> bool {
+        let mut orders = self.orders.lock();
+        if orders.queue.as_ref().is_some_and(|q| !q.is_empty()) {
+            return true;
+        }
+        if !orders.driver.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            orders.driver = Some(cx.waker().clone());
+        }
+        false
+    }
+
+    /// Nobody takes orders any more; those that lie here.
+    fn close(&self) -> VecDeque<Order> {
+        self.orders.lock().queue.take().unwrap_or_default()
+    }
 }
 
 /// A session. Cheap to clone; it lives until it is closed.
@@ -130,11 +190,7 @@ pub struct Session {
 impl Session {
     /// Starts a session as a local task of one of `workers`.
     pub fn start(workers: &Handle, worker: usize, config: Config, ownership: Ownership) -> Session {
-        let inbox = Arc::new(Inbox {
-            orders: Mutex::new(Some(VecDeque::new())),
-            era: AtomicU64::new(0),
-            arrived: Notify::new(),
-        });
+        let inbox = Arc::new(Inbox::new());
         let (teller, state) = watch::channel(SessionState::Down(None));
         let target = match &config.login.kind {
             Kind::Normal { target } => Arc::from(target.as_str()),
@@ -155,6 +211,13 @@ impl Session {
             };
             (request.done)(Ended { outcome, memory: request.memory });
         }
+    }
+
+    /// Tells this listener what the unit reports of itself, as long as it is there.
+    pub(crate) fn listen(&self, lun: LunAddress, listener: Weak<dyn Listener>) {
+        let mut listeners = self.inbox.listeners.lock();
+        listeners.retain(|(_, l)| l.strong_count() > 0);
+        listeners.push((lun, listener));
     }
 
     /// The present era.
@@ -296,17 +359,20 @@ impl Session {
     fn order(&self, order: Order) -> Result<(), Order> {
         let mut inbox = self.inbox.orders.lock();
         let era = Era(self.inbox.era.load(Ordering::Acquire));
-        match (&order, inbox.as_mut()) {
+        match (&order, inbox.queue.as_mut()) {
             (Order::Carry(request), Some(_)) if request.era.is_some_and(|e| e < era) => return Err(order),
             (Order::GiveUp(_), Some(_)) => self.inbox.era.store(era.0 + 1, Ordering::Release),
             _ => {}
         }
-        match inbox.as_mut() {
-            Some(orders) if orders.len() < MAX_WAITING || !matches!(order, Order::Carry(_)) => orders.push_back(order),
+        match inbox.queue.as_mut() {
+            Some(queue) if queue.len() < MAX_WAITING || !matches!(order, Order::Carry(_)) => queue.push_back(order),
             _ => return Err(order),
         }
+        let driver = inbox.driver.take();
         drop(inbox);
-        self.inbox.arrived.notify_one();
+        if let Some(driver) = driver {
+            driver.wake();
+        }
         Ok(())
     }
 }

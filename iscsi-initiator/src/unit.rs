@@ -1,10 +1,10 @@
 //! A logical unit: finding out what it is, and the block device made of it.
 //!
 //! Attaching asks, in this order: INQUIRY; pages 00h, 83h, B0h, B2h where they are there; READ CAPACITY (16); MODE
-//! SENSE for write protection. Unit attentions on the way are taken and the question asked again.
+//! SENSE for write protection and write cache. Unit attentions on the way are taken and the question asked again.
 //!
 //! The device: reads and writes as READ and WRITE (16), cut to the unit's longest transfer; a flush is SYNCHRONIZE
-//! CACHE (16); a discard UNMAP; zeroes WRITE SAME (16). What a target answers is judged by [`scsi::action::verdict`]; what
+//! CACHE (16), where there is a cache (`cache`); a discard UNMAP; zeroes WRITE SAME (16). What a target answers is judged by [`scsi::action::verdict`]; what
 //! becomes of a request whose answer is lost, by the session. What a verdict asks for before a command goes out again
 //! (is this nexus still registered? is it still the same unit? how large is it now?) is done by `follow`. Whether
 //! a flush that succeeded may be believed, `stability` says.
@@ -14,6 +14,7 @@
 
 mod ask;
 mod attach;
+mod cache;
 mod caw;
 mod device;
 mod follow;
@@ -31,6 +32,7 @@ use scsi::vpd::{BlockLimits, DeviceIdentification, LogicalBlockProvisioning, Uni
 use scsi::{BlockLen, LunAddress};
 
 pub use attach::attach;
+pub use cache::WriteCache;
 pub use device::LunDevice;
 pub use follow::Notices;
 pub use lacks::{Lack, lacks};
@@ -55,6 +57,8 @@ pub struct Identity {
     pub capacity: scsi::capacity::Capacity,
     /// Whether it takes no writes.
     pub read_only: bool,
+    /// How it keeps what it has acknowledged.
+    pub cache: WriteCache,
     /// As the block layer sees it.
     pub geometry: Geometry,
 }

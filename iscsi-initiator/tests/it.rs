@@ -3,6 +3,8 @@
 
 #[path = "it/array.rs"]
 mod array;
+#[path = "it/caches.rs"]
+mod caches;
 #[path = "it/commands.rs"]
 mod commands;
 #[path = "it/cut.rs"]
@@ -17,10 +19,14 @@ mod io;
 mod istgt;
 #[path = "it/logins.rs"]
 mod logins;
+#[path = "it/opcodes.rs"]
+mod opcodes;
 #[path = "it/paths.rs"]
 mod paths;
 #[path = "it/proxy.rs"]
 mod proxy;
+#[path = "it/rogue.rs"]
+mod rogue;
 #[path = "it/shared.rs"]
 mod shared;
 #[path = "it/tgt.rs"]

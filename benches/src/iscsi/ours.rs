@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use block::buf::AlignedBuf;
-use block::device::{BlockDevice, DeviceExt};
+use block::device::{BlockDevice, DeviceExt, Op};
 use block::multipath::{Config as Multi, PathState};
-use block::units::ByteOffset;
+use block::units::{ByteLen, ByteOffset};
 use block::worker::{Handle, Workers};
 use iscsi::discovery::Portal;
 use iscsi::ids::Isid;
@@ -72,6 +72,11 @@ impl<'a> Ours<'a> {
     pub(super) fn new(workers: &'a Workers, tgt: &Tgt, job: Job, lun: Lun, paths: Paths) -> Ours<'a> {
         let count = if let Paths::Many(n) = paths { n } else { 1 };
         Ours { workers, job, lun, paths, portals: tgt.portals(count) }
+    }
+
+    /// The same at another target.
+    pub(super) fn at(workers: &'a Workers, portal: Portal, job: Job, lun: Lun, paths: Paths) -> Ours<'a> {
+        Ours { workers, job, lun, paths, portals: vec![portal] }
     }
 }
 
@@ -186,20 +191,16 @@ impl Load {
     }
 }
 
-/// One request after another, until the time is over or one fails.
+/// One request after another, until the time is over or one fails. Each lane has its own memory, as a program with a fixed depth
+/// has: the free lists of `block` keep only four buffers of 1 MiB, and eight in flight would measure the kernel's clearing of pages.
 async fn lane<D: BlockDevice>(device: Arc<D>, load: Arc<Load>, until: Instant) {
     let len = load.job.block as usize;
+    let op = if load.job.write { Op::Write { fua: false } } else { Op::Read };
     let mut buf = Some(AlignedBuf::zeroed(len));
     while Instant::now() < until {
-        let at = load.place();
-        let result = if load.job.write {
-            let (result, back) = device.write(at, buf.take().unwrap_or_else(|| AlignedBuf::zeroed(len))).await;
-            buf = Some(back);
-            result
-        } else {
-            device.read(at, len).await.map(drop)
-        };
-        if let Err(e) = result {
+        let done = device.start(op, load.place(), ByteLen::from_usize(len), buf.take()).await;
+        buf = done.buf;
+        if let Err(e) = done.result {
             if let Ok(mut failure) = load.failure.lock() {
                 *failure = Some(e.to_string());
             }
@@ -209,8 +210,8 @@ async fn lane<D: BlockDevice>(device: Arc<D>, load: Arc<Load>, until: Instant) {
     }
 }
 
-/// This process's CPU time, user and system.
+/// This worker's CPU time, user and system: the initiator and its load run there, and nothing else.
 fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -93,6 +93,11 @@ impl Jobs {
         self.get(task).is_some()
     }
 
+    /// The unit that a request is for.
+    pub(super) fn lun(&self, task: TaskId) -> Option<LunAddress> {
+        self.get(task).map(|job| job.lun)
+    }
+
     /// Takes a request; the command for the session. None if there is no name left: it is answered.
     pub(super) fn take(&mut self, request: Request) -> Option<Command> {
         let Request { lun, cdb, class, memory, done, .. } = request;

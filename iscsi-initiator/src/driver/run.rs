@@ -5,14 +5,19 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use iscsi::chap::{CHALLENGE_LEN, Entropy};
 use iscsi::discovery::Portal;
-use iscsi::session::{Cause, Class, Config, ConnId, Effect, Event, FenceGen, Now, Outcome, Session as Core, TaskId};
+use iscsi::session::{
+    Cause, Class, Config, ConnId, Effect, Event, FenceGen, Now, Outcome, Report, Session as Core, TaskId,
+};
 use iscsi::text::Pair;
+use scsi::Status;
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Sleep;
 
 use super::incoming::{Incoming, Turn};
 use super::jobs::{After, Jobs};
@@ -57,6 +62,12 @@ pub(super) struct Driver {
     stream: Option<(ConnId, TcpStream)>,
     incoming: Incoming,
     outgoing: Outgoing,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// When the timer rings; none if it has rung.
+    armed: Option<Instant>,
+    /// Used again, so that the steady state allocates nothing for them.
+    taken: VecDeque<Order>,
+    fx: Vec<Effect>,
 }
 
 impl Driver {
@@ -82,6 +93,10 @@ impl Driver {
             stream: None,
             incoming: Incoming::new(),
             outgoing: Outgoing::default(),
+            timer: None,
+            armed: None,
+            taken: VecDeque::new(),
+            fx: Vec::new(),
         }
     }
 
@@ -112,50 +127,64 @@ impl Driver {
     }
 
     async fn wait(&mut self) -> Woken {
-        let tick = self.core.next_tick().map(|at| self.begun + Duration::from_millis(at.0));
-        let has_tick = tick.is_some();
-        let tick = tokio::time::sleep_until(tick.unwrap_or(self.begun).into());
-        let writes = !self.outgoing.is_empty();
-        let (stream, connecting) = (&self.stream, &mut self.connecting);
-        let has_connecting = connecting.is_some();
-        let connects = async {
-            match connecting {
-                Some(c) => c.await,
-                None => std::future::pending().await,
+        std::future::poll_fn(|cx| self.poll_woken(cx)).await
+    }
+
+    /// One look at each thing that may have happened. Nothing is registered anew for a look: that is most of what waiting
+    /// costs while answers come one by one.
+    fn poll_woken(&mut self, cx: &mut Context<'_>) -> Poll<Woken> {
+        if let Some((_, stream)) = &self.stream {
+            let mut ready = stream.poll_read_ready(cx);
+            if ready.is_pending() && !self.outgoing.is_empty() {
+                ready = stream.poll_write_ready(cx);
             }
-        };
-        let socket = async {
-            match stream {
-                Some((_, s)) if writes => {
-                    s.ready(tokio::io::Interest::READABLE | tokio::io::Interest::WRITABLE).await.map(drop)
-                }
-                Some((_, s)) => s.readable().await,
-                None => std::future::pending().await,
+            if let Poll::Ready(ready) = ready {
+                return Poll::Ready(Woken::Socket(ready));
             }
-        };
-        tokio::select! {
-            biased;
-            ready = socket, if stream.is_some() => Woken::Socket(ready),
-            () = self.inbox.arrived.notified() => Woken::Order,
-            (conn, result) = connects, if has_connecting => Woken::Connected(conn, result),
-            () = tick, if has_tick => Woken::Tick,
         }
+        if self.proof.is_some() || self.inbox.poll(cx) {
+            return Poll::Ready(Woken::Order);
+        }
+        if let Some(connecting) = &mut self.connecting
+            && let Poll::Ready((conn, stream)) = connecting.as_mut().poll(cx)
+        {
+            return Poll::Ready(Woken::Connected(conn, stream));
+        }
+        self.poll_tick(cx)
+    }
+
+    /// The timer is set only if it has rung or something is due sooner: what was due and is not any more (every request
+    /// is) makes it ring for nothing once, which the session takes for a look at the clock.
+    fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Woken> {
+        let Some(at) = self.core.next_tick().map(|at| self.begun + Duration::from_millis(at.0)) else {
+            return Poll::Pending;
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
+        if self.armed.is_none_or(|armed| at < armed) {
+            timer.as_mut().reset(at.into());
+            self.armed = Some(at);
+        }
+        ready!(timer.as_mut().poll(cx));
+        self.armed = None;
+        Poll::Ready(Woken::Tick)
     }
 
     /// Takes what callers want, as far as there are names for it. What the owner orders passes requests that wait: the proof
     /// of a nexus, for one, is what they wait for.
     fn take_orders(&mut self) {
-        let orders = self.inbox.orders.lock().as_mut().map(std::mem::take).unwrap_or_default();
+        let mut taken = std::mem::take(&mut self.taken);
+        self.inbox.take(&mut taken);
         if let Some((nexus, generation)) = self.proof.take() {
             self.tell(Event::Proved { nexus, generation });
         }
-        for order in orders {
+        for order in taken.drain(..) {
             match order {
                 Order::Carry(request) if request.class == Class::Control => self.urgent.push_back(request),
                 Order::Carry(request) => self.waiting.push_back(request),
                 order => self.ordered(order),
             }
         }
+        self.taken = taken;
         while self.jobs.has_room_for_control()
             && let Some(request) = self.urgent.pop_front()
         {
@@ -263,7 +292,7 @@ impl Driver {
             match self.incoming.next(&mut at, staged, &self.core, &mut self.jobs) {
                 Ok(None) => return true,
                 Ok(Some((bhs, intact))) => {
-                    let mut fx = Vec::new();
+                    let mut fx = std::mem::take(&mut self.fx);
                     let (now, data) = (self.now(), self.incoming.inline());
                     self.core.handle(now, Event::Pdu { conn, bhs, data, intact }, &mut fx);
                     self.apply_all(fx);
@@ -306,14 +335,15 @@ impl Driver {
     }
 
     fn tell(&mut self, event: Event<'_>) {
-        let mut fx = Vec::new();
+        let mut fx = std::mem::take(&mut self.fx);
         let now = self.now();
         self.core.handle(now, event, &mut fx);
         self.apply_all(fx);
     }
 
-    fn apply_all(&mut self, fx: Vec<Effect>) {
-        fx.into_iter().for_each(|effect| self.apply(effect));
+    fn apply_all(&mut self, mut fx: Vec<Effect>) {
+        fx.drain(..).for_each(|effect| self.apply(effect));
+        self.fx = fx;
     }
 
     fn apply(&mut self, effect: Effect) {
@@ -331,7 +361,6 @@ impl Driver {
                 self.teller.send_replace(SessionState::Up { nexus, group, params });
                 if self.ownership == Ownership::Alone {
                     self.proof = Some((nexus, FenceGen(0)));
-                    self.inbox.arrived.notify_one();
                 }
             }
             Effect::Down(cause) => {
@@ -343,7 +372,12 @@ impl Driver {
                     drop(to.send(answer));
                 }
             }
-            Effect::Report(report) => tracing::info!("iSCSI session: {report:?}"),
+            Effect::Report(report) => {
+                tracing::info!("iSCSI session: {report:?}");
+                if let Report::Sense(lun, sense) = report {
+                    self.inbox.heard(lun, &sense, false);
+                }
+            }
             Effect::Ended(cause) => {
                 self.disconnect();
                 self.teller.send_replace(SessionState::Ended(cause));
@@ -364,6 +398,11 @@ impl Driver {
         if matches!(outcome, Outcome::Unknown(_)) {
             // It may land: whoever waits for its end is not told that it cannot.
             self.given_up.retain(|(left, _)| left.iter().all(|(t, _)| *t != task));
+        }
+        if let (Outcome::Answered(answer), Some(lun)) = (&outcome, self.jobs.lun(task))
+            && answer.status == Status::CheckCondition
+        {
+            self.inbox.heard(lun, &answer.sense, true);
         }
         let busy = self.outgoing.withdraw(task);
         let after = self.jobs.end(task, outcome, busy);
@@ -410,7 +449,7 @@ impl Driver {
 impl Drop for Driver {
     /// Nobody takes orders any more: those that wait are answered, whether the session has ended or its worker.
     fn drop(&mut self) {
-        let late = self.inbox.orders.lock().take().unwrap_or_default();
+        let late = self.inbox.close();
         let waiting = self.urgent.drain(..).chain(self.waiting.drain(..)).map(Order::Carry);
         for order in waiting.chain(late) {
             match order {

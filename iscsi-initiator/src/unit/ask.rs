@@ -8,19 +8,22 @@ use block::buf::AlignedBuf;
 use iscsi::session::{Class, Outcome};
 use parking_lot::Mutex;
 use scsi::action::{self, Action, First, Pace};
-use scsi::cdb::{Inquiry, PersistentReserveIn};
+use scsi::cdb::{Inquiry, ModeSense, PersistentReserveIn};
+use scsi::mode::PageId;
 use scsi::reservations::InAction;
 use scsi::vpd::PageCode;
-use scsi::{Cdb, LunAddress, ParseError, Sense, ShortByteCount, Status};
+use scsi::{ByteCount, Cdb, LunAddress, ParseError, Sense, ShortByteCount, Status};
 
 use super::UnitError;
-use super::stability::{Member, Stability};
+use super::cache::Mode;
 use crate::driver::Session;
 
 /// Bytes asked for of a page: every page here fits; what is longer is cut and read as far as it came.
 const PAGE: ShortByteCount = ShortByteCount(1024);
 /// Bytes asked for of a list of registrations: a thousand keys; a longer list is asked for again, whole.
 const LIST: u16 = 8192;
+/// Bytes asked for of all mode pages: several times what any unit has.
+const MODE: ByteCount = ByteCount(4096);
 /// Before a busy unit is asked again.
 const BUSY: Duration = Duration::from_millis(20);
 /// Before a unit is asked again that is becoming ready or changing its state.
@@ -33,14 +36,12 @@ pub(super) struct Asked {
     pub(super) lun: LunAddress,
     /// What unit attentions asked for that a question took: a unit tells each nexus once, whatever the command.
     pub(super) noted: Arc<Mutex<Vec<First>>>,
-    /// Who is told of a reset that a question took.
-    pub(super) stability: Option<(Arc<Stability>, Member)>,
 }
 
 impl Asked {
     /// For a unit of which nothing is known.
     pub(super) fn new(session: &Session, lun: LunAddress) -> Asked {
-        Asked { session: session.clone(), lun, noted: Arc::default(), stability: None }
+        Asked { session: session.clone(), lun, noted: Arc::default() }
     }
 
     /// A page; none if the unit does not have it.
@@ -52,23 +53,19 @@ impl Asked {
         }
     }
 
-    /// The WP bit of the mode parameter header; a unit without MODE SENSE takes writes.
-    pub(super) async fn write_protected(&self) -> Result<bool, UnitError> {
-        let sense = scsi::cdb::ModeSense::current(scsi::mode::PageId::ALL);
-        let Ok(cdb) = sense.cdb() else { return Ok(false) };
-        let at = if cdb.len() == 6 { 2 } else { 3 };
+    /// Write protection and write cache; what a unit without MODE SENSE does not tell is taken for the worst.
+    pub(super) async fn mode(&self) -> Result<Mode, UnitError> {
+        let sense = ModeSense { alloc: MODE, ..ModeSense::current(PageId::ALL) };
+        let Ok(cdb) = sense.cdb() else { return Ok(Mode::UNTOLD) };
         match self.ask("MODE SENSE", cdb).await {
-            Ok(bytes) => Ok(bytes.get(at).is_some_and(|b| b & 0x80 != 0)),
-            Err(UnitError::Failed { .. }) => Ok(false),
+            Ok(bytes) => Ok(Mode::parse(&sense, &bytes)),
+            Err(UnitError::Failed { .. }) => Ok(Mode::UNTOLD),
             Err(e) => Err(e),
         }
     }
 
     /// Something is to be looked into, once.
     pub(super) fn note(&self, first: First) {
-        if let (First::VerifyReservation { cache_lost: true }, Some((stability, member))) = (first, &self.stability) {
-            stability.reset(*member);
-        }
         let mut noted = self.noted.lock();
         if first != First::Nothing && !noted.contains(&first) {
             noted.push(first);

@@ -11,6 +11,7 @@ use scsi::vpd::{
 };
 
 use super::ask::Asked;
+use super::cache::Mode;
 use super::{Identity, UnitError, block_size};
 use crate::driver::Session;
 
@@ -55,9 +56,10 @@ pub async fn attach(session: &Session, lun: LunAddress) -> Result<Identity, Unit
     }
     let capacity = asked.ask("READ CAPACITY (16)", ReadCapacity16::FULL.cdb()).await?;
     let capacity = Capacity::parse(&capacity).map_err(parse("READ CAPACITY (16)"))?;
-    let read_only = asked.write_protected().await?;
+    let Mode { write_protected: read_only, cache } = asked.mode().await?;
     let geometry = geometry(&capacity, read_only, limits.max_unmap_blocks.is_some())?;
-    Ok(Identity { lun, inquiry, identification: identity, serial, limits, provisioning, capacity, read_only, geometry })
+    let identification = identity;
+    Ok(Identity { lun, inquiry, identification, serial, limits, provisioning, capacity, read_only, cache, geometry })
 }
 
 pub(super) fn geometry(capacity: &Capacity, read_only: bool, discard: bool) -> Result<Geometry, UnitError> {

@@ -1,4 +1,4 @@
-//! Compare-and-write of a unit: COMPARE AND WRITE with FUA on one block.
+//! Compare-and-write of a unit: COMPARE AND WRITE on one block, with FUA, or followed by a flush where the unit passes FUA over.
 //!
 //! An answer that is lost is settled by the session: once the task is dead, its block is read, and its own bytes mean done.
 //! MISCOMPARE is looked at in the same way: if the block holds the new bytes, an earlier copy of the same command has
@@ -14,8 +14,10 @@ use block::shared::{BoxFuture, CawOutcome, CompareAndWrite};
 use block::units::{ByteLen, ByteOffset};
 use iscsi::session::{Class, Outcome};
 use scsi::action::{self, Action};
-use scsi::{BlockCount, BlockRange, Lba, Sense, Status};
+use scsi::cdb::Caching;
+use scsi::{BlockCount, BlockRange, Cdb, Lba, Sense, Status};
 
+use super::WriteCache;
 use super::ask::pause;
 use super::device::{Inner, LunDevice, kind};
 use super::follow::follow;
@@ -73,15 +75,28 @@ impl Swap {
         Ok(Swap { lba: Lba(at.0 / geometry.logical_block.bytes()), bytes })
     }
 
+    /// Done is told when it is on the medium.
     async fn run(&self, inner: &Arc<Inner>) -> Result<CawOutcome, IoErrorKind> {
-        let cdb = scsi::cdb::CompareAndWrite::new(self.lba, 1).cdb(inner.block());
-        let cdb = cdb.map_err(|_| IoErrorKind::OutOfRange)?;
+        let (sent, mut cached) = (inner.sending(), false);
+        let outcome = self.swap(inner, &mut cached).await?;
+        if outcome == CawOutcome::Done && cached && Inner::make_stable(inner, sent).await.is_err() {
+            // The block was changed, so that it is no error; and nobody knows whether it stays so.
+            return Ok(CawOutcome::Unknown);
+        }
+        Ok(outcome)
+    }
+
+    /// `cached` if what it wrote may lie in a cache.
+    async fn swap(&self, inner: &Arc<Inner>, cached: &mut bool) -> Result<CawOutcome, IoErrorKind> {
         let class = Class::CompareAndWrite(inner.generation());
         let era = inner.session().era();
         let (mut attentions, mut busy) = (action::ATTENTION_TRIES, BUSY_TRIES);
         loop {
+            let cache = inner.known().cache();
+            *cached |= cache.write_back && !cache.sends_fua();
+            let cdb = self.command(inner, cache).ok_or(IoErrorKind::OutOfRange)?;
             let memory = Some(AlignedBuf::from_slice(&self.bytes));
-            let ended = inner.session().carry_out_in(era, inner.lun(), cdb.clone(), class, memory).await;
+            let ended = inner.session().carry_out_in(era, inner.lun(), cdb, class, memory).await;
             let answer = match ended.outcome {
                 Outcome::Answered(answer) => answer,
                 // Taken back, fenced, or given up for lost: it may have been executed.
@@ -107,6 +122,12 @@ impl Swap {
             follow(inner, first).await?;
             pause(pace).await;
         }
+    }
+
+    fn command(&self, inner: &Inner, cache: WriteCache) -> Option<Cdb> {
+        let caching = if cache.sends_fua() { Caching::FUA } else { Caching::NONE };
+        let command = scsi::cdb::CompareAndWrite { caching, ..scsi::cdb::CompareAndWrite::new(self.lba, 1) };
+        command.cdb(inner.block()).ok()
     }
 
     /// The target compared and found something else.

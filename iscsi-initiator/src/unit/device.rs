@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use block::buf::AlignedBuf;
-use block::device::{BlockDevice, Done, Geometry, Io, MAX_TRANSFER, Op, Resize};
+use block::device::{BlockDevice, Completion, Done, Geometry, Io, MAX_TRANSFER, Op, Resize};
 use block::error::{IoError, IoErrorKind};
 use block::shared::{AbortOwn, BoxFuture, DiskIdentity, NothingInFlight};
 use block::units::{ByteLen, ByteOffset};
@@ -25,11 +25,12 @@ use scsi::unmap::UnmapList;
 use scsi::{BlockCount, BlockLen, BlockRange, Cdb, Lba, LunAddress, ReservationKey, Sense, Status};
 use tokio::sync::watch;
 
-use super::Identity;
 use super::ask::{Asked, pause};
+use super::cache::{Known, News};
 use super::follow::{Notices, follow};
 use super::stability::{Covers, Member, Stability, Version};
-use crate::driver::{Ended, Era, Request, Session};
+use super::{Identity, WriteCache};
+use crate::driver::{Ended, Era, Listener, Request, Session};
 
 /// The longest transfer where the unit names none: what one burst of the session carries several times over.
 const OWN_MAX: u64 = 8 << 20;
@@ -86,6 +87,8 @@ struct Running {
     /// When it was sent, and what it covers if it is a flush.
     sent: Version,
     covers: Covers,
+    /// What it writes may lie in a cache when it is answered.
+    cached: bool,
     /// Since when the unit says that it is not ready yet.
     unready: Option<Instant>,
 }
@@ -111,7 +114,8 @@ impl LunDevice {
         let geometry = watch::Sender::new(identity.geometry);
         let notices = watch::Sender::new(Notices::default());
         let (registered, another) = (Mutex::new(None), AtomicBool::new(false));
-        let inner = Arc::new_cyclic(|this| Inner {
+        stability.known.learn(News::default(), identity.cache);
+        let inner = Arc::new_cyclic(|this: &Weak<Inner>| Inner {
             member: stability.join(Weak::clone(this)),
             stability,
             session,
@@ -126,6 +130,8 @@ impl LunDevice {
             noted: Arc::default(),
             another,
         });
+        let listener = Arc::downgrade(&inner) as Weak<dyn Listener>;
+        inner.session.listen(inner.identity.lun, listener);
         LunDevice { inner }
     }
 
@@ -150,21 +156,8 @@ impl BlockDevice for LunDevice {
         self.inner.geometry()
     }
 
-    fn submit(&self, mut io: Io) {
-        if let Err(e) = self.inner.geometry().check(&io) {
-            return io.complete(Err(e));
-        }
-        if self.inner.another.load(Ordering::Acquire) {
-            return io.fail(IoErrorKind::NoPath);
-        }
-        if io.op != Op::Flush && io.len == ByteLen::ZERO {
-            return io.complete(Ok(()));
-        }
-        let (rest, era) = (io.buf.take(), self.inner.session.era());
-        let covers = if io.op == Op::Flush { self.inner.stability.flush() } else { Covers::default() };
-        let sent = Version::default();
-        let (moved, piece, tries, unready) = (0, 0, 0, None);
-        Inner::go_on(&self.inner, Running { io, done: None, rest, moved, piece, tries, era, sent, covers, unready });
+    fn submit(&self, io: Io) {
+        Inner::submit(&self.inner, io);
     }
 
     fn describe(&self) -> String {
@@ -203,9 +196,25 @@ impl Inner {
     }
 
     pub(super) fn asked(&self) -> Asked {
-        let noted = Arc::clone(&self.noted);
-        let stability = Some((Arc::clone(&self.stability), self.member));
-        Asked { session: self.session.clone(), lun: self.identity.lun, noted, stability }
+        Asked { session: self.session.clone(), lun: self.identity.lun, noted: Arc::clone(&self.noted) }
+    }
+
+    /// What is known of the unit's cache, over all its nexuses.
+    pub(super) fn known(&self) -> &Known {
+        &self.stability.known
+    }
+
+    /// A change is about to be sent that no [`BlockDevice`] request makes.
+    pub(super) fn sending(&self) -> Version {
+        self.stability.sending(self.member, self.session.nexus())
+    }
+
+    /// Such a change was acknowledged, and may lie in a cache: puts it on the medium.
+    pub(super) async fn make_stable(this: &Arc<Inner>, sent: Version) -> Result<(), IoError> {
+        this.stability.written(sent, this.member, this.session.nexus());
+        let (done, flushed) = Completion::channel();
+        Inner::submit(this, Io::flush(done));
+        flushed.await.map_err(|_| IoError::dropped())?.result
     }
 
     pub(super) fn lun(&self) -> LunAddress {
@@ -283,12 +292,59 @@ impl Inner {
     }
 }
 
+impl Listener for Inner {
+    /// What concerns stability counts at once; what nobody follows up is left for the next check.
+    fn attention(&self, sense: &Sense, asked: bool) {
+        let reply = action::Reply::Status(Status::CheckCondition, Some(sense));
+        let first = match action::verdict(action::Class::Ask, reply).action {
+            Action::Retry { first, .. } => first,
+            Action::Fail(Failure::LostWrite) => return self.stability.lost(),
+            _ => return,
+        };
+        if first == (First::VerifyReservation { cache_lost: true }) {
+            self.stability.reset(self.member);
+        }
+        if Known::concerns(first) {
+            self.stability.known.doubt();
+        }
+        if !asked {
+            self.asked().note(first);
+        }
+    }
+}
+
 impl Inner {
+    /// Takes a request.
+    fn submit(this: &Arc<Inner>, mut io: Io) {
+        if let Err(e) = this.geometry().check(&io) {
+            return io.complete(Err(e));
+        }
+        if this.another.load(Ordering::Acquire) {
+            return io.fail(IoErrorKind::NoPath);
+        }
+        if io.op != Op::Flush && io.len == ByteLen::ZERO {
+            return io.complete(Ok(()));
+        }
+        let mut covers = Covers::default();
+        if io.op == Op::Flush {
+            covers = this.stability.flush();
+            if covers.is_nothing() && !this.stability.known.cache().write_back {
+                return io.complete(Ok(()));
+            }
+        }
+        let (rest, era) = (io.buf.take(), this.session.era());
+        let (sent, cached) = (Version::default(), false);
+        let (moved, piece, tries, unready) = (0, 0, 0, None);
+        let running = Running { io, done: None, rest, moved, piece, tries, era, sent, covers, cached, unready };
+        Inner::go_on(this, running);
+    }
+
     /// Sends the next piece.
     fn go_on(this: &Arc<Inner>, mut r: Running) {
         let left = r.io.len.0 - r.moved;
         r.piece = left.min(this.longest as u64);
-        let (cdb, memory) = match this.command(&mut r) {
+        let cache = this.stability.known.cache();
+        let (cdb, memory) = match this.command(&mut r, cache) {
             Ok(command) => command,
             Err(kind) => return r.end(Err(kind)),
         };
@@ -296,8 +352,12 @@ impl Inner {
             Op::Read => Class::Read,
             _ => Class::Write(this.generation),
         };
-        if r.moved == 0 && r.io.op.changes() {
-            r.sent = this.stability.sending(this.member, this.session.nexus());
+        if r.io.op.changes() {
+            if r.moved == 0 {
+                r.sent = this.stability.sending(this.member, this.session.nexus());
+            }
+            let forced = r.io.op == Op::Write { fua: true } && cache.sends_fua();
+            r.cached |= cache.write_back && !forced;
         }
         let (inner, lun, era) = (Arc::clone(this), this.identity.lun, r.era);
         let done = Box::new(move |ended| Inner::ended(&inner, r, ended));
@@ -305,14 +365,14 @@ impl Inner {
     }
 
     /// The command for the piece, with its memory.
-    fn command(&self, r: &mut Running) -> Result<(Cdb, Option<AlignedBuf>), IoErrorKind> {
+    fn command(&self, r: &mut Running, cache: WriteCache) -> Result<(Cdb, Option<AlignedBuf>), IoErrorKind> {
         let size = u64::from(self.block.get());
         let range = BlockRange::new(Lba((r.io.at.0 + r.moved) / size), BlockCount(r.piece / size));
         let unfit = |_| IoErrorKind::OutOfRange;
         match r.io.op {
             Op::Read => Ok((Read::new(range).cdb(self.block).map_err(unfit)?, r.front())),
             Op::Write { fua } => {
-                let caching = if fua { Caching::FUA } else { Caching::NONE };
+                let caching = if fua && cache.sends_fua() { Caching::FUA } else { Caching::NONE };
                 let cdb = Write { caching, ..Write::new(range) }.cdb(self.block).map_err(unfit)?;
                 Ok((cdb, r.front()))
             }
@@ -388,19 +448,21 @@ impl Inner {
                     r.end(lost);
                 }));
             }
-            Op::Write { fua: false } | Op::Discard | Op::WriteZeroes => {
+            Op::Write { .. } | Op::Discard | Op::WriteZeroes if r.cached => {
                 this.stability.written(r.sent, this.member, nexus);
-                r.end(Ok(()));
+                if r.io.op != (Op::Write { fua: true }) {
+                    return r.end(Ok(()));
+                }
+                // The unit passes FUA over.
+                let done = Completion::new(move |flushed: Done| r.end(flushed.result.map_err(|e| e.kind)));
+                Inner::submit(this, Io::flush(done));
             }
-            Op::Flush | Op::Read | Op::Write { fua: true } => r.end(Ok(())),
+            _ => r.end(Ok(())),
         }
     }
 
     /// The piece goes out once more, if it may, after what comes first.
     fn again(this: &Arc<Inner>, mut r: Running, first: First, pace: Pace, or: Failure) {
-        if first == (First::VerifyReservation { cache_lost: true }) {
-            this.stability.reset(this.member);
-        }
         let may = match pace {
             Pace::AtOnce(tries) => r.tries < tries,
             Pace::WhileTransitioning => r.unready_for() < this.patience,

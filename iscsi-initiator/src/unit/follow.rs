@@ -5,7 +5,8 @@
 //!   fenced, meets a unit attention, registers, and writes on.
 //! - After a change of identity: the unit's names. Another unit gets no request any more. Prevents: a number that was given
 //!   to another unit takes writes that were meant for the former.
-//! - After a change of capacity or of mode pages: they are read, and the new size is told.
+//! - After a change of capacity or of mode pages: they are read, and the new size is told. Mode pages also after a reset,
+//!   which may have brought back older ones.
 
 use std::sync::Arc;
 
@@ -53,15 +54,17 @@ async fn step(inner: &Arc<Inner>, first: First) -> Result<(), IoErrorKind> {
             if cache_lost {
                 inner.notice(|n| n.cache_lost += 1);
             }
-            verify_reservation(inner).await
-        }
-        First::Identify => verify_identity(inner).await,
-        First::ReadCapacity => read_capacity(inner).await,
-        First::ReadModePages => {
-            let read_only = inner.asked().write_protected().await.map_err(|_| IoErrorKind::NoPath)?;
-            inner.learn(|g| g.read_only = read_only);
+            verify_reservation(inner).await?;
+            read_mode_if_in_doubt(inner).await;
             Ok(())
         }
+        First::Identify => {
+            verify_identity(inner).await?;
+            read_mode_if_in_doubt(inner).await;
+            Ok(())
+        }
+        First::ReadCapacity => read_capacity(inner).await,
+        First::ReadModePages => read_mode(inner).await,
         First::ReadPortGroups => {
             inner.notice(|n| n.port_groups += 1);
             Ok(())
@@ -86,6 +89,24 @@ async fn verify_reservation(inner: &Arc<Inner>) -> Result<(), IoErrorKind> {
     let held = asked.reservations(InAction::ReadReservation, Held::parse).await.map_err(|_| IoErrorKind::NoPath)?;
     // Without the reservation strangers could write: this nexus does not write beside them.
     if held.reservation.is_some_and(|r| r.kind == kind) { Ok(()) } else { Err(IoErrorKind::Fenced) }
+}
+
+/// Write protection and write cache.
+async fn read_mode(inner: &Arc<Inner>) -> Result<(), IoErrorKind> {
+    let news = inner.known().news();
+    let mode = inner.asked().mode().await.map_err(|_| IoErrorKind::NoPath)?;
+    inner.known().learn(news, mode.cache);
+    inner.learn(|g| g.read_only = mode.write_protected);
+    Ok(())
+}
+
+/// The same where nobody has read them since something put them in doubt. Without an answer they stay in doubt, which is safe.
+async fn read_mode_if_in_doubt(inner: &Arc<Inner>) {
+    if inner.known().is_in_doubt()
+        && let Err(kind) = read_mode(inner).await
+    {
+        tracing::debug!("iSCSI: the mode pages of {} cannot be read: {kind}", inner.lun());
+    }
 }
 
 async fn verify_identity(inner: &Arc<Inner>) -> Result<(), IoErrorKind> {

@@ -46,17 +46,12 @@ async fn access(asked: &Asked, identity: &Identity) -> Result<Access, UnitError>
     if !support.implicit && !support.explicit {
         return Ok(Access::PLAIN);
     }
-    let command = "REPORT TARGET PORT GROUPS";
-    let cdb = ReportTargetPortGroups { extended: true, alloc: GROUPS }.cdb();
-    let bytes = match asked.ask(command, cdb).await {
-        Ok(bytes) => bytes,
-        // It may not know the extended header.
-        Err(UnitError::Failed { .. }) => {
-            asked.ask(command, ReportTargetPortGroups { extended: false, alloc: GROUPS }.cdb()).await?
-        }
-        Err(e) => return Err(e),
+    let groups = match port_groups(asked, true).await {
+        // It may not know the extended header. LIO (Linux 6.12) does, and leaves it out of the length: its answer ends within
+        // the last group.
+        Err(UnitError::Failed { .. } | UnitError::Parse { .. }) => port_groups(asked, false).await?,
+        told => told?,
     };
-    let groups = PortGroups::parse(&bytes).map_err(|source| UnitError::Parse { command, source })?;
     // Which port this session goes through, only the page read over it tells.
     let here = names(asked).await?.identification;
     let by_group = here.port_group().and_then(|g| groups.group(g));
@@ -66,4 +61,10 @@ async fn access(asked: &Asked, identity: &Identity) -> Result<Access, UnitError>
         preferred: group.preferred,
         transition: groups.transition_seconds.map(|s| Duration::from_secs(s.into())),
     }))
+}
+
+async fn port_groups(asked: &Asked, extended: bool) -> Result<PortGroups, UnitError> {
+    let command = "REPORT TARGET PORT GROUPS";
+    let bytes = asked.ask(command, ReportTargetPortGroups { extended, alloc: GROUPS }.cdb()).await?;
+    PortGroups::parse(&bytes).map_err(|source| UnitError::Parse { command, source })
 }

@@ -123,11 +123,12 @@ async fn change(inner: &Arc<Inner>, change: &Change) -> Result<(), ReserveError>
         };
         let sense = Sense::parse(&answer.sense).ok();
         let reply = action::Reply::Status(answer.status, sense.as_ref());
-        let (pace, or) = match action::verdict(action::Class::Reserve, reply).action {
+        let (first, pace, or) = match action::verdict(action::Class::Reserve, reply).action {
             Action::Done => return Ok(()),
             Action::Settle { or, .. } => return settled(inner, change, or).await,
-            // Not executed: a unit attention, or a busy unit. What it is about, the change itself finds out.
-            Action::Retry { pace, or, .. } => (pace, or),
+            // Not executed: a unit attention, or a busy unit. What it says of reservations, the change itself finds out; the
+            // rest is looked into with the next check or request.
+            Action::Retry { first, pace, or } => (first, pace, or),
             Action::Elsewhere { or, .. } | Action::Fail(or) => return Err(refused(or)),
             Action::Differs => return Err(ReserveError::Refused(Failure::Unexpected)),
         };
@@ -136,6 +137,7 @@ async fn change(inner: &Arc<Inner>, change: &Change) -> Result<(), ReserveError>
             return Err(ReserveError::Refused(or));
         }
         *left -= 1;
+        inner.asked().note(first);
         pause(pace).await;
     }
 }

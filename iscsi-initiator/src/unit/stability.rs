@@ -28,6 +28,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use scsi::cdb::TestUnitReady;
 
+use super::cache::Known;
 use super::device::Inner;
 
 /// How long a witness may take to answer.
@@ -48,6 +49,13 @@ pub(crate) struct Member(usize);
 pub(crate) struct Covers {
     serial: u64,
     oldest: Option<Version>,
+}
+
+impl Covers {
+    /// Whether it covers no write that may lie in a cache.
+    pub(super) fn is_nothing(self) -> bool {
+        self.oldest.is_none()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +105,12 @@ impl Core {
         }
     }
 
+    /// Nobody is a witness of what was written before.
+    fn lost(&mut self) {
+        let next = self.next();
+        self.nexuses.iter_mut().for_each(|n| n.since = next);
+    }
+
     /// A write that was sent at this version was acknowledged over this nexus.
     fn written(&mut self, sent: Version, member: Member) {
         // An answer over a nexus is of what was sent over it.
@@ -132,6 +146,8 @@ impl Core {
 /// What is known of a unit over all its nexuses.
 #[derive(Default)]
 pub(crate) struct Stability {
+    /// Whether there is a cache at all.
+    pub(super) known: Known,
     core: Mutex<Core>,
     members: Mutex<Vec<Weak<Inner>>>,
 }
@@ -170,6 +186,11 @@ impl Stability {
     /// The unit has told this nexus that it lost power or restarted.
     pub(super) fn reset(&self, member: Member) {
         self.core.lock().reset(member);
+    }
+
+    /// The unit has told of a write that it had acknowledged and could not put on the medium (a deferred error).
+    pub(super) fn lost(&self) {
+        self.core.lock().lost();
     }
 
     /// A flush goes out.

@@ -56,7 +56,17 @@ pub(crate) struct State {
     pub(crate) blocks: u64,
     pub(crate) unit: u8,
     pub(crate) write_protected: bool,
+    /// WCE and DPOFUA.
+    pub(crate) write_cache: bool,
+    pub(crate) fua: bool,
+    /// A write that was acknowledged is found to be lost: the next command brings the news, as a deferred error.
+    pub(crate) deferred: bool,
+    /// Commands that came with FUA, and SYNCHRONIZE CACHEs.
+    pub(crate) forced: u32,
+    pub(crate) synced: u32,
     pub(crate) groups: [AccessState; PORTS],
+    /// It counts the extended header of its list of groups wrongly, as LIO does.
+    pub(crate) miscounts: bool,
     /// Unit attentions for each nexus: additional sense code and qualifier.
     pub(crate) attentions: BTreeMap<Name, VecDeque<(u8, u8)>>,
     pub(crate) keys: BTreeMap<Name, u64>,
@@ -80,7 +90,13 @@ impl Array {
             blocks: 2048,
             unit: 1,
             write_protected: false,
+            write_cache: true,
+            fua: true,
+            deferred: false,
+            forced: 0,
+            synced: 0,
             groups: [AccessState::ActiveOptimized; PORTS],
+            miscounts: false,
             attentions: BTreeMap::new(),
             keys: BTreeMap::new(),
             held: None,
@@ -291,8 +307,9 @@ impl Conn {
             Answer::Conflict => {
                 self.send(ScsiResponse { itt: c.itt, status: 0x18, ..ScsiResponse::default() }.bhs(), &[])
             }
-            Answer::Check(key, asc, ascq) => {
-                let mut body = vec![0, 18, 0x70, 0, key, 0, 0, 0, 0, 10, 0, 0, 0, 0, asc, ascq];
+            Answer::Check(key, asc, ascq) | Answer::Deferred(key, asc, ascq) => {
+                let code = if matches!(answer, Answer::Deferred(..)) { 0x71 } else { 0x70 };
+                let mut body = vec![0, 18, code, 0, key, 0, 0, 0, 0, 10, 0, 0, 0, 0, asc, ascq];
                 body.resize(20, 0);
                 let flags = FINAL | if expected > 0 { ScsiResponse::UNDERFLOW } else { 0 };
                 let answer =

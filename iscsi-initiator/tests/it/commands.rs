@@ -4,6 +4,7 @@ use scsi::alua::{AccessState, Group, PortGroup, PortGroups, RelativePort, Status
 use scsi::capacity::Capacity;
 use scsi::cdb::{Command, PersistentReserveOut};
 use scsi::inquiry::StandardInquiry;
+use scsi::mode::{Caching, ModeData, Page};
 use scsi::reservations::{
     Access, Capabilities, Change, Generation, Held as HeldBy, InAction, Keys, Reservation, ReservationType, Role,
     TypeSet,
@@ -19,6 +20,8 @@ use crate::array::{BLOCK, Held, Name, PORTS, State};
 pub(crate) enum Answer {
     Good(Vec<u8>),
     Check(u8, u8, u8),
+    /// Of an earlier command.
+    Deferred(u8, u8, u8),
     Conflict,
     /// It stays in the fabric.
     Silence,
@@ -48,6 +51,9 @@ impl State {
         if access.is_some_and(|a| self.held.is_some_and(|kind| !kind.permits(a, role))) {
             return Answer::Conflict;
         }
+        if access.is_some() && std::mem::take(&mut self.deferred) {
+            return Answer::Deferred(3, 0x0c, 0);
+        }
         if access.is_some() {
             self.asked[of.port] += 1;
             if let Some((key, asc, ascq)) = self.faults[of.port] {
@@ -56,21 +62,32 @@ impl State {
         }
         match command {
             Command::Inquiry(inquiry) => self.inquiry(of, inquiry.page),
-            Command::TestUnitReady(_) | Command::SynchronizeCache(_) => GOOD,
+            Command::TestUnitReady(_) => GOOD,
+            Command::SynchronizeCache(_) => {
+                self.synced += 1;
+                GOOD
+            }
             Command::ReadCapacity16(_) => {
                 Answer::Good(Capacity::new(Lba(self.blocks - 1), BlockLen::B512).to_bytes().to_vec())
             }
-            Command::ModeSense(_) => {
-                let protected = u8::from(self.write_protected) << 7;
-                let six = cdb.first() == Some(&scsi::cdb::op::MODE_SENSE_6.0);
-                Answer::Good(if six { vec![3, 0, protected, 0] } else { vec![0, 6, 0, protected, 0, 0, 0, 0] })
+            Command::ModeSense(sense) => {
+                let caching = Caching { write_cache: self.write_cache, read_cache_disabled: false };
+                let pages = vec![Page::Caching(caching)];
+                let data = ModeData { write_protected: self.write_protected, dpo_fua: self.fua, block: None, pages };
+                Answer::Good(data.to_bytes(sense.form, false))
             }
-            Command::ReportTargetPortGroups(_) => Answer::Good(self.port_groups()),
+            Command::ReportTargetPortGroups(ask) => Answer::Good(self.port_groups(ask.extended)),
             Command::Read(read) => self
                 .range(read.range.lba, read.range.blocks)
                 .map_or(Answer::Check(5, 0x21, 0), |(at, len)| Answer::Good(self.disk[at..at + len].to_vec())),
-            Command::Write(write) => self.write(of, itt, (write.range.lba, write.range.blocks), data),
-            Command::CompareAndWrite(caw) => self.compare_and_write(caw.lba, data),
+            Command::Write(write) => {
+                self.forced += u32::from(write.caching.force_unit_access);
+                self.write(of, itt, (write.range.lba, write.range.blocks), data)
+            }
+            Command::CompareAndWrite(caw) => {
+                self.forced += u32::from(caw.caching.force_unit_access);
+                self.compare_and_write(caw.lba, data)
+            }
             Command::PersistentReserveIn(ask) => self.reserve_in(ask.action),
             Command::PersistentReserveOut(change) => self.reserve_out(of, &change, data),
             _ => Answer::Check(5, 0x20, 0),
@@ -142,7 +159,7 @@ impl State {
         }
     }
 
-    fn port_groups(&self) -> Vec<u8> {
+    fn port_groups(&self, extended: bool) -> Vec<u8> {
         let group = |n: usize| Group {
             group: PortGroup(u16::try_from(n + 1).unwrap_or(0)),
             preferred: false,
@@ -151,7 +168,13 @@ impl State {
             status: StatusCode::Implicit,
             ports: vec![RelativePort(u16::try_from(n + 1).unwrap_or(0))],
         };
-        PortGroups { transition_seconds: Some(30), groups: (0..PORTS).map(group).collect() }.to_bytes(true)
+        let groups = PortGroups { transition_seconds: Some(30), groups: (0..PORTS).map(group).collect() };
+        let mut bytes = groups.to_bytes(extended);
+        if extended && self.miscounts {
+            bytes.truncate(bytes.len() - 4);
+            bytes[3] -= 4;
+        }
+        bytes
     }
 
     fn reserve_in(&self, action: InAction) -> Answer {

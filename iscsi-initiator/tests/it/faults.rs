@@ -32,7 +32,7 @@ fn config(array: &Array, port: usize) -> Config {
     Config::new(login, Portal { host: "127.0.0.1".into(), port: array.ports[port] })
 }
 
-async fn device(array: &Array, workers: &block::worker::Handle, isid: u16) -> LunDevice {
+pub(crate) async fn device(array: &Array, workers: &block::worker::Handle, isid: u16) -> LunDevice {
     let mut config = config(array, 0);
     config.login.isid = Isid::from_number(5, isid);
     let session = Session::start(workers, 0, config, Ownership::Alone);
@@ -40,7 +40,7 @@ async fn device(array: &Array, workers: &block::worker::Handle, isid: u16) -> Lu
     LunDevice::new(session, identity, FenceGen(0))
 }
 
-async fn both_ports(array: &Array, workers: &block::worker::Handle) -> Lun {
+pub(crate) async fn both_ports(array: &Array, workers: &block::worker::Handle) -> Lun {
     let ms = Duration::from_millis;
     let paths = Paths {
         path_timeout: ms(200),
@@ -63,7 +63,7 @@ async fn both_ports(array: &Array, workers: &block::worker::Handle) -> Lun {
     lun
 }
 
-async fn until(mut holds: impl FnMut() -> bool) {
+pub(crate) async fn until(mut holds: impl FnMut() -> bool) {
     let waits = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -72,12 +72,12 @@ async fn until(mut holds: impl FnMut() -> bool) {
     tokio::time::timeout(Duration::from_secs(40), waits).await.expect("it comes to that");
 }
 
-fn block(byte: u8) -> AlignedBuf {
+pub(crate) fn block(byte: u8) -> AlignedBuf {
     AlignedBuf::from_slice(&[byte; 512])
 }
 
 /// Runs with an array and workers of its own.
-fn with_array<F, Fut>(f: F)
+pub(crate) fn with_array<F, Fut>(f: F)
 where
     F: FnOnce(Arc<Array>, block::worker::Handle) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + 'static,
@@ -87,7 +87,7 @@ where
     run(&workers, move || f(array, handle));
 }
 
-const AT: ByteOffset = ByteOffset(4096);
+pub(crate) const AT: ByteOffset = ByteOffset(4096);
 
 #[test]
 fn a_unit_that_has_everything_lacks_nothing() {
@@ -367,6 +367,20 @@ fn requests_follow_the_port_groups_and_wait_while_both_change() {
         array.state.lock().groups = [AccessState::ActiveOptimized, AccessState::Standby];
         waits.await.0.expect("goes over the group that took over");
         assert_eq!(array.state.lock().disk[4096], 3);
+        lun.close().await;
+    });
+}
+
+/// LIO does not count the extended header of REPORT TARGET PORT GROUPS, so that its answer ends within the last group. No path
+/// to it was ever used.
+#[test]
+fn port_groups_are_read_from_a_target_that_miscounts_them() {
+    with_array(|array, workers| async move {
+        array.state.lock().miscounts = true;
+        let lun = both_ports(&array, &workers).await;
+        array.state.lock().groups = [AccessState::Standby, AccessState::ActiveNonOptimized];
+        lun.write(AT, block(2)).await.0.expect("goes over the other group");
+        until(|| lun.status()[0].access.state == AccessState::Standby).await;
         lun.close().await;
     });
 }

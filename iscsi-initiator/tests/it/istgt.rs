@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use block::buf::AlignedBuf;
 use block::device::DeviceExt;
-use block::shared::{CawOutcome, CompareAndWrite, HedgedCaw};
+use block::shared::{CawOutcome, CompareAndWrite, HELD_TYPE, HedgedCaw, Keeps, Reservations};
 use block::units::ByteOffset;
 use iscsi::discovery::Portal;
 use iscsi::ids::Isid;
@@ -18,7 +18,8 @@ use iscsi::session::{Config, FenceGen};
 use iscsi_initiator::discovery::discover;
 use iscsi_initiator::unit::{Lack, attach, lacks};
 use iscsi_initiator::{LunDevice, Ownership, Session};
-use scsi::LunAddress;
+use scsi::reservations::TransportId;
+use scsi::{LunAddress, ReservationKey};
 
 use crate::tgt::{HOST, run, workers};
 
@@ -210,5 +211,32 @@ fn a_target_of_another_make_is_discovered_and_keeps_what_is_written() {
         device.flush().await.expect("flushes");
         assert!(*device.read(ByteOffset(1 << 20), 1 << 20).await.expect("reads") == bytes[..]);
         session.close().await;
+    });
+}
+
+/// READ FULL STATUS: tgt does not have it, istgt does, though the names in it have no header.
+#[test]
+fn the_registrants_of_a_real_unit_are_told_with_their_keys_and_what_they_hold() {
+    let Some(istgt) = Istgt::start() else { return };
+    let workers = workers();
+    let sessions = [istgt.session(&workers, 1), istgt.session(&workers, 2)];
+    run(&workers, move || async move {
+        let (a, b) = (device(&sessions[0]).await, device(&sessions[1]).await);
+        let (one, two) = (ReservationKey(0x11), ReservationKey(0x22));
+        a.register(one, Keeps::UntilPowerLoss).await.expect("registers");
+        b.register(two, Keeps::UntilPowerLoss).await.expect("registers");
+        a.reserve(one, HELD_TYPE).await.expect("reserves");
+        let mut found = a.registrants().await.expect("is told").registrants;
+        found.sort_by_key(|r| r.key);
+        let keys: Vec<_> = found.iter().map(|r| (r.key, r.holds)).collect();
+        // All registrants hold it; istgt tells it of the one that reserved, as it does in READ RESERVATION.
+        assert_eq!(keys, [(one, Some(HELD_TYPE)), (two, None)]);
+        for registrant in found {
+            let TransportId::Other(name) = registrant.initiator else { continue };
+            assert!(name.starts_with(HOST.as_bytes()), "{name:02x?} is this host's");
+        }
+        for session in sessions {
+            session.close().await;
+        }
     });
 }

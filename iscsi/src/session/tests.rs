@@ -4,7 +4,7 @@ use scsi::{LunAddress, Status};
 
 use super::rules::Rules;
 use super::*;
-use crate::chap::{CHALLENGE_LEN, Entropy};
+use crate::chap::{Account, CHALLENGE_LEN, Chap, Entropy, Secret};
 use crate::framer::End;
 use crate::ids::Isid;
 use crate::keys::negotiate::Negotiation;
@@ -401,6 +401,38 @@ fn silence_in_any_phase_of_a_login_ends_it_in_time() {
     let conn = *conn;
     play.tell(Event::Connected { conn, entropy });
     assert_eq!(down(&play.pass(10_000)), Some(Cause::LoginTimeout));
+}
+
+/// The time is that of the whole login: a target that says a word now and then gains nothing.
+#[test]
+fn silence_after_any_word_of_a_login_ends_it_in_time() {
+    let account = Account { name: "in".into(), secret: Secret::new("secret-of-12").expect("12") };
+    let chap = Chap::new(account, None, vec![]).expect("one secret");
+    let (plain, secret) = (login_config(), LoginConfig { chap: Some(chap), ..login_config() });
+    let go = TRANSIT | 1;
+    let words: [(&LoginConfig, &[(u8, &str)]); 6] = [
+        (&plain, &[(CONTINUE, "TargetPortal")]),
+        (&plain, &[(go, "TargetPortalGroupTag=1\0AuthMethod=None\0")]),
+        (&plain, &[(go, "TargetPortalGroupTag=1\0"), (1 << 2, "MaxRecvDataSegmentLength=8192\0")]),
+        (&secret, &[(0, "AuthMethod=CHAP\0")]),
+        (&secret, &[(0, "AuthMethod=CHAP\0"), (0, "CHAP_A=5\0CHAP_I=1\0CHAP_C=0x01020304\0")]),
+        (&secret, &[(0, "AuthMethod=CHAP\0"), (0, "CHAP_A=5\0CHAP_I=1\0CHAP_C=0x01020304\0"), (go, "")]),
+    ];
+    for (config, answers) in words {
+        let mut play = Play::open(Config::new(config.clone(), portal()));
+        let entropy = Entropy { identifier: 1, challenge: [7; CHALLENGE_LEN] };
+        let mut fx = play.tell(Event::Connected { conn: ConnId(1), entropy });
+        for (flags, body) in answers {
+            assert_eq!(down(&play.pass(3_000)), None, "{answers:?}");
+            let itt = sent(&fx)[0].itt;
+            let r = LoginResponse { flags: *flags, itt, ..LoginResponse::default() }.with_data(body.len());
+            fx = play.hear(r.bhs(), body.as_bytes(), true);
+            assert!(!sent(&fx).is_empty(), "{answers:?}: {fx:?}");
+        }
+        let left = 10_000 - 3_000 * answers.len() as u64;
+        assert_eq!(down(&play.pass(left - 1)), None, "{answers:?}");
+        assert_eq!(down(&play.pass(1)), Some(Cause::LoginTimeout), "{answers:?}");
+    }
 }
 
 #[test]

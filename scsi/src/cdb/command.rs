@@ -80,6 +80,10 @@ commands! {
     PersistentReserveIn(PersistentReserveIn)
     /// PERSISTENT RESERVE OUT.
     PersistentReserveOut(PersistentReserveOut)
+    /// EXTENDED COPY.
+    ExtendedCopy(ExtendedCopy)
+    /// RECEIVE COPY RESULTS.
+    ReceiveCopyResults(ReceiveCopyResults)
     /// REPORT LUNS.
     ReportLuns(ReportLuns)
     /// REPORT TARGET PORT GROUPS.
@@ -137,6 +141,8 @@ impl Command {
             op::LOG_SENSE => LogSense::parse(cdb)?.into(),
             op::PERSISTENT_RESERVE_IN => PersistentReserveIn::parse(cdb)?.into(),
             op::PERSISTENT_RESERVE_OUT => PersistentReserveOut::parse(cdb)?.into(),
+            op::EXTENDED_COPY => ExtendedCopy::parse(cdb)?.into(),
+            op::RECEIVE_COPY_RESULTS => ReceiveCopyResults::parse(cdb)?.into(),
             op::REPORT_LUNS => ReportLuns::parse(cdb)?.into(),
             op::SERVICE_ACTION_IN_16 | op::MAINTENANCE_IN | op::MAINTENANCE_OUT => Command::of_action(code, cdb)?,
             _ => return Err(CdbError::UnknownOpCode(code)),

@@ -144,3 +144,23 @@ fn persistent_reserve() {
     assert_eq!(Command::parse(&[0x5f, 1, 0x02, 0, 0, 0, 0, 0, 24, 0]), Err(CdbError::bit(2, 3)), "type");
     assert!(Command::parse(&[0x5f, 0, 0xff, 0, 0, 0, 0, 0, 24, 0]).is_ok(), "REGISTER looks at neither");
 }
+
+/// SPC-3 6.3 and 6.17.
+#[test]
+fn extended_copy() {
+    let copy = ExtendedCopy { list: ByteCount(0x0102_0304) };
+    both_ways(copy, &copy.cdb(), &[0x83, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 0, 0]);
+    assert_eq!(copy.cdb().transfer(), Transfer::Out(ByteCount(0x0102_0304)));
+    let lid4 = Command::parse(&[0x83, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0]);
+    assert_eq!(lid4, Err(CdbError::bit(1, 4)), "another command");
+    for (question, code) in [
+        (CopyQuestion::Status, 0),
+        (CopyQuestion::Data, 1),
+        (CopyQuestion::OperatingParameters, 3),
+        (CopyQuestion::FailureDetails, 4),
+    ] {
+        let results = ReceiveCopyResults { question, list_id: 7, alloc: ByteCount(0x0102) };
+        both_ways(results, &results.cdb(), &[0x84, code, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0]);
+    }
+    assert!(Command::parse(&[0x84, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0]).is_err());
+}
