@@ -23,7 +23,7 @@
 //!
 //! - `app`, `settle`: the primary's requests, barriers, what is stable where. `stream`: the same at a peer.
 //! - `reign`: ballots, grants, roles. `connect`: handshakes. `resync`: both ends of a synchronisation.
-//! - `disk`: the local queue of writes, metadata, failures. [`view`]: what can be seen from outside. [`witness`]: the tie-breaker.
+//! - `disk`, `writes`: the local queue of writes, metadata, failures. `requests`, `spans`: thousands under way, found fast. [`view`]: what can be seen from outside. [`witness`]: the tie-breaker.
 //!
 //! Refuses: two primaries at once. Not here yet: resizing, discards, several volumes, verify.
 
@@ -39,24 +39,28 @@ mod connect;
 mod disk;
 pub mod event;
 mod reign;
+mod requests;
 mod resync;
 pub mod rules;
 mod settle;
+mod spans;
 mod stream;
 #[cfg(test)]
 mod tests;
 pub mod view;
 pub mod witness;
+mod writes;
 
-use app::Request;
 use config::Config;
 use connect::{Link, State};
-use disk::{LocalWrite, Purpose, Waiter};
+use disk::{Purpose, Waiter};
 use event::{Ask, ConnId, Effect, Event, IoId, Message, Now, Report, ReqId};
 use reign::{Candidate, Reign};
+use requests::Requests;
 use rules::Rule;
 use settle::Settle;
 use stream::Stream;
+use writes::Writes;
 
 /// What a node is.
 #[derive(Debug)]
@@ -87,13 +91,13 @@ pub struct Node {
     lost_primary: Option<NodeId>,
     numbers: u64,
     ios: BTreeMap<IoId, Purpose>,
-    writes: VecDeque<LocalWrite>,
+    writes: Writes,
     commit: Option<(IoId, Commit, Vec<Waiter>)>,
     waiters: Vec<Waiter>,
     /// Every page with bits that are not durable is to be written.
     save_all: bool,
     queue: VecDeque<(ReqId, Ask)>,
-    requests: BTreeMap<Seq, Request>,
+    requests: Requests,
     reads: BTreeMap<ReqId, Span>,
     flushes: Vec<ReqId>,
     settle: Option<Settle>,
@@ -112,7 +116,6 @@ impl Node {
         let replica = recovered.replica;
         let disk = replica.superblock().disk();
         Node {
-            config,
             now,
             fx: Vec::new(),
             disk,
@@ -125,12 +128,12 @@ impl Node {
             lost_primary: None,
             numbers: 0,
             ios: BTreeMap::new(),
-            writes: VecDeque::new(),
+            writes: Writes::new(config.rules.has(Rule::OverlapsInOrder)),
             commit: None,
             waiters: Vec::new(),
             save_all: false,
             queue: VecDeque::new(),
-            requests: BTreeMap::new(),
+            requests: Requests::new(replica.layout().shape.extent),
             reads: BTreeMap::new(),
             flushes: Vec::new(),
             settle: None,
@@ -140,6 +143,7 @@ impl Node {
             again: false,
             stream: Stream::after(replica.superblock().position),
             replica: Some(replica),
+            config,
         }
     }
 
@@ -211,9 +215,8 @@ impl Node {
         let at_rest = !self.has(Rule::CompareAtRest) || self.compares_at_rest();
         debug_assert!(at_rest, "a target compares what others than its source are writing");
         if let Some(replica) = &self.replica {
-            for write in self.writes.iter().filter(|w| w.started && self.config.rules.has(Rule::HotBeforeData)) {
-                debug_assert!(replica.is_hot(write.span), "a write in a cold extent");
-            }
+            let cold = |w: &writes::LocalWrite| w.started && !replica.is_hot(w.span);
+            debug_assert!(!self.has(Rule::HotBeforeData) || !self.writes.iter().any(cold), "a write in a cold extent");
         }
     }
 
@@ -369,7 +372,7 @@ impl Node {
 
     /// Requests that wait or are under way.
     pub fn busy(&self) -> usize {
-        self.queue.len() + self.requests.values().filter(|r| r.app.is_some()).count() + self.reads.len()
+        self.queue.len() + self.requests.unanswered() + self.reads.len()
     }
 
     /// Whom its last grant names, and peers at A and B that share its generation; itself too.

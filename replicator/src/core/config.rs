@@ -52,6 +52,15 @@ pub struct Timing {
     pub vote: u64,
 }
 
+/// How much is not settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsettled {
+    /// Writes: everybody who has the stream remembers each.
+    pub writes: usize,
+    /// Their bytes: a peer that is slow holds them in memory.
+    pub bytes: u64,
+}
+
 /// The configuration of one node. Protocols and policy are the same on all of them.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -73,8 +82,8 @@ pub struct Config {
     pub policy: Policy,
     /// Times.
     pub timing: Timing,
-    /// Writes that are not settled at most; then they are settled, and requests wait for it.
-    pub unsettled: usize,
+    /// What may be unsettled before it is settled; with twice as much requests wait for that.
+    pub unsettled: Unsettled,
     /// The rules in force.
     pub rules: Rules,
     /// A random number, another one at every start: generations are drawn from it.

@@ -320,9 +320,7 @@ impl Node {
         if self.is_primary() {
             self.shared_generation(node, &link);
             self.unsettled_at(node);
-            for request in self.requests.values_mut() {
-                request.sent = request.sent.without(node);
-            }
+            self.requests.left(node);
             if let Some(settle) = &mut self.settle {
                 settle.left(node);
             }

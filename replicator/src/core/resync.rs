@@ -21,9 +21,10 @@ use sha2::{Digest, Sha256};
 
 use super::Node;
 use super::connect::State;
-use super::disk::{Purpose, Waiter, Why};
+use super::disk::{Purpose, Waiter};
 use super::event::{ConnId, Effect, Identity, Message, Report};
 use super::rules::Rule;
+use super::writes::{LocalWrite, Why};
 use crate::ids::{Generation, NodeId, NodeSet, Span};
 use crate::meta::superblock::DiskState;
 
@@ -185,7 +186,7 @@ impl Node {
             Why::Stream(node, by, _) | Why::Sync(node, by, _) => *node == source && Some(*by) == conn,
             Why::App(_) => false,
         };
-        self.writes.iter().any(|w| w.span.overlaps(span) && !brought(&w.why))
+        self.writes.under(span).any(|w| !brought(&w.why))
     }
 
     /// Whether nothing that is compared, or counts as equal, is changed by others than the source.
@@ -259,7 +260,7 @@ impl Node {
     /// Who holds what this primary holds there, for certain.
     fn holders(&self, node: NodeId, span: Span) -> NodeSet {
         let Some(reign) = self.reign() else { return NodeSet::EMPTY };
-        if self.requests.values().any(|r| !r.settled && r.span.overlaps(span)) {
+        if self.requests.is_open(span) {
             return NodeSet::EMPTY;
         }
         let clean = |n: &NodeId| {
@@ -330,9 +331,8 @@ impl Node {
         for (span, _, _) in target.unflushed.iter().filter(|(_, _, pinned)| *pinned) {
             self.release(*span);
         }
-        let dropped =
-            |w: &super::disk::LocalWrite| !w.started && matches!(w.why, Why::Sync(n, c, _) if (n, c) == (node, conn));
-        self.writes.retain(|w| !dropped(w));
+        let of_it = |w: &LocalWrite| matches!(w.why, Why::Sync(n, c, _) if (n, c) == (node, conn));
+        self.writes.drop_waiting(of_it);
     }
 
     /// Bits were set: what was thought to be in sync there is not to be cleared.
@@ -343,11 +343,11 @@ impl Node {
                 hit.for_each(|(_, holders, _)| *holders = holders.minus(peers));
             }
         }
-        for write in self.writes.iter_mut().filter(|w| w.span.overlaps(span)) {
-            if let Why::Sync(_, _, holders) = &mut write.why {
+        self.writes.each_under(span, |why| {
+            if let Why::Sync(_, _, holders) = why {
                 *holders = holders.minus(peers);
             }
-        }
+        });
     }
 
     pub(super) fn pull_acked(&mut self, node: NodeId, spans: &[Span]) {
@@ -358,7 +358,7 @@ impl Node {
         let others = self.linked(|s| matches!(s, State::Equal));
         for span in spans {
             self.clear_bits(NodeSet::of(node), *span);
-            if self.is_primary() && !self.requests.values().any(|r| !r.settled && r.span.overlaps(*span)) {
+            if self.is_primary() && !self.requests.is_open(*span) {
                 for other in others.iter() {
                     self.send(other, Message::PeerInSync(node, *span));
                 }

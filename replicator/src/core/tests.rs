@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::config::{Config, OnNoQuorum, OnSlowPeer, Timing};
+use super::config::{Config, OnNoQuorum, OnSlowPeer, Timing, Unsettled};
 use super::event::Hello;
 use super::rules::Rules;
 use super::*;
@@ -67,7 +67,7 @@ impl Bench {
             on_slow_peer: OnSlowPeer::Block,
             policy: Default::default(),
             timing: Timing { ping: 100, dead: 400, slow: 1000, settle: 100, vote: 400 },
-            unsettled: 16,
+            unsettled: Unsettled { writes: 16, bytes: 1 << 30 },
             rules: Rules::all(),
             entropy: 7,
         };

@@ -10,7 +10,7 @@ use super::disk::{Disk, Snapshot};
 use super::oracle::{Oracle, Violation};
 use super::rng::Rng;
 use crate::core::Node;
-use crate::core::config::{Config, OnNoQuorum, OnSlowPeer, Protocol, Timing};
+use crate::core::config::{Config, OnNoQuorum, OnSlowPeer, Protocol, Timing, Unsettled};
 use crate::core::event::{Ask, ConnId, DiskError, Effect, Event, IoId, Message, Now, Report, ReqId};
 use crate::core::rules::Rules;
 use crate::core::witness::{Vote, Witness, WitnessEffect, WitnessEvent};
@@ -364,7 +364,7 @@ impl World {
             on_slow_peer: self.on_slow_peer,
             policy: Default::default(),
             timing: Timing { ping: 40, dead: 160, slow: 250, settle: 50, vote: 250 },
-            unsettled: 12,
+            unsettled: Unsettled { writes: 12, bytes: u64::MAX / 4 },
             rules: self.plan.rules,
             entropy: self.rng.next(),
         }
