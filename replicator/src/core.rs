@@ -22,14 +22,16 @@
 //! the state and does what can be done.
 //!
 //! - `app`, `settle`: the primary's requests, barriers, what is stable where. `stream`: the same at a peer.
-//! - `reign`: ballots, grants, roles. `connect`: handshakes. `resync`: both ends of a synchronisation.
+//! - `reign`: ballots, grants, roles. `connect`: handshakes.
+//! - `resync`, `serve`: the ends of a synchronisation. [`pieces`]: what it compares and carries. [`pace`]: how much at once.
+//!   [`progress`]: how far.
 //! - `disk`, `writes`: the local queue of writes, metadata, failures. `requests`, `spans`: thousands under way, found fast. [`view`]: what can be seen from outside. [`witness`]: the tie-breaker.
 //!
-//! Refuses: two primaries at once. Not here yet: resizing, discards, several volumes, verify.
+//! Refuses: two primaries at once. Not here yet: resizing, several volumes, verify.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::ids::{Generation, NodeId, NodeSet, Seq, Span};
+use crate::ids::{Generation, NodeId, NodeSet, Span};
 use crate::meta::replica::{Commit, Recovered, Replica};
 use crate::meta::superblock::DiskState;
 
@@ -38,10 +40,14 @@ pub mod config;
 mod connect;
 mod disk;
 pub mod event;
+pub mod pace;
+pub mod pieces;
+pub mod progress;
 mod reign;
 mod requests;
 mod resync;
 pub mod rules;
+mod serve;
 mod settle;
 mod spans;
 mod stream;
@@ -54,7 +60,8 @@ mod writes;
 use config::Config;
 use connect::{Link, State};
 use disk::{Purpose, Waiter};
-use event::{Ask, ConnId, Effect, Event, IoId, Message, Now, Report, ReqId};
+use event::{Ask, ConnId, Content, Effect, Event, IoId, Message, Now, Report, ReqId};
+use pace::Pace;
 use reign::{Candidate, Reign};
 use requests::Requests;
 use rules::Rule;
@@ -96,6 +103,9 @@ pub struct Node {
     waiters: Vec<Waiter>,
     /// Every page with bits that are not durable is to be written.
     save_all: bool,
+    /// When cleared bits were last written down.
+    saved_at: Now,
+    pace: Pace,
     queue: VecDeque<(ReqId, Ask)>,
     requests: Requests,
     reads: BTreeMap<ReqId, Span>,
@@ -132,6 +142,8 @@ impl Node {
             commit: None,
             waiters: Vec::new(),
             save_all: false,
+            saved_at: now,
+            pace: Pace::new(config.resync.room.0, config.resync.room.1),
             queue: VecDeque::new(),
             requests: Requests::new(replica.layout().shape.extent),
             reads: BTreeMap::new(),
@@ -164,6 +176,12 @@ impl Node {
                 }
             }
             Event::Done(io, result) => self.done(io, result),
+            Event::Digested(io, digests) => self.digested(io, digests),
+            Event::Compared(io, found) => self.compared(io, found),
+            Event::Load(load) => {
+                let serves = !self.linked(|s| matches!(s, State::Source(_))).is_empty();
+                self.pace.step(&load, serves);
+            }
             Event::Submit(req, ask) => self.submit(req, ask),
             Event::Promote { force } => self.promote(force),
             Event::Demote => self.demote(),
@@ -238,7 +256,10 @@ impl Node {
     fn data(&mut self, node: NodeId, message: Message) {
         match message {
             Message::Write { seq, epoch, span, data, fua, receipt } => {
-                self.stream_write(node, seq, epoch, span, data, fua, receipt);
+                self.stream_write(node, seq, epoch, span, Content::Data(data), fua, receipt);
+            }
+            Message::Zero { seq, epoch, span, free, receipt } => {
+                self.stream_write(node, seq, epoch, span, Content::Zeroes { free }, false, receipt);
             }
             Message::RecvAck(seq) => self.write_acked(node, seq, true),
             Message::WriteAck(seq) => self.write_acked(node, seq, false),
@@ -252,8 +273,10 @@ impl Node {
             Message::RemoteRead(req, span) => self.remote_read(node, req, span),
             Message::RemoteData(req, data) => self.remote_data(req, data),
             Message::Dirty(spans, last) => self.peer_dirty(node, &spans, last),
-            Message::Pull(span, digest) => self.pull(node, span, digest),
-            Message::Pulled(span, data, holders) => self.pulled(node, span, data, holders),
+            Message::Pull(run, digests) => self.pull(node, run, digests),
+            Message::Pulled { run, pieces, data, holders, room } => {
+                self.pulled(node, run, &pieces, &data, holders, room);
+            }
             Message::PullAck(spans) => self.pull_acked(node, &spans),
             Message::PullEnd => self.pull_end(node),
             Message::SyncDone(identity) => self.sync_done(node, *identity),
@@ -337,6 +360,7 @@ impl Node {
         if now.saturating_sub(self.settled_at.0) >= timing.settle && !self.requests.is_empty() {
             self.settle_wanted = true;
         }
+        self.look_at_progress(self.now);
         self.waited_long();
         self.slow_peers();
         self.vote_timeout();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::config::{OnNoQuorum, OnSlowPeer, Protocol};
 use super::connect::{Link, State};
 use super::disk::Purpose;
-use super::event::{AppError, Ask, Effect, Message, Report, ReqId};
+use super::event::{AppError, Ask, Content, Effect, Message, Report, ReqId};
 use super::requests::{Request, Terms};
 use super::rules::Rule;
 use super::writes::Why;
@@ -71,22 +71,20 @@ impl Node {
     pub(super) fn pump_app(&mut self) {
         while self.is_primary() && !self.without_quorum && !self.is_full(2) {
             let Some((_, ask)) = self.queue.front() else { return };
-            if let Ask::Write(span, ..) = ask
-                && self.is_served(*span)
-                && self.has(Rule::WriteDefersToSync)
-            {
-                return;
-            }
-            if let Ask::Write(span, ..) = ask
-                && !self.has_room(*span)
-            {
-                self.settle_wanted = true;
-                return;
+            if let Ask::Write(span, ..) | Ask::Zero(span, _) = ask {
+                if self.is_served(*span) && self.has(Rule::WriteDefersToSync) {
+                    return;
+                }
+                if !self.has_room(*span) {
+                    self.settle_wanted = true;
+                    return;
+                }
             }
             let Some((req, ask)) = self.queue.pop_front() else { return };
             match ask {
                 Ask::Read(span) => self.app_read(req, span),
-                Ask::Write(span, data, fua) => self.app_write(req, span, data, fua),
+                Ask::Write(span, data, fua) => self.app_write(req, span, Content::Data(data), fua),
+                Ask::Zero(span, free) => self.app_write(req, span, Content::Zeroes { free }, false),
                 Ask::Flush => self.flushes.push(req),
             }
         }
@@ -154,7 +152,7 @@ impl Node {
         }
     }
 
-    fn app_write(&mut self, req: ReqId, span: Span, data: Bytes, fua: bool) {
+    fn app_write(&mut self, req: ReqId, span: Span, content: Content, fua: bool) {
         let to = self.streaming();
         let away = self.peers().minus(to);
         self.mark(away, span);
@@ -164,13 +162,18 @@ impl Node {
         reign.open = true;
         let (seq, epoch) = (reign.seq, reign.epoch);
         self.stream.last = seq;
-        self.requests.insert(seq, span, req, to, self.now);
+        let bytes = if let Content::Data(data) = &content { data.len() as u64 } else { 0 };
+        self.requests.insert(seq, span, bytes, req, to, self.now);
         for node in to.iter() {
             let receipt = self.config.protocol(node) == Protocol::B;
-            self.send(node, Message::Write { seq, epoch, span, data: data.clone(), fua, receipt });
+            let message = match &content {
+                Content::Data(data) => Message::Write { seq, epoch, span, data: data.clone(), fua, receipt },
+                Content::Zeroes { free } => Message::Zero { seq, epoch, span, free: *free, receipt },
+            };
+            self.send(node, message);
         }
         if here {
-            self.enqueue(span, data, fua, Why::App(seq));
+            self.enqueue(span, content, fua, Why::App(seq));
         }
         if self.is_full(1) {
             self.settle_wanted = true;

@@ -61,6 +61,19 @@ pub struct Unsettled {
     pub bytes: u64,
 }
 
+/// The bounds of a synchronisation.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Sectors of a run that is asked for at once, at most.
+    pub run_sectors: u64,
+    /// Bytes under way beside busy applications, and on an idle link.
+    pub room: (u64, u64),
+    /// Bytes that a target has written before it makes them stable.
+    pub flush_bytes: u64,
+    /// Bytes of data in a sector: the simulation's sectors are short.
+    pub sector_bytes: usize,
+}
+
 /// The configuration of one node. Protocols and policy are the same on all of them.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -84,6 +97,8 @@ pub struct Config {
     pub timing: Timing,
     /// What may be unsettled before it is settled; with twice as much requests wait for that.
     pub unsettled: Unsettled,
+    /// What a synchronisation may have under way.
+    pub resync: Limits,
     /// The rules in force.
     pub rules: Rules,
     /// A random number, another one at every start: generations are drawn from it.

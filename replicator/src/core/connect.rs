@@ -11,8 +11,9 @@
 
 use super::Node;
 use super::event::{ConnId, Effect, Hello, Identity, Message, Now, Report};
-use super::resync::{Source, Target};
+use super::resync::Target;
 use super::rules::Rule;
+use super::serve::Source;
 use crate::compare::{Decision, Side, Verdict, compare};
 use crate::ids::{Generation, NodeId, NodeSet, Seq, Span};
 use crate::meta::superblock::DiskState;
@@ -85,14 +86,14 @@ impl Node {
             farewell: false,
         };
         self.links.insert(node, link);
-        let hello = self.hello_of(side, version);
+        let hello = self.hello_of(node, side, version);
         self.send(node, Message::Hello(Box::new(hello)));
         if witness {
             self.ask_again(node);
         }
     }
 
-    fn hello_of(&self, side: Side, version: u64) -> Hello {
+    fn hello_of(&self, peer: NodeId, side: Side, version: u64) -> Hello {
         let sb = self.replica.as_ref().map(|r| r.superblock());
         Hello {
             side,
@@ -103,6 +104,7 @@ impl Node {
             reigns: self.reigns(),
             log_slots: self.replica.as_ref().map_or(0, |r| r.layout().shape.log_slots),
             follows: self.follows(),
+            begun: sb.and_then(|s| s.peer(peer)).is_some_and(|p| p.full_sync),
         }
     }
 
@@ -137,7 +139,7 @@ impl Node {
     }
 
     pub(super) fn hello(&mut self, node: NodeId, hello: Hello) {
-        let mine = self.hello_of(self.side(node), 0);
+        let mine = self.hello_of(node, self.side(node), 0);
         let diskless = hello.side.disk == DiskState::Diskless || self.disk == DiskState::Diskless;
         if !diskless && (hello.resource != mine.resource || hello.size != mine.size) {
             return self.link_close(node, false);
@@ -329,7 +331,7 @@ impl Node {
         self.stream_lost(node, link.farewell);
         let synced = matches!(link.state, State::Source(_) | State::Target(_));
         if let State::Target(target) = link.state {
-            self.sync_lost(node, link.conn, target);
+            self.sync_lost(node, link.conn, &target);
         }
         if followed || synced {
             self.regroup();
@@ -384,7 +386,7 @@ impl Node {
         let peers: Vec<NodeId> = self.links.keys().copied().collect();
         for node in peers {
             if self.config.tie_breaker == Some(node) {
-                let hello = self.hello_of(self.side(node), 0);
+                let hello = self.hello_of(node, self.side(node), 0);
                 self.send(node, Message::Hello(Box::new(hello)));
             } else {
                 self.link_close(node, true);

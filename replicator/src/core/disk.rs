@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::connect::State;
-use super::event::{AppError, ConnId, DiskError, Effect, IoId, Message, Report, ReqId};
+use super::event::{AppError, ConnId, Content, DiskError, Effect, IoId, Message, Report, ReqId};
+use super::pieces::{Compared, Digest};
 use super::reign::Voice;
 use super::rules::Rule;
 use super::writes::{LocalWrite, Why};
@@ -26,7 +27,7 @@ pub(super) enum Purpose {
     RemoteRead(NodeId, ConnId, ReqId),
     Settle(Seq),
     Barrier(ConnId, Seq),
-    PullRead(NodeId, ConnId, Span),
+    PullDigest(NodeId, ConnId, Span),
     Serve(NodeId, ConnId, Span),
     SyncFlush(NodeId, ConnId),
 }
@@ -55,10 +56,10 @@ impl Node {
         }
     }
 
-    pub(super) fn enqueue(&mut self, span: Span, data: Bytes, fua: bool, why: Why) {
+    pub(super) fn enqueue(&mut self, span: Span, content: Content, fua: bool, why: Why) {
         let number = self.number();
         let hot = self.may_be_written(span);
-        self.writes.push(number, span, data, fua, why, hot);
+        self.writes.push(number, span, content, fua, why, hot);
     }
 
     /// Its extents are hot.
@@ -93,7 +94,10 @@ impl Node {
         let io = self.io(Purpose::Write(number));
         let (Some(write), Some(replica)) = (self.writes.start(number), &mut self.replica) else { return };
         replica.pin(write.span);
-        self.fx.push(Effect::Write(io, write.span, write.data.clone(), write.fua));
+        self.fx.push(match &write.content {
+            Content::Data(data) => Effect::Write(io, write.span, data.clone(), write.fua),
+            Content::Zeroes { free } => Effect::Zero(io, write.span, *free),
+        });
     }
 
     /// Something on the disk under this span is not finished.
@@ -119,9 +123,21 @@ impl Node {
             }
             Purpose::Settle(upto) => self.settle_flushed(upto),
             Purpose::Barrier(conn, seq) => self.barrier_flushed(conn, seq),
-            Purpose::PullRead(node, conn, span) => self.pull_read(node, conn, span, &bytes),
-            Purpose::Serve(node, conn, span) => self.serve_read(node, conn, span, bytes),
+            // They are told as digested and compared.
+            Purpose::PullDigest(..) | Purpose::Serve(..) => {}
             Purpose::SyncFlush(node, conn) => self.sync_flushed(node, conn),
+        }
+    }
+
+    pub(super) fn digested(&mut self, io: IoId, digests: Vec<Digest>) {
+        if let Some(Purpose::PullDigest(node, conn, run)) = self.ios.remove(&io) {
+            self.pull_digested(node, conn, run, digests);
+        }
+    }
+
+    pub(super) fn compared(&mut self, io: IoId, found: Compared) {
+        if let Some(Purpose::Serve(node, conn, run)) = self.ios.remove(&io) {
+            self.serve_compared(node, conn, run, found);
         }
     }
 
@@ -130,7 +146,7 @@ impl Node {
         match write.why {
             Why::App(seq) => self.app_written(seq, write.span),
             Why::Stream(node, conn, seq) => self.stream_written(node, conn, seq, write.span),
-            Why::Sync(node, conn, holders) => self.sync_written(node, conn, write.span, holders),
+            Why::Sync(node, conn, run) => self.sync_written(node, conn, write.span, run),
         }
     }
 

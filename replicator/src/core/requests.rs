@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::{Now, ReqId};
 use super::spans::SpanIndex;
-use crate::ids::{NodeId, NodeSet, SECTOR, Seq, Span};
+use crate::ids::{NodeId, NodeSet, Seq, Span};
 
 /// A write that is not settled everywhere.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Request {
     pub(super) received: NodeSet,
     pub(super) acked: NodeSet,
     pub(super) since: Now,
+    /// Bytes that a peer may hold of it.
+    bytes: u64,
     /// Nothing has to be remembered any more; it is kept until it is answered.
     pub(super) settled: bool,
 }
@@ -68,15 +70,24 @@ impl Requests {
     }
 
     /// A new write, of an application that waits for it.
-    pub(super) fn insert(&mut self, seq: Seq, span: Span, app: ReqId, sent: NodeSet, since: Now) {
+    pub(super) fn insert(&mut self, seq: Seq, span: Span, bytes: u64, app: ReqId, sent: NodeSet, since: Now) {
         let none = NodeSet::EMPTY;
-        let request =
-            Request { span, app: Some(app), local: false, sent, received: none, acked: none, since, settled: false };
+        let request = Request {
+            span,
+            app: Some(app),
+            local: false,
+            sent,
+            received: none,
+            acked: none,
+            since,
+            bytes,
+            settled: false,
+        };
         self.open.insert(span, seq.0);
         for extent in span.units(self.extent) {
             *self.extents.entry(extent).or_default() += 1;
         }
-        self.bytes += span.len * SECTOR;
+        self.bytes += bytes;
         self.unanswered += 1;
         self.unwritten.insert(seq);
         self.touched.insert(seq);
@@ -205,7 +216,7 @@ impl Requests {
                 settled.push((request.span, request.local, request.sent));
                 self.open.remove(request.span, seq.0);
                 self.unwritten.remove(seq);
-                self.bytes -= request.span.len * SECTOR;
+                self.bytes -= request.bytes;
             }
             if request.app.is_none() {
                 answered.push(*seq);
@@ -249,7 +260,7 @@ mod tests {
     fn some(count: u64) -> Requests {
         let mut requests = Requests::new(32);
         for n in 1..=count {
-            requests.insert(Seq(n), Span::new(n * 16, 8), ReqId(n), NodeSet::of(id(2)), Now(0));
+            requests.insert(Seq(n), Span::new(n * 16, 8), 4096, ReqId(n), NodeSet::of(id(2)), Now(0));
         }
         requests
     }

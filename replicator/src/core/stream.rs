@@ -5,12 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bytes::Bytes;
-
 use super::Node;
 use super::connect::State;
 use super::disk::Purpose;
-use super::event::{ConnId, Effect, Message};
+use super::event::{ConnId, Content, Effect, Message};
 use super::rules::Rule;
 use super::spans::SpanIndex;
 use super::writes::Why;
@@ -97,7 +95,7 @@ impl Node {
         seq: Seq,
         epoch: u64,
         span: Span,
-        data: Bytes,
+        content: Content,
         fua: bool,
         receipt: bool,
     ) {
@@ -112,7 +110,7 @@ impl Node {
         }
         self.stream.last = seq;
         self.stream.insert(seq, span, epoch);
-        self.enqueue(span, data, fua, Why::Stream(node, conn, seq));
+        self.enqueue(span, content, fua, Why::Stream(node, conn, seq));
         if receipt {
             self.send(node, Message::RecvAck(seq));
         }

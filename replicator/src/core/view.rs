@@ -1,6 +1,7 @@
 //! What a node shows of itself and its connections.
 
 use super::connect::State;
+use super::progress::SyncView;
 use super::{Node, Role};
 use crate::ids::{Generation, NodeId};
 use crate::meta::superblock::DiskState;
@@ -31,6 +32,8 @@ pub struct PeerView {
     pub primary: bool,
     /// Its data, as far as is known.
     pub disk: DiskState,
+    /// How far a synchronisation with it is.
+    pub sync: Option<SyncView>,
 }
 
 /// A node.
@@ -80,6 +83,11 @@ impl Node {
             State::Target(_) => (Connection::SyncTarget, said),
         };
         let primary = link.hello.as_ref().is_some_and(|h| h.reigns.is_some());
-        PeerView { node, connection, primary, disk }
+        let sync = match &link.state {
+            State::Source(source) => Some(source.progress.view(self.now)),
+            State::Target(target) => Some(target.progress.view(self.now)),
+            _ => None,
+        };
+        PeerView { node, connection, primary, disk, sync }
     }
 }

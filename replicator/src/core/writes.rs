@@ -10,17 +10,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
-
-use super::event::ConnId;
+use super::event::{ConnId, Content};
 use super::spans::SpanIndex;
-use crate::ids::{NodeId, NodeSet, Seq, Span};
+use crate::ids::{NodeId, Seq, Span};
 
 /// A write on its way to the disk.
 #[derive(Debug)]
 pub(super) struct LocalWrite {
     pub(super) span: Span,
-    pub(super) data: Bytes,
+    pub(super) content: Content,
     pub(super) fua: bool,
     pub(super) started: bool,
     pub(super) why: Why,
@@ -33,8 +31,8 @@ pub(super) struct LocalWrite {
 pub(super) enum Why {
     App(Seq),
     Stream(NodeId, ConnId, Seq),
-    /// Who else is known to hold the same.
-    Sync(NodeId, ConnId, NodeSet),
+    /// Of a run of a synchronisation, by its start.
+    Sync(NodeId, ConnId, u64),
 }
 
 /// The queue. Numbers grow.
@@ -59,11 +57,11 @@ impl Writes {
         Writes { ordered, ..Writes::default() }
     }
 
-    pub(super) fn push(&mut self, number: u64, span: Span, data: Bytes, fua: bool, why: Why, hot: bool) {
+    pub(super) fn push(&mut self, number: u64, span: Span, content: Content, fua: bool, why: Why, hot: bool) {
         let older = if self.ordered { self.spans.overlapping(span).count() } else { 0 };
         let older = u32::try_from(older).unwrap_or(u32::MAX);
         self.spans.insert(span, number);
-        self.all.insert(number, LocalWrite { span, data, fua, started: false, why, older });
+        self.all.insert(number, LocalWrite { span, content, fua, started: false, why, older });
         self.waiting.insert(number);
         if !hot {
             self.cold.insert(number);
@@ -81,10 +79,6 @@ impl Writes {
         } else {
             set.remove(&number);
         }
-    }
-
-    pub(super) fn get(&self, number: u64) -> Option<&LocalWrite> {
-        self.all.get(&number)
     }
 
     /// Ready writes of a stream, in order.
@@ -173,16 +167,6 @@ impl Writes {
         self.spans.overlapping(span).filter_map(|n| self.all.get(&n))
     }
 
-    /// The same, to be changed; its span and its order are not.
-    pub(super) fn each_under(&mut self, span: Span, mut change: impl FnMut(&mut Why)) {
-        let found: Vec<u64> = self.spans.overlapping(span).collect();
-        for number in found {
-            if let Some(write) = self.all.get_mut(&number) {
-                change(&mut write.why);
-            }
-        }
-    }
-
     pub(super) fn clear(&mut self) {
         *self = Writes::new(self.ordered);
     }
@@ -193,7 +177,8 @@ mod tests {
     use super::*;
 
     fn push(writes: &mut Writes, number: u64, at: u64, len: u64, hot: bool) {
-        writes.push(number, Span::new(at, len), Bytes::new(), false, Why::App(Seq(number)), hot);
+        let content = Content::Zeroes { free: false };
+        writes.push(number, Span::new(at, len), content, false, Why::App(Seq(number)), hot);
     }
 
     fn ready(writes: &Writes) -> Vec<u64> {

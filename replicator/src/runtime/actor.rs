@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use block::IoErrorKind;
@@ -16,7 +17,7 @@ use super::wire::{self, Packed};
 use super::{Input, PeerAddress};
 use crate::compare::Verdict;
 use crate::core::Node;
-use crate::core::event::{Ask, ConnId, Effect, Event, Message, Now, Refusal, Report, ReqId};
+use crate::core::event::{Ask, ConnId, Effect, Event, Message, Moved, Now, Refusal, Report, ReqId};
 use crate::core::view::PeerView;
 use crate::ids::NodeId;
 
@@ -83,6 +84,8 @@ pub(super) struct Actor {
     front: Front,
     promotes: Vec<oneshot::Sender<Result<(), Refusal>>>,
     demotes: Vec<oneshot::Sender<()>>,
+    /// The local disk was left.
+    detached: Arc<AtomicBool>,
     /// Requests in the disk.
     flying: usize,
     stops: Vec<oneshot::Sender<()>>,
@@ -96,6 +99,7 @@ impl Actor {
         net: Net,
         gate: Arc<Gate>,
         peers: BTreeMap<NodeId, PeerAddress>,
+        detached: Arc<AtomicBool>,
     ) -> Actor {
         let peer = |address| Peer { address, dialer: None, said: None, synchronised: None };
         Actor {
@@ -109,6 +113,7 @@ impl Actor {
             front: Front::default(),
             promotes: Vec::new(),
             demotes: Vec::new(),
+            detached,
             flying: 0,
             stops: Vec::new(),
         }
@@ -142,6 +147,8 @@ impl Actor {
                         let Ok(input) = inputs.try_recv() else { break };
                         self.take(input);
                     }
+                    let load = self.front.load();
+                    self.handle(Event::Load(load));
                     self.handle(Event::Tick);
                 }
                 () = tokio::time::sleep(AGAIN), if backlog => {}
@@ -184,6 +191,14 @@ impl Actor {
             Input::Done(io, result) => {
                 self.flying -= 1;
                 self.handle(Event::Done(io, result));
+            }
+            Input::Digested(io, digests) => {
+                self.flying -= 1;
+                self.handle(Event::Digested(io, digests));
+            }
+            Input::Compared(io, found) => {
+                self.flying -= 1;
+                self.handle(Event::Compared(io, found));
             }
             Input::Opened(node, conn) => self.opened(node, conn),
             Input::Came(conn, frame) => self.came(conn, frame),
@@ -296,12 +311,22 @@ impl Actor {
         let stopping = !self.stops.is_empty();
         match effect {
             // Nothing is begun any more: as if the power had failed here.
-            Effect::Send(..) | Effect::Read(..) | Effect::Write(..) | Effect::Flush(..) | Effect::Meta(..)
+            Effect::Send(..)
+            | Effect::Read(..)
+            | Effect::Write(..)
+            | Effect::Flush(..)
+            | Effect::Meta(..)
+            | Effect::Zero(..)
+            | Effect::Digest(..)
+            | Effect::Compare(..)
                 if stopping => {}
             Effect::Send(_, ConnId(conn), message) => self.send(conn, &message),
             Effect::Close(node, ConnId(conn), again) => self.close(node, conn, again),
             Effect::Read(io, span) => self.fly(|disk| disk.read(io, span)),
             Effect::Write(io, span, data, fua) => self.fly(|disk| disk.write(io, span, &data, fua)),
+            Effect::Zero(io, span, free) => self.fly(|disk| disk.zero(io, span, free)),
+            Effect::Digest(io, span) => self.fly(|disk| disk.look(io, span, None)),
+            Effect::Compare(io, span, theirs) => self.fly(|disk| disk.look(io, span, Some(theirs))),
             Effect::Flush(io) => self.fly(|disk| disk.flush(io)),
             Effect::Meta(io, write) => self.fly(|disk| disk.metadata(io, write)),
             Effect::Complete(req, result) => {
@@ -366,9 +391,11 @@ impl Actor {
                     peer.said = Some(format!("{verdict:?} by {rules:?}"));
                 }
             }
-            Report::Synchronised(node, sent, equal) => {
+            Report::Detached => self.detached.store(true, Ordering::Relaxed),
+            Report::Synchronised(node, moved) => {
                 if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.synchronised = Some(Synchronised { sent, equal });
+                    let Moved { sent, zeroed, equal } = moved;
+                    peer.synchronised = Some(Synchronised { sent, zeroed, equal });
                 }
             }
             _ => {}
@@ -417,6 +444,7 @@ impl Actor {
             disk: link.map_or_else(unknown, |l| status::disk(l.disk)),
             out_of_sync_bytes,
             reason,
+            resync: link.and_then(|l| l.sync).map(status::resync),
             synchronised: peer.synchronised,
         }
     }
