@@ -24,10 +24,10 @@
 //! - `app`, `settle`: the primary's requests, barriers, what is stable where. `stream`: the same at a peer.
 //! - `reign`: ballots, grants, roles. `connect`: handshakes.
 //! - `resync`, `serve`: the ends of a synchronisation. [`pieces`]: what it compares and carries. [`pace`]: how much at once.
-//!   [`progress`]: how far.
+//!   [`progress`]: how far. [`verify`], `repair`: equal replicas are compared, and made equal.
 //! - `disk`, `writes`: the local queue of writes, metadata, failures. `requests`, `spans`: thousands under way, found fast. [`view`]: what can be seen from outside. [`witness`]: the tie-breaker.
 //!
-//! Refuses: two primaries at once. Not here yet: resizing, several volumes, verify.
+//! Refuses: two primaries at once. Not here yet: resizing, several volumes.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -44,6 +44,7 @@ pub mod pace;
 pub mod pieces;
 pub mod progress;
 mod reign;
+mod repair;
 mod requests;
 mod resync;
 pub mod rules;
@@ -53,6 +54,7 @@ mod spans;
 mod stream;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 pub mod view;
 pub mod witness;
 mod writes;
@@ -63,10 +65,12 @@ use disk::{Purpose, Waiter};
 use event::{Ask, ConnId, Content, Effect, Event, IoId, Message, Now, Report, ReqId};
 use pace::Pace;
 use reign::{Candidate, Reign};
+use repair::Repairs;
 use requests::Requests;
 use rules::Rule;
 use settle::Settle;
 use stream::Stream;
+use verify::{Verified, Verify};
 use writes::Writes;
 
 /// What a node is.
@@ -106,6 +110,9 @@ pub struct Node {
     /// When cleared bits were last written down.
     saved_at: Now,
     pace: Pace,
+    /// What the last verification with each peer found.
+    verified: BTreeMap<NodeId, Verified>,
+    repairs: Repairs,
     queue: VecDeque<(ReqId, Ask)>,
     requests: Requests,
     reads: BTreeMap<ReqId, Span>,
@@ -144,6 +151,8 @@ impl Node {
             save_all: false,
             saved_at: now,
             pace: Pace::new(config.resync.room.0, config.resync.room.1),
+            verified: BTreeMap::new(),
+            repairs: Repairs::default(),
             queue: VecDeque::new(),
             requests: Requests::new(replica.layout().shape.extent),
             reads: BTreeMap::new(),
@@ -179,13 +188,17 @@ impl Node {
             Event::Digested(io, digests) => self.digested(io, digests),
             Event::Compared(io, found) => self.compared(io, found),
             Event::Load(load) => {
-                let serves = !self.linked(|s| matches!(s, State::Source(_))).is_empty();
+                let serves =
+                    |l: &Link| matches!(l.state, State::Source(_)) || matches!(l.verify, Some(Verify::Server(_)));
+                let serves = self.links.values().any(serves);
                 self.pace.step(&load, serves);
             }
             Event::Submit(req, ask) => self.submit(req, ask),
             Event::Promote { force } => self.promote(force),
             Event::Demote => self.demote(),
             Event::DiscardMyData => self.discard = true,
+            Event::Verify => self.verify(),
+            Event::Repair(from) => self.repair(from),
             Event::Tick => self.tick(),
         }
         self.pump();
@@ -217,6 +230,9 @@ impl Node {
         self.pump_barriers();
         self.pump_pulls();
         self.pump_serves();
+        self.pump_checks();
+        self.pump_asked();
+        self.pump_repairs();
         self.pump_writes();
         self.pump_settle();
         self.pump_meta();
@@ -281,6 +297,10 @@ impl Node {
             Message::PullEnd => self.pull_end(node),
             Message::SyncDone(identity) => self.sync_done(node, *identity),
             Message::SyncDoneAck => self.sync_done_acked(node),
+            Message::Verify => self.verify_asked(node),
+            Message::Check(run, digests) => self.check_asked(node, run, digests),
+            Message::Checked(run, pieces, room) => self.checked(node, run, &pieces, room),
+            Message::Differs(spans, differs, skipped, last) => self.differs(node, spans, differs, skipped, last),
             _ => {}
         }
     }

@@ -132,6 +132,8 @@ enum Input {
     Demote { done: oneshot::Sender<()> },
     Connect { discard: bool, done: oneshot::Sender<()> },
     Disconnect { done: oneshot::Sender<()> },
+    Verify { done: oneshot::Sender<bool> },
+    Repair { from: NodeId, done: oneshot::Sender<bool> },
     Status { done: oneshot::Sender<Status> },
     Stop { done: oneshot::Sender<()> },
 }
@@ -251,6 +253,24 @@ impl Resource {
     /// It has stopped.
     pub async fn disconnect(&self) -> Result<(), Stopped> {
         self.ask(|done| Input::Disconnect { done }).await
+    }
+
+    /// Begins to compare the data with those of every equal peer; false if there is none, or no primary among the two. How far it is and
+    /// what it found, `status` says.
+    ///
+    /// # Errors
+    /// It has stopped.
+    pub async fn verify(&self) -> Result<bool, Stopped> {
+        self.ask(|done| Input::Verify { done }).await
+    }
+
+    /// Begins to make what the last verification found as that node has it; false if this node is not primary, or it is not a node
+    /// with equal data. How much is left, `status` says.
+    ///
+    /// # Errors
+    /// It has stopped.
+    pub async fn repair(&self, from: NodeId) -> Result<bool, Stopped> {
+        self.ask(|done| Input::Repair { from, done }).await
     }
 
     /// How it is.

@@ -32,6 +32,9 @@ impl Node {
     }
 
     pub(super) fn complete(&mut self, req: ReqId, result: Result<Bytes, AppError>) {
+        if Node::is_repair(req) {
+            return self.repair_written(result.is_ok());
+        }
         self.reads.remove(&req);
         self.fx.push(Effect::Complete(req, result));
     }
@@ -92,7 +95,7 @@ impl Node {
 
     /// Whether the logs of everybody who has the stream can hold what is unsettled and this: else they would wait for a
     /// settlement, and it for them.
-    fn has_room(&self, span: Span) -> bool {
+    pub(super) fn has_room(&self, span: Span) -> bool {
         let own = self.replica.as_ref().map(|r| r.layout().shape.log_slots);
         let theirs = self.links.values().filter_map(|l| l.hello.as_ref()).map(|h| h.log_slots);
         let slots = theirs.chain(own).filter(|s| *s > 0).min().unwrap_or(1);
@@ -100,7 +103,7 @@ impl Node {
     }
 
     /// Whether so many times the bound is not settled.
-    fn is_full(&self, times: usize) -> bool {
+    pub(super) fn is_full(&self, times: usize) -> bool {
         let (most, requests) = (self.config.unsettled, &self.requests);
         requests.len() >= most.writes * times || requests.bytes() >= most.bytes * times as u64
     }
@@ -138,7 +141,9 @@ impl Node {
     }
 
     pub(super) fn remote_data(&mut self, req: ReqId, data: Option<Bytes>) {
-        if self.reads.contains_key(&req) {
+        if Node::is_repair(req) {
+            self.repair_read(data);
+        } else if self.reads.contains_key(&req) {
             self.complete(req, data.ok_or(AppError::NoData));
         }
     }
@@ -152,7 +157,7 @@ impl Node {
         }
     }
 
-    fn app_write(&mut self, req: ReqId, span: Span, content: Content, fua: bool) {
+    pub(super) fn app_write(&mut self, req: ReqId, span: Span, content: Content, fua: bool) {
         let to = self.streaming();
         let away = self.peers().minus(to);
         self.mark(away, span);
@@ -282,9 +287,11 @@ impl Node {
     /// From now on the peer's blocks are only marked.
     fn go_ahead(&mut self, node: NodeId) {
         self.unsettled_at(node);
+        self.verify_lost(node);
         if let Some(link) = self.links.get_mut(&node) {
             link.ahead = true;
             link.join = None;
+            link.verify = None;
         }
         if let Some(settle) = &mut self.settle {
             settle.waits = settle.waits.without(node);

@@ -14,6 +14,7 @@ use super::event::{ConnId, Effect, Hello, Identity, Message, Now, Report};
 use super::resync::Target;
 use super::rules::Rule;
 use super::serve::Source;
+use super::verify::Verify;
 use crate::compare::{Decision, Side, Verdict, compare};
 use crate::ids::{Generation, NodeId, NodeSet, Seq, Span};
 use crate::meta::superblock::DiskState;
@@ -41,6 +42,7 @@ pub(super) struct Link {
     /// Barriers that it has answered.
     pub(super) barriers: u64,
     farewell: bool,
+    pub(super) verify: Option<Verify>,
 }
 
 /// What a connection is for.
@@ -84,6 +86,7 @@ impl Node {
             stable: Seq(0),
             barriers: 0,
             farewell: false,
+            verify: None,
         };
         self.links.insert(node, link);
         let hello = self.hello_of(node, side, version);
@@ -319,6 +322,7 @@ impl Node {
     pub(super) fn link_down(&mut self, node: NodeId) {
         let followed = self.follows() == Some(node);
         let Some(link) = self.links.remove(&node) else { return };
+        self.verify_lost(node);
         if self.is_primary() {
             self.shared_generation(node, &link);
             self.unsettled_at(node);

@@ -28,6 +28,9 @@ pub(super) enum Purpose {
     Settle(Seq),
     Barrier(ConnId, Seq),
     PullDigest(NodeId, ConnId, Span),
+    CheckDigest(NodeId, ConnId, Span),
+    CheckCompare(NodeId, ConnId, Span),
+    Repair,
     Serve(NodeId, ConnId, Span),
     SyncFlush(NodeId, ConnId),
 }
@@ -123,21 +126,26 @@ impl Node {
             }
             Purpose::Settle(upto) => self.settle_flushed(upto),
             Purpose::Barrier(conn, seq) => self.barrier_flushed(conn, seq),
+            Purpose::Repair => self.repair_read(Some(bytes)),
             // They are told as digested and compared.
-            Purpose::PullDigest(..) | Purpose::Serve(..) => {}
+            Purpose::PullDigest(..) | Purpose::Serve(..) | Purpose::CheckDigest(..) | Purpose::CheckCompare(..) => {}
             Purpose::SyncFlush(node, conn) => self.sync_flushed(node, conn),
         }
     }
 
     pub(super) fn digested(&mut self, io: IoId, digests: Vec<Digest>) {
-        if let Some(Purpose::PullDigest(node, conn, run)) = self.ios.remove(&io) {
-            self.pull_digested(node, conn, run, digests);
+        match self.ios.remove(&io) {
+            Some(Purpose::PullDigest(node, conn, run)) => self.pull_digested(node, conn, run, digests),
+            Some(Purpose::CheckDigest(node, conn, run)) => self.check_digested(node, conn, run, digests),
+            _ => {}
         }
     }
 
     pub(super) fn compared(&mut self, io: IoId, found: Compared) {
-        if let Some(Purpose::Serve(node, conn, run)) = self.ios.remove(&io) {
-            self.serve_compared(node, conn, run, found);
+        match self.ios.remove(&io) {
+            Some(Purpose::Serve(node, conn, run)) => self.serve_compared(node, conn, run, found),
+            Some(Purpose::CheckCompare(node, conn, run)) => self.check_compared(node, conn, run, found),
+            _ => {}
         }
     }
 

@@ -93,6 +93,10 @@ pub enum Event {
     Demote,
     /// At the next meeting what this node wrote apart is given up.
     DiscardMyData,
+    /// Compare this node's data with those of equal peers.
+    Verify,
+    /// What the last verification found is to be as this node has it.
+    Repair(NodeId),
     /// Time has passed.
     Tick,
 }
@@ -151,6 +155,12 @@ pub enum Report {
     Quorum(bool),
     /// A peer is slow, and was left behind.
     LeftBehind(NodeId),
+    /// A verification with a peer ended: sectors that differ, and those that could not be compared.
+    Verified(NodeId, u64, u64),
+    /// So many bytes were repaired, as that node had them.
+    Repaired(NodeId, u64),
+    /// So many bytes were to be repaired, and are not: this node is not primary any more, or who had them is gone.
+    NotRepaired(u64),
 }
 
 /// What a synchronisation moved, in units of 4 KiB, as its source counted.
@@ -324,4 +334,13 @@ pub enum Message {
         /// The receipt is to be acknowledged at once (B).
         receipt: bool,
     },
+    /// Compare yourself with the sender.
+    Verify,
+    /// The sender has these digests of a run: are yours the same?
+    Check(Span, Vec<Digest>),
+    /// Of a run, which units are the same and which are not; and how many bytes may be asked about at once.
+    Checked(Span, Vec<Piece>, u64),
+    /// The end of a verification: where the two differ, how many sectors do, how many could not be compared; whether it is the
+    /// last part.
+    Differs(Vec<Span>, u64, u64, bool),
 }

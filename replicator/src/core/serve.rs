@@ -70,8 +70,12 @@ impl Node {
         }
     }
 
-    /// A synchronisation reads there, or is about to, and its answer is not on its way.
+    /// A synchronisation, a verification or a repair reads there, or is about to, and its answer is not on its way.
     pub(super) fn is_served(&self, span: Span) -> bool {
+        self.is_compared(span) || self.is_repaired(span) || self.is_pulled(span)
+    }
+
+    fn is_pulled(&self, span: Span) -> bool {
         self.links.values().any(|l| match &l.state {
             State::Source(source) => source.serves.iter().any(|s| s.run.overlaps(span)),
             _ => false,

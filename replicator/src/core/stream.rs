@@ -110,6 +110,7 @@ impl Node {
         }
         self.stream.last = seq;
         self.stream.insert(seq, span, epoch);
+        self.touch_checks(span);
         self.enqueue(span, content, fua, Why::Stream(node, conn, seq));
         if receipt {
             self.send(node, Message::RecvAck(seq));

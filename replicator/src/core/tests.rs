@@ -470,3 +470,118 @@ fn a_synchronisation_of_everything_goes_on_if_both_sides_remember_it() {
     let (_, fx) = bench.meets(3, Generation::JUST_CREATED, Generation::NONE);
     assert_eq!(dirty(&fx), Some(vec![all]), "another disk");
 }
+
+/// A secondary that is compared with its primary.
+fn driver() -> (Bench, Vec<Effect>) {
+    let mut bench = Bench::new(&[id(2)]);
+    let (verdict, _) = bench.meets(1, A, Generation::NONE);
+    assert_eq!(verdict, Verdict::NoSync);
+    let fx = bench.tell(Event::Verify);
+    (bench, fx)
+}
+
+fn checked(run: Span, kinds: &[pieces::Kind]) -> Message {
+    let pieces = kinds.iter().map(|kind| pieces::Piece { kind: *kind, units: 1 }).collect();
+    Message::Checked(run, pieces, 1 << 20)
+}
+
+fn found(fx: &[Effect]) -> Option<(Vec<Span>, u64, u64)> {
+    fx.iter().find_map(|f| match f {
+        Effect::Send(_, _, Message::Differs(spans, differs, skipped, true)) => {
+            Some((spans.clone(), *differs, *skipped))
+        }
+        _ => None,
+    })
+}
+
+/// Answers every run that is asked about: the same, but for one block.
+fn answer_all(bench: &mut Bench, mut fx: Vec<Effect>, wrong: Span) -> Vec<Effect> {
+    for _ in 0..200 {
+        if found(&fx).is_some() {
+            break;
+        }
+        let next: Vec<Message> = looks(&fx)
+            .into_iter()
+            .map(|(io, run)| {
+                let kind =
+                    |at: u64| if wrong.overlaps(Span::new(at, 8)) { pieces::Kind::Data } else { pieces::Kind::Same };
+                let kinds: Vec<_> = (run.at..run.end()).step_by(8).map(kind).collect();
+                bench.tell(Event::Digested(io, vec![[0; 32]; kinds.len()]));
+                checked(run, &kinds)
+            })
+            .collect();
+        fx = next.into_iter().flat_map(|m| bench.says(m)).collect();
+    }
+    fx
+}
+
+#[test]
+fn a_verification_finds_exactly_what_differs() {
+    let (mut bench, fx) = driver();
+    let fx = answer_all(&mut bench, fx, Span::new(88, 16));
+    assert_eq!(found(&fx), Some((vec![Span::new(88, 16)], 16, 0)), "neighbours are one range");
+    assert!(fx.iter().any(|f| matches!(f, Effect::Told(Report::Verified(_, 16, 0)))));
+}
+
+/// A write was on its way when the two were compared: the primary had it, the secondary not yet.
+#[test]
+fn what_is_written_while_it_is_compared_is_compared_again() {
+    let (mut bench, fx) = driver();
+    let (io, run) = looks(&fx)[0];
+    bench.tell(Event::Digested(io, vec![[0; 32]; (run.len / 8) as usize]));
+    let data = Bytes::from(vec![1; 64]);
+    bench.says(Message::Write { seq: Seq(1), epoch: 1, span: BLOCK, data, fua: false, receipt: false });
+    let kind = |at: u64| if at == BLOCK.at { pieces::Kind::Data } else { pieces::Kind::Same };
+    let kinds: Vec<_> = (run.at..run.end()).step_by(8).map(kind).collect();
+    let mut all = bench.says(checked(run, &kinds));
+    all.extend(fx.into_iter().filter(|f| matches!(f, Effect::Digest(other, _) if *other != io)));
+    assert!(looks(&all).iter().any(|(_, again)| *again == BLOCK), "only what differed: {all:?}");
+    let fx = answer_all(&mut bench, all, Span::new(9999, 1));
+    assert_eq!(found(&fx), Some((Vec::new(), 0, 0)));
+}
+
+#[test]
+fn the_primary_compares_where_nothing_is_written_and_its_writes_wait() {
+    let mut bench = primary();
+    let under_way = writes(&ask(&mut bench, 1, BLOCK));
+    bench.tell(Event::Verify);
+    let is_compare = |f: &Effect| if let Effect::Compare(io, ..) = f { Some(*io) } else { None };
+    let fx = bench.says(Message::Check(Span::new(0, 32), vec![[0; 32]; 4]));
+    assert!(fx.iter().find_map(is_compare).is_none(), "a write is under way there");
+    assert!(writes(&ask(&mut bench, 2, BLOCK)).is_empty(), "and the next one waits");
+    let fx = bench.tell(Event::Done(under_way[0].0, Ok(Bytes::new())));
+    let io = fx.iter().find_map(is_compare).expect("now it is read");
+    let fx = bench.tell(Event::Compared(io, pieces::compare(&Bytes::from(vec![0; 256]), 64, &[])));
+    let at = |what: fn(&Message) -> bool| fx.iter().position(|f| matches!(f, Effect::Send(_, _, m) if what(m)));
+    let (answer, write) = (at(|m| matches!(m, Message::Checked(..))), at(|m| matches!(m, Message::Write { .. })));
+    assert!(answer.is_some() && answer < write, "{fx:?}");
+}
+
+/// What the peer has is read where nothing is under way, and written to all; an application's write waits for that.
+#[test]
+fn a_repair_takes_the_named_sides_data_and_undoes_no_write() {
+    let mut bench = primary();
+    let under_way = writes(&ask(&mut bench, 1, BLOCK));
+    bench.tell(Event::Verify);
+    bench.says(Message::Differs(vec![BLOCK], 8, 0, true));
+    let asks = |fx: &[Effect]| fx.iter().any(|f| matches!(f, Effect::Send(_, _, Message::RemoteRead(_, BLOCK))));
+    assert!(!asks(&bench.tell(Event::Repair(id(2)))), "a write is under way there");
+    assert!(writes(&ask(&mut bench, 2, BLOCK)).is_empty(), "and the next one waits");
+    assert!(!asks(&bench.tell(Event::Done(under_way[0].0, Ok(Bytes::new())))), "the peer has not written it yet");
+    assert!(asks(&bench.says(Message::WriteAck(Seq(1)))));
+    let theirs = Bytes::from(vec![9; 64]);
+    let fx = bench.says(Message::RemoteData(ReqId(u64::MAX), Some(theirs.clone())));
+    let sent: Vec<(u64, bool)> = fx
+        .iter()
+        .filter_map(|f| match f {
+            Effect::Send(_, _, Message::Write { seq, data, .. }) => Some((seq.0, *data == theirs)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(sent, [(2, true), (3, false)], "first the repair, then what waited");
+    let io = writes(&fx)[0].0;
+    bench.tell(Event::Done(io, Ok(Bytes::new())));
+    let fx = bench.says(Message::WriteAck(Seq(2)));
+    assert!(fx.contains(&Effect::Told(Report::Repaired(id(2), 4096))), "{fx:?}");
+    assert!(!fx.iter().any(|f| matches!(f, Effect::Complete(ReqId(u64::MAX), _))), "nobody asked for it");
+}

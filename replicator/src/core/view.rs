@@ -2,6 +2,7 @@
 
 use super::connect::State;
 use super::progress::SyncView;
+use super::verify::Verified;
 use super::{Node, Role};
 use crate::ids::{Generation, NodeId};
 use crate::meta::superblock::DiskState;
@@ -53,6 +54,10 @@ pub struct View {
     pub marked: Vec<(NodeId, u64)>,
     /// The connections.
     pub peers: Vec<PeerView>,
+    /// What the last verification with each peer found.
+    pub verified: Vec<(NodeId, Verified)>,
+    /// Bytes that are not repaired yet.
+    pub repair_left: u64,
 }
 
 impl Node {
@@ -69,6 +74,8 @@ impl Node {
             busy: self.busy(),
             marked: self.peers().iter().map(|n| (n, self.dirty(n) * unit)).collect(),
             peers: peers.map(|(n, l)| self.peer_view(*n, l)).collect(),
+            verified: self.verified.iter().map(|(n, v)| (*n, v.clone())).collect(),
+            repair_left: self.repairs.left() * crate::ids::SECTOR,
         }
     }
 

@@ -86,6 +86,8 @@ pub(super) struct Actor {
     demotes: Vec<oneshot::Sender<()>>,
     /// The local disk was left.
     detached: Arc<AtomicBool>,
+    /// What the last repair gave up.
+    not_repaired: u64,
     /// Requests in the disk.
     flying: usize,
     stops: Vec<oneshot::Sender<()>>,
@@ -114,6 +116,7 @@ impl Actor {
             promotes: Vec::new(),
             demotes: Vec::new(),
             detached,
+            not_repaired: 0,
             flying: 0,
             stops: Vec::new(),
         }
@@ -232,6 +235,17 @@ impl Actor {
                 let all: Vec<NodeId> = self.peers.keys().copied().collect();
                 all.into_iter().for_each(|n| self.stand_alone(n, "asked to disconnect"));
                 answer(done, ());
+            }
+            Input::Verify { done } => {
+                let possible = !self.core.verifiable().is_empty();
+                self.handle(Event::Verify);
+                answer(done, possible);
+            }
+            Input::Repair { from, done } => {
+                let possible = self.core.may_repair(from);
+                self.not_repaired = 0;
+                self.handle(Event::Repair(from));
+                answer(done, possible);
             }
             Input::Status { done } => answer(done, self.status()),
             _ => {}
@@ -391,6 +405,7 @@ impl Actor {
                     peer.said = Some(format!("{verdict:?} by {rules:?}"));
                 }
             }
+            Report::NotRepaired(bytes) => self.not_repaired = bytes,
             Report::Detached => self.detached.store(true, Ordering::Relaxed),
             Report::Synchronised(node, moved) => {
                 if let Some(peer) = self.peers.get_mut(&node) {
@@ -407,7 +422,9 @@ impl Actor {
         let marked: BTreeMap<NodeId, u64> = view.marked.iter().copied().collect();
         let peer = |(node, peer): (&NodeId, &Peer)| {
             let link = view.peers.iter().find(|p| p.node == *node);
-            self.peer_status(*node, peer, link, marked.get(node).copied().unwrap_or(0))
+            let verified = view.verified.iter().find(|(n, _)| n == node).map(|(_, v)| status::verified(v));
+            let status = self.peer_status(*node, peer, link, marked.get(node).copied().unwrap_or(0));
+            PeerStatus { verified, ..status }
         };
         Status {
             name: own.name.clone(),
@@ -418,6 +435,8 @@ impl Actor {
             size_bytes: own.bytes,
             generation: format!("{:?}", view.generation),
             waiting: view.busy,
+            repair_left_bytes: view.repair_left,
+            not_repaired_bytes: self.not_repaired,
             peers: self.peers.iter().map(peer).collect(),
         }
     }
@@ -444,6 +463,7 @@ impl Actor {
             disk: link.map_or_else(unknown, |l| status::disk(l.disk)),
             out_of_sync_bytes,
             reason,
+            verified: None,
             resync: link.and_then(|l| l.sync).map(status::resync),
             synchronised: peer.synchronised,
         }

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::core::config::Protocol;
 use crate::core::event::Refusal;
 use crate::core::progress::SyncView;
+use crate::core::verify::Verified as Found;
 use crate::core::view::Connection;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, SECTOR};
 use crate::meta::superblock::DiskState;
 
 /// A resource on this node.
@@ -28,6 +29,10 @@ pub struct Status {
     pub generation: String,
     /// Requests that are not answered.
     pub waiting: usize,
+    /// Bytes that a repair has still to write.
+    pub repair_left_bytes: u64,
+    /// Bytes that the last repair gave up: this node was primary no more, or who had them was gone.
+    pub not_repaired_bytes: u64,
     /// Its peers.
     pub peers: Vec<PeerStatus>,
 }
@@ -47,6 +52,8 @@ pub struct PeerStatus {
     pub out_of_sync_bytes: u64,
     /// Which rule said last what the two are to one another, or why there is no connection.
     pub reason: Option<String>,
+    /// The last verification with it, since this node started.
+    pub verified: Option<Verified>,
     /// How far a synchronisation with it is.
     pub resync: Option<Resync>,
     /// The last synchronisation with it, since this node started.
@@ -71,6 +78,37 @@ impl Resync {
     pub fn done(&self) -> u64 {
         let part = u128::from(self.done_bytes) * 10_000 / u128::from(self.total_bytes.max(1));
         if self.total_bytes == 0 { 10_000 } else { u64::try_from(part).unwrap_or(10_000) }
+    }
+}
+
+/// A verification, under way or over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Bytes of the device.
+    pub total_bytes: u64,
+    /// Bytes that were compared.
+    pub done_bytes: u64,
+    /// Bytes that differ, in blocks of 4 KiB.
+    pub differing_bytes: u64,
+    /// Where: first byte and length. Of very many some are told as one.
+    pub ranges: Vec<(u64, u64)>,
+    /// Bytes that could not be compared: they were written all the time.
+    pub skipped_bytes: u64,
+    /// It has ended.
+    pub over: bool,
+    /// It ended before its time: the connection was lost.
+    pub broken: bool,
+}
+
+pub(super) fn verified(found: &Found) -> Verified {
+    Verified {
+        total_bytes: found.total * SECTOR,
+        done_bytes: found.done * SECTOR,
+        differing_bytes: found.differs * SECTOR,
+        ranges: found.differing.iter().map(|s| (s.at * SECTOR, s.len * SECTOR)).collect(),
+        skipped_bytes: found.skipped * SECTOR,
+        over: found.over,
+        broken: found.broken,
     }
 }
 

@@ -137,7 +137,15 @@ fn check(message: &Message, sectors: u64) -> Result<(), WireError> {
             let fits = spread(*run, pieces, data, sectors, SECTOR as usize).is_some();
             if fits { Ok(()) } else { Err(WireError::Absurd("what was pulled does not fit its run")) }
         }
-        Message::Pull(run, digests) => {
+        Message::Checked(run, pieces, _) => {
+            within(run)?;
+            short(run)?;
+            let units: u64 = pieces.iter().map(|p| u64::from(p.units)).sum();
+            let fits = units == run.len.min(sectors - run.at).div_ceil(UNIT) && pieces.iter().all(|p| p.units > 0);
+            if fits { Ok(()) } else { Err(WireError::Absurd("what was compared does not fit its run")) }
+        }
+        Message::Differs(spans, ..) => spans.iter().try_for_each(within),
+        Message::Pull(run, digests) | Message::Check(run, digests) => {
             within(run)?;
             short(run)?;
             let units = run.len.min(sectors - run.at).div_ceil(UNIT);
@@ -213,6 +221,9 @@ mod tests {
             Message::RemoteData(ReqId(4), Some(Bytes::from_static(b"x"))),
             Message::Dirty(spans, true),
             Message::Settled(Seq(7), NodeSet(2)),
+            Message::Check(Span::new(0, 16), vec![[3; 32]; 2]),
+            Message::Checked(Span::new(992, 16), vec![Piece { kind: Kind::Data, units: 1 }], 4096),
+            Message::Differs(vec![Span::new(8, 8)], 8, 0, true),
             Message::SyncDoneAck,
         ] {
             assert_eq!(there_and_back(&message), Ok(message));
@@ -234,6 +245,9 @@ mod tests {
             write(Span::new(u64::MAX, 2), 1024),
             write(Span::new(0, 0), 0),
             pulled(Span::new(0, 8), &[(Kind::Data, 1)], 5),
+            Message::Check(Span::new(0, 16), vec![[3; 32]]),
+            Message::Checked(Span::new(0, 16), vec![Piece { kind: Kind::Same, units: 3 }], 0),
+            Message::Differs(vec![Span::new(2000, 8)], 8, 0, true),
             pulled(Span::new(0, 8), &[(Kind::Data, 2)], 8192),
             pulled(Span::new(0, 16), &[(Kind::Same, 1)], 0),
             Message::Pull(Span::new(5000, 8), vec![[0; 32]]),

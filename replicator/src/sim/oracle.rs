@@ -5,7 +5,7 @@
 //! |---|---|
 //! | I1 AckedSurvives | a read by the newest primary never gives less than what was acknowledged before it, unless every holder lost its cache |
 //! | I2 Prefix | a peer writes nothing before everything that was acknowledged when it was asked for, and, over a flush, stable |
-//! | I3 Equal | a primary and who is equal to it are so to the byte when nothing is under way; at the end everybody is |
+//! | I3 Equal | a primary and who is equal to it are so to the byte when nothing is under way; at the end everybody is, and a verification finds nothing |
 //! | I4 Covered | of every pair, what a crash of both would leave: each difference has a bit |
 //! | I5 OneReign | nobody acknowledges what the primary of a higher ballot does not have |
 //! | I6 NothingSilent | no acknowledged write is overwritten by a source that was never told of it, without a split brain being told |

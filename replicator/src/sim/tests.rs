@@ -113,6 +113,7 @@ const EXPECTED: &[&str] = &[
     "report: Promoted",
     "report: Quorum",
     "report: Synchronised",
+    "report: Verified",
     "rule: BitmapPeer",
     "rule: BitmapSelf",
     "rule: Granted",
@@ -157,6 +158,7 @@ fn plan_without(rule: Rule, seed: u64, rules: Rules, loud: bool) -> Plan {
         Rule::VoteIsDurable => (Rates { isolate: 60, witness: 400, ..none }, Some(true), None),
         Rule::TargetMarksOthers => (Rates { crash: 40, cut: 60, ..none }, None, None),
         Rule::CompareAtRest => (Rates { stall: 150, reset: 150, crash: 30, cut: 60, demote: 60, ..none }, None, None),
+        Rule::CompareAgain => (Rates { slow: 60, stall: 30, reset: 30, ..none }, None, None),
         Rule::BegunAfterBits => (Rates { crash: 60, reset: 40, ..none }, None, None),
         Rule::BarrierBeforeLater => (Rates { stall: 30, ..none }, Some(false), Some(Protocol::A)),
         Rule::CacheKeeperReigns => (Rates { crash: 40, isolate: 60, ..none }, Some(true), None),
@@ -166,7 +168,7 @@ fn plan_without(rule: Rule, seed: u64, rules: Rules, loud: bool) -> Plan {
 }
 
 /// Not here: `VoteIsDurable` and `JoinAfterDrain`, whose interleavings these faults do not bring about often enough yet.
-const RULES: [Rule; 17] = [
+const RULES: [Rule; 18] = [
     Rule::HotBeforeData,
     Rule::BitsBeforeCold,
     Rule::ClearOnProof,
@@ -182,6 +184,7 @@ const RULES: [Rule; 17] = [
     Rule::TargetMarksOthers,
     Rule::CompareAtRest,
     Rule::BegunAfterBits,
+    Rule::CompareAgain,
     Rule::BarrierBeforeLater,
     Rule::CacheKeeperReigns,
 ];

@@ -192,6 +192,8 @@ impl Up {
             Ask::Secondary => self.secondary().await,
             Ask::Connect { discard } => self.connect(discard).await?,
             Ask::Disconnect => self.resource.disconnect().await,
+            Ask::Verify => self.verify().await?,
+            Ask::Repair { from } => self.repair(from).await?,
         };
         done.map_err(|e| self.stopped(e))?;
         self.status().await
@@ -242,6 +244,35 @@ impl Up {
             ));
         }
         Ok(self.resource.connect(discard).await)
+    }
+
+    async fn verify(&self) -> Result<Result<(), Stopped>, Failure> {
+        match self.resource.verify().await {
+            Ok(false) => Err(Failure::new(
+                Exit::Refused,
+                format!(
+                    "{} cannot be compared now: that takes a primary and an equal peer that is connected.",
+                    self.name
+                ),
+                "See `replica status`; make one of the nodes primary, and wait until the other is Established.",
+            )),
+            begun => Ok(begun.map(|_| ())),
+        }
+    }
+
+    async fn repair(&self, from: u8) -> Result<Result<(), Stopped>, Failure> {
+        let refused = || {
+            Failure::new(
+                Exit::Refused,
+                format!("{} cannot be repaired here from node-{from}.", self.name),
+                "Run it on the primary, and name that node or an equal peer that is connected.",
+            )
+        };
+        let Some(from) = replicator::ids::NodeId::new(from) else { return Err(refused()) };
+        match self.resource.repair(from).await {
+            Ok(false) => Err(refused()),
+            begun => Ok(begun.map(|_| ())),
+        }
     }
 
     /// The way down.
@@ -307,6 +338,10 @@ pub(crate) fn shown(status: &Status) -> String {
         );
         if let Some(reason) = &peer.reason {
             text += &format!("    {reason}\n");
+        }
+        if let Some(found) = peer.verified.as_ref().filter(|v| !v.over) {
+            let (done, total) = (crate::render::bytes(found.done_bytes), crate::render::bytes(found.total_bytes));
+            text += &format!("    verified:{done} of {total}\n");
         }
         if let Some(now) = peer.resync {
             text += &format!("    {}\n", under_way(&now));

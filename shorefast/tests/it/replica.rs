@@ -249,6 +249,66 @@ fn discards_and_zeroes_reach_both_disks_and_a_synchronisation_keeps_holes() {
     sites.compare_disks();
 }
 
+/// Blocks of each disk are damaged behind the replicas' backs, while others are written.
+#[test]
+fn a_verification_finds_the_damaged_blocks_and_repairs_them_from_the_named_side() {
+    let mut sites = Sites::equal("C");
+    let mut client = sites.client(1);
+    let written: Vec<(u64, u64)> = (0..200).map(|block| (block, 1)).collect();
+    for (block, number) in &written {
+        client.write(*block, &pattern(*block, *number), false).expect("written");
+    }
+    client.flush().expect("flushed");
+    let damage = |n: usize, block: u64, blocks: u64| {
+        let file = fs::File::options().write(true).open(sites.disk(n)).expect("a disk");
+        file.write_all_at(&vec![0xd0; (blocks * BLOCK) as usize], block * BLOCK)
+            .and_then(|()| file.sync_all())
+            .expect("damage");
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let (ended, mut busy) = (Arc::clone(&stop), sites.client(1));
+    let writer = background(move || {
+        let mut acknowledged = Vec::new();
+        for number in 1.. {
+            let block = 1000 + number * 7 % 40;
+            busy.write(block, &pattern(block, number), false).expect("written");
+            acknowledged.push((block, number));
+            if ended.load(Ordering::Relaxed) {
+                return acknowledged;
+            }
+        }
+        unreachable!("it is told to stop");
+    });
+    sites.must(1, &["verify", "r0"]);
+    damage(2, 10, 2);
+    damage(2, 50, 1);
+    let ranges = |n: usize| sites.peer(n)["verified"]["ranges"].clone();
+    sites
+        .tell(1, &["verify", "r0"])
+        .expect(5, &["12288 bytes differ in 2 ranges", "bytes 40960 to 49151", "bytes 204800 to 208895"]);
+    assert_eq!(ranges(2), serde_json::json!([[40960, 8192], [204_800, 4096]]), "the other side knows as well");
+    sites.tell(2, &["verify", "r0", "--repair-from", "1"]).expect(4, &["not primary here"]);
+    sites.tell(2, &["verify", "r0"]).expect(5, &["12288 bytes differ in 2 ranges"]);
+    sites.tell(1, &["verify", "r0", "--repair-from", "1"]).expect(0, &["Repaired, as node-1 has it"]);
+    sites.must(1, &["verify", "r0"]);
+
+    damage(1, 60, 3);
+    assert!(client.read(61).expect("a read") != pattern(61, 1), "it is damaged");
+    sites.tell(1, &["verify", "r0", "--repair-from", "2"]).expect(0, &["Repaired, as node-2 has it"]);
+    holds(&mut client, &written);
+    sites.must(1, &["verify", "r0"]);
+    stop.store(true, Ordering::Relaxed);
+    let acknowledged = writer.ended("the writer");
+    sites.switch(1, 2);
+    holds(&mut sites.client(2), &last(&acknowledged));
+    holds(&mut sites.client(2), &written);
+    sites.must(2, &["disconnect", "r0"]);
+    sites.tell(2, &["verify", "r0"]).expect(4, &["an equal peer"]);
+    sites.must(2, &["connect", "r0"]);
+    sites.until_equal(2);
+    sites.compare_disks();
+}
+
 /// A disk with data becomes a replica, and is synchronised while it is written: the synchronisation holds back for that. Its target is
 /// killed in the middle; what it has does not come again.
 #[test]

@@ -276,6 +276,11 @@ impl World {
                 self.event(node, Event::Demote);
             }
         }
+        if self.plan.seed % 9 == 4 {
+            let asked: Vec<NodeId> =
+                up.into_iter().filter(|n| (self.events + u64::from(n.get())).is_multiple_of(3)).collect();
+            asked.into_iter().for_each(|n| self.event(n, Event::Verify));
+        }
         if !self.hurts() {
             self.settle_split_brains(&primaries);
         }

@@ -65,6 +65,9 @@ impl World {
                     self.oracle.highest = Some((*ballot, at));
                 }
             }
+            Report::Verified(peer, differs, _) if *differs > 0 => {
+                self.oracle.object("I3 Equal", format!("{at} and {peer} were compared, and {differs} sectors differ"));
+            }
             _ => {}
         }
     }
