@@ -22,14 +22,16 @@
 //! the state and does what can be done.
 //!
 //! - `app`, `settle`: the primary's requests, barriers, what is stable where. `stream`: the same at a peer.
-//! - `reign`: ballots, grants, roles. `connect`: handshakes. `resync`: both ends of a synchronisation.
-//! - `disk`: the local queue of writes, metadata, failures. [`view`]: what can be seen from outside. [`witness`]: the tie-breaker.
+//! - `reign`: ballots, grants, roles. `connect`: handshakes.
+//! - `resync`, `serve`: the ends of a synchronisation. [`pieces`]: what it compares and carries. [`pace`]: how much at once.
+//!   [`progress`]: how far. [`verify`], `repair`: equal replicas are compared, and made equal.
+//! - `disk`, `writes`: the local queue of writes, metadata, failures. `requests`, `spans`: thousands under way, found fast. [`view`]: what can be seen from outside. [`witness`]: the tie-breaker.
 //!
-//! Refuses: two primaries at once. Not here yet: resizing, discards, several volumes, verify.
+//! Refuses: two primaries at once. Not here yet: resizing, several volumes.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::ids::{Generation, NodeId, NodeSet, Seq, Span};
+use crate::ids::{Generation, NodeId, NodeSet, Span};
 use crate::meta::replica::{Commit, Recovered, Replica};
 use crate::meta::superblock::DiskState;
 
@@ -38,25 +40,38 @@ pub mod config;
 mod connect;
 mod disk;
 pub mod event;
+pub mod pace;
+pub mod pieces;
+pub mod progress;
 mod reign;
+mod repair;
+mod requests;
 mod resync;
 pub mod rules;
+mod serve;
 mod settle;
+mod spans;
 mod stream;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 pub mod view;
 pub mod witness;
+mod writes;
 
-use app::Request;
 use config::Config;
 use connect::{Link, State};
-use disk::{LocalWrite, Purpose, Waiter};
-use event::{Ask, ConnId, Effect, Event, IoId, Message, Now, Report, ReqId};
+use disk::{Purpose, Waiter};
+use event::{Ask, ConnId, Content, Effect, Event, IoId, Message, Now, Report, ReqId};
+use pace::Pace;
 use reign::{Candidate, Reign};
+use repair::Repairs;
+use requests::Requests;
 use rules::Rule;
 use settle::Settle;
 use stream::Stream;
+use verify::{Verified, Verify};
+use writes::Writes;
 
 /// What a node is.
 #[derive(Debug)]
@@ -87,13 +102,19 @@ pub struct Node {
     lost_primary: Option<NodeId>,
     numbers: u64,
     ios: BTreeMap<IoId, Purpose>,
-    writes: VecDeque<LocalWrite>,
+    writes: Writes,
     commit: Option<(IoId, Commit, Vec<Waiter>)>,
     waiters: Vec<Waiter>,
     /// Every page with bits that are not durable is to be written.
     save_all: bool,
+    /// When cleared bits were last written down.
+    saved_at: Now,
+    pace: Pace,
+    /// What the last verification with each peer found.
+    verified: BTreeMap<NodeId, Verified>,
+    repairs: Repairs,
     queue: VecDeque<(ReqId, Ask)>,
-    requests: BTreeMap<Seq, Request>,
+    requests: Requests,
     reads: BTreeMap<ReqId, Span>,
     flushes: Vec<ReqId>,
     settle: Option<Settle>,
@@ -112,7 +133,6 @@ impl Node {
         let replica = recovered.replica;
         let disk = replica.superblock().disk();
         Node {
-            config,
             now,
             fx: Vec::new(),
             disk,
@@ -125,12 +145,16 @@ impl Node {
             lost_primary: None,
             numbers: 0,
             ios: BTreeMap::new(),
-            writes: VecDeque::new(),
+            writes: Writes::new(config.rules.has(Rule::OverlapsInOrder)),
             commit: None,
             waiters: Vec::new(),
             save_all: false,
+            saved_at: now,
+            pace: Pace::new(config.resync.room.0, config.resync.room.1),
+            verified: BTreeMap::new(),
+            repairs: Repairs::default(),
             queue: VecDeque::new(),
-            requests: BTreeMap::new(),
+            requests: Requests::new(replica.layout().shape.extent),
             reads: BTreeMap::new(),
             flushes: Vec::new(),
             settle: None,
@@ -140,6 +164,7 @@ impl Node {
             again: false,
             stream: Stream::after(replica.superblock().position),
             replica: Some(replica),
+            config,
         }
     }
 
@@ -160,10 +185,20 @@ impl Node {
                 }
             }
             Event::Done(io, result) => self.done(io, result),
+            Event::Digested(io, digests) => self.digested(io, digests),
+            Event::Compared(io, found) => self.compared(io, found),
+            Event::Load(load) => {
+                let serves =
+                    |l: &Link| matches!(l.state, State::Source(_)) || matches!(l.verify, Some(Verify::Server(_)));
+                let serves = self.links.values().any(serves);
+                self.pace.step(&load, serves);
+            }
             Event::Submit(req, ask) => self.submit(req, ask),
             Event::Promote { force } => self.promote(force),
             Event::Demote => self.demote(),
             Event::DiscardMyData => self.discard = true,
+            Event::Verify => self.verify(),
+            Event::Repair(from) => self.repair(from),
             Event::Tick => self.tick(),
         }
         self.pump();
@@ -195,6 +230,9 @@ impl Node {
         self.pump_barriers();
         self.pump_pulls();
         self.pump_serves();
+        self.pump_checks();
+        self.pump_asked();
+        self.pump_repairs();
         self.pump_writes();
         self.pump_settle();
         self.pump_meta();
@@ -211,9 +249,8 @@ impl Node {
         let at_rest = !self.has(Rule::CompareAtRest) || self.compares_at_rest();
         debug_assert!(at_rest, "a target compares what others than its source are writing");
         if let Some(replica) = &self.replica {
-            for write in self.writes.iter().filter(|w| w.started && self.config.rules.has(Rule::HotBeforeData)) {
-                debug_assert!(replica.is_hot(write.span), "a write in a cold extent");
-            }
+            let cold = |w: &writes::LocalWrite| w.started && !replica.is_hot(w.span);
+            debug_assert!(!self.has(Rule::HotBeforeData) || !self.writes.iter().any(cold), "a write in a cold extent");
         }
     }
 
@@ -235,7 +272,10 @@ impl Node {
     fn data(&mut self, node: NodeId, message: Message) {
         match message {
             Message::Write { seq, epoch, span, data, fua, receipt } => {
-                self.stream_write(node, seq, epoch, span, data, fua, receipt);
+                self.stream_write(node, seq, epoch, span, Content::Data(data), fua, receipt);
+            }
+            Message::Zero { seq, epoch, span, free, receipt } => {
+                self.stream_write(node, seq, epoch, span, Content::Zeroes { free }, false, receipt);
             }
             Message::RecvAck(seq) => self.write_acked(node, seq, true),
             Message::WriteAck(seq) => self.write_acked(node, seq, false),
@@ -249,12 +289,18 @@ impl Node {
             Message::RemoteRead(req, span) => self.remote_read(node, req, span),
             Message::RemoteData(req, data) => self.remote_data(req, data),
             Message::Dirty(spans, last) => self.peer_dirty(node, &spans, last),
-            Message::Pull(span, digest) => self.pull(node, span, digest),
-            Message::Pulled(span, data, holders) => self.pulled(node, span, data, holders),
+            Message::Pull(run, digests) => self.pull(node, run, digests),
+            Message::Pulled { run, pieces, data, holders, room } => {
+                self.pulled(node, run, &pieces, &data, holders, room);
+            }
             Message::PullAck(spans) => self.pull_acked(node, &spans),
             Message::PullEnd => self.pull_end(node),
             Message::SyncDone(identity) => self.sync_done(node, *identity),
             Message::SyncDoneAck => self.sync_done_acked(node),
+            Message::Verify => self.verify_asked(node),
+            Message::Check(run, digests) => self.check_asked(node, run, digests),
+            Message::Checked(run, pieces, room) => self.checked(node, run, &pieces, room),
+            Message::Differs(spans, differs, skipped, last) => self.differs(node, spans, differs, skipped, last),
             _ => {}
         }
     }
@@ -334,6 +380,7 @@ impl Node {
         if now.saturating_sub(self.settled_at.0) >= timing.settle && !self.requests.is_empty() {
             self.settle_wanted = true;
         }
+        self.look_at_progress(self.now);
         self.waited_long();
         self.slow_peers();
         self.vote_timeout();
@@ -369,7 +416,7 @@ impl Node {
 
     /// Requests that wait or are under way.
     pub fn busy(&self) -> usize {
-        self.queue.len() + self.requests.values().filter(|r| r.app.is_some()).count() + self.reads.len()
+        self.queue.len() + self.requests.unanswered() + self.reads.len()
     }
 
     /// Whom its last grant names, and peers at A and B that share its generation; itself too.

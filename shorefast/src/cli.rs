@@ -13,7 +13,7 @@ use crate::{demo, places};
 
 mod replica;
 
-pub(crate) use replica::{ReplicaCommand, ReplicaCreateArgs, ReplicaName};
+pub(crate) use replica::{ReplicaCommand, ReplicaCreateArgs, ReplicaName, ReplicaProtocol};
 
 /// A shared volume for a group of Linux hosts.
 #[derive(Parser, Debug)]
@@ -142,6 +142,9 @@ pub(crate) struct DemoArgs {
     /// Where the demo lives [default: a new folder below the temporary one]
     #[arg(long, value_name = "DIR", conflicts_with = "stop")]
     pub(crate) dir: Option<PathBuf>,
+    /// Two sites with a replicated device, in place of three nodes with a shared disk
+    #[arg(long, conflicts_with_all = ["stop", "keep"])]
+    pub(crate) replica: bool,
     /// Where the report goes
     #[arg(long, value_name = "FILE", default_value = "demo-report.html", conflicts_with = "stop")]
     pub(crate) report: PathBuf,

@@ -8,6 +8,7 @@
 //! - `cluster`, `place`, `process`, `mounts`: what is set up, and how it goes away again.
 //! - `runner`: the phases. `load`, `tree_copy`, `verifying`: the children seen from outside.
 //! - `writer`, `tree`, `verify`, `pattern`: the children themselves.
+//! - `replica`: the other demo, two sites with a replicated device.
 //! - `timeline`, `watch`, `outcome`, `report`: what was seen, and how it is told.
 
 mod cluster;
@@ -20,6 +21,7 @@ mod paste;
 mod pattern;
 mod place;
 mod process;
+mod replica;
 mod report;
 mod runner;
 mod task;
@@ -66,7 +68,8 @@ pub(crate) fn run(args: &DemoArgs, global: &Global) -> Result<Exit, Failure> {
     let interrupt = Interrupt::listen(live)?;
     let timeline = Arc::new(Timeline::begin(live));
     let mut dir = None;
-    let ended = staged(args, global, &interrupt, &timeline, &mut dir);
+    let demo = if args.replica { replica::staged } else { staged };
+    let ended = demo(args, global, &interrupt, &timeline, &mut dir);
     timeline.end_live();
     // Whatever an interrupted demo stumbled over was the interruption.
     ended.map_err(|failure| if interrupt.check().is_err() { interrupted(dir.as_deref()) } else { failure })
@@ -127,7 +130,7 @@ fn tell(args: &DemoArgs, global: &Global, cluster: &Cluster, report: &DemoReport
     if global.json {
         return print(&format!("{}\n", as_json(args, cluster, report)));
     }
-    let mut text = if told { "\n".to_owned() } else { report::story(report) };
+    let mut text = if told { "\n".to_owned() } else { report::story(&report.marks) };
     text += &report::terminal(report);
     text += &format!("The report: {}\n", args.report.display());
     if args.keep {

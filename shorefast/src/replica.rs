@@ -1,6 +1,7 @@
 //! A replicated device on this host: made, run in a process of its own, and told what to do over a socket.
 //!
 //! - `record`: what a host remembers of a replica, a file. `make`: `replica create`, and what it refuses.
+//! - `sockets`: where its sockets are.
 //! - `life`: `replica up`: the process. `talk`: what commands and it say to one another.
 //!
 //! One process for one replica: one that is killed takes no other down, and none needs a daemon. Whoever runs it (systemd, a
@@ -9,6 +10,7 @@
 pub(crate) mod life;
 pub(crate) mod make;
 mod record;
+pub(crate) mod sockets;
 pub(crate) mod talk;
 
 use std::path::Path;

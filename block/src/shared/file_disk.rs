@@ -19,6 +19,7 @@ use crate::error::{IoError, IoErrorKind};
 use crate::file::pool::Pool;
 use crate::file::raw::RawFile;
 use crate::file::{FileDevice, OpenError, OpenOptions};
+use crate::provisioning::Provisioning;
 use crate::units::{BlockSize, ByteLen, ByteOffset};
 use crate::worker::Handle;
 
@@ -56,6 +57,11 @@ impl FileDisk {
     /// Data and metadata I/O, on the description that holds the locks.
     pub fn device(&self) -> Arc<dyn BlockDevice> {
         Arc::clone(&self.device) as Arc<dyn BlockDevice>
+    }
+
+    /// Where its data lie, and what a discard leaves.
+    pub fn provisioning(&self) -> Arc<dyn Provisioning> {
+        Arc::clone(&self.device) as Arc<dyn Provisioning>
     }
 
     /// Why threads do its I/O; `None` where io_uring does.

@@ -4,38 +4,21 @@
 //! peer of the grant is lost. Only a grant without the lost peer, durable on all that remain and a majority, ends
 //! the wait. Bits for peers that a write is not sent to are set before it is written.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 
 use super::config::{OnNoQuorum, OnSlowPeer, Protocol};
 use super::connect::{Link, State};
-use super::disk::{Purpose, Why};
-use super::event::{AppError, Ask, Effect, Message, Now, Report, ReqId};
+use super::disk::Purpose;
+use super::event::{AppError, Ask, Content, Effect, Message, Report, ReqId};
+use super::requests::{Request, Terms};
 use super::rules::Rule;
+use super::writes::Why;
 use super::{Node, Role};
 use crate::ids::{NodeId, NodeSet, Seq, Span};
-use crate::meta::layout::EXTENT;
 use crate::meta::superblock::DiskState;
 
 /// Requests that wait at most; more are refused. A front-end has fewer in flight.
 const MAX_QUEUE: usize = 4096;
-
-/// A write that is not settled everywhere.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) span: Span,
-    /// None once it was answered.
-    pub(super) app: Option<ReqId>,
-    /// Written here.
-    pub(super) local: bool,
-    pub(super) sent: NodeSet,
-    pub(super) received: NodeSet,
-    pub(super) acked: NodeSet,
-    pub(super) since: Now,
-    /// Nothing has to be remembered any more; it is kept until it is answered.
-    pub(super) settled: bool,
-}
 
 impl Node {
     pub(super) fn submit(&mut self, req: ReqId, ask: Ask) {
@@ -49,6 +32,9 @@ impl Node {
     }
 
     pub(super) fn complete(&mut self, req: ReqId, result: Result<Bytes, AppError>) {
+        if Node::is_repair(req) {
+            return self.repair_written(result.is_ok());
+        }
         self.reads.remove(&req);
         self.fx.push(Effect::Complete(req, result));
     }
@@ -57,13 +43,12 @@ impl Node {
     pub(super) fn fail_all(&mut self, error: AppError) {
         let queued: Vec<ReqId> = self.queue.drain(..).map(|(r, _)| r).collect();
         let reads: Vec<ReqId> = std::mem::take(&mut self.reads).into_keys().collect();
-        let writes = self.requests.values_mut().filter_map(|r| r.app.take()).collect::<Vec<_>>();
+        let writes = self.requests.answer_all();
         let mut flushes = std::mem::take(&mut self.flushes);
         flushes.extend(self.settle.iter_mut().flat_map(|s| std::mem::take(&mut s.answers)));
         for req in queued.into_iter().chain(writes).chain(flushes).chain(reads) {
             self.complete(req, Err(error));
         }
-        self.requests.retain(|_, r| !r.settled);
     }
 
     /// Looks whether there is a quorum; without one requests wait or fail.
@@ -87,24 +72,22 @@ impl Node {
 
     /// Takes requests from the queue for as long as nothing stands in the way.
     pub(super) fn pump_app(&mut self) {
-        while self.is_primary() && !self.without_quorum && self.requests.len() < self.config.unsettled * 2 {
+        while self.is_primary() && !self.without_quorum && !self.is_full(2) {
             let Some((_, ask)) = self.queue.front() else { return };
-            if let Ask::Write(span, ..) = ask
-                && self.is_served(*span)
-                && self.has(Rule::WriteDefersToSync)
-            {
-                return;
-            }
-            if let Ask::Write(span, ..) = ask
-                && !self.has_room(*span)
-            {
-                self.settle_wanted = true;
-                return;
+            if let Ask::Write(span, ..) | Ask::Zero(span, _) = ask {
+                if self.is_served(*span) && self.has(Rule::WriteDefersToSync) {
+                    return;
+                }
+                if !self.has_room(*span) {
+                    self.settle_wanted = true;
+                    return;
+                }
             }
             let Some((req, ask)) = self.queue.pop_front() else { return };
             match ask {
                 Ask::Read(span) => self.app_read(req, span),
-                Ask::Write(span, data, fua) => self.app_write(req, span, data, fua),
+                Ask::Write(span, data, fua) => self.app_write(req, span, Content::Data(data), fua),
+                Ask::Zero(span, free) => self.app_write(req, span, Content::Zeroes { free }, false),
                 Ask::Flush => self.flushes.push(req),
             }
         }
@@ -112,14 +95,17 @@ impl Node {
 
     /// Whether the logs of everybody who has the stream can hold what is unsettled and this: else they would wait for a
     /// settlement, and it for them.
-    fn has_room(&self, span: Span) -> bool {
-        let own = self.replica.as_ref().map(|r| r.layout().shape);
+    pub(super) fn has_room(&self, span: Span) -> bool {
+        let own = self.replica.as_ref().map(|r| r.layout().shape.log_slots);
         let theirs = self.links.values().filter_map(|l| l.hello.as_ref()).map(|h| h.log_slots);
-        let slots = theirs.chain(own.map(|s| s.log_slots)).filter(|s| *s > 0).min().unwrap_or(1);
-        let size = own.map_or(EXTENT, |s| s.extent);
-        let open = self.requests.values().filter(|r| !r.settled).flat_map(|r| r.span.units(size));
-        let extents: BTreeSet<u64> = open.chain(span.units(size)).collect();
-        extents.len() <= slots as usize || !self.requests.values().any(|r| !r.settled)
+        let slots = theirs.chain(own).filter(|s| *s > 0).min().unwrap_or(1);
+        !self.requests.has_open() || self.requests.extents_with(span) <= slots as usize
+    }
+
+    /// Whether so many times the bound is not settled.
+    pub(super) fn is_full(&self, times: usize) -> bool {
+        let (most, requests) = (self.config.unsettled, &self.requests);
+        requests.len() >= most.writes * times || requests.bytes() >= most.bytes * times as u64
     }
 
     fn app_read(&mut self, req: ReqId, span: Span) {
@@ -155,7 +141,9 @@ impl Node {
     }
 
     pub(super) fn remote_data(&mut self, req: ReqId, data: Option<Bytes>) {
-        if self.reads.contains_key(&req) {
+        if Node::is_repair(req) {
+            self.repair_read(data);
+        } else if self.reads.contains_key(&req) {
             self.complete(req, data.ok_or(AppError::NoData));
         }
     }
@@ -169,7 +157,7 @@ impl Node {
         }
     }
 
-    fn app_write(&mut self, req: ReqId, span: Span, data: Bytes, fua: bool) {
+    pub(super) fn app_write(&mut self, req: ReqId, span: Span, content: Content, fua: bool) {
         let to = self.streaming();
         let away = self.peers().minus(to);
         self.mark(away, span);
@@ -179,26 +167,20 @@ impl Node {
         reign.open = true;
         let (seq, epoch) = (reign.seq, reign.epoch);
         self.stream.last = seq;
-        let none = NodeSet::EMPTY;
-        let request = Request {
-            span,
-            app: Some(req),
-            local: false,
-            sent: to,
-            received: none,
-            acked: none,
-            since: self.now,
-            settled: false,
-        };
-        self.requests.insert(seq, request);
+        let bytes = if let Content::Data(data) = &content { data.len() as u64 } else { 0 };
+        self.requests.insert(seq, span, bytes, req, to, self.now);
         for node in to.iter() {
             let receipt = self.config.protocol(node) == Protocol::B;
-            self.send(node, Message::Write { seq, epoch, span, data: data.clone(), fua, receipt });
+            let message = match &content {
+                Content::Data(data) => Message::Write { seq, epoch, span, data: data.clone(), fua, receipt },
+                Content::Zeroes { free } => Message::Zero { seq, epoch, span, free: *free, receipt },
+            };
+            self.send(node, message);
         }
         if here {
-            self.enqueue(span, data, fua, Why::App(seq));
+            self.enqueue(span, content, fua, Why::App(seq));
         }
-        if self.requests.len() >= self.config.unsettled {
+        if self.is_full(1) {
             self.settle_wanted = true;
         }
     }
@@ -210,25 +192,19 @@ impl Node {
     }
 
     pub(super) fn app_written(&mut self, seq: Seq, span: Span) {
-        match self.requests.get_mut(&seq) {
-            Some(request) => request.local = true,
+        if !self.requests.written(seq) {
             // Its reign is over, and its bits are set.
-            None => self.leftover(span, false),
+            self.leftover(span, false);
         }
     }
 
     pub(super) fn write_acked(&mut self, node: NodeId, seq: Seq, receipt: bool) {
-        if let Some(request) = self.requests.get_mut(&seq).filter(|r| r.sent.has(node)) {
-            request.received = request.received.with(node);
-            if !receipt {
-                request.acked = request.acked.with(node);
-            }
-        }
+        self.requests.acked(node, seq, receipt);
     }
 
     /// A peer that was left behind has taken in everything that was sent: now it is synchronised.
     pub(super) fn pump_ahead(&mut self) {
-        let owes = |n: &NodeId| self.requests.values().any(|r| r.sent.has(*n) && !r.acked.has(*n));
+        let owes = |n: &NodeId| self.requests.iter().any(|r| r.sent.has(*n) && !r.acked.has(*n));
         let ahead = self.links.iter().filter(|(_, l)| l.ahead).map(|(n, _)| *n);
         let done: Vec<NodeId> = ahead.filter(|n| !owes(n)).collect();
         for node in done {
@@ -242,30 +218,21 @@ impl Node {
         let (counted, waits) = (self.counted(), self.waits_for_grant());
         let here = self.replica.is_some();
         let none = !here && reign.present.minus(NodeSet::of(self.me())).is_empty();
-        let is_done = |request: &Request| {
-            let mut needed = counted.and(request.sent);
-            needed = needed
-                .iter()
-                .filter(|n| match self.config.protocol(*n) {
-                    Protocol::A => false,
-                    Protocol::B => !request.received.has(*n),
-                    Protocol::C => !request.acked.has(*n) && self.has(Rule::WriteWaitsForPeer),
-                })
-                .collect();
-            !waits && needed.is_empty() && (request.local || !here)
-        };
         if none {
             return self.fail_all(AppError::NoData);
         }
-        let done: Vec<Seq> =
-            self.requests.iter().filter(|(_, r)| r.app.is_some() && is_done(r)).map(|(s, _)| *s).collect();
+        let (config, full) = (&self.config, self.has(Rule::WriteWaitsForPeer));
+        let is_done = |request: &Request| {
+            let missing = |n: NodeId| match config.protocol(n) {
+                Protocol::A => false,
+                Protocol::B => !request.received.has(n),
+                Protocol::C => !request.acked.has(n) && full,
+            };
+            !waits && !counted.and(request.sent).iter().any(missing) && (request.local || !here)
+        };
+        let done = self.requests.done(Terms { counted, waits, here }, is_done);
         for seq in done {
-            let Some(request) = self.requests.get_mut(&seq) else { continue };
-            let (app, settled) = (request.app.take(), request.settled);
-            if settled {
-                self.requests.remove(&seq);
-            }
-            if let Some(req) = app {
+            if let Some(req) = self.requests.answer(seq) {
                 self.complete(req, Ok(Bytes::new()));
             }
             self.end_epoch();
@@ -300,7 +267,7 @@ impl Node {
 
     pub(super) fn slow_peers(&mut self) {
         let slow = |r: &&Request| self.now.0.saturating_sub(r.since.0) > self.config.timing.slow;
-        let late = self.requests.values().filter(slow).fold(NodeSet::EMPTY, |set, r| set.or(r.sent.minus(r.acked)));
+        let late = self.requests.iter().filter(slow).fold(NodeSet::EMPTY, |set, r| set.or(r.sent.minus(r.acked)));
         let late = late.and(self.streaming());
         for node in late.iter().filter(|_| self.is_primary()).collect::<Vec<_>>() {
             match self.config.on_slow_peer {
@@ -320,9 +287,11 @@ impl Node {
     /// From now on the peer's blocks are only marked.
     fn go_ahead(&mut self, node: NodeId) {
         self.unsettled_at(node);
+        self.verify_lost(node);
         if let Some(link) = self.links.get_mut(&node) {
             link.ahead = true;
             link.join = None;
+            link.verify = None;
         }
         if let Some(settle) = &mut self.settle {
             settle.waits = settle.waits.without(node);
@@ -331,8 +300,7 @@ impl Node {
 
     /// What is not settled may not be stable at a peer: its bits are set.
     pub(super) fn unsettled_at(&mut self, node: NodeId) {
-        let spans: Vec<Span> = self.requests.values().filter(|r| !r.settled).map(|r| r.span).collect();
-        for span in spans {
+        for span in self.requests.open_spans() {
             self.mark(NodeSet::of(node), span);
         }
     }

@@ -52,6 +52,28 @@ pub struct Timing {
     pub vote: u64,
 }
 
+/// How much is not settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsettled {
+    /// Writes: everybody who has the stream remembers each.
+    pub writes: usize,
+    /// Their bytes: a peer that is slow holds them in memory.
+    pub bytes: u64,
+}
+
+/// The bounds of a synchronisation.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Sectors of a run that is asked for at once, at most.
+    pub run_sectors: u64,
+    /// Bytes under way beside busy applications, and on an idle link.
+    pub room: (u64, u64),
+    /// Bytes that a target has written before it makes them stable.
+    pub flush_bytes: u64,
+    /// Bytes of data in a sector: the simulation's sectors are short.
+    pub sector_bytes: usize,
+}
+
 /// The configuration of one node. Protocols and policy are the same on all of them.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -73,8 +95,10 @@ pub struct Config {
     pub policy: Policy,
     /// Times.
     pub timing: Timing,
-    /// Writes that are not settled at most; then they are settled, and requests wait for it.
-    pub unsettled: usize,
+    /// What may be unsettled before it is settled; with twice as much requests wait for that.
+    pub unsettled: Unsettled,
+    /// What a synchronisation may have under way.
+    pub resync: Limits,
     /// The rules in force.
     pub rules: Rules,
     /// A random number, another one at every start: generations are drawn from it.

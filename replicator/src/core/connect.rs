@@ -11,8 +11,10 @@
 
 use super::Node;
 use super::event::{ConnId, Effect, Hello, Identity, Message, Now, Report};
-use super::resync::{Source, Target};
+use super::resync::Target;
 use super::rules::Rule;
+use super::serve::Source;
+use super::verify::Verify;
 use crate::compare::{Decision, Side, Verdict, compare};
 use crate::ids::{Generation, NodeId, NodeSet, Seq, Span};
 use crate::meta::superblock::DiskState;
@@ -40,6 +42,7 @@ pub(super) struct Link {
     /// Barriers that it has answered.
     pub(super) barriers: u64,
     farewell: bool,
+    pub(super) verify: Option<Verify>,
 }
 
 /// What a connection is for.
@@ -83,16 +86,17 @@ impl Node {
             stable: Seq(0),
             barriers: 0,
             farewell: false,
+            verify: None,
         };
         self.links.insert(node, link);
-        let hello = self.hello_of(side, version);
+        let hello = self.hello_of(node, side, version);
         self.send(node, Message::Hello(Box::new(hello)));
         if witness {
             self.ask_again(node);
         }
     }
 
-    fn hello_of(&self, side: Side, version: u64) -> Hello {
+    fn hello_of(&self, peer: NodeId, side: Side, version: u64) -> Hello {
         let sb = self.replica.as_ref().map(|r| r.superblock());
         Hello {
             side,
@@ -103,6 +107,7 @@ impl Node {
             reigns: self.reigns(),
             log_slots: self.replica.as_ref().map_or(0, |r| r.layout().shape.log_slots),
             follows: self.follows(),
+            begun: sb.and_then(|s| s.peer(peer)).is_some_and(|p| p.full_sync),
         }
     }
 
@@ -137,7 +142,7 @@ impl Node {
     }
 
     pub(super) fn hello(&mut self, node: NodeId, hello: Hello) {
-        let mine = self.hello_of(self.side(node), 0);
+        let mine = self.hello_of(node, self.side(node), 0);
         let diskless = hello.side.disk == DiskState::Diskless || self.disk == DiskState::Diskless;
         if !diskless && (hello.resource != mine.resource || hello.size != mine.size) {
             return self.link_close(node, false);
@@ -317,12 +322,11 @@ impl Node {
     pub(super) fn link_down(&mut self, node: NodeId) {
         let followed = self.follows() == Some(node);
         let Some(link) = self.links.remove(&node) else { return };
+        self.verify_lost(node);
         if self.is_primary() {
             self.shared_generation(node, &link);
             self.unsettled_at(node);
-            for request in self.requests.values_mut() {
-                request.sent = request.sent.without(node);
-            }
+            self.requests.left(node);
             if let Some(settle) = &mut self.settle {
                 settle.left(node);
             }
@@ -331,7 +335,7 @@ impl Node {
         self.stream_lost(node, link.farewell);
         let synced = matches!(link.state, State::Source(_) | State::Target(_));
         if let State::Target(target) = link.state {
-            self.sync_lost(node, link.conn, target);
+            self.sync_lost(node, link.conn, &target);
         }
         if followed || synced {
             self.regroup();
@@ -386,7 +390,7 @@ impl Node {
         let peers: Vec<NodeId> = self.links.keys().copied().collect();
         for node in peers {
             if self.config.tie_breaker == Some(node) {
-                let hello = self.hello_of(self.side(node), 0);
+                let hello = self.hello_of(node, self.side(node), 0);
                 self.send(node, Message::Hello(Box::new(hello)));
             } else {
                 self.link_close(node, true);

@@ -9,32 +9,14 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::connect::State;
-use super::event::{AppError, ConnId, DiskError, Effect, IoId, Message, Report, ReqId};
+use super::event::{AppError, ConnId, Content, DiskError, Effect, IoId, Message, Report, ReqId};
+use super::pieces::{Compared, Digest};
 use super::reign::Voice;
 use super::rules::Rule;
+use super::writes::{LocalWrite, Why};
 use super::{Node, Role};
-use crate::ids::{Ballot, NodeId, NodeSet, Seq, Span};
+use crate::ids::{Ballot, NodeId, Seq, Span};
 use crate::meta::superblock::DiskState;
-
-/// A write on its way to the disk.
-#[derive(Debug)]
-pub(super) struct LocalWrite {
-    pub(super) id: u64,
-    pub(super) span: Span,
-    pub(super) data: Bytes,
-    pub(super) fua: bool,
-    pub(super) started: bool,
-    pub(super) why: Why,
-}
-
-/// Who wants it.
-#[derive(Clone, Debug)]
-pub(super) enum Why {
-    App(Seq),
-    Stream(NodeId, ConnId, Seq),
-    /// Who else is known to hold the same.
-    Sync(NodeId, ConnId, NodeSet),
-}
 
 /// What a request to the disk was for.
 #[derive(Debug)]
@@ -45,7 +27,10 @@ pub(super) enum Purpose {
     RemoteRead(NodeId, ConnId, ReqId),
     Settle(Seq),
     Barrier(ConnId, Seq),
-    PullRead(NodeId, ConnId, Span),
+    PullDigest(NodeId, ConnId, Span),
+    CheckDigest(NodeId, ConnId, Span),
+    CheckCompare(NodeId, ConnId, Span),
+    Repair,
     Serve(NodeId, ConnId, Span),
     SyncFlush(NodeId, ConnId),
 }
@@ -74,9 +59,15 @@ impl Node {
         }
     }
 
-    pub(super) fn enqueue(&mut self, span: Span, data: Bytes, fua: bool, why: Why) {
-        let id = self.number();
-        self.writes.push_back(LocalWrite { id, span, data, fua, started: false, why });
+    pub(super) fn enqueue(&mut self, span: Span, content: Content, fua: bool, why: Why) {
+        let number = self.number();
+        let hot = self.may_be_written(span);
+        self.writes.push(number, span, content, fua, why, hot);
+    }
+
+    /// Its extents are hot.
+    fn may_be_written(&self, span: Span) -> bool {
+        !self.has(Rule::HotBeforeData) || self.replica.as_ref().is_some_and(|r| r.is_hot(span))
     }
 
     /// Starts what may start.
@@ -84,38 +75,37 @@ impl Node {
         if self.replica.is_none() {
             return;
         }
-        let ready: Vec<u64> =
-            (0..self.writes.len()).filter(|n| self.may_start(*n)).map(|n| self.writes[n].id).collect();
-        for id in ready {
-            let io = self.io(Purpose::Write(id));
-            let (Some(write), Some(replica)) = (self.writes.iter_mut().find(|w| w.id == id), &mut self.replica) else {
-                continue;
-            };
-            write.started = true;
-            replica.pin(write.span);
-            self.fx.push(Effect::Write(io, write.span, write.data.clone(), write.fua));
+        // The stream is in order: what has to wait holds up what is behind it.
+        let its_turn = |write: &LocalWrite| match write.why {
+            Why::Stream(node, conn, seq) => self.stream_may_write(node, conn, seq),
+            Why::App(_) | Why::Sync(..) => true,
+        };
+        let of_stream = self.writes.ready_of_stream().take_while(|(_, w)| its_turn(w));
+        let ready = of_stream.chain(self.writes.ready_others());
+        let mut ready: Vec<(u64, Span)> = ready.map(|(n, w)| (n, w.span)).collect();
+        ready.sort_unstable_by_key(|(n, _)| *n);
+        for (number, span) in ready {
+            if self.may_be_written(span) {
+                self.start_write(number);
+            } else {
+                self.writes.is_cold(number);
+            }
         }
     }
 
-    fn may_start(&self, n: usize) -> bool {
-        let write = &self.writes[n];
-        let hot = self.replica.as_ref().is_some_and(|r| r.is_hot(write.span));
-        if write.started || (!hot && self.has(Rule::HotBeforeData)) {
-            return false;
-        }
-        let older = self.writes.iter().take(n).any(|w| w.span.overlaps(write.span));
-        if older && self.has(Rule::OverlapsInOrder) {
-            return false;
-        }
-        match write.why {
-            Why::Stream(node, conn, seq) => self.stream_may_write(node, conn, seq),
-            Why::App(_) | Why::Sync(..) => true,
-        }
+    fn start_write(&mut self, number: u64) {
+        let io = self.io(Purpose::Write(number));
+        let (Some(write), Some(replica)) = (self.writes.start(number), &mut self.replica) else { return };
+        replica.pin(write.span);
+        self.fx.push(match &write.content {
+            Content::Data(data) => Effect::Write(io, write.span, data.clone(), write.fua),
+            Content::Zeroes { free } => Effect::Zero(io, write.span, *free),
+        });
     }
 
     /// Something on the disk under this span is not finished.
     pub(super) fn is_writing(&self, span: Span) -> bool {
-        self.writes.iter().any(|w| w.span.overlaps(span))
+        self.writes.hits(span)
     }
 
     pub(super) fn done(&mut self, io: IoId, result: Result<Bytes, DiskError>) {
@@ -136,19 +126,35 @@ impl Node {
             }
             Purpose::Settle(upto) => self.settle_flushed(upto),
             Purpose::Barrier(conn, seq) => self.barrier_flushed(conn, seq),
-            Purpose::PullRead(node, conn, span) => self.pull_read(node, conn, span, &bytes),
-            Purpose::Serve(node, conn, span) => self.serve_read(node, conn, span, bytes),
+            Purpose::Repair => self.repair_read(Some(bytes)),
+            // They are told as digested and compared.
+            Purpose::PullDigest(..) | Purpose::Serve(..) | Purpose::CheckDigest(..) | Purpose::CheckCompare(..) => {}
             Purpose::SyncFlush(node, conn) => self.sync_flushed(node, conn),
         }
     }
 
+    pub(super) fn digested(&mut self, io: IoId, digests: Vec<Digest>) {
+        match self.ios.remove(&io) {
+            Some(Purpose::PullDigest(node, conn, run)) => self.pull_digested(node, conn, run, digests),
+            Some(Purpose::CheckDigest(node, conn, run)) => self.check_digested(node, conn, run, digests),
+            _ => {}
+        }
+    }
+
+    pub(super) fn compared(&mut self, io: IoId, found: Compared) {
+        match self.ios.remove(&io) {
+            Some(Purpose::Serve(node, conn, run)) => self.serve_compared(node, conn, run, found),
+            Some(Purpose::CheckCompare(node, conn, run)) => self.check_compared(node, conn, run, found),
+            _ => {}
+        }
+    }
+
     fn written(&mut self, id: u64) {
-        let Some(at) = self.writes.iter().position(|w| w.id == id) else { return };
-        let Some(write) = self.writes.remove(at) else { return };
+        let Some(write) = self.writes.remove(id) else { return };
         match write.why {
             Why::App(seq) => self.app_written(seq, write.span),
             Why::Stream(node, conn, seq) => self.stream_written(node, conn, seq, write.span),
-            Why::Sync(node, conn, holders) => self.sync_written(node, conn, write.span, holders),
+            Why::Sync(node, conn, run) => self.sync_written(node, conn, write.span, run),
         }
     }
 
@@ -187,11 +193,11 @@ impl Node {
 
     /// Extents of the oldest writes that wait, hot ones too: those must not make room for one another.
     fn wanted(&self) -> BTreeSet<u32> {
-        let Some(replica) = &self.replica else { return BTreeSet::new() };
+        let Some(replica) = self.replica.as_ref().filter(|_| self.writes.has_cold()) else { return BTreeSet::new() };
         let room = replica.layout().shape.log_slots as usize;
         let mut wanted = BTreeSet::new();
-        for write in self.writes.iter().filter(|w| !w.started) {
-            wanted.extend(replica.extents(write.span));
+        for span in self.writes.waiting() {
+            wanted.extend(replica.extents(span));
             if wanted.len() + replica.log().pinned() >= room {
                 break;
             }
@@ -214,6 +220,7 @@ impl Node {
         let Some((_, commit, waiters)) = self.commit.take() else { return };
         if let Some(replica) = &mut self.replica {
             replica.committed(&commit);
+            self.writes.warm(|span| replica.is_hot(span));
         }
         for waiter in waiters {
             self.go_on(waiter);
@@ -271,9 +278,7 @@ impl Node {
             })
             .collect();
         self.ios.clear();
-        for request in self.requests.values_mut() {
-            request.local = false;
-        }
+        self.requests.detached();
         let equal = self.linked(|s| matches!(s, State::Equal));
         let shared = self.reign().is_some_and(|r| !r.present.and(equal).is_empty());
         if !shared {

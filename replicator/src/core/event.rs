@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::pace::Load;
+use super::pieces::{Compared, Digest, Piece};
 use crate::compare::{Rule as CompareRule, Side, Verdict};
 use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, Seq, Span};
 use crate::meta::MetaWrite;
@@ -32,6 +34,20 @@ pub enum Ask {
     Write(Span, Bytes, bool),
     /// Every write completed before is stable when it completes.
     Flush,
+    /// Sectors that are to be zero; if they may be free, nothing need be allocated for them any more.
+    Zero(Span, bool),
+}
+
+/// What is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Bytes.
+    Data(Bytes),
+    /// Zeroes; if they may be free, without anything allocated for them.
+    Zeroes {
+        /// They may be.
+        free: bool,
+    },
 }
 
 /// Why a request failed.
@@ -60,6 +76,12 @@ pub enum Event {
     Received(NodeId, ConnId, Message),
     /// A request of the local disk ended; bytes if it read.
     Done(IoId, Result<Bytes, DiskError>),
+    /// Digests were taken. A disk that fails is told as done.
+    Digested(IoId, Vec<Digest>),
+    /// Digests were compared.
+    Compared(IoId, Compared),
+    /// Requests of applications that ended in the last tenth of a second.
+    Load(Load),
     /// An application asks.
     Submit(ReqId, Ask),
     /// Become primary; `force` also without being entitled to by the newest grant.
@@ -71,6 +93,10 @@ pub enum Event {
     Demote,
     /// At the next meeting what this node wrote apart is given up.
     DiscardMyData,
+    /// Compare this node's data with those of equal peers.
+    Verify,
+    /// What the last verification found is to be as this node has it.
+    Repair(NodeId),
     /// Time has passed.
     Tick,
 }
@@ -90,6 +116,12 @@ pub enum Effect {
     Read(IoId, Span),
     /// Write to it.
     Write(IoId, Span, Bytes, bool),
+    /// Zero it; if it may be free, with nothing left allocated.
+    Zero(IoId, Span, bool),
+    /// Read from it and take a digest of each unit.
+    Digest(IoId, Span),
+    /// Read from it, and say what somebody lacks who has these digests; without digests, all.
+    Compare(IoId, Span, Vec<Digest>),
     /// Make everything that completed there stable.
     Flush(IoId),
     /// Write metadata, in its two steps.
@@ -115,14 +147,31 @@ pub enum Report {
     Deposed,
     /// A grant is in force.
     Granted(Grant),
-    /// A synchronisation ended: blocks that were sent, blocks that were equal.
-    Synchronised(NodeId, u64, u64),
+    /// A synchronisation ended.
+    Synchronised(NodeId, Moved),
     /// The local disk failed and is left.
     Detached,
     /// Requests wait or fail: there is no quorum; or there is again.
     Quorum(bool),
     /// A peer is slow, and was left behind.
     LeftBehind(NodeId),
+    /// A verification with a peer ended: sectors that differ, and those that could not be compared.
+    Verified(NodeId, u64, u64),
+    /// So many bytes were repaired, as that node had them.
+    Repaired(NodeId, u64),
+    /// So many bytes were to be repaired, and are not: this node is not primary any more, or who had them is gone.
+    NotRepaired(u64),
+}
+
+/// What a synchronisation moved, in units of 4 KiB, as its source counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Sent.
+    pub sent: u64,
+    /// Zero here, and told so.
+    pub zeroed: u64,
+    /// Compared and equal.
+    pub equal: u64,
 }
 
 /// Why a node does not become primary.
@@ -174,6 +223,8 @@ pub struct Hello {
     pub log_slots: u32,
     /// The primary it follows.
     pub follows: Option<NodeId>,
+    /// A full synchronisation with the receiver was begun and has not ended: what differs has bits since.
+    pub begun: bool,
 }
 
 /// What nodes say to one another. All of a connection's messages come in order, or the connection is lost. Bytes of data are not
@@ -225,10 +276,22 @@ pub enum Message {
     RemoteData(ReqId, #[serde(skip)] Option<Bytes>),
     /// Bits of the sender for the receiver, as spans; the last part says so.
     Dirty(Vec<Span>, bool),
-    /// The target asks for a span; it has this digest of it.
-    Pull(Span, [u8; 32]),
-    /// The answer: bytes, or none if the digests are equal; and who else is known to hold the same.
-    Pulled(Span, #[serde(skip)] Option<Bytes>, NodeSet),
+    /// The target asks for a run of blocks; it has these digests of it, or none, and wants all.
+    Pull(Span, Vec<Digest>),
+    /// The answer.
+    Pulled {
+        /// What was asked for.
+        run: Span,
+        /// All of it, in order.
+        pieces: Vec<Piece>,
+        /// The bytes of what travels.
+        #[serde(skip)]
+        data: Bytes,
+        /// Who else is known to hold the same.
+        holders: NodeSet,
+        /// Bytes that may be asked for at once from now on.
+        room: u64,
+    },
     /// The target has these stable.
     PullAck(Vec<Span>),
     /// The target has no bits left.
@@ -258,4 +321,26 @@ pub enum Message {
     Ping,
     /// Yes.
     Pong,
+    /// A write of the stream that only zeroes.
+    Zero {
+        /// Its position.
+        seq: Seq,
+        /// Writes of one epoch may be executed in any order.
+        epoch: u64,
+        /// Where.
+        span: Span,
+        /// Nothing need be allocated there any more.
+        free: bool,
+        /// The receipt is to be acknowledged at once (B).
+        receipt: bool,
+    },
+    /// Compare yourself with the sender.
+    Verify,
+    /// The sender has these digests of a run: are yours the same?
+    Check(Span, Vec<Digest>),
+    /// Of a run, which units are the same and which are not; and how many bytes may be asked about at once.
+    Checked(Span, Vec<Piece>, u64),
+    /// The end of a verification: where the two differ, how many sectors do, how many could not be compared; whether it is the
+    /// last part.
+    Differs(Vec<Span>, u64, u64, bool),
 }

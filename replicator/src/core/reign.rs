@@ -428,7 +428,7 @@ impl Node {
             return self.pump_demote();
         }
         let pressed = !self.queue.is_empty()
-            || self.requests.values().any(|r| r.app.is_some())
+            || self.requests.unanswered() > 0
             || !self.flushes.is_empty()
             || self.settle.as_ref().is_some_and(|s| !s.answers.is_empty())
             || !self.reads.is_empty()
@@ -552,7 +552,7 @@ impl Node {
     fn forget_requests(&mut self) {
         let all = self.peers();
         self.settle = None;
-        for (_, request) in std::mem::take(&mut self.requests) {
+        for request in self.requests.take() {
             if !request.settled {
                 self.mark(all, request.span);
             }

@@ -1,10 +1,18 @@
-//! Synchronisation, both ends. The target pulls what either side has bits for, with a digest of what it has; the source sends
-//! bytes only where its own differ.
+//! Synchronisation: what both ends have in common, and the target's end. The source's is in `serve`.
 //!
-//! The source reads a span when nothing older is being written there, and its applications' writes to the span wait
-//! until the answer is on its way: so the answer and the stream, on one connection, are in the order in which they have to
-//! be written. The target acknowledges what it has flushed; only then bits are cleared, on both sides. Nothing of it
-//! is lost by a crash of either: what is not acknowledged keeps its bits.
+//! ```text
+//!   Dirty, both ways ──► next run ──► digests of it ──► Pull ──► Pulled ──► written ──► flushed ──► PullAck: bits cleared
+//!                            ▲   └──── (all of it) ───────┘        └─ same ──────────────▲              │
+//!                            └──────────────────────────────────────────────────────────────────────────┘
+//! ```
+//! The target pulls what either side has bits for, in runs of adjacent blocks, with digests of what it has; the source sends
+//! only blocks that differ, and of those that are zero only that they are. Where nearly everything differs digests cost more than
+//! they save: then runs are asked for without, but for one in a while ([`Chooser`]). How much may be asked for at once
+//! the source says with each answer (`pace`).
+//!
+//! The target acknowledges what it has flushed; only then bits are cleared, on both sides. Nothing of it is lost by a crash of
+//! either: what is not acknowledged keeps its bits; and that bits were cleared is written down about once a second, so that
+//! a long synchronisation goes on where it was.
 //!
 //! The target compares only where nothing is under way that its source did not order on this connection. Prevents: a
 //! write of a former connection is on its way to the disk, the digest is read before it lands and is equal, the write lands
@@ -14,36 +22,30 @@
 //! What the target writes makes it differ from others as well: their bits are set first, except for those of which the
 //! source knows that they hold the same.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 use super::Node;
 use super::connect::State;
-use super::disk::{Purpose, Waiter, Why};
-use super::event::{ConnId, Effect, Identity, Message, Report};
+use super::disk::{Purpose, Waiter};
+use super::event::{ConnId, Content, Effect, Identity, Message, Now};
+use super::pieces::{Digest, Kind, Piece, spread};
+use super::progress::Progress;
 use super::rules::Rule;
-use crate::ids::{Generation, NodeId, NodeSet, Span};
+use super::writes::{LocalWrite, Why};
+use crate::ids::{Generation, NodeId, NodeSet, SECTOR, Span};
+use crate::meta::bitmap::Bitmap;
 use crate::meta::superblock::DiskState;
 
-/// Spans that a target asks for at once.
-const WINDOW: usize = 8;
-/// Spans after which a target flushes.
-const FLUSH_AFTER: usize = 16;
+/// Runs under way at most: scattered blocks are runs of one.
+pub(super) const RUNS: usize = 256;
+/// Runs after which a target flushes, whatever they hold.
+const FLUSH_RUNS: usize = 1024;
 /// Spans of one message of bits.
 const SPANS: usize = 1024;
-
-/// The source's end.
-#[derive(Debug, Default)]
-pub(super) struct Source {
-    /// What was asked for: span, digest, whether it is being read.
-    serves: VecDeque<(Span, [u8; 32], bool)>,
-    /// What the target was told that it is.
-    pub(super) told: Option<Generation>,
-    sent: u64,
-    equal: u64,
-}
+/// Milliseconds after which cleared bits are written down.
+const SAVE_AFTER: u64 = 1_000;
 
 /// The target's end.
 #[derive(Debug, Default)]
@@ -52,21 +54,105 @@ pub(super) struct Target {
     exchanged: bool,
     /// It is written down that the data are in the middle; or nothing is to be done.
     pub(super) ready: bool,
-    window: BTreeMap<u64, Span>,
-    /// Same as the source's and not flushed: span, who else holds the same, whether its extents are pinned.
-    unflushed: Vec<(Span, NodeSet, bool)>,
+    /// What was asked for, by its start.
+    window: BTreeMap<u64, Run>,
+    /// Bytes of it.
+    asked: u64,
+    /// Bytes that may be asked for at once; what the source said last.
+    room: Option<u64>,
+    /// Same as the source's and not flushed.
+    unflushed: Vec<Run>,
+    /// Starts and ends of all of these: they do not overlap.
+    claimed: BTreeMap<u64, u64>,
+    claimed_sectors: u64,
+    /// The bit to look at next.
+    next: u64,
     flushing: usize,
     ended: bool,
+    chooser: Chooser,
+    pub(super) progress: Progress,
 }
 
-impl Node {
-    fn source(&mut self, node: NodeId) -> Option<&mut Source> {
-        match self.links.get_mut(&node).map(|l| &mut l.state) {
-            Some(State::Source(source)) => Some(source),
-            _ => None,
+/// A run of blocks on its way.
+#[derive(Debug)]
+struct Run {
+    span: Span,
+    /// Its answer has come.
+    answered: bool,
+    /// Writes of it that are not done.
+    open: usize,
+    /// Who else holds the same.
+    holders: NodeSet,
+    /// What was written, and is pinned.
+    pins: Vec<Span>,
+}
+
+/// Whether runs are asked for with digests.
+#[derive(Debug, Default)]
+struct Chooser {
+    same: u64,
+    differ: u64,
+    plain: u32,
+}
+
+impl Chooser {
+    /// Units that are looked back at.
+    const BACK: u64 = 4096;
+    /// One run in so many has digests, whatever was seen.
+    const STILL: u32 = 16;
+
+    /// A run with digests was answered.
+    fn learn(&mut self, pieces: &[Piece]) {
+        for piece in pieces {
+            let sum = if piece.kind == Kind::Same { &mut self.same } else { &mut self.differ };
+            *sum += u64::from(piece.units);
+        }
+        if self.same + self.differ > Chooser::BACK {
+            (self.same, self.differ) = (self.same / 2, self.differ / 2);
         }
     }
 
+    /// True if the next run goes without.
+    fn goes_without(&mut self) -> bool {
+        let without = self.differ > 256 && self.same * 8 < self.differ && self.plain + 1 < Chooser::STILL;
+        self.plain = if without { self.plain + 1 } else { 0 };
+        without
+    }
+}
+
+impl Target {
+    fn claim(&mut self, span: Span) {
+        self.claimed.insert(span.at, span.end());
+        self.claimed_sectors += span.len;
+        self.asked += span.len * SECTOR;
+        let run = Run { span, answered: false, open: 0, holders: NodeSet::EMPTY, pins: Vec::new() };
+        self.window.insert(span.at, run);
+    }
+
+    /// The end of what is claimed there.
+    fn claimed_until(&self, span: Span) -> Option<u64> {
+        let (_, end) = self.claimed.range(..span.end()).next_back()?;
+        (*end > span.at).then_some(*end)
+    }
+
+    /// A run is the same as the source's.
+    fn settled(&mut self, at: u64) {
+        if let Some(run) = self.window.remove(&at) {
+            self.asked -= run.span.len * SECTOR;
+            self.unflushed.push(run);
+        }
+    }
+
+    fn unflushed_bytes(&self) -> u64 {
+        self.unflushed.iter().map(|r| r.span.len * SECTOR).sum()
+    }
+
+    fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.window.values().chain(&self.unflushed)
+    }
+}
+
+impl Node {
     fn target(&mut self, node: NodeId) -> Option<&mut Target> {
         match self.links.get_mut(&node).map(|l| &mut l.state) {
             Some(State::Target(target)) => Some(target),
@@ -74,11 +160,22 @@ impl Node {
         }
     }
 
-    /// Whatever is to be sent in full is marked.
+    /// Whatever is to be sent in full is marked. If both sides have done that before, and it was not over, what differs has bits
+    /// ever since, and it goes on: the bits are durable before the flag that says so.
     pub(super) fn begin_sync(&mut self, node: NodeId, full: bool) {
-        if full && let Some(data) = self.replica.as_ref().map(|r| r.layout().shape.data) {
-            self.mark(NodeSet::of(node), Span::new(0, data));
-            self.save_all = true;
+        let theirs = self.links.get(&node).and_then(|l| l.hello.as_ref()).is_some_and(|h| h.begun);
+        let Some(sb) = self.replica.as_ref().map(|r| r.superblock()).filter(|_| full) else { return };
+        if theirs && sb.peer(node).is_some_and(|p| p.full_sync) {
+            return;
+        }
+        self.mark(NodeSet::of(node), Span::new(0, sb.size));
+        self.save_all |= self.has(Rule::BegunAfterBits);
+        if let Some(replica) = &mut self.replica {
+            replica.change(|sb| {
+                if let Some(peer) = sb.peer_mut(node) {
+                    peer.full_sync = true;
+                }
+            });
         }
     }
 
@@ -136,15 +233,21 @@ impl Node {
     pub(super) fn pump_pulls(&mut self) {
         let Some(node) = self.linked(|s| matches!(s, State::Target(_))).iter().next() else { return };
         let Some(conn) = self.conn(node) else { return };
-        let spans = self.next_pulls(node);
-        for span in spans {
-            let io = self.io(Purpose::PullRead(node, conn, span));
-            self.fx.push(Effect::Read(io, span));
+        while let Some(run) = self.next_run(node) {
+            let Some(target) = self.target(node) else { return };
+            target.claim(run);
+            if target.chooser.goes_without() {
+                self.send(node, Message::Pull(run, Vec::new()));
+            } else {
+                let io = self.io(Purpose::PullDigest(node, conn, run));
+                self.fx.push(Effect::Digest(io, run));
+            }
         }
-        let dirty = self.dirty(node);
+        let (dirty, flush_bytes) = (self.dirty(node), self.config.resync.flush_bytes);
         let Some(target) = self.target(node).filter(|t| t.ready && t.exchanged) else { return };
         let idle = target.window.is_empty();
-        if target.unflushed.len() >= FLUSH_AFTER || (idle && !target.unflushed.is_empty()) {
+        let many = target.unflushed.len() >= FLUSH_RUNS || target.unflushed_bytes() >= flush_bytes;
+        if many || (idle && !target.unflushed.is_empty()) {
             return self.flush_sync();
         }
         if idle && dirty == 0 && !target.ended {
@@ -153,28 +256,46 @@ impl Node {
         }
     }
 
-    fn next_pulls(&mut self, node: NodeId) -> Vec<Span> {
-        let Some(map) = self.replica.as_ref().and_then(|r| r.bitmap(node)) else { return Vec::new() };
-        let Some(State::Target(target)) = self.links.get(&node).map(|l| &l.state) else { return Vec::new() };
-        if !target.ready || !target.exchanged {
-            return Vec::new();
+    /// The next run to ask for, if there is room for it.
+    fn next_run(&mut self, node: NodeId) -> Option<Span> {
+        let limits = self.config.resync;
+        let map = self.replica.as_ref()?.bitmap(node)?;
+        let Some(State::Target(target)) = self.links.get(&node).map(|l| &l.state) else { return None };
+        let room = target.room.unwrap_or(limits.room.0);
+        let unit = map.span_of(0).len;
+        let all_claimed = map.set_bits() <= target.claimed_sectors / unit;
+        let full = !target.window.is_empty() && (target.asked >= room || target.window.len() >= RUNS);
+        if !target.ready || !target.exchanged || all_claimed || full {
+            return None;
         }
-        let (mut spans, mut from) = (Vec::new(), 0);
-        while target.window.len() + spans.len() < WINDOW
-            && let Some(bit) = map.next_set(from)
-        {
+        let most = (room / 4 / SECTOR).min(limits.run_sectors).max(unit);
+        let run = self.run_from(node, target, map, target.next, most);
+        let run = run.or_else(|| self.run_from(node, target, map, 0, most))?;
+        let next = run.end() / unit;
+        self.target(node)?.next = next;
+        Some(run)
+    }
+
+    /// The first run of set bits from one on that are not claimed, and where nobody else writes.
+    fn run_from(&self, node: NodeId, target: &Target, map: &Bitmap, from: u64, most: u64) -> Option<Span> {
+        let moving = |span| self.has(Rule::CompareAtRest) && self.is_written_by_others(node, span);
+        let mut from = from;
+        let mut run: Option<Span> = None;
+        while let Some(bit) = map.next_set(from) {
             let span = map.span_of(bit);
-            let known = target.window.contains_key(&span.at) || target.unflushed.iter().any(|(s, ..)| *s == span);
-            let moving = self.has(Rule::CompareAtRest) && self.is_written_by_others(node, span);
-            if !known && !moving {
-                spans.push(span);
+            if run.is_some_and(|run| run.end() != span.at || run.len + span.len > most) {
+                break;
             }
-            from = bit + 1;
+            let taken = target.claimed_until(span);
+            match &mut run {
+                Some(_) if taken.is_some() || moving(span) => break,
+                Some(run) => run.len += span.len,
+                None if taken.is_none() && !moving(span) => run = Some(span),
+                None => {}
+            }
+            from = taken.map_or(bit + 1, |end| (end / span.len).max(bit + 1));
         }
-        if let Some(target) = self.target(node) {
-            target.window.extend(spans.iter().map(|s| (s.at, *s)));
-        }
-        spans
+        run
     }
 
     /// A write is under way there that this connection to the source did not bring: an order of a former connection, or
@@ -185,117 +306,69 @@ impl Node {
             Why::Stream(node, by, _) | Why::Sync(node, by, _) => *node == source && Some(*by) == conn,
             Why::App(_) => false,
         };
-        self.writes.iter().any(|w| w.span.overlaps(span) && !brought(&w.why))
+        self.writes.under(span).any(|w| !brought(&w.why))
     }
 
     /// Whether nothing that is compared, or counts as equal, is changed by others than the source.
     pub(super) fn compares_at_rest(&self) -> bool {
-        let moves = |node: NodeId, target: &Target| {
-            let compared = target.window.values().chain(target.unflushed.iter().map(|(s, ..)| s));
-            compared.copied().any(|s| self.is_written_by_others(node, s))
-        };
+        let moves = |node: NodeId, target: &Target| target.runs().any(|r| self.is_written_by_others(node, r.span));
         self.links.iter().all(|(node, l)| match &l.state {
             State::Target(target) => !moves(*node, target),
             _ => true,
         })
     }
 
-    pub(super) fn pull_read(&mut self, node: NodeId, conn: ConnId, span: Span, bytes: &Bytes) {
+    pub(super) fn pull_digested(&mut self, node: NodeId, conn: ConnId, run: Span, digests: Vec<Digest>) {
         if self.conn(node) == Some(conn) && self.target(node).is_some() {
-            self.send(node, Message::Pull(span, digest(bytes)));
+            self.send(node, Message::Pull(run, digests));
         }
     }
 
-    pub(super) fn pull(&mut self, node: NodeId, span: Span, digest: [u8; 32]) {
-        if let Some(source) = self.source(node) {
-            source.serves.push_back((span, digest, false));
-        }
-    }
-
-    /// Reads what was asked for and is not being written.
-    pub(super) fn pump_serves(&mut self) {
-        let mut ready = Vec::new();
-        for (node, link) in &self.links {
-            let State::Source(source) = &link.state else { continue };
-            let waiting = source.serves.iter().enumerate().filter(|(_, (_, _, reading))| !reading);
-            ready.extend(
-                waiting.filter(|(_, (s, ..))| !self.is_writing(*s)).map(|(n, (s, ..))| (*node, link.conn, n, *s)),
-            );
-        }
-        for (node, conn, n, span) in ready {
-            if let Some(serve) = self.source(node).and_then(|s| s.serves.get_mut(n)) {
-                serve.2 = true;
-                let io = self.io(Purpose::Serve(node, conn, span));
-                self.fx.push(Effect::Read(io, span));
-            }
-        }
-    }
-
-    /// A synchronisation reads there, and its answer is not on its way.
-    pub(super) fn is_served(&self, span: Span) -> bool {
-        self.links.values().any(|l| match &l.state {
-            State::Source(source) => source.serves.iter().any(|(s, _, reading)| *reading && s.overlaps(span)),
-            _ => false,
-        })
-    }
-
-    pub(super) fn serve_read(&mut self, node: NodeId, conn: ConnId, span: Span, bytes: Bytes) {
-        if self.conn(node) != Some(conn) {
-            return;
-        }
-        let holders = self.holders(node, span);
-        let Some(source) = self.source(node) else { return };
-        let Some(at) = source.serves.iter().position(|(s, _, reading)| *s == span && *reading) else { return };
-        let Some((_, asked, _)) = source.serves.remove(at) else { return };
-        let equal = asked == digest(&bytes);
-        if equal {
-            source.equal += 1;
-        } else {
-            source.sent += 1;
-        }
-        self.send(node, Message::Pulled(span, (!equal).then_some(bytes), holders));
-    }
-
-    /// Who holds what this primary holds there, for certain.
-    fn holders(&self, node: NodeId, span: Span) -> NodeSet {
-        let Some(reign) = self.reign() else { return NodeSet::EMPTY };
-        if self.requests.values().any(|r| !r.settled && r.span.overlaps(span)) {
-            return NodeSet::EMPTY;
-        }
-        let clean = |n: &NodeId| {
-            let map = self.replica.as_ref().and_then(|r| r.bitmap(*n));
-            map.is_some_and(|m| m.bits_of(span).all(|b| !m.is_set(b)))
+    /// An answer. What does not fit what was asked for ends the connection.
+    pub(super) fn pulled(
+        &mut self,
+        node: NodeId,
+        run: Span,
+        pieces: &[Piece],
+        data: &Bytes,
+        holders: NodeSet,
+        room: u64,
+    ) {
+        let sectors = self.replica.as_ref().map_or(0, |r| r.layout().shape.data);
+        let sector = self.config.resync.sector_bytes;
+        let (Some(conn), others) = (self.conn(node), self.peers().minus(holders).without(node)) else { return };
+        let Some(target) = self.target(node) else { return };
+        let asked = target.window.get(&run.at).is_some_and(|r| r.span == run && !r.answered);
+        let Some(parts) = spread(run, pieces, data, sectors, sector).filter(|_| asked) else {
+            return self.link_close(node, true);
         };
-        let equal = self.linked(|s| matches!(s, State::Equal)).and(reign.present).without(node);
-        equal.iter().filter(clean).collect()
-    }
-
-    pub(super) fn pulled(&mut self, node: NodeId, span: Span, data: Option<Bytes>, holders: NodeSet) {
-        let Some(conn) = self.conn(node) else { return };
-        let others = self.peers().minus(holders).without(node);
-        let Some(target) = self.target(node).filter(|t| t.window.contains_key(&span.at)) else { return };
-        match data {
-            None => {
-                target.window.remove(&span.at);
-                target.unflushed.push((span, holders, false));
-            }
-            Some(data) => {
-                if self.has(Rule::TargetMarksOthers) {
-                    self.mark(others, span);
-                }
-                self.enqueue(span, data, false, Why::Sync(node, conn, holders));
-            }
+        target.room = Some(room);
+        target.chooser.learn(pieces);
+        let parts: Vec<_> = parts.into_iter().filter(|(_, kind, _)| *kind != Kind::Same).collect();
+        if self.has(Rule::TargetMarksOthers) {
+            parts.iter().for_each(|(span, ..)| self.mark(others, *span));
+        }
+        let Some(target) = self.target(node) else { return };
+        if let Some(run) = target.window.get_mut(&run.at) {
+            (run.answered, run.holders, run.open) = (true, holders, parts.len());
+        }
+        if parts.is_empty() {
+            target.settled(run.at);
+        }
+        for (span, kind, data) in parts {
+            let content = if kind == Kind::Zero { Content::Zeroes { free: true } } else { Content::Data(data) };
+            self.enqueue(span, content, false, Why::Sync(node, conn, run.at));
         }
     }
 
-    pub(super) fn sync_written(&mut self, node: NodeId, conn: ConnId, span: Span, holders: NodeSet) {
+    pub(super) fn sync_written(&mut self, node: NodeId, conn: ConnId, span: Span, run: u64) {
         let live = self.conn(node) == Some(conn);
-        match self.target(node).filter(|_| live) {
-            Some(target) => {
-                target.window.remove(&span.at);
-                target.unflushed.push((span, holders, true));
-            }
-            None => self.leftover(span, false),
+        let Some(target) = self.target(node).filter(|_| live) else { return self.leftover(span, false) };
+        let Some(found) = target.window.get_mut(&run) else { return };
+        found.pins.push(span);
+        found.open -= 1;
+        if found.open == 0 {
+            target.settled(run);
         }
     }
 
@@ -314,67 +387,45 @@ impl Node {
             return;
         }
         let Some(target) = self.target(node) else { return };
-        let stable: Vec<(Span, NodeSet, bool)> = target.unflushed.drain(..target.flushing).collect();
+        let stable: Vec<Run> = target.unflushed.drain(..target.flushing).collect();
         target.flushing = 0;
-        for (span, holders, pinned) in &stable {
-            self.clear_bits(holders.with(node), *span);
-            if *pinned {
-                self.release(*span);
-            }
+        for run in &stable {
+            target.claimed.remove(&run.span.at);
+            target.claimed_sectors -= run.span.len;
         }
-        self.send(node, Message::PullAck(stable.into_iter().map(|(s, ..)| s).collect()));
+        for run in &stable {
+            self.clear_bits(run.holders.with(node), run.span);
+            run.pins.iter().for_each(|span| self.release(*span));
+        }
+        self.send(node, Message::PullAck(stable.into_iter().map(|r| r.span).collect()));
+        self.save_cleared();
+    }
+
+    /// Bits were cleared: now and then that is written down.
+    pub(super) fn save_cleared(&mut self) {
+        if self.now.0.saturating_sub(self.saved_at.0) >= SAVE_AFTER {
+            self.saved_at = self.now;
+            self.save_all = true;
+        }
     }
 
     /// A synchronisation ends before its time: what was not acknowledged keeps its bits.
-    pub(super) fn sync_lost(&mut self, node: NodeId, conn: ConnId, target: Target) {
-        for (span, _, _) in target.unflushed.iter().filter(|(_, _, pinned)| *pinned) {
+    pub(super) fn sync_lost(&mut self, node: NodeId, conn: ConnId, target: &Target) {
+        for span in target.runs().flat_map(|r| &r.pins) {
             self.release(*span);
         }
-        let dropped =
-            |w: &super::disk::LocalWrite| !w.started && matches!(w.why, Why::Sync(n, c, _) if (n, c) == (node, conn));
-        self.writes.retain(|w| !dropped(w));
+        let of_it = |w: &LocalWrite| matches!(w.why, Why::Sync(n, c, _) if (n, c) == (node, conn));
+        self.writes.drop_waiting(of_it);
     }
 
     /// Bits were set: what was thought to be in sync there is not to be cleared.
     pub(super) fn not_in_sync(&mut self, peers: NodeSet, span: Span) {
-        for link in self.links.values_mut() {
+        for link in self.links.values_mut().filter(|_| !peers.is_empty()) {
             if let State::Target(target) = &mut link.state {
-                let hit = target.unflushed.iter_mut().filter(|(s, ..)| s.overlaps(span));
-                hit.for_each(|(_, holders, _)| *holders = holders.minus(peers));
+                let all = target.window.values_mut().chain(&mut target.unflushed);
+                all.filter(|r| r.span.overlaps(span)).for_each(|r| r.holders = r.holders.minus(peers));
             }
         }
-        for write in self.writes.iter_mut().filter(|w| w.span.overlaps(span)) {
-            if let Why::Sync(_, _, holders) = &mut write.why {
-                *holders = holders.minus(peers);
-            }
-        }
-    }
-
-    pub(super) fn pull_acked(&mut self, node: NodeId, spans: &[Span]) {
-        let ahead = self.links.get(&node).is_some_and(|l| l.ahead);
-        if self.source(node).is_none() || ahead {
-            return;
-        }
-        let others = self.linked(|s| matches!(s, State::Equal));
-        for span in spans {
-            self.clear_bits(NodeSet::of(node), *span);
-            if self.is_primary() && !self.requests.values().any(|r| !r.settled && r.span.overlaps(*span)) {
-                for other in others.iter() {
-                    self.send(other, Message::PeerInSync(node, *span));
-                }
-            }
-        }
-    }
-
-    pub(super) fn pull_end(&mut self, node: NodeId) {
-        let dirty = self.dirty(node);
-        let Some(identity) = self.identity() else { return };
-        let Some(source) = self.source(node) else { return };
-        if dirty > 0 {
-            return self.send_dirty(node);
-        }
-        source.told = Some(identity.current);
-        self.send(node, Message::SyncDone(Box::new(identity)));
     }
 
     /// The target is what the source is.
@@ -404,6 +455,7 @@ impl Node {
             (sb.flags.consistent, sb.flags.up_to_date) = (true, identity.up_to_date && member);
             sb.flags.lost_quorum = false;
         });
+        self.save_all = true;
         self.persist(Waiter::SyncDone(node, conn));
     }
 
@@ -422,31 +474,45 @@ impl Node {
         self.regroup();
     }
 
-    pub(super) fn sync_done_acked(&mut self, node: NodeId) {
-        let Some(source) = self.source(node) else { return };
-        let (told, sent, equal) = (source.told, source.sent, source.equal);
-        if let Some(link) = self.links.get_mut(&node) {
-            link.state = State::Equal;
+    /// Looks how far synchronisations are.
+    pub(super) fn look_at_progress(&mut self, now: Now) {
+        let unit = self.replica.as_ref().map_or(0, |r| r.layout().shape.bit) * SECTOR;
+        let nodes: Vec<NodeId> = self.synchronising().iter().collect();
+        for node in nodes {
+            let left = self.dirty(node) * unit;
+            match self.links.get_mut(&node).map(|l| &mut l.state) {
+                Some(State::Target(target)) if target.exchanged => target.progress.look(now, left),
+                Some(State::Source(source)) => source.progress.look(now, left),
+                _ => {}
+            }
         }
-        if let Some(replica) = &mut self.replica {
-            replica.change(|sb| {
-                let current = sb.current;
-                if let Some(peer) = sb.peer_mut(node) {
-                    let old = peer.bitmap;
-                    peer.bitmap = told.filter(|t| *t != current).unwrap_or(Generation::NONE);
-                    peer.connected = peer.bitmap == Generation::NONE;
-                    sb.remember(old);
-                }
-            });
-        }
-        self.crashed &= self.is_primary();
-        self.tell(Report::Synchronised(node, sent, equal));
-        self.joins(node);
-        self.regroup();
     }
 }
 
-/// What stands for bytes: two that differ have different ones, for all that is known.
-fn digest(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(kind: Kind, units: u32) -> Vec<Piece> {
+        vec![Piece { kind, units }]
+    }
+
+    #[test]
+    fn digests_are_left_out_where_nearly_everything_differs_and_tried_again() {
+        let mut chooser = Chooser::default();
+        assert!(!chooser.goes_without());
+        chooser.learn(&pieces(Kind::Data, 300));
+        let without = (0..64).filter(|_| chooser.goes_without()).count();
+        assert_eq!(without, 60, "one in sixteen has digests");
+        chooser.learn(&pieces(Kind::Same, 256));
+        assert!(!chooser.goes_without(), "now they pay");
+    }
+
+    #[test]
+    fn what_was_long_ago_counts_less() {
+        let mut chooser = Chooser::default();
+        (0..100).for_each(|_| chooser.learn(&pieces(Kind::Same, 256)));
+        (0..60).for_each(|_| chooser.learn(&pieces(Kind::Zero, 256)));
+        assert!(chooser.goes_without(), "{chooser:?}");
+    }
 }

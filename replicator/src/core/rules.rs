@@ -37,6 +37,10 @@ pub enum Rule {
     TargetMarksOthers,
     /// A target compares only where nobody's write but its source's is under way.
     CompareAtRest,
+    /// A verification compares again what was written while it was compared.
+    CompareAgain,
+    /// That a full synchronisation was begun is durable after the bits that it set.
+    BegunAfterBits,
     /// A peer makes what came before a barrier stable before it writes what came after.
     BarrierBeforeLater,
     /// A node that lost its cache reigns only if no member of the newest grant can have kept one.

@@ -12,7 +12,7 @@ use super::disk::Purpose;
 use super::event::{Effect, Message, ReqId};
 use super::rules::Rule;
 use super::{Node, Role};
-use crate::ids::{NodeId, NodeSet, Seq, Span};
+use crate::ids::{NodeId, NodeSet, Seq};
 
 /// A settlement under way.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Node {
         }
         if !here {
             settle.flushed = true;
-        } else if self.requests.range(..=upto).all(|(_, r)| r.local || r.settled) {
+        } else if self.requests.is_written(upto) {
             settle.flushing = true;
             let io = self.io(Purpose::Settle(upto));
             self.fx.push(Effect::Flush(io));
@@ -63,7 +63,7 @@ impl Node {
     fn begin_settle(&mut self) {
         let asks = |l: &super::connect::Link| l.join.is_some_and(|j| l.stable < j || l.barriers == 0);
         let joining = self.links.values().any(|l| asks(l) && matches!(l.state, State::Equal));
-        let wanted = self.settle_wanted && self.requests.values().any(|r| !r.settled);
+        let wanted = self.settle_wanted && self.requests.has_open();
         if !wanted && self.flushes.is_empty() && !joining {
             return;
         }
@@ -119,17 +119,9 @@ impl Node {
     fn end_settle(&mut self) {
         let Some(settle) = self.settle.take() else { return };
         let upto = settle.upto;
-        let open: Vec<Seq> = self.requests.range(..=upto).filter(|(_, r)| !r.settled).map(|(s, _)| *s).collect();
-        let mut holders = settle.acked;
-        let mut spans: Vec<(Span, bool)> = Vec::new();
-        for seq in open {
-            let Some(request) = self.requests.get_mut(&seq) else { continue };
-            holders = holders.and(request.sent);
-            request.settled = true;
-            spans.push((request.span, request.local));
-        }
-        self.requests.retain(|s, r| *s > upto || r.app.is_some());
-        for (span, _) in spans.into_iter().filter(|(_, local)| *local) {
+        let settled = self.requests.settle(upto);
+        let mut holders = settled.iter().fold(settle.acked, |all, (_, _, sent)| all.and(*sent));
+        for (span, ..) in settled.into_iter().filter(|(_, local, _)| *local) {
             self.release(span);
         }
         if self.replica.is_some() {

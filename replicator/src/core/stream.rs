@@ -3,15 +3,15 @@
 //! An entry is remembered until the primary says who has it. If the primary is lost first, every other replica may lack
 //! it or not: its bits are set for all. Without that two secondaries differ in a block, and neither knows.
 
-use std::collections::{BTreeMap, VecDeque};
-
-use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Node;
 use super::connect::State;
-use super::disk::{Purpose, Why};
-use super::event::{ConnId, Effect, Message};
+use super::disk::Purpose;
+use super::event::{ConnId, Content, Effect, Message};
 use super::rules::Rule;
+use super::spans::SpanIndex;
+use super::writes::Why;
 use crate::ids::{NodeId, NodeSet, Seq, Span};
 
 /// What came from a primary and is not settled.
@@ -20,6 +20,9 @@ pub(super) struct Stream {
     pub(super) from: Option<(NodeId, ConnId)>,
     pub(super) last: Seq,
     entries: BTreeMap<Seq, Entry>,
+    /// Those of them that are not written, and where all of them are.
+    unwritten: BTreeSet<Seq>,
+    spans: SpanIndex,
     /// Positions, and whether the flush is under way.
     barriers: VecDeque<(Seq, bool)>,
     /// A settlement was asked for.
@@ -40,8 +43,43 @@ impl Stream {
         Stream { last, ..Stream::default() }
     }
 
+    fn insert(&mut self, seq: Seq, span: Span, epoch: u64) {
+        self.entries.insert(seq, Entry { span, epoch, done: false, settled: false });
+        self.unwritten.insert(seq);
+        self.spans.insert(span, seq.0);
+    }
+
+    /// It is written; true if it is to be remembered.
+    fn written(&mut self, seq: Seq, live: bool) -> bool {
+        self.unwritten.remove(&seq);
+        match self.entries.get_mut(&seq) {
+            Some(entry) if live && !entry.settled => {
+                entry.done = true;
+                true
+            }
+            _ => {
+                self.forget(seq);
+                false
+            }
+        }
+    }
+
+    fn forget(&mut self, seq: Seq) {
+        if let Some(entry) = self.entries.remove(&seq) {
+            self.spans.remove(entry.span, seq.0);
+        }
+        self.unwritten.remove(&seq);
+    }
+
+    /// Whether everything up to a position is written.
+    fn is_written(&self, upto: Seq) -> bool {
+        self.unwritten.first().is_none_or(|s| *s > upto)
+    }
+
     pub(super) fn clear(&mut self) {
         self.entries.clear();
+        self.unwritten.clear();
+        self.spans.clear();
         self.barriers.clear();
         self.from = None;
         self.asked = false;
@@ -57,7 +95,7 @@ impl Node {
         seq: Seq,
         epoch: u64,
         span: Span,
-        data: Bytes,
+        content: Content,
         fua: bool,
         receipt: bool,
     ) {
@@ -71,8 +109,9 @@ impl Node {
             self.lost_primary = None;
         }
         self.stream.last = seq;
-        self.stream.entries.insert(seq, Entry { span, epoch, done: false, settled: false });
-        self.enqueue(span, data, fua, Why::Stream(node, conn, seq));
+        self.stream.insert(seq, span, epoch);
+        self.touch_checks(span);
+        self.enqueue(span, content, fua, Why::Stream(node, conn, seq));
         if receipt {
             self.send(node, Message::RecvAck(seq));
         }
@@ -97,23 +136,20 @@ impl Node {
             State::Target(target) => !target.ready,
             _ => false,
         });
-        let epoch = self.stream.entries.get(&seq).map_or(0, |e| e.epoch);
+        let epoch = |seq: &Seq| self.stream.entries.get(seq).map_or(0, |e| e.epoch);
         let ordered = self.has(Rule::BarrierBeforeLater);
-        let earlier = ordered && self.stream.entries.range(..seq).any(|(_, e)| !e.done && e.epoch < epoch);
-        let barrier = ordered && self.stream.barriers.iter().any(|(upto, _)| *upto < seq);
+        // Epochs and barriers grow along the stream: the first that is not over stands for all.
+        let first = self.stream.unwritten.first().filter(|s| **s < seq);
+        let earlier = ordered && first.is_some_and(|first| epoch(first) < epoch(&seq));
+        let barrier = ordered && self.stream.barriers.front().is_some_and(|(upto, _)| *upto < seq);
         !waits && !earlier && !barrier
     }
 
     pub(super) fn stream_written(&mut self, node: NodeId, conn: ConnId, seq: Seq, span: Span) {
         let live = self.conn(node) == Some(conn);
-        let entry = (self.stream.from == Some((node, conn))).then(|| self.stream.entries.get_mut(&seq)).flatten();
-        match entry {
-            Some(entry) if live && !entry.settled => entry.done = true,
-            Some(_) => {
-                self.stream.entries.remove(&seq);
-                self.leftover(span, live);
-            }
-            None => self.leftover(span, live),
+        let remembered = self.stream.from == Some((node, conn)) && self.stream.written(seq, live);
+        if !remembered {
+            self.leftover(span, live);
         }
         if live {
             self.send(node, Message::WriteAck(seq));
@@ -146,7 +182,7 @@ impl Node {
     pub(super) fn pump_barriers(&mut self) {
         let Some((_, conn)) = self.stream.from else { return };
         let Some((seq, flushing)) = self.stream.barriers.front().copied() else { return };
-        if !flushing && self.stream.entries.range(..=seq).all(|(_, e)| e.done) {
+        if !flushing && self.stream.is_written(seq) {
             self.stream.barriers[0].1 = true;
             let io = self.io(Purpose::Barrier(conn, seq));
             self.fx.push(Effect::Flush(io));
@@ -174,7 +210,7 @@ impl Node {
         for (seq, span, done) in entries {
             self.mark(others, span);
             if done {
-                self.stream.entries.remove(&seq);
+                self.stream.forget(seq);
                 self.release(span);
             } else if let Some(entry) = self.stream.entries.get_mut(&seq) {
                 entry.settled = true;
@@ -199,7 +235,7 @@ impl Node {
                 self.mark(all, span);
             }
             if done {
-                self.stream.entries.remove(&seq);
+                self.stream.forget(seq);
                 self.release(span);
             }
         }
@@ -208,7 +244,7 @@ impl Node {
     /// The primary knows that a peer holds what it holds there, and so does this node.
     pub(super) fn peer_in_sync(&mut self, node: NodeId, peer: NodeId, span: Span) {
         let equal = self.links.get(&node).is_some_and(|l| matches!(l.state, State::Equal));
-        let busy = self.stream.entries.values().any(|e| e.span.overlaps(span));
+        let busy = self.stream.spans.hits(span);
         if equal && !busy && self.follows() == Some(node) {
             self.clear_bits(NodeSet::of(peer), span);
         }

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use super::config::{Config, OnNoQuorum, OnSlowPeer, Timing};
+use super::config::{Config, Limits, OnNoQuorum, OnSlowPeer, Timing, Unsettled};
 use super::event::Hello;
 use super::rules::Rules;
 use super::*;
 use crate::compare::{Side, Verdict};
-use crate::ids::{Ballot, Grant};
+use crate::ids::{Ballot, Grant, Seq};
 use crate::meta::layout::{Layout, Shape};
 use crate::meta::superblock::Superblock;
 use crate::meta::{MetaError, PAGE, Put, Reader};
@@ -17,6 +17,7 @@ const RESOURCE: [u8; 16] = *b"resource-of-test";
 const A: Generation = Generation(0x100);
 const B: Generation = Generation(0x200);
 const BLOCK: Span = Span { at: 8, len: 8 };
+const LIMITS: Limits = Limits { run_sectors: 16, room: (64 << 10, 1 << 20), flush_bytes: 64 << 10, sector_bytes: 8 };
 
 fn id(n: u8) -> NodeId {
     NodeId::new(n).expect("a node")
@@ -42,6 +43,8 @@ struct Bench {
     node: Node,
     peer: NodeId,
     peer_reigns: bool,
+    /// It remembers a full synchronisation.
+    peer_begun: bool,
     conn: ConnId,
 }
 
@@ -67,11 +70,18 @@ impl Bench {
             on_slow_peer: OnSlowPeer::Block,
             policy: Default::default(),
             timing: Timing { ping: 100, dead: 400, slow: 1000, settle: 100, vote: 400 },
-            unsettled: 16,
+            unsettled: Unsettled { writes: 16, bytes: 1 << 30 },
+            resync: LIMITS,
             rules: Rules::all(),
             entropy: 7,
         };
-        Bench { node: Node::new(config, recovered, Now(0)), peer: id(2), peer_reigns: true, conn: ConnId(0) }
+        Bench {
+            node: Node::new(config, recovered, Now(0)),
+            peer: id(2),
+            peer_reigns: true,
+            peer_begun: false,
+            conn: ConnId(0),
+        }
     }
 
     fn tell(&mut self, event: Event) -> Vec<Effect> {
@@ -94,7 +104,8 @@ impl Bench {
             _ => None,
         });
         let mine = first.expect("a Hello");
-        fx = self.says(Message::Hello(Box::new(hello(self.peer, peer_reigns, current, bitmap))));
+        let said = Hello { begun: self.peer_begun, ..hello(self.peer, peer_reigns, current, bitmap) };
+        fx = self.says(Message::Hello(Box::new(said)));
         let said = fx.iter().find_map(|f| match f {
             Effect::Send(_, _, Message::Agree(verdict, ..)) => Some(verdict.mirrored()),
             _ => None,
@@ -138,15 +149,33 @@ fn hello(node: NodeId, reigns: bool, current: Generation, bitmap: Generation) ->
     };
     let promised = Ballot::default();
     let reigns = reigns.then_some(Ballot { round: 1, node: node.get() });
-    Hello { side, version: 1, resource: RESOURCE, size: SHAPE.data, promised, reigns, log_slots: 4, follows: None }
+    Hello {
+        side,
+        version: 1,
+        resource: RESOURCE,
+        size: SHAPE.data,
+        promised,
+        reigns,
+        log_slots: 4,
+        follows: None,
+        begun: false,
+    }
 }
 
-fn reads(fx: &[Effect]) -> Vec<(IoId, Span)> {
+/// What is to be digested.
+fn looks(fx: &[Effect]) -> Vec<(IoId, Span)> {
     let read = |f: &Effect| match f {
-        Effect::Read(io, span) => Some((*io, *span)),
+        Effect::Digest(io, span) => Some((*io, *span)),
         _ => None,
     };
     fx.iter().filter_map(read).collect()
+}
+
+/// The source says that the target has what it has.
+fn same(run: Span) -> Message {
+    let units = u32::try_from(run.len / pieces::UNIT).expect("short");
+    let pieces = vec![pieces::Piece { kind: pieces::Kind::Same, units }];
+    Message::Pulled { run, pieces, data: Bytes::new(), holders: NodeSet::EMPTY, room: 64 << 10 }
 }
 
 fn write(fx: &[Effect]) -> Option<IoId> {
@@ -182,9 +211,9 @@ fn a_target_compares_a_block_only_when_a_write_of_a_former_connection_has_landed
     let other = Span::new(64, 8);
     let fx = bench.says(Message::Dirty(vec![other], true));
     let fx = bench.metadata(fx);
-    assert_eq!(reads(&fx).iter().map(|(_, s)| *s).collect::<Vec<_>>(), [other], "the block is not at rest");
+    assert_eq!(looks(&fx).iter().map(|(_, s)| *s).collect::<Vec<_>>(), [other], "the block is not at rest");
     let fx = bench.tell(Event::Done(orphan, Ok(Bytes::new())));
-    assert_eq!(reads(&fx).iter().map(|(_, s)| *s).collect::<Vec<_>>(), [BLOCK], "now it is");
+    assert_eq!(looks(&fx).iter().map(|(_, s)| *s).collect::<Vec<_>>(), [BLOCK], "now it is");
     let marked = bench.node.replica().and_then(|r| r.bitmap(id(2))).map(|m| m.covers(BLOCK));
     assert_eq!(marked, Some(true));
 }
@@ -198,11 +227,11 @@ fn a_synchronisation_does_not_end_while_a_write_of_a_former_connection_is_under_
     let mut fx = bench.metadata(fx);
     fx.extend(bench.tell(Event::Tick));
     let ends = |fx: &[Effect]| fx.iter().any(|f| matches!(f, Effect::Send(_, _, Message::PullEnd)));
-    assert!(!ends(&fx) && reads(&fx).is_empty(), "{fx:?}");
+    assert!(!ends(&fx) && looks(&fx).is_empty(), "{fx:?}");
     let fx = bench.tell(Event::Done(orphan, Ok(Bytes::new())));
-    let (io, _) = reads(&fx)[0];
-    bench.tell(Event::Done(io, Ok(Bytes::from(vec![1; 64]))));
-    let fx = bench.says(Message::Pulled(BLOCK, None, NodeSet::EMPTY));
+    let (io, _) = looks(&fx)[0];
+    bench.tell(Event::Digested(io, vec![[1; 32]]));
+    let fx = bench.says(same(BLOCK));
     assert!(!ends(&fx), "what was compared is not stable yet");
     let fx = bench.tell(Event::Done(flush(&fx).expect("a flush"), Ok(Bytes::new())));
     assert!(ends(&fx), "{fx:?}");
@@ -282,4 +311,277 @@ fn who_meets_a_primary_is_no_source_any_more() {
     assert_eq!(verdict, Verdict::NoSync);
     assert!(fx.contains(&Effect::Close(id(3), ConnId(1), true)), "{fx:?}");
     assert!(bench.node.synchronising().is_empty());
+}
+
+/// Writes that are started, in order, and their spans.
+fn writes(fx: &[Effect]) -> Vec<(IoId, Span)> {
+    let write = |f: &Effect| match f {
+        Effect::Write(io, span, ..) => Some((*io, *span)),
+        _ => None,
+    };
+    fx.iter().filter_map(write).collect()
+}
+
+/// A primary with an equal peer.
+fn primary() -> Bench {
+    let mut bench = Bench::new(&[id(2)]);
+    let fx = bench.tell(Event::Promote { force: false });
+    bench.metadata(fx);
+    bench.peer_reigns = false;
+    let (verdict, _) = bench.meets(1, A, Generation::NONE);
+    assert_eq!(verdict, Verdict::NoSync);
+    bench
+}
+
+fn ask(bench: &mut Bench, req: u64, span: Span) -> Vec<Effect> {
+    let data = Bytes::from(vec![1; span.len as usize * 8]);
+    let fx = bench.tell(Event::Submit(ReqId(req), Ask::Write(span, data, false)));
+    bench.metadata(fx)
+}
+
+/// The bound was 64 writes, because each looked at all others.
+#[test]
+fn thousands_of_writes_are_under_way_before_one_has_to_be_settled() {
+    let mut bench = primary();
+    bench.node.config.unsettled = Unsettled { writes: 4096, bytes: 1 << 30 };
+    let (mut started, mut sent, mut settled) = (0, 0, None);
+    for req in 0..9000 {
+        // Each block of the first extents again and again, most of which wait for the one before.
+        let fx = ask(&mut bench, req, Span::new(req % 128, 1));
+        started += writes(&fx).len();
+        sent += fx.iter().filter(|f| matches!(f, Effect::Send(_, _, Message::Write { .. }))).count();
+        if fx.iter().any(|f| matches!(f, Effect::Send(_, _, Message::Barrier(_)))) {
+            settled.get_or_insert(req);
+        }
+    }
+    assert_eq!((started, sent, settled), (128, 2 * 4096, Some(4095)));
+}
+
+#[test]
+fn what_overlaps_is_written_in_order_however_much_is_under_way() {
+    let mut bench = primary();
+    bench.node.config.unsettled = Unsettled { writes: 4096, bytes: 1 << 30 };
+    let (mut open, mut order) = (Vec::new(), Vec::new());
+    for req in 0..1000 {
+        let span = if req % 2 == 0 { Span::new(16, 8) } else { Span::new(20, 8) };
+        open.extend(writes(&ask(&mut bench, req, span)));
+        assert!(open.len() <= 1, "one at a time");
+    }
+    while let Some((io, span)) = open.pop() {
+        order.push(span.at);
+        open.extend(writes(&bench.tell(Event::Done(io, Ok(Bytes::new())))));
+        assert!(open.len() <= 1, "one at a time");
+    }
+    let expected: Vec<u64> = (0..1000).map(|n| if n % 2 == 0 { 16 } else { 20 }).collect();
+    assert_eq!(order, expected);
+}
+
+/// An application wrote one block after the other of a run, and always had two writes under way in it: the source never came to
+/// read the run, and the synchronisation never ended.
+#[test]
+fn a_run_is_read_though_an_application_writes_in_it_without_a_pause() {
+    let mut bench = Bench::new(&[id(2)]);
+    let fx = bench.tell(Event::Promote { force: false });
+    bench.metadata(fx);
+    bench.peer_reigns = false;
+    let (verdict, fx) = bench.meets(1, Generation::JUST_CREATED, Generation::NONE);
+    assert_eq!(verdict, Verdict::Source { full: true });
+    bench.metadata(fx);
+    bench.says(Message::Dirty(Vec::new(), true));
+    let mut open = writes(&ask(&mut bench, 0, Span::new(0, 8)));
+    open.extend(writes(&ask(&mut bench, 1, Span::new(8, 8))));
+    assert_eq!(open.len(), 2);
+    bench.says(Message::Pull(Span::new(0, 16), Vec::new()));
+    let (mut read, mut under_way) = (None, open.len());
+    for req in 2..50 {
+        // One ends, the application has its next.
+        if let Some((io, _)) = (!open.is_empty()).then(|| open.remove(0)) {
+            let fx = bench.tell(Event::Done(io, Ok(Bytes::new())));
+            read = read.or(fx.iter().find_map(|f| if let Effect::Compare(io, ..) = f { Some(*io) } else { None }));
+            open.extend(writes(&fx));
+        }
+        open.extend(writes(&ask(&mut bench, req, Span::new(req % 2 * 8, 8))));
+        under_way = under_way.max(open.len());
+        if read.is_some() {
+            break;
+        }
+    }
+    let read = read.expect("the run is read");
+    assert!(open.is_empty() && under_way == 2, "what came after it waits for it");
+    let found = pieces::compare(&Bytes::from(vec![3; 128]), 64, &[]);
+    let fx = bench.tell(Event::Compared(read, found));
+    let at =
+        |what: fn(&Message) -> bool| fx.iter().position(|f| matches!(f, Effect::Send(_, _, message) if what(message)));
+    let (answer, write) = (at(|m| matches!(m, Message::Pulled { .. })), at(|m| matches!(m, Message::Write { .. })));
+    assert!(answer.is_some() && answer < write, "the answer first, then what came after it: {fx:?}");
+}
+
+/// Bits that were cleared were written down when a log's extent became cold, or never: after a crash in the last minute of hours
+/// all of it was compared again.
+#[test]
+fn how_far_a_synchronisation_is_is_written_down_while_it_goes_on() {
+    let (mut bench, orphan) = with_an_orphan();
+    bench.tell(Event::Done(orphan, Ok(Bytes::new())));
+    bench.meets(2, B, A);
+    let fx = bench.says(Message::Dirty(vec![Span::new(64, 8), Span::new(256, 8)], true));
+    let fx = bench.metadata(fx);
+    for (io, _) in looks(&fx) {
+        bench.tell(Event::Digested(io, vec![[1; 32]]));
+    }
+    let mut fx = Vec::new();
+    for run in [BLOCK, Span::new(64, 8), Span::new(256, 8)] {
+        fx = bench.says(same(run));
+    }
+    let mut out = Vec::new();
+    bench.node.handle(Now(5_000), Event::Done(flush(&fx).expect("a flush"), Ok(Bytes::new())), &mut out);
+    let saved = out.iter().find_map(|f| if let Effect::Meta(_, write) = f { Some(write.first.len()) } else { None });
+    assert_eq!(saved, Some(1), "the page of the bitmap: {out:?}");
+}
+
+/// A new replica has no generation until it has everything: at each meeting all of it was to be sent again.
+#[test]
+fn a_synchronisation_of_everything_goes_on_if_both_sides_remember_it() {
+    let mut bench = Bench::new(&[id(2)]);
+    let fx = bench.tell(Event::Promote { force: false });
+    bench.metadata(fx);
+    bench.peer_reigns = false;
+    let all = Span::new(0, SHAPE.data);
+    let dirty = |fx: &[Effect]| {
+        fx.iter().find_map(|f| match f {
+            Effect::Send(_, _, Message::Dirty(spans, true)) => Some(spans.clone()),
+            _ => None,
+        })
+    };
+    let (verdict, fx) = bench.meets(1, Generation::JUST_CREATED, Generation::NONE);
+    assert_eq!((verdict, dirty(&fx)), (Verdict::Source { full: true }, Some(vec![all])));
+    let write = fx.iter().find_map(|f| if let Effect::Meta(_, write) = f { Some(write.clone()) } else { None });
+    let write = write.expect("the bits, and then that they are set");
+    assert!(!write.first.is_empty() && !write.then.is_empty());
+    bench.metadata(fx);
+    bench.says(Message::Dirty(Vec::new(), true));
+    bench.says(Message::PullAck(vec![Span::new(0, 256)]));
+    bench.tell(Event::Lost(id(2), ConnId(1)));
+
+    bench.peer_begun = true;
+    let (_, fx) = bench.meets(2, Generation::JUST_CREATED, Generation::NONE);
+    assert_eq!(dirty(&fx), Some(vec![Span::new(256, SHAPE.data - 256)]), "it goes on");
+    bench.tell(Event::Lost(id(2), ConnId(2)));
+    bench.peer_begun = false;
+    let (_, fx) = bench.meets(3, Generation::JUST_CREATED, Generation::NONE);
+    assert_eq!(dirty(&fx), Some(vec![all]), "another disk");
+}
+
+/// A secondary that is compared with its primary.
+fn driver() -> (Bench, Vec<Effect>) {
+    let mut bench = Bench::new(&[id(2)]);
+    let (verdict, _) = bench.meets(1, A, Generation::NONE);
+    assert_eq!(verdict, Verdict::NoSync);
+    let fx = bench.tell(Event::Verify);
+    (bench, fx)
+}
+
+fn checked(run: Span, kinds: &[pieces::Kind]) -> Message {
+    let pieces = kinds.iter().map(|kind| pieces::Piece { kind: *kind, units: 1 }).collect();
+    Message::Checked(run, pieces, 1 << 20)
+}
+
+fn found(fx: &[Effect]) -> Option<(Vec<Span>, u64, u64)> {
+    fx.iter().find_map(|f| match f {
+        Effect::Send(_, _, Message::Differs(spans, differs, skipped, true)) => {
+            Some((spans.clone(), *differs, *skipped))
+        }
+        _ => None,
+    })
+}
+
+/// Answers every run that is asked about: the same, but for one block.
+fn answer_all(bench: &mut Bench, mut fx: Vec<Effect>, wrong: Span) -> Vec<Effect> {
+    for _ in 0..200 {
+        if found(&fx).is_some() {
+            break;
+        }
+        let next: Vec<Message> = looks(&fx)
+            .into_iter()
+            .map(|(io, run)| {
+                let kind =
+                    |at: u64| if wrong.overlaps(Span::new(at, 8)) { pieces::Kind::Data } else { pieces::Kind::Same };
+                let kinds: Vec<_> = (run.at..run.end()).step_by(8).map(kind).collect();
+                bench.tell(Event::Digested(io, vec![[0; 32]; kinds.len()]));
+                checked(run, &kinds)
+            })
+            .collect();
+        fx = next.into_iter().flat_map(|m| bench.says(m)).collect();
+    }
+    fx
+}
+
+#[test]
+fn a_verification_finds_exactly_what_differs() {
+    let (mut bench, fx) = driver();
+    let fx = answer_all(&mut bench, fx, Span::new(88, 16));
+    assert_eq!(found(&fx), Some((vec![Span::new(88, 16)], 16, 0)), "neighbours are one range");
+    assert!(fx.iter().any(|f| matches!(f, Effect::Told(Report::Verified(_, 16, 0)))));
+}
+
+/// A write was on its way when the two were compared: the primary had it, the secondary not yet.
+#[test]
+fn what_is_written_while_it_is_compared_is_compared_again() {
+    let (mut bench, fx) = driver();
+    let (io, run) = looks(&fx)[0];
+    bench.tell(Event::Digested(io, vec![[0; 32]; (run.len / 8) as usize]));
+    let data = Bytes::from(vec![1; 64]);
+    bench.says(Message::Write { seq: Seq(1), epoch: 1, span: BLOCK, data, fua: false, receipt: false });
+    let kind = |at: u64| if at == BLOCK.at { pieces::Kind::Data } else { pieces::Kind::Same };
+    let kinds: Vec<_> = (run.at..run.end()).step_by(8).map(kind).collect();
+    let mut all = bench.says(checked(run, &kinds));
+    all.extend(fx.into_iter().filter(|f| matches!(f, Effect::Digest(other, _) if *other != io)));
+    assert!(looks(&all).iter().any(|(_, again)| *again == BLOCK), "only what differed: {all:?}");
+    let fx = answer_all(&mut bench, all, Span::new(9999, 1));
+    assert_eq!(found(&fx), Some((Vec::new(), 0, 0)));
+}
+
+#[test]
+fn the_primary_compares_where_nothing_is_written_and_its_writes_wait() {
+    let mut bench = primary();
+    let under_way = writes(&ask(&mut bench, 1, BLOCK));
+    bench.tell(Event::Verify);
+    let is_compare = |f: &Effect| if let Effect::Compare(io, ..) = f { Some(*io) } else { None };
+    let fx = bench.says(Message::Check(Span::new(0, 32), vec![[0; 32]; 4]));
+    assert!(fx.iter().find_map(is_compare).is_none(), "a write is under way there");
+    assert!(writes(&ask(&mut bench, 2, BLOCK)).is_empty(), "and the next one waits");
+    let fx = bench.tell(Event::Done(under_way[0].0, Ok(Bytes::new())));
+    let io = fx.iter().find_map(is_compare).expect("now it is read");
+    let fx = bench.tell(Event::Compared(io, pieces::compare(&Bytes::from(vec![0; 256]), 64, &[])));
+    let at = |what: fn(&Message) -> bool| fx.iter().position(|f| matches!(f, Effect::Send(_, _, m) if what(m)));
+    let (answer, write) = (at(|m| matches!(m, Message::Checked(..))), at(|m| matches!(m, Message::Write { .. })));
+    assert!(answer.is_some() && answer < write, "{fx:?}");
+}
+
+/// What the peer has is read where nothing is under way, and written to all; an application's write waits for that.
+#[test]
+fn a_repair_takes_the_named_sides_data_and_undoes_no_write() {
+    let mut bench = primary();
+    let under_way = writes(&ask(&mut bench, 1, BLOCK));
+    bench.tell(Event::Verify);
+    bench.says(Message::Differs(vec![BLOCK], 8, 0, true));
+    let asks = |fx: &[Effect]| fx.iter().any(|f| matches!(f, Effect::Send(_, _, Message::RemoteRead(_, BLOCK))));
+    assert!(!asks(&bench.tell(Event::Repair(id(2)))), "a write is under way there");
+    assert!(writes(&ask(&mut bench, 2, BLOCK)).is_empty(), "and the next one waits");
+    assert!(!asks(&bench.tell(Event::Done(under_way[0].0, Ok(Bytes::new())))), "the peer has not written it yet");
+    assert!(asks(&bench.says(Message::WriteAck(Seq(1)))));
+    let theirs = Bytes::from(vec![9; 64]);
+    let fx = bench.says(Message::RemoteData(ReqId(u64::MAX), Some(theirs.clone())));
+    let sent: Vec<(u64, bool)> = fx
+        .iter()
+        .filter_map(|f| match f {
+            Effect::Send(_, _, Message::Write { seq, data, .. }) => Some((seq.0, *data == theirs)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(sent, [(2, true), (3, false)], "first the repair, then what waited");
+    let io = writes(&fx)[0].0;
+    bench.tell(Event::Done(io, Ok(Bytes::new())));
+    let fx = bench.says(Message::WriteAck(Seq(2)));
+    assert!(fx.contains(&Effect::Told(Report::Repaired(id(2), 4096))), "{fx:?}");
+    assert!(!fx.iter().any(|f| matches!(f, Effect::Complete(ReqId(u64::MAX), _))), "nobody asked for it");
 }

@@ -1,6 +1,8 @@
 //! What a node shows of itself and its connections.
 
 use super::connect::State;
+use super::progress::SyncView;
+use super::verify::Verified;
 use super::{Node, Role};
 use crate::ids::{Generation, NodeId};
 use crate::meta::superblock::DiskState;
@@ -31,6 +33,8 @@ pub struct PeerView {
     pub primary: bool,
     /// Its data, as far as is known.
     pub disk: DiskState,
+    /// How far a synchronisation with it is.
+    pub sync: Option<SyncView>,
 }
 
 /// A node.
@@ -50,6 +54,10 @@ pub struct View {
     pub marked: Vec<(NodeId, u64)>,
     /// The connections.
     pub peers: Vec<PeerView>,
+    /// What the last verification with each peer found.
+    pub verified: Vec<(NodeId, Verified)>,
+    /// Bytes that are not repaired yet.
+    pub repair_left: u64,
 }
 
 impl Node {
@@ -66,6 +74,8 @@ impl Node {
             busy: self.busy(),
             marked: self.peers().iter().map(|n| (n, self.dirty(n) * unit)).collect(),
             peers: peers.map(|(n, l)| self.peer_view(*n, l)).collect(),
+            verified: self.verified.iter().map(|(n, v)| (*n, v.clone())).collect(),
+            repair_left: self.repairs.left() * crate::ids::SECTOR,
         }
     }
 
@@ -80,6 +90,11 @@ impl Node {
             State::Target(_) => (Connection::SyncTarget, said),
         };
         let primary = link.hello.as_ref().is_some_and(|h| h.reigns.is_some());
-        PeerView { node, connection, primary, disk }
+        let sync = match &link.state {
+            State::Source(source) => Some(source.progress.view(self.now)),
+            State::Target(target) => Some(target.progress.view(self.now)),
+            _ => None,
+        };
+        PeerView { node, connection, primary, disk, sync }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use block::IoErrorKind;
@@ -16,7 +17,7 @@ use super::wire::{self, Packed};
 use super::{Input, PeerAddress};
 use crate::compare::Verdict;
 use crate::core::Node;
-use crate::core::event::{Ask, ConnId, Effect, Event, Message, Now, Refusal, Report, ReqId};
+use crate::core::event::{Ask, ConnId, Effect, Event, Message, Moved, Now, Refusal, Report, ReqId};
 use crate::core::view::PeerView;
 use crate::ids::NodeId;
 
@@ -83,6 +84,10 @@ pub(super) struct Actor {
     front: Front,
     promotes: Vec<oneshot::Sender<Result<(), Refusal>>>,
     demotes: Vec<oneshot::Sender<()>>,
+    /// The local disk was left.
+    detached: Arc<AtomicBool>,
+    /// What the last repair gave up.
+    not_repaired: u64,
     /// Requests in the disk.
     flying: usize,
     stops: Vec<oneshot::Sender<()>>,
@@ -96,6 +101,7 @@ impl Actor {
         net: Net,
         gate: Arc<Gate>,
         peers: BTreeMap<NodeId, PeerAddress>,
+        detached: Arc<AtomicBool>,
     ) -> Actor {
         let peer = |address| Peer { address, dialer: None, said: None, synchronised: None };
         Actor {
@@ -109,6 +115,8 @@ impl Actor {
             front: Front::default(),
             promotes: Vec::new(),
             demotes: Vec::new(),
+            detached,
+            not_repaired: 0,
             flying: 0,
             stops: Vec::new(),
         }
@@ -142,6 +150,8 @@ impl Actor {
                         let Ok(input) = inputs.try_recv() else { break };
                         self.take(input);
                     }
+                    let load = self.front.load();
+                    self.handle(Event::Load(load));
                     self.handle(Event::Tick);
                 }
                 () = tokio::time::sleep(AGAIN), if backlog => {}
@@ -185,6 +195,14 @@ impl Actor {
                 self.flying -= 1;
                 self.handle(Event::Done(io, result));
             }
+            Input::Digested(io, digests) => {
+                self.flying -= 1;
+                self.handle(Event::Digested(io, digests));
+            }
+            Input::Compared(io, found) => {
+                self.flying -= 1;
+                self.handle(Event::Compared(io, found));
+            }
             Input::Opened(node, conn) => self.opened(node, conn),
             Input::Came(conn, frame) => self.came(conn, frame),
             Input::Closed(conn, why) => self.closed(conn, &why),
@@ -217,6 +235,17 @@ impl Actor {
                 let all: Vec<NodeId> = self.peers.keys().copied().collect();
                 all.into_iter().for_each(|n| self.stand_alone(n, "asked to disconnect"));
                 answer(done, ());
+            }
+            Input::Verify { done } => {
+                let possible = !self.core.verifiable().is_empty();
+                self.handle(Event::Verify);
+                answer(done, possible);
+            }
+            Input::Repair { from, done } => {
+                let possible = self.core.may_repair(from);
+                self.not_repaired = 0;
+                self.handle(Event::Repair(from));
+                answer(done, possible);
             }
             Input::Status { done } => answer(done, self.status()),
             _ => {}
@@ -296,12 +325,22 @@ impl Actor {
         let stopping = !self.stops.is_empty();
         match effect {
             // Nothing is begun any more: as if the power had failed here.
-            Effect::Send(..) | Effect::Read(..) | Effect::Write(..) | Effect::Flush(..) | Effect::Meta(..)
+            Effect::Send(..)
+            | Effect::Read(..)
+            | Effect::Write(..)
+            | Effect::Flush(..)
+            | Effect::Meta(..)
+            | Effect::Zero(..)
+            | Effect::Digest(..)
+            | Effect::Compare(..)
                 if stopping => {}
             Effect::Send(_, ConnId(conn), message) => self.send(conn, &message),
             Effect::Close(node, ConnId(conn), again) => self.close(node, conn, again),
             Effect::Read(io, span) => self.fly(|disk| disk.read(io, span)),
             Effect::Write(io, span, data, fua) => self.fly(|disk| disk.write(io, span, &data, fua)),
+            Effect::Zero(io, span, free) => self.fly(|disk| disk.zero(io, span, free)),
+            Effect::Digest(io, span) => self.fly(|disk| disk.look(io, span, None)),
+            Effect::Compare(io, span, theirs) => self.fly(|disk| disk.look(io, span, Some(theirs))),
             Effect::Flush(io) => self.fly(|disk| disk.flush(io)),
             Effect::Meta(io, write) => self.fly(|disk| disk.metadata(io, write)),
             Effect::Complete(req, result) => {
@@ -366,9 +405,12 @@ impl Actor {
                     peer.said = Some(format!("{verdict:?} by {rules:?}"));
                 }
             }
-            Report::Synchronised(node, sent, equal) => {
+            Report::NotRepaired(bytes) => self.not_repaired = bytes,
+            Report::Detached => self.detached.store(true, Ordering::Relaxed),
+            Report::Synchronised(node, moved) => {
                 if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.synchronised = Some(Synchronised { sent, equal });
+                    let Moved { sent, zeroed, equal } = moved;
+                    peer.synchronised = Some(Synchronised { sent, zeroed, equal });
                 }
             }
             _ => {}
@@ -380,7 +422,9 @@ impl Actor {
         let marked: BTreeMap<NodeId, u64> = view.marked.iter().copied().collect();
         let peer = |(node, peer): (&NodeId, &Peer)| {
             let link = view.peers.iter().find(|p| p.node == *node);
-            self.peer_status(*node, peer, link, marked.get(node).copied().unwrap_or(0))
+            let verified = view.verified.iter().find(|(n, _)| n == node).map(|(_, v)| status::verified(v));
+            let status = self.peer_status(*node, peer, link, marked.get(node).copied().unwrap_or(0));
+            PeerStatus { verified, ..status }
         };
         Status {
             name: own.name.clone(),
@@ -391,6 +435,8 @@ impl Actor {
             size_bytes: own.bytes,
             generation: format!("{:?}", view.generation),
             waiting: view.busy,
+            repair_left_bytes: view.repair_left,
+            not_repaired_bytes: self.not_repaired,
             peers: self.peers.iter().map(peer).collect(),
         }
     }
@@ -417,6 +463,8 @@ impl Actor {
             disk: link.map_or_else(unknown, |l| status::disk(l.disk)),
             out_of_sync_bytes,
             reason,
+            verified: None,
+            resync: link.and_then(|l| l.sync).map(status::resync),
             synchronised: peer.synchronised,
         }
     }

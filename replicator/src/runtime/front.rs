@@ -1,23 +1,24 @@
 //! Requests of a block device as requests of the core: cut to pieces that a message carries, put together again.
 //!
-//! A request is answered when its last piece is; a long zeroing has few pieces under way at a time. What the core has no
+//! A request is answered when its last piece is; a long zeroing has few pieces under way at a time. A discard is a zeroing that
+//! may free: what a discarded range reads as is not left to each replica's disk. What the core has no
 //! room for waits here, in order; what waits is not submitted, so no flush has to cover it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 use block::{Io, IoErrorKind, Op};
 use bytes::Bytes;
 
-use super::wire::MAX_DATA;
+use super::wire::{MAX_DATA, MAX_ZERO};
 use crate::core::event::{AppError, Ask, ReqId};
+use crate::core::pace::Load;
 use crate::ids::{SECTOR, Span};
 
 /// Pieces of one request under way at a time.
 const PIECES: usize = 8;
 /// Pieces under way in all; half of what the core takes.
 const MAX_PIECES: usize = 2048;
-/// What zeroing writes.
-static ZEROES: [u8; MAX_DATA] = [0; MAX_DATA];
 
 struct Whole {
     io: Io,
@@ -26,12 +27,20 @@ struct Whole {
     error: Option<IoErrorKind>,
 }
 
+/// A piece: of which request, where in it, and since when.
+struct Piece {
+    of: u64,
+    at: u64,
+    since: Instant,
+}
+
 /// What is under way and what waits.
 #[derive(Default)]
 pub(super) struct Front {
     wholes: BTreeMap<u64, Whole>,
-    /// Of which request each piece is, and where in it.
-    pieces: BTreeMap<ReqId, (u64, u64)>,
+    pieces: BTreeMap<ReqId, Piece>,
+    /// What ended since it was last asked for.
+    load: Load,
     held: VecDeque<Io>,
     next: u64,
 }
@@ -40,8 +49,7 @@ impl Front {
     /// Takes a request; what the core is asked is put into `asks`. `full`: nothing more can be taken now.
     pub(super) fn begin(&mut self, io: Io, full: bool, asks: &mut Vec<(ReqId, Ask)>) {
         match io.op {
-            Op::Discard => io.fail(IoErrorKind::NotSupported),
-            Op::Read | Op::Write { .. } | Op::WriteZeroes if io.len.0 == 0 => io.complete(Ok(())),
+            Op::Read | Op::Write { .. } | Op::WriteZeroes | Op::Discard if io.len.0 == 0 => io.complete(Ok(())),
             _ if full || self.pieces.len() >= MAX_PIECES || !self.held.is_empty() => self.held.push_back(io),
             _ => self.start(io, asks),
         }
@@ -64,7 +72,7 @@ impl Front {
             let req = ReqId(self.number());
             let Some(whole) = self.wholes.get_mut(&id) else { return };
             let Some((at, ask)) = whole.next_piece() else { return };
-            self.pieces.insert(req, (id, at));
+            self.pieces.insert(req, Piece { of: id, at, since: Instant::now() });
             asks.push((req, ask));
         }
     }
@@ -77,8 +85,10 @@ impl Front {
         full: bool,
         asks: &mut Vec<(ReqId, Ask)>,
     ) {
-        let Some((id, at)) = self.pieces.remove(&req) else { return };
+        let Some(Piece { of: id, at, since }) = self.pieces.remove(&req) else { return };
         let Some(whole) = self.wholes.get_mut(&id) else { return };
+        let times = if whole.io.op == Op::Read { &mut self.load.reads } else { &mut self.load.writes };
+        times.add(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX));
         whole.open -= 1;
         match result {
             Ok(bytes) => whole.put(at, &bytes),
@@ -90,6 +100,11 @@ impl Front {
             whole.finish();
         }
         self.release(full, asks);
+    }
+
+    /// What ended since this was last asked for.
+    pub(super) fn load(&mut self) -> Load {
+        std::mem::take(&mut self.load)
     }
 
     /// Lets in what waits, if there is room.
@@ -123,18 +138,20 @@ impl Whole {
             (self.issued, self.open) = (1, 1);
             return Some((0, Ask::Flush));
         }
-        let len = (self.io.len.0 - at).min(MAX_DATA as u64);
+        let zeroes = matches!(op, Op::WriteZeroes | Op::Discard);
+        let len = (self.io.len.0 - at).min(if zeroes { MAX_ZERO } else { MAX_DATA as u64 });
         if len == 0 {
             return None;
         }
         let span = Span::new((self.io.at.0 + at) / SECTOR, len / SECTOR);
-        let range = at as usize..(at + len) as usize;
         let ask = match op {
             Op::Write { fua } => {
+                let range = at as usize..(at + len) as usize;
                 let data = self.io.buf.as_deref().and_then(|b| b.get(range)).unwrap_or_default();
                 Ask::Write(span, Bytes::copy_from_slice(data), fua)
             }
-            Op::WriteZeroes => Ask::Write(span, Bytes::from_static(&ZEROES[..len as usize]), false),
+            Op::WriteZeroes => Ask::Zero(span, false),
+            Op::Discard => Ask::Zero(span, true),
             _ => Ask::Read(span),
         };
         self.issued += len;
@@ -181,11 +198,11 @@ mod tests {
 
     use super::*;
 
-    const M: u64 = MAX_DATA as u64;
+    const M: u64 = MAX_ZERO;
 
     fn spans(asks: &[(ReqId, Ask)]) -> Vec<Span> {
         let span = |a: &Ask| match a {
-            Ask::Read(s) | Ask::Write(s, ..) => *s,
+            Ask::Read(s) | Ask::Write(s, ..) | Ask::Zero(s, _) => *s,
             Ask::Flush => Span::default(),
         };
         asks.iter().map(|(_, a)| span(a)).collect()

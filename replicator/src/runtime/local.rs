@@ -3,13 +3,14 @@
 use std::sync::{Arc, mpsc};
 
 use block::sync::{Memory, ThreadRing, run_batch};
-use block::{AlignedBuf, BlockDevice, ByteLen, ByteOffset, Completion, Geometry, Io, Op};
+use block::{AlignedBuf, BlockDevice, ByteLen, ByteOffset, Completion, Geometry, Io, IoErrorKind, Op, Provisioning};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Input;
 use crate::core::event::{DiskError, IoId};
+use crate::core::pieces::{Digest as Sum, UNIT, compare, digests};
 use crate::ids::{NodeId, SECTOR, Span};
 use crate::meta::layout::{Layout, Shape};
 use crate::meta::replica::Recovered;
@@ -75,6 +76,7 @@ pub(super) fn random() -> u64 {
 /// A replica's disk, opened; what its last life left is made durable.
 pub struct Local {
     device: Arc<dyn BlockDevice>,
+    provisioning: Option<Arc<dyn Provisioning>>,
     store: Store,
     recovered: Recovered,
 }
@@ -87,7 +89,17 @@ impl Local {
     pub fn open(device: Arc<dyn BlockDevice>) -> Result<Local, MetaError> {
         let store = Store::new(Arc::clone(&device));
         let recovered = store.open()?;
-        Ok(Local { device, store, recovered })
+        Ok(Local { device, provisioning: None, store, recovered })
+    }
+
+    /// What the disk can tell of itself. Without it nothing is freed on it: zeroes are written.
+    #[must_use]
+    pub fn provisioned(self, provisioning: Arc<dyn Provisioning>) -> Local {
+        Local { provisioning: Some(provisioning), ..self }
+    }
+
+    pub(super) fn provisioning(&self) -> Option<Arc<dyn Provisioning>> {
+        self.provisioning.clone()
     }
 
     /// What was written down.
@@ -103,7 +115,7 @@ impl Local {
     /// As others see the device.
     pub(super) fn geometry(&self) -> Geometry {
         let len = ByteLen(self.size());
-        Geometry { len, memory_align: 1, discard: false, read_only: false, ..self.device.geometry() }
+        Geometry { len, memory_align: 1, discard: true, read_only: false, ..self.device.geometry() }
     }
 
     /// Begins: the core gets what was found, the disk serves it.
@@ -113,8 +125,12 @@ impl Local {
         std::thread::Builder::new()
             .name("replica-meta".to_owned())
             .spawn(move || write_metadata(&store, &work, &told))?;
+        let (sums, work) = mpsc::channel::<Looked>();
+        let told = input.clone();
+        std::thread::Builder::new().name("replica-sums".to_owned()).spawn(move || sum_up(&work, &told))?;
         let sectors = self.recovered.replica.superblock().size;
-        Ok((self.recovered, Disk { device: self.device, sectors, meta, input }))
+        let frees = self.device.geometry().discard && self.provisioning.is_some_and(|p| p.discard_zeroes());
+        Ok((self.recovered, Disk { device: self.device, sectors, frees, meta, sums, input }))
     }
 }
 
@@ -133,11 +149,35 @@ fn write_metadata(store: &Store, work: &mpsc::Receiver<(IoId, MetaWrite)>, told:
     }
 }
 
+/// Bytes that were read to be compared, and with what; without it their digests are wanted.
+struct Looked {
+    io: IoId,
+    bytes: Bytes,
+    theirs: Option<Vec<Sum>>,
+}
+
+/// The digests' thread: hashing holds up neither the core nor the disk.
+fn sum_up(work: &mpsc::Receiver<Looked>, told: &UnboundedSender<Input>) {
+    let unit = usize::try_from(UNIT * SECTOR).unwrap_or(4096);
+    while let Ok(Looked { io, bytes, theirs }) = work.recv() {
+        let said = match theirs {
+            None => Input::Digested(io, digests(&bytes, unit)),
+            Some(theirs) => Input::Compared(io, compare(&bytes, unit, &theirs)),
+        };
+        if told.send(said).is_err() {
+            return;
+        }
+    }
+}
+
 /// The disk at work.
 pub(super) struct Disk {
     device: Arc<dyn BlockDevice>,
     sectors: u64,
+    /// What is discarded reads as zeroes.
+    frees: bool,
     meta: mpsc::Sender<(IoId, MetaWrite)>,
+    sums: mpsc::Sender<Looked>,
     input: UnboundedSender<Input>,
 }
 
@@ -167,6 +207,46 @@ impl Disk {
         let len = span.end().min(self.sectors).saturating_sub(span.at) * SECTOR;
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         self.device.submit(Io::read(ByteOffset(span.at * SECTOR), len, self.completion(io)));
+    }
+
+    /// Reads, and digests what was read or compares it with digests, on a thread of its own.
+    pub(super) fn look(&self, io: IoId, span: Span, theirs: Option<Vec<Sum>>) {
+        let len = span.end().min(self.sectors).saturating_sub(span.at) * SECTOR;
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let (input, sums) = (self.input.clone(), self.sums.clone());
+        let done = Completion::new(move |done| {
+            let failed = match done.result {
+                Ok(()) => {
+                    let bytes = done.buf.map(AlignedBuf::freeze).unwrap_or_default();
+                    sums.send(Looked { io, bytes, theirs }).is_err()
+                }
+                Err(e) => {
+                    tracing::error!("the local disk failed: {e}");
+                    true
+                }
+            };
+            if failed {
+                let _ = input.send(Input::Done(io, Err(DiskError)));
+            }
+        });
+        self.device.submit(Io::read(ByteOffset(span.at * SECTOR), len, done));
+    }
+
+    /// Zeroes; if it may be free, by a discard where that reads as zeroes.
+    pub(super) fn zero(&self, io: IoId, span: Span, free: bool) {
+        let (at, len) = (ByteOffset(span.at * SECTOR), ByteLen(span.len * SECTOR));
+        let written = self.completion(io);
+        if !(free && self.frees) {
+            return self.device.submit(Io::ranged(Op::WriteZeroes, at, len, written));
+        }
+        let device = Arc::clone(&self.device);
+        let freed = Completion::new(move |done| match done.result {
+            Err(e) if e.kind == IoErrorKind::NotSupported => {
+                device.submit(Io::ranged(Op::WriteZeroes, at, len, written));
+            }
+            _ => written.complete(done),
+        });
+        self.device.submit(Io::ranged(Op::Discard, at, len, freed));
     }
 
     pub(super) fn write(&self, io: IoId, span: Span, data: &[u8], fua: bool) {

@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::config::Protocol;
 use crate::core::event::Refusal;
+use crate::core::progress::SyncView;
+use crate::core::verify::Verified as Found;
 use crate::core::view::Connection;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, SECTOR};
 use crate::meta::superblock::DiskState;
 
 /// A resource on this node.
@@ -27,6 +29,10 @@ pub struct Status {
     pub generation: String,
     /// Requests that are not answered.
     pub waiting: usize,
+    /// Bytes that a repair has still to write.
+    pub repair_left_bytes: u64,
+    /// Bytes that the last repair gave up: this node was primary no more, or who had them was gone.
+    pub not_repaired_bytes: u64,
     /// Its peers.
     pub peers: Vec<PeerStatus>,
 }
@@ -46,15 +52,82 @@ pub struct PeerStatus {
     pub out_of_sync_bytes: u64,
     /// Which rule said last what the two are to one another, or why there is no connection.
     pub reason: Option<String>,
+    /// The last verification with it, since this node started.
+    pub verified: Option<Verified>,
+    /// How far a synchronisation with it is.
+    pub resync: Option<Resync>,
     /// The last synchronisation with it, since this node started.
     pub synchronised: Option<Synchronised>,
 }
 
-/// What a synchronisation moved, as its source counted.
+/// A synchronisation under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resync {
+    /// Bytes to be compared or sent, those that came in addition too.
+    pub total_bytes: u64,
+    /// Those that are done.
+    pub done_bytes: u64,
+    /// Bytes done in a second, over the last ten.
+    pub bytes_per_s: u64,
+    /// Seconds until the end at this rate; none while nothing moves.
+    pub eta_s: Option<u64>,
+}
+
+impl Resync {
+    /// How much of it is done, in hundredths of a percent.
+    pub fn done(&self) -> u64 {
+        let part = u128::from(self.done_bytes) * 10_000 / u128::from(self.total_bytes.max(1));
+        if self.total_bytes == 0 { 10_000 } else { u64::try_from(part).unwrap_or(10_000) }
+    }
+}
+
+/// A verification, under way or over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Bytes of the device.
+    pub total_bytes: u64,
+    /// Bytes that were compared.
+    pub done_bytes: u64,
+    /// Bytes that differ, in blocks of 4 KiB.
+    pub differing_bytes: u64,
+    /// Where: first byte and length. Of very many some are told as one.
+    pub ranges: Vec<(u64, u64)>,
+    /// Bytes that could not be compared: they were written all the time.
+    pub skipped_bytes: u64,
+    /// It has ended.
+    pub over: bool,
+    /// It ended before its time: the connection was lost.
+    pub broken: bool,
+}
+
+pub(super) fn verified(found: &Found) -> Verified {
+    Verified {
+        total_bytes: found.total * SECTOR,
+        done_bytes: found.done * SECTOR,
+        differing_bytes: found.differs * SECTOR,
+        ranges: found.differing.iter().map(|s| (s.at * SECTOR, s.len * SECTOR)).collect(),
+        skipped_bytes: found.skipped * SECTOR,
+        over: found.over,
+        broken: found.broken,
+    }
+}
+
+pub(super) fn resync(view: SyncView) -> Resync {
+    Resync {
+        total_bytes: view.total_bytes,
+        done_bytes: view.total_bytes - view.left_bytes,
+        bytes_per_s: view.bytes_per_s,
+        eta_s: view.eta_ms.map(|ms| ms.div_ceil(1000)),
+    }
+}
+
+/// What a synchronisation moved, as its source counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Synchronised {
-    /// Blocks that were sent.
+    /// Blocks of 4 KiB that were sent.
     pub sent: u64,
+    /// Blocks that were zero, which was said instead.
+    pub zeroed: u64,
     /// Blocks that were compared and equal.
     pub equal: u64,
 }

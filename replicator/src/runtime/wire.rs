@@ -11,16 +11,19 @@ use bytes::Bytes;
 use net::Payload;
 
 use crate::core::event::{Hello, Message};
+use crate::core::pieces::{UNIT, spread};
 use crate::ids::{Ballot, Grant, SECTOR, Span};
 
-/// The version of these messages; nodes of different versions refuse one another. 1: the first.
-pub(super) const VERSION: u16 = 1;
+/// The version of these messages; nodes of different versions refuse one another. 1: the first. 2: synchronisation in runs, zeroing.
+pub(super) const VERSION: u16 = 2;
 /// A message without data.
 const PLAIN: u16 = 1;
 /// A message with data.
 const WITH_DATA: u16 = 2;
 /// Bytes of data of a message at most; a request of an application is cut to pieces of this size.
 pub(super) const MAX_DATA: usize = 1 << 20;
+/// Bytes that one message zeroes at most.
+pub(super) const MAX_ZERO: u64 = 16 << 20;
 /// Rounds of ballots above which nobody is believed: there must be room for higher ones.
 const MAX_ROUND: u32 = u32::MAX / 2;
 
@@ -76,7 +79,8 @@ pub(super) fn pack(message: &Message, number: u64) -> Result<Packed, WireError> 
     let body = postcard::to_stdvec(message).map_err(WireError::Body)?.into();
     let data = match message {
         Message::Write { data, .. } => Some(data),
-        Message::RemoteData(_, data) | Message::Pulled(_, data, _) => data.as_ref(),
+        Message::Pulled { data, .. } if !data.is_empty() => Some(data),
+        Message::RemoteData(_, data) => data.as_ref(),
         _ => None,
     };
     Ok(Packed { number, body, data: data.cloned() })
@@ -98,7 +102,8 @@ pub(super) fn unpack(frame: net::Message, expected: u64, sectors: u64) -> Result
     match (&mut message, data) {
         (Message::Write { data, .. }, Some(came)) => *data = came,
         (Message::Write { .. }, None) => return Err(WireError::Absurd("a write without data")),
-        (Message::RemoteData(_, data) | Message::Pulled(_, data, _), came) => *data = came,
+        (Message::Pulled { data, .. }, came) => *data = came.unwrap_or_default(),
+        (Message::RemoteData(_, data), came) => *data = came,
         (_, Some(_)) => return Err(WireError::Absurd("data where none belong")),
         (_, None) => {}
     }
@@ -117,15 +122,41 @@ fn check(message: &Message, sectors: u64) -> Result<(), WireError> {
             within(span)?;
             if fits { Ok(()) } else { Err(WireError::Absurd("a write whose data do not fit its span")) }
         }
-        Message::Pulled(span, data, _) => {
+        Message::Zero { span, .. } => {
+            let fits = span.end() <= sectors && span.len <= MAX_ZERO / SECTOR;
             within(span)?;
-            pulled_fits(*span, data.as_ref(), sectors)
+            if fits {
+                Ok(())
+            } else {
+                Err(WireError::Absurd("more is to be zeroed than there is, or than fits a message"))
+            }
         }
-        Message::Pull(span, _) | Message::RemoteRead(_, span) | Message::PeerInSync(_, span) => {
-            let long = span.len > MAX_DATA as u64 / SECTOR && !matches!(message, Message::PeerInSync(..));
+        Message::Pulled { run, pieces, data, .. } => {
+            within(run)?;
+            short(run)?;
+            let fits = spread(*run, pieces, data, sectors, SECTOR as usize).is_some();
+            if fits { Ok(()) } else { Err(WireError::Absurd("what was pulled does not fit its run")) }
+        }
+        Message::Checked(run, pieces, _) => {
+            within(run)?;
+            short(run)?;
+            let units: u64 = pieces.iter().map(|p| u64::from(p.units)).sum();
+            let fits = units == run.len.min(sectors - run.at).div_ceil(UNIT) && pieces.iter().all(|p| p.units > 0);
+            if fits { Ok(()) } else { Err(WireError::Absurd("what was compared does not fit its run")) }
+        }
+        Message::Differs(spans, ..) => spans.iter().try_for_each(within),
+        Message::Pull(run, digests) | Message::Check(run, digests) => {
+            within(run)?;
+            short(run)?;
+            let units = run.len.min(sectors - run.at).div_ceil(UNIT);
+            let fits = digests.is_empty() || digests.len() as u64 == units;
+            if fits { Ok(()) } else { Err(WireError::Absurd("digests that do not fit their run")) }
+        }
+        Message::RemoteRead(_, span) => {
             within(span)?;
-            if long { Err(WireError::Absurd("more is asked for than a message carries")) } else { Ok(()) }
+            short(span)
         }
+        Message::PeerInSync(_, span) => within(span),
         Message::Dirty(spans, _) | Message::PullAck(spans) => spans.iter().try_for_each(within),
         Message::Hello(hello) => check_hello(hello),
         Message::Prepare(ballot) | Message::Accepted(ballot, _) => check_ballots(&[*ballot]),
@@ -136,13 +167,9 @@ fn check(message: &Message, sectors: u64) -> Result<(), WireError> {
     }
 }
 
-/// The last span of a device may be longer than what is left of it; its data are not.
-fn pulled_fits(span: Span, data: Option<&Bytes>, sectors: u64) -> Result<(), WireError> {
-    let len = (span.end().min(sectors) - span.at) * SECTOR;
-    match data {
-        Some(data) if data.len() as u64 != len => Err(WireError::Absurd("pulled data do not fit their span")),
-        _ => Ok(()),
-    }
+fn short(span: &Span) -> Result<(), WireError> {
+    let long = span.len > MAX_DATA as u64 / SECTOR;
+    if long { Err(WireError::Absurd("more is asked for than a message carries")) } else { Ok(()) }
 }
 
 fn check_hello(hello: &Hello) -> Result<(), WireError> {
@@ -159,6 +186,7 @@ fn check_ballots(ballots: &[Ballot]) -> Result<(), WireError> {
 mod tests {
     use super::*;
     use crate::core::event::ReqId;
+    use crate::core::pieces::{Kind, Piece};
     use crate::ids::{NodeSet, Seq};
 
     const SECTORS: u64 = 1000;
@@ -166,6 +194,12 @@ mod tests {
     fn write(span: Span, len: usize) -> Message {
         let data = Bytes::from(vec![7; len]);
         Message::Write { seq: Seq(9), epoch: 2, span, data, fua: true, receipt: false }
+    }
+
+    fn pulled(run: Span, pieces: &[(Kind, u32)], len: usize) -> Message {
+        let pieces = pieces.iter().map(|(kind, units)| Piece { kind: *kind, units: *units }).collect();
+        let data = Bytes::from(vec![1; len]);
+        Message::Pulled { run, pieces, data, holders: NodeSet(3), room: 65_536 }
     }
 
     fn there_and_back(message: &Message) -> Result<Message, WireError> {
@@ -177,13 +211,19 @@ mod tests {
         let spans = vec![Span::new(0, 8), Span::new(992, 16)];
         for message in [
             write(Span::new(8, 2), 1024),
-            Message::Pulled(Span::new(992, 16), Some(Bytes::from(vec![1; 8 * 512])), NodeSet(3)),
-            Message::Pulled(Span::new(0, 8), None, NodeSet(0)),
+            pulled(Span::new(992, 16), &[(Kind::Data, 1)], 8 * 512),
+            pulled(Span::new(0, 32), &[(Kind::Same, 1), (Kind::Data, 2), (Kind::Zero, 1)], 8192),
+            pulled(Span::new(0, 8), &[(Kind::Zero, 1)], 0),
+            Message::Zero { seq: Seq(9), epoch: 2, span: Span::new(8, 990), free: true, receipt: false },
+            Message::Pull(Span::new(992, 16), vec![[3; 32]]),
+            Message::Pull(Span::new(0, 16), Vec::new()),
             Message::RemoteData(ReqId(4), None),
             Message::RemoteData(ReqId(4), Some(Bytes::from_static(b"x"))),
             Message::Dirty(spans, true),
-            Message::Pull(Span::new(0, 8), [3; 32]),
             Message::Settled(Seq(7), NodeSet(2)),
+            Message::Check(Span::new(0, 16), vec![[3; 32]; 2]),
+            Message::Checked(Span::new(992, 16), vec![Piece { kind: Kind::Data, units: 1 }], 4096),
+            Message::Differs(vec![Span::new(8, 8)], 8, 0, true),
             Message::SyncDoneAck,
         ] {
             assert_eq!(there_and_back(&message), Ok(message));
@@ -204,8 +244,15 @@ mod tests {
             write(Span::new(0, 2), 512),
             write(Span::new(u64::MAX, 2), 1024),
             write(Span::new(0, 0), 0),
-            Message::Pulled(Span::new(0, 8), Some(Bytes::from_static(b"short")), NodeSet(0)),
-            Message::Pull(Span::new(5000, 8), [0; 32]),
+            pulled(Span::new(0, 8), &[(Kind::Data, 1)], 5),
+            Message::Check(Span::new(0, 16), vec![[3; 32]]),
+            Message::Checked(Span::new(0, 16), vec![Piece { kind: Kind::Same, units: 3 }], 0),
+            Message::Differs(vec![Span::new(2000, 8)], 8, 0, true),
+            pulled(Span::new(0, 8), &[(Kind::Data, 2)], 8192),
+            pulled(Span::new(0, 16), &[(Kind::Same, 1)], 0),
+            Message::Pull(Span::new(5000, 8), vec![[0; 32]]),
+            Message::Pull(Span::new(0, 16), vec![[0; 32]]),
+            Message::Zero { seq: Seq(9), epoch: 2, span: Span::new(8, 1000), free: true, receipt: false },
             Message::RemoteRead(ReqId(1), Span::new(0, u64::MAX)),
             Message::Dirty(vec![Span::new(0, u64::MAX)], true),
             Message::Reject(high, Ballot::default()),
@@ -224,11 +271,15 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_version_1_are_frozen() {
+    fn the_bytes_of_version_2_are_frozen() {
         let bytes = |m: &Message| pack(m, 1).expect("packs").body.to_vec();
         assert_eq!(bytes(&write(Span::new(300, 8), 4096)), [2, 9, 2, 172, 2, 8, 1, 0]);
         assert_eq!(bytes(&Message::Settled(Seq(7), NodeSet(6))), [7, 7, 6]);
-        assert_eq!(bytes(&Message::Pull(Span::new(8, 8), [1; 32]))[..3], [15, 8, 8]);
+        assert_eq!(bytes(&Message::Pull(Span::new(8, 8), vec![[1; 32]]))[..5], [15, 8, 8, 1, 1]);
+        assert_eq!(
+            bytes(&pulled(Span::new(8, 16), &[(Kind::Zero, 1), (Kind::Data, 1)], 0)),
+            [16, 8, 16, 2, 1, 1, 2, 1, 3, 128, 128, 4]
+        );
         assert_eq!(bytes(&Message::Pong), [27]);
     }
 }

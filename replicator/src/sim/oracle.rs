@@ -5,7 +5,7 @@
 //! |---|---|
 //! | I1 AckedSurvives | a read by the newest primary never gives less than what was acknowledged before it, unless every holder lost its cache |
 //! | I2 Prefix | a peer writes nothing before everything that was acknowledged when it was asked for, and, over a flush, stable |
-//! | I3 Equal | a primary and who is equal to it are so to the byte when nothing is under way; at the end everybody is |
+//! | I3 Equal | a primary and who is equal to it are so to the byte when nothing is under way; at the end everybody is, and a verification finds nothing |
 //! | I4 Covered | of every pair, what a crash of both would leave: each difference has a bit |
 //! | I5 OneReign | nobody acknowledges what the primary of a higher ballot does not have |
 //! | I6 NothingSilent | no acknowledged write is overwritten by a source that was never told of it, without a split brain being told |
@@ -32,6 +32,8 @@ pub(super) struct Wrote {
     pub(super) node: NodeId,
     pub(super) ballot: Ballot,
     pub(super) sectors: std::ops::Range<u64>,
+    /// It zeroed: what lies there then is 0, and not its value.
+    pub(super) zero: bool,
     pub(super) start: u64,
     /// When it was acknowledged.
     pub(super) end: Option<u64>,
@@ -52,6 +54,8 @@ pub(super) struct Wrote {
 pub(super) struct Oracle {
     /// By value; values are 1, 2, ...
     pub(super) writes: Vec<Wrote>,
+    /// Those that zeroed.
+    zeroed: Vec<u64>,
     /// Values that were ever on a node's disk, by sector.
     had: BTreeMap<NodeId, Vec<BTreeSet<u64>>>,
     /// Reigns are granted by a majority.
@@ -84,12 +88,20 @@ impl Oracle {
     }
 
     /// A new write; its value comes back.
-    pub(super) fn begin(&mut self, node: NodeId, ballot: Ballot, sectors: std::ops::Range<u64>, now: u64) -> u64 {
+    pub(super) fn begin(
+        &mut self,
+        node: NodeId,
+        ballot: Ballot,
+        sectors: std::ops::Range<u64>,
+        zero: bool,
+        now: u64,
+    ) -> u64 {
         let none = NodeSet::EMPTY;
         self.writes.push(Wrote {
             node,
             ballot,
             sectors,
+            zero,
             start: now,
             end: None,
             holders: none,
@@ -98,6 +110,9 @@ impl Oracle {
             flushed: None,
             flushed_on: none,
         });
+        if zero {
+            self.zeroed.push(self.writes.len() as u64);
+        }
         self.writes.len() as u64
     }
 
@@ -105,11 +120,17 @@ impl Oracle {
         value.checked_sub(1).and_then(|i| self.writes.get(i as usize))
     }
 
-    /// Whether `older` was over before `newer` began, or is of an earlier reign: then it must not be seen after it.
-    fn is_older(&self, older: u64, newer: u64) -> bool {
-        let (Some(new), old) = (self.of(newer), self.of(older)) else { return false };
-        let Some(old) = old else { return older == 0 };
-        old.end.is_some_and(|e| e < new.start) || (old.ballot < new.ballot && old.start < new.start)
+    /// Whether what is seen in a sector was over before `newer` began, or is of an earlier reign: then it must not be seen after
+    /// it. 0 is what lay there first, and what every zeroing left.
+    fn is_older(&self, seen: u64, newer: u64, sector: u64) -> bool {
+        let Some(new) = self.of(newer) else { return false };
+        let older =
+            |old: &Wrote| old.end.is_some_and(|e| e < new.start) || (old.ballot < new.ballot && old.start < new.start);
+        if seen > 0 {
+            return self.of(seen).is_some_and(older);
+        }
+        let mut zeroed = self.zeroed.iter().filter_map(|z| self.of(*z)).filter(|w| w.sectors.contains(&sector));
+        !new.zero && zeroed.all(older)
     }
 
     /// A write is acknowledged.
@@ -119,10 +140,10 @@ impl Oracle {
         let start = write.start;
         let kept = holders.iter().filter(|n| self.crashes.get(n).is_none_or(|at| *at < start)).collect();
         (write.end, write.holders, write.counted, write.present) = (Some(now), kept, holders, present);
-        let (ballot, node, sector) = (write.ballot, write.node, write.sectors.start);
+        let (ballot, node, sector, zero) = (write.ballot, write.node, write.sectors.start, write.zero);
         if let Some((highest, by)) = self.highest.filter(|(b, by)| self.quorum && *b > ballot && *by != node) {
             let has = self.had.get(&by).is_some_and(|h| h[sector as usize].contains(&value));
-            if !has {
+            if !has && !zero {
                 self.object(
                     "I5 OneReign",
                     format!("{node} acknowledges {value} of {ballot:?}, which {by} of {highest:?} does not have"),
@@ -146,7 +167,7 @@ impl Oracle {
         for (sector, values) in newest {
             for (member, disk) in counted {
                 let (_, stable) = disk.values(sector);
-                if let Some(lost) = values.iter().find(|v| self.is_older(stable, **v)) {
+                if let Some(lost) = values.iter().find(|v| self.is_older(stable, **v, sector)) {
                     let what = format!(
                         "{node} answers a flush; sector {sector} of {member} is stable with {stable}, not {lost}"
                     );
@@ -171,7 +192,7 @@ impl Oracle {
                 // Without quorum, or at A and B, only what the reader was counted for.
                 let counts = self.quorum || (w.counted.has(node) && !self.told && (self.full || w.ballot == ballot));
                 let safe = kept && counts;
-                acked && safe && self.is_older(*value, *n as u64 + 1)
+                acked && safe && self.is_older(*value, *n as u64 + 1, sector)
             });
             if let Some((n, _)) = lost {
                 let what = format!("{node} reads {value} in sector {sector}, after {} was acknowledged", n + 1);
@@ -220,7 +241,7 @@ impl Oracle {
             let sector = w.sectors.start;
             let unwritten = !had[sector as usize].contains(*v);
             let (_, stable) = disk.values(sector);
-            unwritten || (w.flushed.is_some_and(|f| f < write.start) && self.is_older(stable, **v))
+            unwritten || (w.flushed.is_some_and(|f| f < write.start) && self.is_older(stable, **v, sector))
         });
         if let Some(first) = missing.copied().next() {
             self.object(
@@ -243,7 +264,7 @@ impl Oracle {
         let apart =
             write.end.is_some() && write.present.has(target) && !write.present.has(source) && !write.holders.is_empty();
         let known = self.had.get(&source).is_some_and(|h| h[sector as usize].contains(&old));
-        if apart && !known && self.is_older(new, old) && !self.told {
+        if apart && !known && self.is_older(new, old, sector) && !self.told {
             let what =
                 format!("{source} overwrites acknowledged {old} in sector {sector} of {target}, and never had it");
             self.object("I6 NothingSilent", what);

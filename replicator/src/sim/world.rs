@@ -6,15 +6,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
-use super::disk::{Disk, Snapshot};
+use super::disk::{Disk, Snapshot, VALUE};
 use super::oracle::{Oracle, Violation};
 use super::rng::Rng;
 use crate::core::Node;
-use crate::core::config::{Config, OnNoQuorum, OnSlowPeer, Protocol, Timing};
+use crate::core::config::{Config, Limits, OnNoQuorum, OnSlowPeer, Protocol, Timing, Unsettled};
 use crate::core::event::{Ask, ConnId, DiskError, Effect, Event, IoId, Message, Now, Report, ReqId};
+use crate::core::pace::Load;
+use crate::core::pieces::{Digest, Kind, UNIT, compare, digests, spread};
 use crate::core::rules::Rules;
 use crate::core::witness::{Vote, Witness, WitnessEffect, WitnessEvent};
-use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, Span};
+use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, SECTOR, Span};
 use crate::meta::MetaWrite;
 use crate::meta::layout::{Layout, Shape};
 use crate::meta::replica::Replica;
@@ -35,6 +37,8 @@ const LOOK: u64 = 25;
 pub(super) const FAULTS: u64 = 10;
 /// More events than this, and it spins.
 const MOST: u64 = 120_000;
+/// Values from here on nobody writes: they lie on a new disk.
+const FOREIGN: u64 = 1 << 40;
 /// Requests of an application at once.
 const BUSY: usize = 6;
 
@@ -142,6 +146,8 @@ enum Happening {
 #[derive(Debug)]
 enum Work {
     Read(Span),
+    Digest(Span),
+    Compare(Span, Vec<Digest>),
     Write(Span, Bytes, bool),
     Flush(Snapshot),
     Meta(MetaWrite, Snapshot),
@@ -167,6 +173,8 @@ struct Host {
     slow: u64,
     /// Peers that it does not dial any more.
     alone: NodeSet,
+    /// Requests that ended since the last tick.
+    load: Load,
 }
 
 struct World {
@@ -203,6 +211,7 @@ struct World {
     counts: BTreeMap<String, u64>,
     on_no_quorum: OnNoQuorum,
     on_slow_peer: OnSlowPeer,
+    limits: Limits,
 }
 
 fn id(n: u8) -> NodeId {
@@ -237,6 +246,12 @@ impl World {
         oracle.full = protocol == Protocol::C;
         let on_no_quorum = rng.pick(&[OnNoQuorum::SuspendIo, OnNoQuorum::SuspendIo, OnNoQuorum::IoError]);
         let on_slow_peer = rng.pick(&[OnSlowPeer::Block, OnSlowPeer::Disconnect, OnSlowPeer::GoAhead]);
+        let limits = Limits {
+            run_sectors: bit * rng.pick(&[1, 3, 8]),
+            room: (2 * BLOCK * SECTOR, 8 * BLOCK * SECTOR),
+            flush_bytes: 12 * BLOCK * SECTOR,
+            sector_bytes: VALUE,
+        };
         let mut world = World {
             plan,
             now: 0,
@@ -268,7 +283,9 @@ impl World {
             counts: BTreeMap::new(),
             on_no_quorum,
             on_slow_peer,
+            limits,
         };
+        world.vote.grant = first_grant(world.fresh().map_or(disks, |f| disks.without(f)));
         for node in disks.iter() {
             let host = world.installed(node);
             world.hosts.insert(node, host);
@@ -276,19 +293,32 @@ impl World {
         world
     }
 
-    /// A disk with a replica of the first generation.
+    /// In some seeds one node's replica is new, and its disk holds what nobody wrote.
+    fn fresh(&self) -> Option<NodeId> {
+        (self.plan.seed % 9 == 7).then(|| id(2))
+    }
+
+    /// A disk with a replica of the first generation, or a new one.
     fn installed(&self, node: NodeId) -> Host {
         let layout = Layout::external(self.shape);
         let peers: Vec<NodeId> = self.disks.without(node).iter().collect();
         let mut sb = Superblock::new(*b"resource-of-test", u64::from(node.get()), node, layout, &peers);
-        sb.current = Generation(0x100);
-        (sb.flags.consistent, sb.flags.up_to_date) = (true, true);
-        sb.grant = first_grant(self.disks);
-        sb.peers.iter_mut().for_each(|p| p.connected = true);
+        let fresh = self.fresh();
+        if fresh != Some(node) {
+            sb.current = Generation(0x100);
+            (sb.flags.consistent, sb.flags.up_to_date) = (true, true);
+            sb.grant = first_grant(fresh.map_or(self.disks, |f| self.disks.without(f)));
+            sb.peers.iter_mut().filter(|p| fresh != Some(p.node)).for_each(|p| p.connected = true);
+        }
         let (_, write) = Replica::format(sb);
         let mut disk = Disk::new(self.shape.data, layout.end());
         disk.format(&write.first);
         disk.format(&write.then);
+        if fresh == Some(node) {
+            let foreign: Vec<u8> = (0..self.shape.data).flat_map(|s| (FOREIGN + s).to_le_bytes()).collect();
+            disk.fly_data(0, Span::new(0, self.shape.data), &foreign);
+            disk.land(0, true);
+        }
         Host {
             disk,
             node: None,
@@ -299,6 +329,7 @@ impl World {
             breaks: false,
             slow: 0,
             alone: NodeSet::EMPTY,
+            load: Load::default(),
         }
     }
 
@@ -364,8 +395,9 @@ impl World {
             on_slow_peer: self.on_slow_peer,
             policy: Default::default(),
             timing: Timing { ping: 40, dead: 160, slow: 250, settle: 50, vote: 250 },
-            unsettled: 12,
+            unsettled: Unsettled { writes: 12, bytes: u64::MAX / 4 },
             rules: self.plan.rules,
+            resync: self.limits,
             entropy: self.rng.next(),
         }
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::Size;
+use crate::api::Node;
 use crate::places;
 
 /// `replica ...`
@@ -41,6 +42,15 @@ pub(crate) enum ReplicaCommand {
     },
     /// End the connections with the peers, and make no new ones
     Disconnect(ReplicaName),
+    /// Compare the data with the peers', while they are used; where they differ is listed
+    Verify {
+        /// Which
+        #[command(flatten)]
+        replica: ReplicaName,
+        /// Make what differs as this node has it; on the primary only
+        #[arg(long, value_name = "NODE")]
+        repair_from: Option<Node>,
+    },
 }
 
 /// Which replica, and where this host keeps what it knows of it.

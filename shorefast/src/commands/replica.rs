@@ -7,6 +7,8 @@ use crate::replica::{life, make};
 
 use super::{print, print_json};
 
+mod verify;
+
 /// Runs a command.
 pub(super) fn run(command: &ReplicaCommand, global: &Global) -> Result<Exit, Failure> {
     match command {
@@ -34,6 +36,7 @@ pub(super) fn run(command: &ReplicaCommand, global: &Global) -> Result<Exit, Fai
         ReplicaCommand::Secondary(which) => tell(which, Ask::Secondary, global),
         ReplicaCommand::Connect { replica, discard_my_data } => connect(replica, *discard_my_data, global),
         ReplicaCommand::Disconnect(which) => tell(which, Ask::Disconnect, global),
+        ReplicaCommand::Verify { replica, repair_from } => verify::run(replica, *repair_from, global),
         ReplicaCommand::Status(which) => {
             let status = talk::ask(&which.dir, &which.name, Ask::Status)?;
             if global.json {

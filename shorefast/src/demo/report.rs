@@ -12,8 +12,9 @@ use serde::Serialize;
 use crate::api::{Node, Route};
 use crate::clock::WallTime;
 
-pub(crate) use html::page;
-pub(crate) use terminal::{story, terminal};
+pub(crate) use chart::{escape, round_up};
+pub(crate) use html::{checks, document, happened, page};
+pub(crate) use terminal::{check_line, story, terminal};
 
 /// Everything a demo found.
 #[derive(Clone, Debug, Serialize)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use block::worker::Workers;
 use net::{Security, TlsMaterial};
 use replicator::nbd::{Export, Exports, Listen, Server as Nbd};
-use replicator::runtime::status::{self, Status};
+use replicator::runtime::status::{self, Resync, Status};
 use replicator::runtime::{Local, PeerAddress, Resource, ResourceConfig, Stopped, resource_id};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -91,7 +91,7 @@ pub(crate) fn run(
 fn open(record: &Record, bundle: &Bundle, workers: &Workers) -> Result<Local, Failure> {
     let shown = record.disk.display();
     let disk = open_alone(&record.disk, workers)?;
-    let local = Local::open(disk.device()).map_err(|e| {
+    let local = Local::open(disk.device()).map(|l| l.provisioned(disk.provisioning())).map_err(|e| {
         Failure::failed(
             format!("{shown} cannot be used as the replica {}: {e}.", record.name),
             "See whether it is the right disk.",
@@ -192,6 +192,8 @@ impl Up {
             Ask::Secondary => self.secondary().await,
             Ask::Connect { discard } => self.connect(discard).await?,
             Ask::Disconnect => self.resource.disconnect().await,
+            Ask::Verify => self.verify().await?,
+            Ask::Repair { from } => self.repair(from).await?,
         };
         done.map_err(|e| self.stopped(e))?;
         self.status().await
@@ -219,7 +221,8 @@ impl Up {
             }
             Ok(Ok(())) => {}
         }
-        let export = Export::new(&self.name, self.resource.device()).described("");
+        let export =
+            Export::new(&self.name, self.resource.device()).described("").provisioned(self.resource.provisioning());
         // Served already, if it was primary.
         drop(self.exports.add(export));
         Ok(Ok(()))
@@ -241,6 +244,35 @@ impl Up {
             ));
         }
         Ok(self.resource.connect(discard).await)
+    }
+
+    async fn verify(&self) -> Result<Result<(), Stopped>, Failure> {
+        match self.resource.verify().await {
+            Ok(false) => Err(Failure::new(
+                Exit::Refused,
+                format!(
+                    "{} cannot be compared now: that takes a primary and an equal peer that is connected.",
+                    self.name
+                ),
+                "See `replica status`; make one of the nodes primary, and wait until the other is Established.",
+            )),
+            begun => Ok(begun.map(|_| ())),
+        }
+    }
+
+    async fn repair(&self, from: u8) -> Result<Result<(), Stopped>, Failure> {
+        let refused = || {
+            Failure::new(
+                Exit::Refused,
+                format!("{} cannot be repaired here from node-{from}.", self.name),
+                "Run it on the primary, and name that node or an equal peer that is connected.",
+            )
+        };
+        let Some(from) = replicator::ids::NodeId::new(from) else { return Err(refused()) };
+        match self.resource.repair(from).await {
+            Ok(false) => Err(refused()),
+            begun => Ok(begun.map(|_| ())),
+        }
     }
 
     /// The way down.
@@ -307,9 +339,31 @@ pub(crate) fn shown(status: &Status) -> String {
         if let Some(reason) = &peer.reason {
             text += &format!("    {reason}\n");
         }
+        if let Some(found) = peer.verified.as_ref().filter(|v| !v.over) {
+            let (done, total) = (crate::render::bytes(found.done_bytes), crate::render::bytes(found.total_bytes));
+            text += &format!("    verified:{done} of {total}\n");
+        }
+        if let Some(now) = peer.resync {
+            text += &format!("    {}\n", under_way(&now));
+        }
         if let Some(last) = peer.synchronised {
-            text += &format!("    last synchronised: {} blocks sent, {} compared and equal\n", last.sent, last.equal);
+            text += &format!(
+                "    last synchronised: {} blocks sent, {} zeroed, {} compared and equal\n",
+                last.sent, last.zeroed, last.equal
+            );
         }
     }
     text
+}
+
+/// A synchronisation under way, for people.
+fn under_way(now: &Resync) -> String {
+    let end = now.eta_s.map_or_else(|| "unknown".to_owned(), |s| format!("{s} s"));
+    format!(
+        "synchronised:{}.{:02}% of {} at {}/s, ends in:{end}",
+        now.done() / 100,
+        now.done() % 100,
+        crate::render::bytes(now.total_bytes),
+        crate::render::bytes(now.bytes_per_s)
+    )
 }

@@ -36,6 +36,13 @@ pub(crate) enum Ask {
     },
     /// Disconnect.
     Disconnect,
+    /// Begin to compare the data with the peers'.
+    Verify,
+    /// Begin to make what differs as a node has it.
+    Repair {
+        /// The node, by its number.
+        from: u8,
+    },
     /// Stop.
     Down,
 }

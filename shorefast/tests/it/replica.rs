@@ -2,6 +2,7 @@
 //! were equal at the end the disks are compared byte by byte.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -184,6 +185,173 @@ fn writes_go_on_while_the_peer_is_killed_and_synchronised_again_and_again() {
     }
     stop.store(true, Ordering::Relaxed);
     let acknowledged = writer.ended("the writer");
+    sites.switch(1, 2);
+    holds(&mut sites.client(2), &last(&acknowledged));
+    sites.compare_disks();
+}
+
+/// Zeroes and discards are writes like others: they reach both disks, in order, and leave the same on both; and what is
+/// zero at the source is no data at the target either.
+#[test]
+fn discards_and_zeroes_reach_both_disks_and_a_synchronisation_keeps_holes() {
+    const MIB: u64 = (1 << 20) / BLOCK;
+    let mut sites = Sites::equal_of("C", 64 << 20);
+    let mut client = sites.client(1);
+    let mut written = Vec::new();
+    for block in 0..32 * MIB {
+        client.write(block, &pattern(block, 1), false).expect("written");
+        written.push((block, 1));
+    }
+    client.trim(MIB, 4 * MIB as u32).expect("discarded");
+    client.zero(8 * MIB + 1, 3 * MIB as u32, true).expect("zeroed");
+    client.zero(16 * MIB, MIB as u32, false).expect("zeroed");
+    // Behind them, and over them.
+    client.write(2 * MIB, &pattern(2 * MIB, 2), true).expect("written");
+    written.push((2 * MIB, 2));
+    let zeroed = |block: u64| {
+        (MIB..5 * MIB).contains(&block)
+            || (8 * MIB + 1..11 * MIB + 1).contains(&block)
+            || (16 * MIB..17 * MIB).contains(&block)
+    };
+    let still: Vec<_> = last(&written).into_iter().filter(|(b, n)| !zeroed(*b) || *n == 2).collect();
+    let is_zero = |client: &mut Client| {
+        for block in (0..32 * MIB).filter(|b| zeroed(*b) && *b != 2 * MIB) {
+            assert!(client.read(block).expect("a read") == vec![0; BLOCK as usize], "block {block} is not zero");
+        }
+    };
+    holds(&mut client, &still);
+    is_zero(&mut client);
+    let (one, two) = (sites.allocated(1), sites.allocated(2));
+    let holes = one < 28 << 20;
+    if holes {
+        assert!(two < 28 << 20, "the peer's disk has no holes: {two} bytes beside {one}");
+    } else {
+        println!("skipped: the file system of the disks has no holes");
+    }
+    sites.switch(1, 2);
+    let mut client = sites.client(2);
+    holds(&mut client, &still);
+    is_zero(&mut client);
+
+    // Without the peer, and then synchronised: what is zero is told, and frees there.
+    sites.must(2, &["disconnect", "r0"]);
+    client.trim(20 * MIB, 8 * MIB as u32).expect("discarded");
+    client.write(30 * MIB, &pattern(30 * MIB, 3), true).expect("written");
+    assert_eq!(sites.peer(2)["out_of_sync_bytes"], (8 * MIB + 1) * BLOCK);
+    sites.must(2, &["connect", "r0"]);
+    sites.until_equal(2);
+    let moved = sites.peer(2)["synchronised"].clone();
+    assert_eq!((moved["sent"].as_u64(), moved["zeroed"].as_u64()), (Some(1), Some(8 * MIB)), "{moved}");
+    if holes {
+        let (one, two) = (sites.allocated(1), sites.allocated(2));
+        assert!(one < 20 << 20 && two < 20 << 20, "{one} and {two} bytes are allocated");
+    }
+    sites.compare_disks();
+}
+
+/// Blocks of each disk are damaged behind the replicas' backs, while others are written.
+#[test]
+fn a_verification_finds_the_damaged_blocks_and_repairs_them_from_the_named_side() {
+    let mut sites = Sites::equal("C");
+    let mut client = sites.client(1);
+    let written: Vec<(u64, u64)> = (0..200).map(|block| (block, 1)).collect();
+    for (block, number) in &written {
+        client.write(*block, &pattern(*block, *number), false).expect("written");
+    }
+    client.flush().expect("flushed");
+    let damage = |n: usize, block: u64, blocks: u64| {
+        let file = fs::File::options().write(true).open(sites.disk(n)).expect("a disk");
+        file.write_all_at(&vec![0xd0; (blocks * BLOCK) as usize], block * BLOCK)
+            .and_then(|()| file.sync_all())
+            .expect("damage");
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let (ended, mut busy) = (Arc::clone(&stop), sites.client(1));
+    let writer = background(move || {
+        let mut acknowledged = Vec::new();
+        for number in 1.. {
+            let block = 1000 + number * 7 % 40;
+            busy.write(block, &pattern(block, number), false).expect("written");
+            acknowledged.push((block, number));
+            if ended.load(Ordering::Relaxed) {
+                return acknowledged;
+            }
+        }
+        unreachable!("it is told to stop");
+    });
+    sites.must(1, &["verify", "r0"]);
+    damage(2, 10, 2);
+    damage(2, 50, 1);
+    let ranges = |n: usize| sites.peer(n)["verified"]["ranges"].clone();
+    sites
+        .tell(1, &["verify", "r0"])
+        .expect(5, &["12288 bytes differ in 2 ranges", "bytes 40960 to 49151", "bytes 204800 to 208895"]);
+    assert_eq!(ranges(2), serde_json::json!([[40960, 8192], [204_800, 4096]]), "the other side knows as well");
+    sites.tell(2, &["verify", "r0", "--repair-from", "1"]).expect(4, &["not primary here"]);
+    sites.tell(2, &["verify", "r0"]).expect(5, &["12288 bytes differ in 2 ranges"]);
+    sites.tell(1, &["verify", "r0", "--repair-from", "1"]).expect(0, &["Repaired, as node-1 has it"]);
+    sites.must(1, &["verify", "r0"]);
+
+    damage(1, 60, 3);
+    assert!(client.read(61).expect("a read") != pattern(61, 1), "it is damaged");
+    sites.tell(1, &["verify", "r0", "--repair-from", "2"]).expect(0, &["Repaired, as node-2 has it"]);
+    holds(&mut client, &written);
+    sites.must(1, &["verify", "r0"]);
+    stop.store(true, Ordering::Relaxed);
+    let acknowledged = writer.ended("the writer");
+    sites.switch(1, 2);
+    holds(&mut sites.client(2), &last(&acknowledged));
+    holds(&mut sites.client(2), &written);
+    sites.must(2, &["disconnect", "r0"]);
+    sites.tell(2, &["verify", "r0"]).expect(4, &["an equal peer"]);
+    sites.must(2, &["connect", "r0"]);
+    sites.until_equal(2);
+    sites.compare_disks();
+}
+
+/// A disk with data becomes a replica, and is synchronised while it is written: the synchronisation holds back for that. Its target is
+/// killed in the middle; what it has does not come again.
+#[test]
+fn a_synchronisation_goes_on_where_it_was_when_its_target_is_killed() {
+    let size: u64 = 192 << 20;
+    let mut sites = Sites::new("C", [size; 2]);
+    let data: Vec<u8> =
+        (0..size / 8 - (1 << 20)).flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()).collect();
+    fs::File::options().write(true).open(sites.disk(1)).and_then(|f| f.write_all_at(&data, 0)).expect("data");
+    sites.up(1);
+    sites.must(1, &["primary", "r0", "--force"]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (ended, mut client) = (Arc::clone(&stop), sites.client(1));
+    let writer = background(move || {
+        let mut acknowledged = Vec::new();
+        for number in 1.. {
+            let block = number * 89 % 3000;
+            client.write(block, &pattern(block, number), false).expect("written");
+            acknowledged.push((block, number));
+            if ended.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        acknowledged
+    });
+    sites.up(2);
+    let total = sites.status(1)["size_bytes"].as_u64().expect("a size");
+    let mut done = 0;
+    until("a third of it", || {
+        let peer = sites.peer(1);
+        assert_ne!(peer["connection"], "Established", "it ended before anybody looked");
+        done = peer["resync"]["done_bytes"].as_u64().unwrap_or(0);
+        done > total / 3 && peer["resync"]["total_bytes"].as_u64() >= Some(total)
+    });
+    sites.kill(2);
+    sites.up(2);
+    sites.until_equal(1);
+    stop.store(true, Ordering::Relaxed);
+    let acknowledged = writer.ended("the writer");
+    let moved = sites.peer(1)["synchronised"].clone();
+    let again: u64 = ["sent", "zeroed"].iter().filter_map(|k| moved[k].as_u64()).sum();
+    // Besides the rest, what the writer wrote while the target was away.
+    assert!(again * BLOCK <= total - done + 3000 * BLOCK, "{done} of {total} bytes were done: {moved}");
     sites.switch(1, 2);
     holds(&mut sites.client(2), &last(&acknowledged));
     sites.compare_disks();

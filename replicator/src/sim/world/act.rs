@@ -13,6 +13,8 @@ impl World {
             Happening::Voted(life, number) => self.voted(life, number),
             Happening::Tick => {
                 for node in self.disks.iter() {
+                    let load = self.hosts.get_mut(&node).map(|h| std::mem::take(&mut h.load)).unwrap_or_default();
+                    self.event(node, Event::Load(load));
                     self.event(node, Event::Tick);
                 }
                 self.witness_event(WitnessEvent::Tick);
@@ -53,11 +55,14 @@ impl World {
             let value = data.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
             self.oracle.streamed(to, value);
         }
-        if let Message::Pulled(span, Some(data), _) = &message {
-            for (sector, bytes) in (span.at..span.end().min(self.shape.data)).zip(data.chunks(8)) {
-                let old = self.hosts[&to].disk.values(sector).0;
-                let new = bytes.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
-                self.oracle.overwrites(to, from, sector, old, new);
+        if let Message::Pulled { run, pieces, data, .. } = &message {
+            let parts = spread(*run, pieces, data, self.shape.data, VALUE).unwrap_or_default();
+            for (span, _, data) in parts.into_iter().filter(|(_, kind, _)| *kind != Kind::Same) {
+                for (n, sector) in (span.at..span.end()).enumerate() {
+                    let new = data.chunks(VALUE).nth(n).and_then(|b| b.first_chunk());
+                    let old = self.hosts[&to].disk.values(sector).0;
+                    self.oracle.overwrites(to, from, sector, old, new.map_or(0, |b| u64::from_le_bytes(*b)));
+                }
             }
         }
         let copy = message.clone();
@@ -99,7 +104,19 @@ impl World {
                 self.work(at, io, Work::Read(span));
                 self.later(wait, Happening::Io(at, life, io));
             }
+            Effect::Digest(io, span) => {
+                self.work(at, io, Work::Digest(span));
+                self.later(wait, Happening::Io(at, life, io));
+            }
+            Effect::Compare(io, span, digests) => {
+                self.work(at, io, Work::Compare(span, digests));
+                self.later(wait, Happening::Io(at, life, io));
+            }
             Effect::Write(io, span, data, fua) => self.begin_write(at, io, span, data, fua, wait),
+            Effect::Zero(io, span, _) => {
+                let zeroes = vec![0; span.len as usize * VALUE].into();
+                self.begin_write(at, io, span, zeroes, false, wait);
+            }
             Effect::Flush(io) => {
                 let snapshot = self.hosts[&at].disk.snapshot();
                 self.work(at, io, Work::Flush(snapshot));
@@ -142,6 +159,14 @@ impl World {
         }
         let result = match work {
             Work::Read(span) => host.disk.read(span),
+            Work::Digest(span) => {
+                let digests = digests(&host.disk.read(span), UNIT as usize * VALUE);
+                return self.event(node, Event::Digested(io, digests));
+            }
+            Work::Compare(span, theirs) => {
+                let found = compare(&host.disk.read(span), UNIT as usize * VALUE, &theirs);
+                return self.event(node, Event::Compared(io, found));
+            }
             Work::Write(span, data, fua) => {
                 host.disk.land(io.0, fua);
                 for (sector, bytes) in (span.at..).zip(data.chunks(8)) {
@@ -212,8 +237,12 @@ impl World {
         let (ballot, start) = (host.ballot, self.now);
         let (ask, value) = match self.rng.below(100) {
             0..=29 => (Ask::Read(Span::new(at, len)), 0),
-            30..=89 => {
-                let value = self.oracle.begin(node, ballot, at..at + len, start);
+            30..=39 => {
+                let value = self.oracle.begin(node, ballot, at..at + len, true, start);
+                (Ask::Zero(Span::new(at, len), self.rng.permille(500)), value)
+            }
+            40..=89 => {
+                let value = self.oracle.begin(node, ballot, at..at + len, false, start);
                 let data: Bytes = value.to_le_bytes().repeat(len as usize).into();
                 (Ask::Write(Span::new(at, len), data, self.rng.permille(100)), value)
             }
@@ -246,6 +275,11 @@ impl World {
                 self.count("fault: demote".into());
                 self.event(node, Event::Demote);
             }
+        }
+        if self.plan.seed % 9 == 4 {
+            let asked: Vec<NodeId> =
+                up.into_iter().filter(|n| (self.events + u64::from(n.get())).is_multiple_of(3)).collect();
+            asked.into_iter().for_each(|n| self.event(n, Event::Verify));
         }
         if !self.hurts() {
             self.settle_split_brains(&primaries);

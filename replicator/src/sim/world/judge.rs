@@ -10,6 +10,11 @@ impl World {
         let Some(job) = host.jobs.remove(&req) else {
             return self.oracle.object("I7 Heals", format!("{at} answers {req:?} twice"));
         };
+        let took = (self.now - job.start) * 1000;
+        match job.ask {
+            Ask::Read(_) => host.load.reads.add(took),
+            _ => host.load.writes.add(took),
+        }
         let ballot = host.ballot;
         let present = host.node.as_ref().map_or(NodeSet::EMPTY, Node::present);
         let full = self.protocol == Protocol::C;
@@ -22,7 +27,7 @@ impl World {
                     bytes.chunks(8).map(|b| b.first_chunk().map_or(0, |b| u64::from_le_bytes(*b))).collect();
                 self.oracle.read(at, ballot, span.at, &values, job.start);
             }
-            (Ask::Write(..), Ok(_)) => self.oracle.acked(job.value, present, counted, self.now),
+            (Ask::Write(..) | Ask::Zero(..), Ok(_)) => self.oracle.acked(job.value, present, counted, self.now),
             (Ask::Flush, Ok(_)) => {
                 let disks: Vec<(NodeId, &Disk)> =
                     counted.iter().filter_map(|n| self.hosts.get(&n).map(|h| (n, &h.disk))).collect();
@@ -60,6 +65,9 @@ impl World {
                     self.oracle.highest = Some((*ballot, at));
                 }
             }
+            Report::Verified(peer, differs, _) if *differs > 0 => {
+                self.oracle.object("I3 Equal", format!("{at} and {peer} were compared, and {differs} sectors differ"));
+            }
             _ => {}
         }
     }
@@ -78,6 +86,9 @@ impl World {
         for a in self.disks.iter() {
             for b in self.disks.iter().filter(|b| *b > a) {
                 let ((disk_a, meta_a), (disk_b, meta_b)) = (&left[&a], &left[&b]);
+                if is_new(meta_a, b) || is_new(meta_b, a) {
+                    continue;
+                }
                 for sector in 0..self.shape.data {
                     let (va, vb) = (disk_a.values(sector).0, disk_b.values(sector).0);
                     if va == vb {
@@ -184,4 +195,10 @@ impl World {
         }
         text
     }
+}
+
+/// A replica without data of a resource, which has not begun to get all from a peer: nobody says what it holds.
+fn is_new(replica: &Replica, peer: NodeId) -> bool {
+    let sb = replica.superblock();
+    sb.current == Generation::JUST_CREATED && !sb.peer(peer).is_some_and(|p| p.full_sync)
 }

@@ -81,7 +81,7 @@ fn usual_most(r: &DemoReport) -> f64 {
 }
 
 /// The next round figure, as a scale would have it: 1, 2, 5, 10 ... 500 KiB, MiB, GiB.
-fn round_up(rate: f64) -> f64 {
+pub(crate) fn round_up(rate: f64) -> f64 {
     let mut unit = 1024.0;
     while rate > unit * 500.0 {
         unit *= 1024.0;
@@ -232,6 +232,6 @@ fn time_axis(svg: &mut String, plot: &Plot) {
 }
 
 /// For text and attributes of HTML and SVG.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

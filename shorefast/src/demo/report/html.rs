@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::chart::{class, escape, throughput};
-use super::{DemoReport, MarkKind};
+use super::{Check, DemoReport, Mark, MarkKind};
 use crate::api::Route;
 use crate::render::{bytes, grouped};
 
@@ -11,26 +11,30 @@ const STYLE: &str = include_str!("style.css");
 
 /// The page.
 pub(crate) fn page(r: &DemoReport) -> String {
-    let mut html = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>Shorefast demo</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n"
-    );
+    let mut html = String::new();
     head(&mut html, r);
     html.push_str("<h2>Throughput by route</h2>\n<div class=\"wide\">\n");
     html.push_str(&throughput(r));
     html.push_str("</div>\n");
     key(&mut html, r);
-    happened(&mut html, r);
-    checks(&mut html, r);
+    happened(&mut html, &r.marks);
+    checks(&mut html, &r.checks);
     phases(&mut html, r);
     nodes(&mut html, r);
     failures(&mut html, r);
     for note in &r.notes {
         let _ = writeln!(html, "<p class=\"soft\">{}</p>", escape(note));
     }
-    html.push_str("</body>\n</html>\n");
-    html
+    document("Shorefast demo", &html)
+}
+
+/// A body as a page.
+pub(crate) fn document(title: &str, body: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+    )
 }
 
 fn head(html: &mut String, r: &DemoReport) {
@@ -75,10 +79,11 @@ fn key(html: &mut String, r: &DemoReport) {
     html.push_str("</p>\n");
 }
 
-fn happened(html: &mut String, r: &DemoReport) {
+/// What was done and what was reported.
+pub(crate) fn happened(html: &mut String, marks: &[Mark]) {
     html.push_str("<h2>What happened</h2>\n<div class=\"wide\"><table>\n<tr><th class=\"n\">#</th><th class=\"n\">Second</th><th>Node</th><th>What</th></tr>\n");
     let mut number = 0;
-    for mark in &r.marks {
+    for mark in marks {
         let shown = if mark.kind == MarkKind::Done {
             number += 1;
             number.to_string()
@@ -97,9 +102,10 @@ fn happened(html: &mut String, r: &DemoReport) {
     html.push_str("</table></div>\n");
 }
 
-fn checks(html: &mut String, r: &DemoReport) {
+/// What had to hold.
+pub(crate) fn checks(html: &mut String, all: &[Check]) {
     html.push_str("<h2>What had to hold</h2>\n<div class=\"wide\"><table>\n");
-    for check in &r.checks {
+    for check in all {
         let (word, tone) = if check.ok { ("held", "good") } else { ("FAILED", "bad") };
         let _ = writeln!(
             html,

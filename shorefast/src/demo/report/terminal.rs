@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::{Check, DemoReport, MarkKind, Phase};
+use super::{Check, DemoReport, Mark, MarkKind, Phase};
 use crate::render::{bytes, grouped, plain_table};
 
 /// What happened, for whoever did not see it live.
-pub(crate) fn story(r: &DemoReport) -> String {
+pub(crate) fn story(marks: &[Mark]) -> String {
     let mut text = String::from("\nWhat happened\n");
-    for mark in &r.marks {
+    for mark in marks {
         let who = mark.node.map_or_else(String::new, |n| format!("{n}: "));
         let sign = if mark.kind == MarkKind::Done { ">" } else { " " };
         let _ = writeln!(text, "  {:>6.2} s {sign} {who}{}", mark.t_ms as f64 / 1e3, mark.text);
@@ -89,7 +89,8 @@ fn failed(r: &DemoReport) -> String {
     )
 }
 
-fn check_line(c: &Check) -> String {
+/// A check's line.
+pub(crate) fn check_line(c: &Check) -> String {
     let sign = if c.ok { "ok  " } else { "FAIL" };
     if c.detail.is_empty() { format!("{sign} {}\n", c.name) } else { format!("{sign} {}: {}\n", c.name, c.detail) }
 }

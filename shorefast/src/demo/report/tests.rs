@@ -190,7 +190,7 @@ fn marks_are_explained_below_the_chart_and_counts_have_separators() {
 #[test]
 fn what_happened_is_told_once() {
     let report = sample();
-    assert!(story(&report).contains("node-3: SIGKILL") && !terminal(&report).contains("node-3: SIGKILL"));
+    assert!(story(&report.marks).contains("node-3: SIGKILL") && !terminal(&report).contains("node-3: SIGKILL"));
 }
 
 #[test]

@@ -14,6 +14,7 @@ const REPLY: u32 = 0x6744_6698;
 const OPTION: u64 = 0x4948_4156_454f_5054;
 const EXPORT_NAME: u32 = 1;
 const FUA: u16 = 1;
+const NO_HOLE: u16 = 2;
 
 pub(crate) struct Client {
     stream: UnixStream,
@@ -65,6 +66,15 @@ impl Client {
 
     pub(crate) fn write(&mut self, block: u64, data: &[u8], fua: bool) -> io::Result<()> {
         self.request(1, if fua { FUA } else { 0 }, block * BLOCK, data.len() as u32, data)
+    }
+
+    /// Zeroes blocks; `free`: nothing need be allocated for them any more.
+    pub(crate) fn zero(&mut self, block: u64, blocks: u32, free: bool) -> io::Result<()> {
+        self.request(6, if free { 0 } else { NO_HOLE }, block * BLOCK, blocks * BLOCK as u32, &[])
+    }
+
+    pub(crate) fn trim(&mut self, block: u64, blocks: u32) -> io::Result<()> {
+        self.request(4, 0, block * BLOCK, blocks * BLOCK as u32, &[])
     }
 
     pub(crate) fn flush(&mut self) -> io::Result<()> {

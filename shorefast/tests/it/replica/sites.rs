@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -36,7 +37,12 @@ impl Sites {
 
     /// Two that run and are equal, the first one primary.
     pub(crate) fn equal(protocol: &'static str) -> Sites {
-        let mut sites = Sites::new(protocol, [16 << 20; 2]);
+        Sites::equal_of(protocol, 16 << 20)
+    }
+
+    /// The same with disks of a size.
+    pub(crate) fn equal_of(protocol: &'static str, size: u64) -> Sites {
+        let mut sites = Sites::new(protocol, [size; 2]);
         sites.up(1);
         sites.up(2);
         sites.must(1, &["primary", "r0", "--force"]);
@@ -166,6 +172,11 @@ impl Sites {
     /// A client of a site.
     pub(crate) fn client(&self, n: usize) -> Client {
         Client::connect(&self.folder(n).join("r0.nbd"), "r0").expect("it is served")
+    }
+
+    /// Bytes that a site's disk has allocated.
+    pub(crate) fn allocated(&self, n: usize) -> u64 {
+        fs::metadata(self.disk(n)).expect("a disk").blocks() * 512
     }
 
     /// Stops both and compares their data.
