@@ -1,6 +1,13 @@
-//! The target on 127.0.0.1, with initiators of other makes. Where one is not installed, each test of it says so and passes.
+//! The target on 127.0.0.1, with initiators of other makes and one that speaks PDU by PDU. Where a program is not installed,
+//! each test that needs it says so and passes.
 
+#[path = "it/aborts.rs"]
+mod aborts;
 #[path = "it/conformance.rs"]
 mod conformance;
+#[path = "it/protocol.rs"]
+mod protocol;
 #[path = "it/rig.rs"]
 mod rig;
+#[path = "it/wire.rs"]
+mod wire;

@@ -90,7 +90,7 @@ impl Program {
         let mut program =
             Program { media, stage: Stage::Going, data, left: VecDeque::new(), here, tried: None, zero: false };
         let ask = match media.kind {
-            Kind::Write if got < media.data_out => program.short_write(got),
+            Kind::Write | Kind::WriteVerify(_) if got < media.data_out => program.short_write(got),
             _ if got < media.data_out && media.kind == Kind::Unmap => list_error(ListError::Length),
             // The initiator sends less than the command needs: there is nothing that can be compared or merged.
             _ if got < media.data_out => {

@@ -51,8 +51,8 @@ const MAX_TEXT: usize = 16 << 10;
 pub(crate) enum Fx {
     /// Send this.
     Send(Bhs, Bytes),
-    /// A command has come: [`Session::expect`] or [`Session::finish`] is owed for it.
-    Command { itt: Itt, lun: LunAddress, cdb: Vec<u8>, order: Order },
+    /// A command has come, with so many bytes of data announced: [`Session::expect`] or [`Session::finish`] is owed for it.
+    Command { itt: Itt, lun: LunAddress, cdb: Vec<u8>, order: Order, announced: u32 },
     /// R2Ts are to be sent for a command when there is memory: [`Session::solicit`] is owed.
     Solicit(Itt),
     /// The data of a command are all there, so many bytes.

@@ -3,7 +3,7 @@
 //! ```text
 //!   arrive ──► a plan, or an end      checks, in this order: room, reservation, unit attention, port group, fields
 //!     │ data
-//!   start  ──► it runs, now or when told     the reservation is looked at again: it may be another one now
+//!   start  ──► it runs, now or when told     the reservation is looked at again, each time: it may be another one now
 //!     │
 //!   answer / change / (the program of its blocks)
 //!   end    ──► the response, unless it was aborted
@@ -228,8 +228,14 @@ impl Unit {
         self.mode.descriptor_sense
     }
 
-    /// A command arrives. Its plan and its place in the task set, or its end.
-    pub(crate) fn arrive(&mut self, nexus: NexusId, cdb: &[u8], order: Order) -> Result<(TaskId, Plan), Outcome> {
+    /// A command arrives; its initiator announces so many bytes of data. Its plan and its place in the task set, or its end.
+    pub(crate) fn arrive(
+        &mut self,
+        nexus: NexusId,
+        cdb: &[u8],
+        order: Order,
+        announced: u32,
+    ) -> Result<(TaskId, Plan), Outcome> {
         if self.tasks.len() >= MAX_TASKS {
             return Err(Outcome::status(Status::TaskSetFull));
         }
@@ -241,6 +247,12 @@ impl Unit {
         self.told(nexus, &command)?;
         self.reached(nexus, &command)?;
         let plan = self.plan(command, cdb)?;
+        if let Plan::Media(media) = &plan
+            && media.kind.is_exact()
+            && media.data_out != u64::from(announced)
+        {
+            return Err(Outcome::field(1, None));
+        }
         Ok((self.tasks.arrive(nexus, plan.span(), order), plan))
     }
 
@@ -280,6 +292,14 @@ impl Unit {
             };
         }
         Ok(self.tasks.start(id))
+    }
+
+    /// The command has waited and runs now: the reservation may be another one.
+    ///
+    /// # Errors
+    /// How it ends without running. It is in the task set until it is said to have ended.
+    pub(crate) fn woken(&self, nexus: NexusId, plan: &Plan) -> Result<(), Outcome> {
+        self.still_may(nexus, plan)
     }
 
     /// A change of persistent reservations: what it leads to. Nothing is changed yet.

@@ -244,7 +244,9 @@ impl Conn {
             for fx in std::mem::take(&mut self.fx) {
                 match fx {
                     Fx::Send(bhs, body) => self.push(&bhs, body),
-                    Fx::Command { itt, lun, cdb, order } => self.command(itt, lun, &cdb, order),
+                    Fx::Command { itt, lun, cdb, order, announced } => {
+                        self.command(itt, lun, &cdb, (order, announced));
+                    }
                     Fx::Solicit(itt) => self.wants.push_back(Want::Solicit(itt)),
                     Fx::Ready(itt, len) => self.ready(itt, len),
                     Fx::Failed(itt) => self.failed(itt),
@@ -278,11 +280,7 @@ impl Conn {
                 Note::Done(key, done) => self.done(key, done),
                 Note::Extents(key, found) => self.found(key, found),
                 Note::Stored(key, result) => self.stored(key, result),
-                Note::Run(unit, task) => {
-                    if let Some(key) = self.by_task.get(&(unit, task)).copied() {
-                        self.run(key);
-                    }
-                }
+                Note::Run(unit, task) => self.woken(unit, task),
                 Note::Abort(unit, task) => self.aborted(unit, task),
                 Note::Over(wait) => self.over(wait),
                 Note::End(why) => self.told_to_end(why),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use block::file::OpenOptions;
 use block::worker::Workers;
-use block::{BlockDevice, FileDevice};
+use block::FileDevice;
 use iscsi_target::{Admission, Lun, Portal, Server, Target};
 
 /// The target's name.
@@ -18,25 +18,43 @@ pub(crate) struct Rig {
     pub(crate) runtime: tokio::runtime::Runtime,
     pub(crate) workers: Workers,
     pub(crate) dir: tempfile::TempDir,
+    /// The device of [`Rig::file`].
+    pub(crate) first: Option<Arc<FileDevice>>,
 }
 
 impl Rig {
     /// One unit, a sparse file of so many bytes, at one portal.
     pub(crate) fn file(bytes: u64) -> Rig {
-        Rig::with(|rig| {
-            let device = rig.device("disk.img", bytes);
-            rig.target(vec![Lun::new(0, device.clone()).thin(device)])
-        })
+        let mut rig = Rig::empty();
+        let device = rig.device("disk.img", bytes);
+        rig.first = Some(device.clone());
+        rig.start(rig.target(vec![Lun::new(0, device.clone()).thin(device)]));
+        rig
+    }
+
+    /// Stops the target of [`Rig::file`], and starts another on the same disk and state.
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        let device = self.first.clone().expect("made by `file`");
+        self.start(self.target(vec![Lun::new(0, device.clone()).thin(device)]));
+    }
+
+    fn empty() -> Rig {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let workers = Workers::start(2, "test").expect("workers start");
+        Rig { server: None, runtime, workers, dir: tempfile::tempdir().expect("a folder"), first: None }
+    }
+
+    fn start(&mut self, target: Target) {
+        let started = self.runtime.block_on(Server::start(self.workers.handle(), target));
+        self.server = Some(started.expect("it listens"));
     }
 
     /// What `make` makes.
     pub(crate) fn with(make: impl FnOnce(&Rig) -> Target) -> Rig {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let workers = Workers::start(2, "test").expect("workers start");
-        let mut rig = Rig { server: None, runtime, workers, dir: tempfile::tempdir().expect("a folder") };
+        let mut rig = Rig::empty();
         let target = make(&rig);
-        let started = rig.runtime.block_on(Server::start(rig.workers.handle(), target));
-        rig.server = Some(started.expect("it listens"));
+        rig.start(target);
         rig
     }
 
@@ -102,7 +120,11 @@ pub(crate) fn run(program: &str, seconds: u32, args: &[&str]) -> Option<(bool, S
     Some((output.status.success(), text))
 }
 
-/// A device that anybody may look at.
-pub(crate) fn described(device: &Arc<FileDevice>) -> String {
-    device.describe()
+/// Waits for a condition, not for ever.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{what}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
 }

@@ -70,7 +70,8 @@ impl Session {
             HEAD_OF_QUEUE => Order::HeadOfQueue,
             _ => Order::Simple,
         };
-        fx.push(Fx::Command { itt, lun: LunAddress::from_bytes(c.lun), cdb, order });
+        let announced = if write { c.expected_len.get() } else { 0 };
+        fx.push(Fx::Command { itt, lun: LunAddress::from_bytes(c.lun), cdb, order, announced });
     }
 
     /// What of a command's header or immediate data is against what was agreed.
@@ -91,14 +92,15 @@ impl Session {
         }
     }
 
-    /// The command has so many bytes of data from the initiator, or (`reads`) data for it.
+    /// The command has so many bytes of data from the initiator.
+    ///
+    /// A read that the header calls a write moves nothing and ends with a residual of all that it read.
     ///
     /// # Errors
-    /// The header says that its data go the other way; the command has ended, with sense data.
-    pub(crate) fn expect(&mut self, itt: Itt, data_out: u64, reads: bool, fx: &mut Vec<Fx>) -> Result<(), ()> {
+    /// It is a write that the header calls a read; the command has ended, with sense data.
+    pub(crate) fn expect(&mut self, itt: Itt, data_out: u64, fx: &mut Vec<Fx>) -> Result<(), ()> {
         let Some(task) = self.tasks.get_mut(&itt) else { return Err(()) };
-        let (only_read, only_write) = (task.read && !task.write, task.write && !task.read);
-        if (data_out > 0 && only_read) || (reads && only_write && task.expected > 0) {
+        if data_out > 0 && task.read && !task.write {
             let outcome = Outcome::check(SenseKey::IllegalRequest, AdditionalCode::INVALID_FIELD_IN_CDB);
             self.finish(itt, outcome, None, false, fx);
             return Err(());

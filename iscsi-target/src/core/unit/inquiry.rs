@@ -167,7 +167,7 @@ impl Unit {
             max_unmap_ranges: thin.then_some(MAX_UNMAP_RANGES),
             unmap_granularity: thin.then_some(granularity),
             unmap_alignment: None,
-            max_write_same: None,
+            max_write_same: blocks(MAX_TRANSFER),
             max_atomic: None,
             atomic_alignment: None,
             atomic_granularity: None,

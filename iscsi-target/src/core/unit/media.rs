@@ -8,8 +8,8 @@ use super::mode::Mode;
 use super::tasks::Span;
 use super::{Outcome, Shape};
 
-/// Bytes that one command moves at most. It is told (MAXIMUM TRANSFER LENGTH); more is an invalid field. It bounds what
-/// a session makes the target hold.
+/// Bytes that one command moves, or writes alike, at most. It is told (MAXIMUM TRANSFER LENGTH, MAXIMUM WRITE SAME LENGTH);
+/// more is an invalid field. It bounds what a session makes the target hold, and for how long.
 pub(crate) const MAX_TRANSFER: u32 = 8 << 20;
 /// Blocks of one COMPARE AND WRITE.
 pub(crate) const MAX_SWAP: u8 = 255;
@@ -55,6 +55,12 @@ pub(crate) enum Check {
 impl Kind {
     pub(crate) fn writes(self) -> bool {
         !matches!(self, Kind::Read | Kind::Verify(_) | Kind::PreFetch | Kind::Status(_))
+    }
+
+    /// Whether the initiator must announce exactly the data that the command has. Of other writes what comes is written; of
+    /// these a part has no meaning, and more than there should be means that the two ends differ about which blocks.
+    pub(super) fn is_exact(self) -> bool {
+        matches!(self, Kind::Swap | Kind::Same { .. })
     }
 
     /// Whether it must be alone on its blocks: it reads before it writes.
@@ -149,6 +155,10 @@ impl Media {
             return Err(Outcome::field(count_field(cdb), None));
         }
         match self.kind {
+            // MAXIMUM WRITE SAME LENGTH.
+            Kind::Same { .. } if self.blocks * u64::from(self.block) > u64::from(MAX_TRANSFER) => {
+                Err(Outcome::field(count_field(cdb), None))
+            }
             Kind::Same { unmap: true, .. } if !shape.thin => Err(Outcome::field(1, Some(3))),
             _ => Ok(()),
         }

@@ -60,7 +60,7 @@ pub(super) enum Want {
 
 impl Conn {
     /// A command has come.
-    pub(super) fn command(&mut self, itt: Itt, lun: LunAddress, cdb: &[u8], order: Order) {
+    pub(super) fn command(&mut self, itt: Itt, lun: LunAddress, cdb: &[u8], (order, announced): (Order, u32)) {
         self.counters.total.fetch_add(1, Ordering::Relaxed);
         let number = lun.number().filter(|_| !lun.is_well_known());
         let Some((index, unit)) = number.and_then(|n| self.shared.unit(n)) else {
@@ -68,15 +68,10 @@ impl Conn {
             return self.refuse(itt, outcome, false);
         };
         let nexus = self.nexus;
-        match unit.with(|u, _| (u.arrive(nexus, cdb, order), u.descriptor_sense())) {
+        match unit.with(|u, _| (u.arrive(nexus, cdb, order, announced), u.descriptor_sense())) {
             (Err(outcome), descriptor) => self.refuse(itt, outcome, descriptor),
             (Ok((task, plan)), _) => {
                 let data_out = plan.data_out();
-                let reads = match &plan {
-                    Plan::Answer(_) => true,
-                    Plan::Media(media) => matches!(media.kind, Kind::Read | Kind::Status(_)),
-                    _ => false,
-                };
                 let job = Job {
                     itt,
                     unit: index,
@@ -91,7 +86,7 @@ impl Conn {
                 let key = self.jobs.insert(job);
                 self.by_itt.insert(itt, key);
                 self.by_task.insert((index, task), key);
-                if self.session.expect(itt, data_out, reads, &mut self.fx).is_err() {
+                if self.session.expect(itt, data_out, &mut self.fx).is_err() {
                     self.failed(itt);
                 }
             }
@@ -195,8 +190,18 @@ impl Conn {
         }
     }
 
+    /// A command that has waited for others may run.
+    pub(super) fn woken(&mut self, unit: usize, task: TaskId) {
+        let Some(key) = self.by_task.get(&(unit, task)).copied() else { return };
+        let (nexus, plan) = (self.nexus, &self.jobs[key].plan);
+        match self.shared.units[unit].with(|u, _| u.woken(nexus, plan)) {
+            Ok(()) => self.run(key),
+            Err(outcome) => self.conclude(key, outcome, None),
+        }
+    }
+
     /// A command runs.
-    pub(super) fn run(&mut self, key: usize) {
+    fn run(&mut self, key: usize) {
         let Some(job) = self.jobs.get_mut(key) else { return };
         let unit = &self.shared.units[job.unit];
         let nexus = self.nexus;
