@@ -3,8 +3,12 @@
 
 #[path = "it/aborts.rs"]
 mod aborts;
+#[path = "it/clients.rs"]
+mod clients;
 #[path = "it/conformance.rs"]
 mod conformance;
+#[path = "it/hostile.rs"]
+mod hostile;
 #[path = "it/protocol.rs"]
 mod protocol;
 #[path = "it/rig.rs"]

@@ -145,6 +145,22 @@ fn what_does_not_exist_is_refused_with_the_right_sense() {
 }
 
 #[test]
+fn where_data_lie_is_told_up_to_the_end() {
+    let rig = rig();
+    let mut wire = login(&rig, "iqn.2026-01.test:a");
+    wire.command(&write(100), 0, &[1; 512]).good();
+    let ask = |from| scsi::cdb::GetLbaStatus { from: Lba(from), alloc: ByteCount(256) }.cdb();
+    let told = scsi::lba_status::LbaStatus::parse(&wire.command(&ask(0), 256, &[]).good()).expect("runs");
+    let runs: Vec<(u64, u64, bool)> = told
+        .extents
+        .iter()
+        .map(|(r, state)| (r.lba.0, r.blocks.0, *state == scsi::lba_status::BlockState::Mapped))
+        .collect();
+    assert_eq!(runs, [(0, 100, false), (100, 1, true), (101, 32667, false)]);
+    assert_eq!(wire.command(&ask(32768), 256, &[]).code(), Some((5, 0x21, 0)));
+}
+
+#[test]
 fn port_groups_are_set_from_inside_and_from_outside_and_everybody_else_is_told() {
     let at = |group| Portal { address: "127.0.0.1:0".parse().expect("an address"), group };
     let rig = Rig::with(|rig| Target { portals: vec![at(1), at(2)], ..rig.target(vec![memory()]) });

@@ -182,3 +182,49 @@ fn a_text_in_several_requests_is_one() {
     let go = TRANSIT | OPERATIONAL << 2 | FULL_FEATURE;
     assert_eq!(refusal(&policy(false), &[(CONTINUE | OPERATIONAL << 2, front), (go, back)]), None);
 }
+
+#[test]
+fn any_requests_are_answered_or_refused_within_the_bound() {
+    bolero::check!().with_type::<(bool, Vec<(u8, Vec<u8>)>)>().for_each(|(chap, requests)| {
+        let policy = policy(*chap);
+        let mut login = Box::new(Login::new(1, ENTROPY));
+        let words: [&[u8]; 12] = [
+            b"InitiatorName=iqn.2026-01.test:i\0",
+            b"TargetName=iqn.2026-01.test:t\0",
+            b"SessionType=Discovery\0",
+            b"AuthMethod=CHAP,None\0",
+            b"CHAP_A=5\0",
+            b"CHAP_N=in\0CHAP_R=0x00\0",
+            b"CHAP_I=1\0CHAP_C=0x07\0",
+            b"MaxBurstLength=65536\0",
+            b"X-odd=1\0",
+            b"HeaderDigest=CRC32C\0",
+            b"=\0",
+            b"InitialR2T=",
+        ];
+        for (n, (flags, text)) in requests.iter().enumerate() {
+            let mut body: Vec<u8> = Vec::new();
+            for b in text.iter().take(64) {
+                match words.get(usize::from(*b)) {
+                    Some(word) => body.extend_from_slice(word),
+                    None => body.push(*b),
+                }
+            }
+            let request = LoginRequest { flags: *flags, itt: 1.into(), ..LoginRequest::default() };
+            match login.answer(&request, &body, &policy) {
+                Step::Reply(next, response) => {
+                    assert!(response.text.len() <= MAX_RESPONSE && n < MAX_ROUNDS as usize);
+                    login = next;
+                }
+                Step::Refuse(response, _) => {
+                    assert!(response.bhs.status_class > 0);
+                    return;
+                }
+                Step::Enter(_) => {
+                    assert!(!*chap, "nobody gets in without a proof");
+                    return;
+                }
+            }
+        }
+    });
+}

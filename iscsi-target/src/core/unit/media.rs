@@ -147,6 +147,10 @@ impl Media {
         if end.is_none_or(|end| end > shape.blocks) || (to_the_end && self.lba >= shape.blocks) {
             return Err(illegal(AdditionalCode::LBA_OUT_OF_RANGE));
         }
+        if matches!(self.kind, Kind::Status(_)) {
+            // What is asked is a block that there must be; told is what follows it, too.
+            self.blocks = shape.blocks - self.lba;
+        }
         let moves = matches!(
             self.kind,
             Kind::Read | Kind::Write | Kind::WriteVerify(_) | Kind::Verify(Check::Data) | Kind::Swap | Kind::Or

@@ -316,3 +316,50 @@ fn every_command_that_is_reported_is_there_and_no_other() {
         }
     }
 }
+
+#[test]
+fn any_command_of_anybody_is_planned_or_refused_and_the_task_set_is_empty_in_the_end() {
+    bolero::check!().with_type::<Vec<(bool, [u8; 16], u8, Vec<u8>)>>().for_each(|commands| {
+        let mut unit = unit();
+        for (second, cdb, how, list) in commands {
+            let nexus = if *second { B } else { A };
+            let mut cdb = *cdb;
+            // Half of them are commands that there are.
+            if how & 1 == 0 {
+                cdb[0] = opcodes::TABLE[usize::from(cdb[0]) % opcodes::TABLE.len()].code.0;
+            }
+            let order = [Order::Simple, Order::Ordered, Order::HeadOfQueue][usize::from(how % 3)];
+            let announced = u32::from(*how) * 512;
+            let mut fx = Vec::new();
+            let Ok((task, plan)) = unit.arrive(nexus, &cdb, order, announced) else { continue };
+            if unit.start(nexus, task, &plan, &mut fx).is_err() {
+                continue;
+            }
+            match &plan {
+                Plan::Answer(command) => drop(unit.answer(nexus, command, &[0, 7])),
+                Plan::Media(media) => {
+                    assert!(media.lba + media.blocks <= unit.shape.blocks);
+                    drop(crate::core::program::Program::begin(*media, None));
+                }
+                Plan::Select(select) => drop(unit.select(nexus, select, list)),
+                Plan::SetGroups(_) => drop(unit.set_groups(nexus, list)),
+                Plan::ReserveOut(out) => {
+                    let mut list = list.clone();
+                    list.resize(out.list.0 as usize, 0);
+                    if let Ok(changed) = unit.reserve_out(nexus, out, &list) {
+                        let wait = Wait { nexus, number: 1 };
+                        unit.reserved((nexus, task), changed, wait, &mut fx);
+                    }
+                }
+            }
+            unit.tasks.end(task, &mut fx);
+            let reservations = &unit.reservations;
+            let holder = reservations.hold.as_ref();
+            assert!(holder.is_none_or(|hold| match &hold.by {
+                Some(by) => reservations.registered.contains_key(by),
+                None => !reservations.registered.is_empty(),
+            }));
+        }
+        assert_eq!(unit.tasks.len(), 0);
+    });
+}
