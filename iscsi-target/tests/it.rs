@@ -13,5 +13,7 @@ mod hostile;
 mod protocol;
 #[path = "it/rig.rs"]
 mod rig;
+#[path = "it/tgt.rs"]
+mod tgt;
 #[path = "it/wire.rs"]
 mod wire;

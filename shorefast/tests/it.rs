@@ -62,5 +62,7 @@ mod space;
 mod stuck_write;
 #[path = "it/suspended.rs"]
 mod suspended;
+#[path = "it/target.rs"]
+mod target;
 #[path = "it/xattrs.rs"]
 mod xattrs;

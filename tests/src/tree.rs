@@ -13,6 +13,7 @@ pub const CRATES: [&str; 11] = [
     "fuse",
     "iscsi",
     "iscsi-initiator",
+    "iscsi-target",
     "csv-fs",
     "replicator",
     "shorefast",

@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use block::units::BlockSize;
 use block::{BlockDevice, ByteLen, MemDevice};
+use iscsi::pdu::Opcode;
+use iscsi::pdu::raw::{R2t, ScsiResponse};
 use iscsi_target::Lun;
-use scsi::cdb::TestUnitReady;
+use scsi::cdb::{Read, TestUnitReady, Write};
+use scsi::units::BlockRange;
+use scsi::{BlockCount, BlockLen, Lba};
 
 use crate::aborts::{read, write};
 use crate::rig::Rig;
@@ -59,6 +63,45 @@ fn a_thousand_idle_sessions_take_less_than_200_mib() {
     let grown = resident().saturating_sub(before);
     println!("1000 idle sessions, both ends in this process: {} KiB", grown >> 10);
     assert!(grown < 200 << 20, "{} MiB", grown >> 20);
+}
+
+/// A whole window of long reads that nobody takes, and of long writes whose data nobody has sent yet.
+#[test]
+fn a_session_that_asks_for_more_than_it_takes_makes_the_target_hold_no_more_than_its_bound() {
+    let rig = Rig::with(|rig| {
+        let device: Arc<dyn BlockDevice> = Arc::new(MemDevice::new(ByteLen(8 << 20), BlockSize::B4096));
+        rig.target(vec![Lun::new(0, device)])
+    });
+    let mut wire = Wire::login(rig.server().addresses()[0], "iqn.2026-01.test:greedy").quiet();
+    let range = BlockRange::new(Lba(0), BlockCount(1024));
+    let long = Read::new(range).cdb(BlockLen::B4096).expect("fits");
+    wire.command(&long, 4 << 20, &[]).good();
+    let before = resident();
+    let reads: Vec<u32> = (0..100).map(|_| wire.start(&long, 4 << 20, &[])).collect();
+    let total = || rig.server().sessions().first().map(|s| s.commands_total);
+    crate::rig::until("all of them have come", || total().is_some_and(|n| n >= 102));
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 80 << 20, "{} MiB for 400 MiB that were asked for", grown >> 20);
+    for itt in reads {
+        wire.finish(itt, &[]).good();
+    }
+    let put = Write::new(range).cdb(BlockLen::B4096).expect("fits");
+    let data = vec![0x77; 4 << 20];
+    let mut left: Vec<u32> = (0..40).map(|_| wire.announce(&put, 4 << 20)).collect();
+    while !left.is_empty() {
+        let pdu = wire.receive();
+        match pdu.bhs.kind() {
+            Some(Opcode::R2t) => wire.answer(&R2t::of(&pdu.bhs), &data),
+            Some(Opcode::ScsiResponse) => {
+                assert_eq!(ScsiResponse::of(&pdu.bhs).status, 0);
+                left.retain(|itt| *itt != pdu.bhs.itt.get());
+            }
+            other => panic!("{other:?}"),
+        }
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 80 << 20, "{} MiB for 160 MiB that were announced", grown >> 20);
+    }
+    assert_eq!(wire.command(&long, 4 << 20, &[]).good(), data);
 }
 
 /// Bytes of this process in memory.

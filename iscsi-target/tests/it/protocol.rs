@@ -144,6 +144,52 @@ fn what_does_not_exist_is_refused_with_the_right_sense() {
     wire.command(&TestUnitReady.cdb(), 0, &[]).good();
 }
 
+/// What was acknowledged is lost with the power unless it was made stable: by FUA, by SYNCHRONIZE CACHE, or by a cache that is
+/// switched off.
+#[test]
+fn an_answered_write_is_stable_with_fua_after_synchronize_cache_and_with_the_cache_off() {
+    let device = Arc::new(MemDevice::with_volatile_cache(ByteLen(1 << 20), BlockSize::B512));
+    let lun = Lun::new(0, Arc::clone(&device) as Arc<dyn BlockDevice>);
+    let rig = Rig::with(|rig| rig.target(vec![lun]));
+    let mut wire = login(&rig, "iqn.2026-01.test:a");
+    let swap = scsi::cdb::CompareAndWrite::new(Lba(3), 1).cdb(B).expect("fits");
+    let fua = |lba| {
+        let range = BlockRange::new(Lba(lba), BlockCount(1));
+        Write { caching: scsi::cdb::Caching::FUA, ..Write::new(range) }.cdb(B).expect("fits")
+    };
+    let mut lost_and_kept = |make: &mut dyn FnMut(&mut Wire)| {
+        make(&mut wire);
+        device.crash();
+        [1, 2, 3].map(|lba| wire.command(&read(lba), 512, &[]).good()[0])
+    };
+    assert_eq!(lost_and_kept(&mut |w| drop(w.command(&write(1), 0, &[1; 512]).good())), [0, 0, 0]);
+    assert_eq!(lost_and_kept(&mut |w| drop(w.command(&fua(2), 0, &[2; 512]).good())), [0, 2, 0]);
+    let data = [[0; 512], [3; 512]].concat();
+    assert_eq!(lost_and_kept(&mut |w| drop(w.command(&swap, 0, &data).good())), [0, 2, 3]);
+    let sync = scsi::cdb::SynchronizeCache::new(BlockRange::new(Lba(0), BlockCount(0))).cdb().expect("fits");
+    let flushed = lost_and_kept(&mut |w| {
+        w.command(&write(1), 0, &[4; 512]).good();
+        w.command(&sync, 0, &[]).good();
+    });
+    assert_eq!(flushed, [4, 2, 3]);
+    let off = scsi::mode::ModeData {
+        pages: vec![scsi::mode::Page::Caching(scsi::mode::Caching { write_cache: false, read_cache_disabled: false })],
+        ..Default::default()
+    };
+    let list = off.to_bytes(scsi::cdb::Form::Ten, true);
+    let select = scsi::cdb::ModeSelect {
+        form: scsi::cdb::Form::Ten,
+        page_format: true,
+        save: false,
+        list: ByteCount::of(&list).expect("short"),
+    };
+    let off = lost_and_kept(&mut |w| {
+        w.command(&select.cdb().expect("fits"), 0, &list).good();
+        w.command(&write(1), 0, &[5; 512]).good();
+    });
+    assert_eq!(off, [5, 2, 3]);
+}
+
 #[test]
 fn where_data_lie_is_told_up_to_the_end() {
     let rig = rig();

@@ -167,6 +167,23 @@ impl Wire {
         itt
     }
 
+    /// Sends a write without any of its data, and returns its tag.
+    pub(crate) fn announce(&mut self, cdb: &Cdb, expected: u32) -> u32 {
+        let itt = self.next_itt;
+        self.next_itt += 1;
+        let c = ScsiCommand {
+            flags: FINAL | ScsiCommand::WRITE | ScsiCommand::SIMPLE,
+            itt: itt.into(),
+            expected_len: expected.into(),
+            cmd_sn: self.cmd_sn.into(),
+            cdb: *cdb.head(),
+            ..ScsiCommand::default()
+        };
+        self.cmd_sn = self.cmd_sn.wrapping_add(1);
+        self.send(&c.bhs(), &[]);
+        itt
+    }
+
     /// Carries a command out.
     pub(crate) fn command(&mut self, cdb: &Cdb, read: u32, data: &[u8]) -> Answer {
         let itt = self.start(cdb, read, data);
@@ -202,7 +219,7 @@ impl Wire {
     }
 
     /// The data that an R2T asks for, in pieces.
-    fn answer(&mut self, r: &R2t, data: &[u8]) {
+    pub(crate) fn answer(&mut self, r: &R2t, data: &[u8]) {
         let (from, len) = (r.buffer_offset.get() as usize, r.desired_len.get() as usize);
         let pieces: Vec<&[u8]> = data[from..from + len].chunks(16 << 10).collect();
         let mut at = from;
