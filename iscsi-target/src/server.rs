@@ -55,7 +55,9 @@ pub enum ServerError {
     #[error("{0}")]
     Lun(#[from] LunError),
     /// The name is none of a target.
-    #[error("{0:?} is no name of a target: iqn.YEAR-MONTH.DOMAIN:ANYTHING is, at most 223 bytes of a-z, 0-9, `.`, `-` and `:`")]
+    #[error(
+        "{0:?} is no name of a target: iqn.YEAR-MONTH.DOMAIN:ANYTHING is, at most 223 bytes of a-z, 0-9, `.`, `-` and `:`"
+    )]
     Name(String),
     /// A portal group is 0 or a portal is missing.
     #[error("a target needs at least one portal, and portal groups count from 1")]
@@ -139,7 +141,9 @@ impl Server {
     /// Sets the state of a port group, for every unit. Every session is told by a unit attention. False if there is no such
     /// group.
     pub fn set_group(&self, group: u16, state: AccessState) -> bool {
-        self.shared.units.iter().fold(true, |all, unit| unit.with(|u, _| u.set_group(group, state)) && all)
+        // Every unit is asked, also behind one that refuses.
+        let refuses = |unit: &&Arc<LogicalUnit>| !unit.with(|u, _| u.set_group(group, state));
+        self.shared.units.iter().filter(refuses).count() == 0
     }
 
     /// The device of a unit has another size: looks at it again, and tells every session. False if there is no such unit.
@@ -261,12 +265,7 @@ fn policy(target: &Target) -> Policy {
     }
 }
 
-async fn accept_loop(
-    shared: Arc<Shared>,
-    portal: usize,
-    listener: std::net::TcpListener,
-    alive: mpsc::Sender<()>,
-) {
+async fn accept_loop(shared: Arc<Shared>, portal: usize, listener: std::net::TcpListener, alive: mpsc::Sender<()>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!("a socket cannot be listened at: {error}"),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::code::Code;
 
 /// The folders that are crates.
-pub const CRATES: [&str; 11] = [
+pub const CRATES: [&str; 12] = [
     "scsi",
     "block",
     "net",

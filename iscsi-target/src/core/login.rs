@@ -190,12 +190,7 @@ impl Login {
     }
 
     /// The response and whether the full feature phase begins behind it; none if the text goes on.
-    fn step(
-        &mut self,
-        r: &LoginRequest,
-        text: &[u8],
-        policy: &Policy,
-    ) -> Result<Option<(Response, bool)>, Refusal> {
+    fn step(&mut self, r: &LoginRequest, text: &[u8], policy: &Policy) -> Result<Option<(Response, bool)>, Refusal> {
         self.rounds += 1;
         let (csg, nsg) = (r.flags >> 2 & 3, r.flags & 3);
         let (transit, goes_on) = (r.flags & TRANSIT != 0, r.flags & CONTINUE != 0);

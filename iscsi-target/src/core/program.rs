@@ -8,9 +8,9 @@
 //! Whoever runs it may stop between two requests, when the command was aborted. Buffers move in and out; nothing is
 //! copied but the blocks of COMPARE AND WRITE, and patterns.
 
-mod trouble;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 use std::collections::VecDeque;
 
@@ -169,8 +169,7 @@ impl Program {
 
     /// Where the device's data lie; none if it cannot tell.
     pub(crate) fn extents(&mut self, found: Option<Vec<Extent>>) -> Ask {
-        let (block, mut lba, end) =
-            (u64::from(self.media.block), self.media.lba, self.media.lba + self.media.blocks);
+        let (block, mut lba, end) = (u64::from(self.media.block), self.media.lba, self.media.lba + self.media.blocks);
         let mut extents = Vec::new();
         for extent in found.unwrap_or_default() {
             // A run that ends within a block, which a device of smaller blocks may have, is told as mapped to its end.

@@ -188,10 +188,7 @@ impl Reservations {
         match &self.hold {
             Some(hold) if self.role(nexus) == Role::Holder => {
                 if hold.kind != kind {
-                    return Err(Refused::Sense(Sense::new(
-                        SenseKey::IllegalRequest,
-                        AdditionalCode::INVALID_RELEASE,
-                    )));
+                    return Err(Refused::Sense(Sense::new(SenseKey::IllegalRequest, AdditionalCode::INVALID_RELEASE)));
                 }
                 changed.let_go(Some(nexus));
             }

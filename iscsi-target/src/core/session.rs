@@ -223,7 +223,6 @@ impl Session {
         fx.push(Fx::Close(why));
     }
 
-
     /// Commands that are there.
     pub(crate) fn tasks(&self) -> usize {
         self.tasks.len()

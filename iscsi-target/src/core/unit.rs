@@ -195,11 +195,8 @@ impl Unit {
 
     /// A session begins.
     pub(crate) fn attach(&mut self, id: NexusId, name: NexusName) {
-        let first = if self.known.contains(&name) {
-            AdditionalCode::NEXUS_LOSS
-        } else {
-            AdditionalCode::POWER_ON_OR_RESET
-        };
+        let first =
+            if self.known.contains(&name) { AdditionalCode::NEXUS_LOSS } else { AdditionalCode::POWER_ON_OR_RESET };
         if self.known.len() < MAX_KNOWN {
             self.known.insert(name.clone());
         }
@@ -441,19 +438,13 @@ impl Unit {
 
     /// Commands are aborted for a task management function, or because their session ends; `wait` is told when they have
     /// ended. True if there are none.
-    pub(crate) fn abort(
-        &mut self,
-        nexus: NexusId,
-        which: Which,
-        wait: Wait,
-        fx: &mut Vec<Effect>,
-    ) -> bool {
+    pub(crate) fn abort(&mut self, nexus: NexusId, which: Which, wait: Wait, fx: &mut Vec<Effect>) -> bool {
         match which {
             Which::One(task) => self.tasks.abort(wait, fx, |id, _| (id == task).then_some(Abort::Silent)),
             Which::Own => self.tasks.abort(wait, fx, |_, of| (of == nexus).then_some(Abort::Silent)),
-            Which::Cleared => self.tasks.abort(wait, fx, |_, of| {
-                Some(if of == nexus { Abort::Silent } else { Abort::Told })
-            }),
+            Which::Cleared => {
+                self.tasks.abort(wait, fx, |_, of| Some(if of == nexus { Abort::Silent } else { Abort::Told }))
+            }
             Which::Reset => {
                 self.reserved6 = None;
                 self.mode = mode::Mode::default();
@@ -520,4 +511,3 @@ impl Seat {
         self.attentions.push_back(code);
     }
 }
-

@@ -83,7 +83,8 @@ pub(super) async fn serve(
     greeter.framer.open(digests, longest);
     let early = greeter.staged.split_off(greeter.at);
     let session = Session::new(begin);
-    let mut conn = Conn::new(Arc::clone(shared), greeter.stream, greeter.framer, session, &place, (local, initiator), &early);
+    let mut conn =
+        Conn::new(Arc::clone(shared), greeter.stream, greeter.framer, session, &place, (local, initiator), &early);
     let mut drain = None;
     let ended = poll_fn(|cx| {
         let polled = conn.poll(cx);
@@ -112,8 +113,7 @@ async fn enter(
     from: SocketAddr,
 ) -> Result<(Place, Begin), Failed> {
     let names = entering.names.clone();
-    let name =
-        NexusName { initiator: names.initiator.clone(), isid: entering.isid, port: group };
+    let name = NexusName { initiator: names.initiator.clone(), isid: entering.isid, port: group };
     if entering.tsih != 0 {
         // A second connection of a session, or one of a session that is gone.
         let there = shared.sessions.has(entering.tsih, &name);

@@ -149,8 +149,7 @@ fn a_command_that_waits_is_held_to_the_reservation_of_when_it_runs() {
     let (cdb, list) = Change::Register { from: ReservationKey::NONE, to }.command();
     let register = b.start(&cdb, 0, &list);
     assert_eq!(b.finish(register, &list).status, Status::Good);
-    let (cdb, list) =
-        Change::Reserve { key: ReservationKey(2), kind: ReservationType::WriteExclusive }.command();
+    let (cdb, list) = Change::Reserve { key: ReservationKey(2), kind: ReservationType::WriteExclusive }.command();
     let reserve = b.start(&cdb, 0, &list);
     assert_eq!(b.finish(reserve, &list).status, Status::Good);
     hurt.device.heal();

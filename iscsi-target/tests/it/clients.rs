@@ -56,8 +56,7 @@ fn qemu_writes_reads_discards_and_copies() {
     let (good, text) = run("qemu-img", 60, &["compare", "-f", "raw", "-F", "raw", &url, &image]).expect("there");
     assert!(good && text.contains("identical"), "{text}");
     // What was discarded takes no space.
-    let blocks = std::os::unix::fs::MetadataExt::blocks(
-        &std::fs::metadata(rig.dir.path().join("disk.img")).expect("the image"),
-    );
+    let blocks =
+        std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(rig.dir.path().join("disk.img")).expect("the image"));
     assert!(blocks * 512 < 1 << 20, "{} bytes are allocated", blocks * 512);
 }

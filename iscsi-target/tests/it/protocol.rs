@@ -84,7 +84,8 @@ fn pings_are_echoed_and_what_is_no_request_is_rejected() {
     wire.send(&ping.with_data(5).bhs(), b"hello");
     let answer = wire.receive();
     assert_eq!((answer.bhs.kind(), &answer.data[..]), (Some(Opcode::NopIn), &b"hello"[..]));
-    for (opcode, reason) in [(0x10, 0x03), (0x03 | IMMEDIATE, 0x04), (0x1c | IMMEDIATE, 0x05), (0x0a | IMMEDIATE, 0x05)] {
+    for (opcode, reason) in [(0x10, 0x03), (0x03 | IMMEDIATE, 0x04), (0x1c | IMMEDIATE, 0x05), (0x0a | IMMEDIATE, 0x05)]
+    {
         let mut bytes = [0; 48];
         (bytes[0], bytes[1], bytes[19]) = (opcode, FINAL, 7);
         let odd = Bhs::from_bytes(bytes);
@@ -315,8 +316,7 @@ fn initiators_are_let_in_by_name_and_by_proof() {
 #[test]
 fn digests_are_agreed_and_kept() {
     let rig = rig();
-    let Some((good, text)) =
-        crate::rig::run("iscsi-inq", 60, &[&format!("{}?header_digest=crc32c", rig.url(0))])
+    let Some((good, text)) = crate::rig::run("iscsi-inq", 60, &[&format!("{}?header_digest=crc32c", rig.url(0))])
     else {
         return;
     };

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use block::FileDevice;
 use block::file::OpenOptions;
 use block::worker::Workers;
-use block::FileDevice;
 use iscsi_target::{Admission, Lun, Portal, Server, Target};
 
 /// The target's name.

@@ -33,7 +33,8 @@ impl Tgt {
         let portal = format!("portal=127.0.0.1:{port}");
         let mut command = Command::new("/usr/sbin/tgtd");
         command.args(["-f", "-t", "4", "-C", &control, "--iscsi", &portal]);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null()).spawn().expect("it starts");
+        let child =
+            command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null()).spawn().expect("it starts");
         let tgt = Tgt { child, control, port, dir };
         let image = tgt.dir.path().join("disk.img");
         std::fs::File::create(&image).and_then(|f| f.set_len(bytes)).expect("an image");

@@ -254,7 +254,8 @@ impl Wire {
 
     /// Sends a logout request.
     pub(crate) fn logout(&mut self) {
-        let r = LogoutRequest { flags: FINAL, itt: 0x77.into(), cmd_sn: self.cmd_sn.into(), ..LogoutRequest::default() };
+        let r =
+            LogoutRequest { flags: FINAL, itt: 0x77.into(), cmd_sn: self.cmd_sn.into(), ..LogoutRequest::default() };
         self.send(&r.bhs(), &[]);
     }
 

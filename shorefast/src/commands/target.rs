@@ -118,10 +118,10 @@ fn admission(args: &TargetServeArgs) -> Result<Admission, Failure> {
     }
     let account = |name: &Option<String>, variable: &str| {
         let Some(name) = name else { return Ok(None) };
-        let secret = env::var(variable).map_err(|_| {
-            Failure::usage(format!("There is no secret for {name}."), format!("Set {variable}."))
-        })?;
-        let secret = Secret::new(secret).map_err(|e| Failure::usage(format!("{e}."), format!("Set another {variable}.")))?;
+        let secret = env::var(variable)
+            .map_err(|_| Failure::usage(format!("There is no secret for {name}."), format!("Set {variable}.")))?;
+        let secret =
+            Secret::new(secret).map_err(|e| Failure::usage(format!("{e}."), format!("Set another {variable}.")))?;
         Ok(Some(Account { name: name.clone(), secret }))
     };
     let user = account(&args.user, SECRET_ENV)?;
@@ -189,7 +189,9 @@ fn cannot_serve(error: &ServerError) -> Failure {
             format!("{error}."),
             "Whoever was kept out by them could write. Bring the file back; or remove it if no initiator relies on it.",
         ),
-        ServerError::Bind { .. } => Failure::failed(format!("{error}."), "Stop what listens there, or choose another place."),
+        ServerError::Bind { .. } => {
+            Failure::failed(format!("{error}."), "Stop what listens there, or choose another place.")
+        }
         _ => Failure::failed(format!("{error}."), "See whether the disk is the right one."),
     }
 }
@@ -251,9 +253,10 @@ fn sessions(which: &TargetControl, global: &Global) -> Result<Exit, Failure> {
         _ => Failure::failed(format!("{path} cannot be reached: {e}."), "Run the command as the target's user."),
     })?;
     let mut text = String::new();
-    stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.take(MAX_ANSWER).read_to_string(&mut text)).map_err(
-        |e| Failure::failed(format!("The target at {path} did not answer: {e}."), "See its log."),
-    )?;
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .and_then(|()| stream.take(MAX_ANSWER).read_to_string(&mut text))
+        .map_err(|e| Failure::failed(format!("The target at {path} did not answer: {e}."), "See its log."))?;
     let sessions: Vec<SessionInfo> = serde_json::from_str(&text).map_err(|e| {
         Failure::failed(format!("The target at {path} answered something else: {e}."), "Use one version of shorefast.")
     })?;

@@ -157,9 +157,8 @@ fn what_would_be_dangerous_or_cannot_be_is_refused() {
     let disk = image(dir.path(), "disk.img", 8 << 20);
     let place = |name: &str| dir.path().join(name).display().to_string();
     let (state, control) = (place("state"), place("control"));
-    let serve = |more: &[&str]| {
-        run(&[&["target", "serve", "--state", &state, "--control", &control][..], more].concat())
-    };
+    let serve =
+        |more: &[&str]| run(&[&["target", "serve", "--state", &state, "--control", &control][..], more].concat());
     serve(&["--lun", &disk]).expect(2, &["--portal"]);
     serve(&["--lun", &disk, "--portal", "nowhere"]).expect(2, &["no portal"]);
     serve(&["--lun", &disk, "--portal", "0.0.0.0:0"]).expect(4, &["every host", "--initiator"]);
@@ -277,8 +276,11 @@ fn compare_and_writes_of_several_nexuses_lose_no_update() {
     let workers = Workers::start(1, "test").expect("workers start");
     let sessions = [1, 2, 3].map(|host| serving.session(&workers, host));
     on_worker(&workers, move || async move {
-        let (a, b, c) =
-            (Arc::new(device(&sessions[0]).await), Arc::new(device(&sessions[1]).await), Arc::new(device(&sessions[2]).await));
+        let (a, b, c) = (
+            Arc::new(device(&sessions[0]).await),
+            Arc::new(device(&sessions[1]).await),
+            Arc::new(device(&sessions[2]).await),
+        );
         let reader = Arc::clone(&a);
         let (a, b, c) = tokio::join!(count(a, 1, STEPS), count(b, 2, STEPS), count(c, 3, STEPS));
         let mut made = [a, b, c].concat();

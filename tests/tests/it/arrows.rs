@@ -15,8 +15,21 @@ fn allowed(folder: &str) -> &'static [&'static str] {
         "net" | "fuse" => &["block"],
         "csv-fs" => &["block", "net", "fuse"],
         "replicator" => &["block", "net"],
-        "shorefast" => &["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "iscsi-target", "csv-fs", "replicator"],
-        _ => &["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "iscsi-target", "csv-fs", "replicator", "shorefast"],
+        "shorefast" => {
+            &["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "iscsi-target", "csv-fs", "replicator"]
+        }
+        _ => &[
+            "scsi",
+            "block",
+            "net",
+            "fuse",
+            "iscsi",
+            "iscsi-initiator",
+            "iscsi-target",
+            "csv-fs",
+            "replicator",
+            "shorefast",
+        ],
     }
 }
 

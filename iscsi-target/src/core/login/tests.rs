@@ -35,11 +35,11 @@ fn between(config: LoginConfig, policy: &Policy) -> Result<(Begin, iscsi::login:
                 (response, None)
             }
             Step::Refuse(response, _) => {
-                target = Box::new(Login::new(4, ENTROPY));
+                *target = Login::new(4, ENTROPY);
                 (response, None)
             }
             Step::Enter(entering) => {
-                target = Box::new(Login::new(4, ENTROPY));
+                *target = Login::new(4, ENTROPY);
                 let (response, begin) = entering.accept(77);
                 (response, Some(begin))
             }
@@ -54,9 +54,8 @@ fn between(config: LoginConfig, policy: &Policy) -> Result<(Begin, iscsi::login:
 }
 
 fn config(chap: Option<Chap>) -> LoginConfig {
-    let mut config = LoginConfig::new("iqn.2026-01.test:i", Isid::from_number(1, 1), Kind::Normal {
-        target: TARGET_NAME.into(),
-    });
+    let mut config =
+        LoginConfig::new("iqn.2026-01.test:i", Isid::from_number(1, 1), Kind::Normal { target: TARGET_NAME.into() });
     config.chap = chap;
     config
 }
@@ -74,7 +73,10 @@ fn both_ends_come_to_the_same_parameters() {
     let (ours, theirs) = (begin.params, established.params);
     assert_eq!((ours.max_send_segment, theirs.max_recv_segment), (32768, 32768));
     assert_eq!(ours.max_recv_segment, theirs.max_send_segment);
-    assert_eq!((ours.digests, ours.max_burst, ours.first_burst), (theirs.digests, theirs.max_burst, theirs.first_burst));
+    assert_eq!(
+        (ours.digests, ours.max_burst, ours.first_burst),
+        (theirs.digests, theirs.max_burst, theirs.first_burst)
+    );
     assert!(ours.digests.header && !ours.digests.data);
     assert_eq!((ours.initial_r2t, ours.immediate_data), (theirs.initial_r2t, theirs.immediate_data));
 }

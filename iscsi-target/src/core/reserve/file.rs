@@ -114,17 +114,21 @@ mod tests {
     fn stored_reservations_have_these_bytes() {
         let text = String::from_utf8(to_bytes(&state())).expect("text");
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[..4], [
-            "shorefast-reservations 1",
-            "key 0x0000000000000011 port 1 isid 800000000001 initiator iqn.2026-01.test:node-1",
-            "key 0x0000000000000022 port 1 isid 800000000002 initiator iqn.2026-01.test:node-2",
-            "held 1 1",
-        ]);
+        assert_eq!(
+            lines[..4],
+            [
+                "shorefast-reservations 1",
+                "key 0x0000000000000011 port 1 isid 800000000001 initiator iqn.2026-01.test:node-1",
+                "key 0x0000000000000022 port 1 isid 800000000002 initiator iqn.2026-01.test:node-2",
+                "held 1 1",
+            ]
+        );
     }
 
     #[test]
     fn what_was_stored_is_read_again() {
-        for hold in [state().hold, None, Some(Hold { kind: ReservationType::ExclusiveAccessAllRegistrants, by: None })] {
+        for hold in [state().hold, None, Some(Hold { kind: ReservationType::ExclusiveAccessAllRegistrants, by: None })]
+        {
             let stored = Reservations { hold, ..state() };
             assert_eq!(from_bytes(&to_bytes(&stored)), Ok(stored));
         }

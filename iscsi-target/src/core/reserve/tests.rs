@@ -117,10 +117,7 @@ fn register_on_all_ports_and_for_other_initiator_ports() {
     // Of a nexus that is registered, and of one that ignores its key, it is no field (SPC-4 table 214).
     let again = Change::Register { from: key(7), to: to.clone() };
     assert_eq!(unit.illegal(1, &again), AdditionalCode::INVALID_FIELD_IN_PARAMETER_LIST);
-    assert_eq!(
-        unit.illegal(1, &Change::RegisterAndIgnore { to }),
-        AdditionalCode::INVALID_FIELD_IN_PARAMETER_LIST
-    );
+    assert_eq!(unit.illegal(1, &Change::RegisterAndIgnore { to }), AdditionalCode::INVALID_FIELD_IN_PARAMETER_LIST);
     let nobody = vec![TransportId::IscsiDevice { name: "iqn.2026-01.test:2".into() }];
     let to = Registration { key: key(7), persist: false, all_ports: false, ports: nobody };
     unit.illegal(4, &Change::Register { from: key(0), to });
@@ -203,10 +200,10 @@ fn preempting_the_holders_key_takes_the_reservation_over() {
     let told = unit.ok(2, &preempt(2, 1, ExclusiveAccess)).tell;
     assert_eq!(unit.keys(), [2, 3]);
     assert_eq!(unit.0.hold, Some(Hold { kind: ExclusiveAccess, by: Some(nexus(2)) }));
-    assert_eq!(told, [
-        (nexus(1), AdditionalCode::REGISTRATIONS_PREEMPTED),
-        (nexus(3), AdditionalCode::RESERVATIONS_RELEASED),
-    ]);
+    assert_eq!(
+        told,
+        [(nexus(1), AdditionalCode::REGISTRATIONS_PREEMPTED), (nexus(3), AdditionalCode::RESERVATIONS_RELEASED),]
+    );
     // The holder may preempt its own key to change the type; it stays registered.
     unit.ok(2, &preempt(2, 2, WriteExclusive));
     assert_eq!((unit.keys(), unit.0.hold.as_ref().map(|h| h.kind)), (vec![2, 3], Some(WriteExclusive)));

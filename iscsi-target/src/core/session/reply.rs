@@ -108,7 +108,13 @@ impl Session {
             in_burst += n;
             let full = in_burst == burst;
             let mut pdu = DataIn {
-                flags: if last { FINAL | DataIn::STATUS | flags } else if full { FINAL } else { 0 },
+                flags: if last {
+                    FINAL | DataIn::STATUS | flags
+                } else if full {
+                    FINAL
+                } else {
+                    0
+                },
                 itt: itt.0.into(),
                 ttt: u32::MAX.into(),
                 data_sn: data_sn.into(),

@@ -126,11 +126,7 @@ impl Unit {
             Designator::unit(Identifier::T10(format!("{VENDOR}{}", self.shape.serial()))),
         ];
         if let Some(port) = self.seats.get(&nexus).map(|seat| seat.name.port) {
-            let of_port = |identifier| Designator {
-                association: Association::Port,
-                protocol: Some(ISCSI),
-                identifier,
-            };
+            let of_port = |identifier| Designator { association: Association::Port, protocol: Some(ISCSI), identifier };
             designators.push(of_port(Identifier::Port(RelativePort(port))));
             designators.push(of_port(Identifier::PortGroup(PortGroup(port))));
             designators.push(self.shape.port_name(port));
@@ -144,10 +140,11 @@ impl Unit {
     }
 
     fn ports(&self) -> ScsiPorts {
-        let ports = self.shape.ports.iter().map(|port| ScsiPort {
-            port: RelativePort(*port),
-            names: vec![self.shape.port_name(*port)],
-        });
+        let ports = self
+            .shape
+            .ports
+            .iter()
+            .map(|port| ScsiPort { port: RelativePort(*port), names: vec![self.shape.port_name(*port)] });
         ScsiPorts { ports: ports.collect() }
     }
 

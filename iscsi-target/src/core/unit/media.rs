@@ -32,7 +32,10 @@ pub(crate) enum Kind {
     /// ORWRITE.
     Or,
     /// WRITE SAME.
-    Same { unmap: bool, no_data: bool },
+    Same {
+        unmap: bool,
+        no_data: bool,
+    },
     Unmap,
     /// SYNCHRONIZE CACHE. The status waits also with IMMED, which allows and does not ask to answer sooner.
     Flush,
@@ -97,12 +100,7 @@ fn illegal(code: AdditionalCode) -> Outcome {
 
 impl Media {
     /// The command as one on blocks; none if it is none.
-    pub(super) fn of(
-        command: &Command,
-        cdb: &[u8],
-        shape: &Shape,
-        mode: &Mode,
-    ) -> Result<Option<Media>, Outcome> {
+    pub(super) fn of(command: &Command, cdb: &[u8], shape: &Shape, mode: &Mode) -> Result<Option<Media>, Outcome> {
         let block = shape.block.get();
         if let Command::Unmap(unmap) = command {
             writable(shape, mode)?;
@@ -203,11 +201,9 @@ fn writable(shape: &Shape, mode: &Mode) -> Result<(), Outcome> {
 fn asked(command: &Command) -> Result<Option<Asked>, Outcome> {
     let plain = |range: BlockRange, kind, data| Asked { range, kind, fua: false, data, protect: 0 };
     Ok(Some(match command {
-        Command::Read(c) => Asked {
-            fua: c.caching.force_unit_access,
-            protect: c.protect,
-            ..plain(c.range, Kind::Read, 0)
-        },
+        Command::Read(c) => {
+            Asked { fua: c.caching.force_unit_access, protect: c.protect, ..plain(c.range, Kind::Read, 0) }
+        }
         Command::Write(c) => Asked {
             fua: c.caching.force_unit_access,
             protect: c.protect,
@@ -235,11 +231,9 @@ fn asked(command: &Command) -> Result<Option<Asked>, Outcome> {
             let fua = c.caching.force_unit_access;
             Asked { fua, protect: c.protect, ..plain(range, Kind::Swap, c.data_blocks().0) }
         }
-        Command::OrWrite(c) => Asked {
-            fua: c.caching.force_unit_access,
-            protect: c.protect,
-            ..plain(c.range, Kind::Or, c.range.blocks.0)
-        },
+        Command::OrWrite(c) => {
+            Asked { fua: c.caching.force_unit_access, protect: c.protect, ..plain(c.range, Kind::Or, c.range.blocks.0) }
+        }
         Command::WriteSame(c) => {
             if c.anchor {
                 return Err(Outcome::field(1, Some(4)));

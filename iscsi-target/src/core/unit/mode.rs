@@ -2,9 +2,7 @@
 //! a reset brings the beginning back.
 
 use scsi::cdb::{ModeSelect, ModeSense, PageControl};
-use scsi::mode::{
-    BlockDescriptor, Caching, Control, ModeData, Page, PageId, QueueErrors, UnitAttentionInterlock,
-};
+use scsi::mode::{BlockDescriptor, Caching, Control, ModeData, Page, PageId, QueueErrors, UnitAttentionInterlock};
 use scsi::units::BlockCount;
 use scsi::{AdditionalCode, ListError, SenseKey};
 
@@ -62,10 +60,7 @@ impl Mode {
             application_tag_owned: false,
             busy_timeout: 0,
         };
-        [
-            Page::Caching(Caching { write_cache: true, read_cache_disabled: false }),
-            Page::Control(control),
-        ]
+        [Page::Caching(Caching { write_cache: true, read_cache_disabled: false }), Page::Control(control)]
     }
 
     /// MODE SENSE.
@@ -89,8 +84,7 @@ impl Mode {
         }
         let block = (!c.no_block_descriptors)
             .then(|| BlockDescriptor { blocks: BlockCount(shape.blocks), block_bytes: shape.block.get() });
-        let data =
-            ModeData { write_protected: shape.read_only || self.write_protect, dpo_fua: true, block, pages };
+        let data = ModeData { write_protected: shape.read_only || self.write_protect, dpo_fua: true, block, pages };
         Ok(data.to_bytes(c.form, false))
     }
 

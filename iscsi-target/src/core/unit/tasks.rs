@@ -143,9 +143,7 @@ impl Tasks {
                 // What is aborted does not run; nobody waits for it then.
                 _ if other.aborted.is_some() => false,
                 Stage::Waiting => earlier && task.span.clashes(other.span),
-                Stage::Gathering => {
-                    earlier && (task.order == Order::Ordered || other.order == Order::Ordered)
-                }
+                Stage::Gathering => earlier && (task.order == Order::Ordered || other.order == Order::Ordered),
             }
         })
     }

@@ -208,9 +208,8 @@ fn preempt_and_abort_aborts_the_victims_commands_and_waits_for_them() {
 fn a_full_task_set_is_told_and_takes_commands_again() {
     let mut unit = unit();
     let cdb = write(0, 1);
-    let tasks: Vec<TaskId> = (0..MAX_TASKS)
-        .map(|_| unit.arrive(A, cdb.head(), Order::Simple, 512).expect("there is room").0)
-        .collect();
+    let tasks: Vec<TaskId> =
+        (0..MAX_TASKS).map(|_| unit.arrive(A, cdb.head(), Order::Simple, 512).expect("there is room").0).collect();
     assert_eq!(unit.arrive(B, cdb.head(), Order::Simple, 512), Err(Outcome::status(Status::TaskSetFull)));
     unit.tasks.end(tasks[7], &mut Vec::new());
     assert!(unit.arrive(B, cdb.head(), Order::Simple, 512).is_ok());
@@ -265,9 +264,8 @@ fn pages_tell_one_unit_through_every_port_and_its_limits() {
     for code in &pages.pages {
         assert!(page(&mut unit, A, *code).len() > 4, "{code:?}");
     }
-    let ids = [A, B].map(|nexus| {
-        DeviceIdentification::parse(&page(&mut unit, nexus, PageCode::IDENTIFICATION)).expect("a page")
-    });
+    let ids = [A, B]
+        .map(|nexus| DeviceIdentification::parse(&page(&mut unit, nexus, PageCode::IDENTIFICATION)).expect("a page"));
     assert_eq!(ids[0].same_unit(&ids[1], (None, None), false), Sameness::Same);
     assert_eq!(ids.each_ref().map(|id| id.port().map(|p| p.0)), [Some(1), Some(2)]);
     assert_eq!(ids.each_ref().map(|id| id.port_group().map(|p| p.0)), [Some(1), Some(2)]);

@@ -86,11 +86,7 @@ impl Incoming {
     }
 
     /// The next whole PDU: its header, and whether its data are intact. None when what was read is used up.
-    pub(super) fn next(
-        &mut self,
-        session: &Session,
-        memory: &mut Memory,
-    ) -> Result<Option<(Bhs, bool)>, FrameError> {
+    pub(super) fn next(&mut self, session: &Session, memory: &mut Memory) -> Result<Option<(Bhs, bool)>, FrameError> {
         loop {
             let mut input = &self.staging[self.from..self.to];
             let before = input.len();

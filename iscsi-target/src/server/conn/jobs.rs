@@ -227,8 +227,7 @@ impl Conn {
                 self.conclude(key, outcome, None);
             }
             Plan::ReserveOut(out) => {
-                let asked =
-                    unit.with(|u, _| u.reserve_out(nexus, out, list).map(|c| (u.must_store(&c), c)));
+                let asked = unit.with(|u, _| u.reserve_out(nexus, out, list).map(|c| (u.must_store(&c), c)));
                 match asked {
                     Ok((true, changed)) => self.store(key, changed),
                     Ok((false, changed)) => self.reserved(key, changed),
@@ -343,9 +342,7 @@ fn no_unit(cdb: &[u8], well_known: bool, luns: &[u64]) -> Outcome {
         Outcome::data(data)
     };
     match Command::parse(cdb) {
-        Ok(Command::Inquiry(c)) if c.page.is_none() => {
-            cut(standard_inquiry(false).to_bytes(), usize::from(c.alloc.0))
-        }
+        Ok(Command::Inquiry(c)) if c.page.is_none() => cut(standard_inquiry(false).to_bytes(), usize::from(c.alloc.0)),
         Ok(Command::ReportLuns(c)) => {
             let luns = match c.select {
                 SelectReport::WellKnown => Vec::new(),
@@ -354,9 +351,9 @@ fn no_unit(cdb: &[u8], well_known: bool, luns: &[u64]) -> Outcome {
             cut(Luns { luns }.to_bytes(), c.alloc.as_usize())
         }
         Ok(Command::RequestSense(c)) => {
-            let sense = missing.sense.map_or(Vec::new(), |s| {
-                if c.descriptor { s.to_descriptor() } else { s.to_fixed().to_vec() }
-            });
+            let sense = missing
+                .sense
+                .map_or(Vec::new(), |s| if c.descriptor { s.to_descriptor() } else { s.to_fixed().to_vec() });
             cut(sense, c.alloc.as_usize())
         }
         Ok(Command::TestUnitReady(_)) if well_known => Outcome::GOOD,

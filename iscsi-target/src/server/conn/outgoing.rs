@@ -54,8 +54,7 @@ impl Outgoing {
     /// Adds a PDU, which gives back `memory` bytes when it is written.
     pub(super) fn push(&mut self, bhs: &Bhs, body: Bytes, memory: usize) {
         let tail_len = padding(body.len());
-        let mut pdu =
-            Pdu { head: [0; BHS_LEN + DIGEST_LEN], head_len: BHS_LEN, body, tail: [0; 7], tail_len, memory };
+        let mut pdu = Pdu { head: [0; BHS_LEN + DIGEST_LEN], head_len: BHS_LEN, body, tail: [0; 7], tail_len, memory };
         pdu.head[..BHS_LEN].copy_from_slice(bhs.bytes());
         if self.digests.header {
             pdu.head[BHS_LEN..].copy_from_slice(&digest::of_header(bhs.bytes(), &[]));
