@@ -22,7 +22,7 @@ pub const LOGIN_SEGMENT: u32 = 8192;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// Neither initiators nor targets send this.
+    /// No target sends this. (A target is handed what it does not know, and rejects it: the lengths are where they always are.)
     #[error("a PDU of unknown opcode {0:#04x}")]
     Opcode(u8),
     /// It is of this end's own kind.
@@ -200,7 +200,12 @@ impl Framer {
     /// Checks what decides where the next header is.
     fn admit(&self) -> Result<Bhs, FrameError> {
         let bhs = Bhs::from_bytes(self.header);
-        let Some(opcode) = bhs.kind() else { return Err(FrameError::Opcode(bhs.opcode)) };
+        let of_an_initiator = bhs.opcode & 0x20 == 0;
+        let Some(opcode) = bhs.kind() else {
+            let known_length = bhs.data_segment() <= self.longest;
+            let rejected = self.end == End::Target && of_an_initiator && known_length;
+            return if rejected { Ok(bhs) } else { Err(FrameError::Opcode(bhs.opcode)) };
+        };
         if opcode.is_from_target() != (self.end == End::Initiator) {
             return Err(FrameError::WrongEnd(opcode));
         }

@@ -12,8 +12,10 @@ use crate::api::{DiskFault, Node, Timing};
 use crate::{demo, places};
 
 mod replica;
+mod target;
 
 pub(crate) use replica::{ReplicaCommand, ReplicaCreateArgs, ReplicaName, ReplicaProtocol};
+pub(crate) use target::{TargetCommand, TargetControl, TargetServeArgs};
 
 /// A shared volume for a group of Linux hosts.
 #[derive(Parser, Debug)]
@@ -101,6 +103,9 @@ pub(crate) enum Command {
     /// A SAN's targets and units, tried without a kernel module
     #[command(subcommand, arg = unused_socket())]
     Iscsi(IscsiCommand),
+    /// Disks of this host as a SAN: an iSCSI target
+    #[command(subcommand, arg = unused_socket())]
+    Target(TargetCommand),
     /// A disk for QEMU, nbdcopy and the kernel's nbd-client
     #[command(subcommand)]
     Nbd(NbdCommand),

@@ -8,6 +8,7 @@ mod nbd;
 mod redirect;
 mod replica;
 mod status;
+mod target;
 mod volume;
 
 use std::ffi::OsString;
@@ -32,6 +33,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Node(command) => daemon_asks::node(command, global),
         Command::Status(args) => status::run(args, global),
         Command::Iscsi(command) => iscsi::run(command, global),
+        Command::Target(command) => target::run(command, global),
         Command::Nbd(command) => nbd::run(command, global),
         Command::Replica(command) => replica::run(command, global),
         Command::Events(args) => daemon_asks::events(args, global),

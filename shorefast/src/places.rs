@@ -17,3 +17,7 @@ pub(crate) const SOCKET: &str = "/run/shorefast/api.sock";
 pub(crate) const MOUNTS: &str = "/shorefast";
 /// Names the API socket for commands.
 pub(crate) const SOCKET_ENV: &str = "SHOREFAST_SOCKET";
+/// What a target of this host remembers: reservations that survive a loss of power.
+pub(crate) const TARGET: &str = "/var/lib/shorefast/target";
+/// The socket by which the process of a target is asked.
+pub(crate) const TARGET_SOCKET: &str = "/run/shorefast/target.sock";

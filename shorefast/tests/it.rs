@@ -64,6 +64,8 @@ mod space;
 mod stuck_write;
 #[path = "it/suspended.rs"]
 mod suspended;
+#[path = "it/target.rs"]
+mod target;
 #[path = "it/unprivileged.rs"]
 mod unprivileged;
 #[path = "it/xattrs.rs"]

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use crate::code::Code;
 
 /// The folders that are crates.
-pub const CRATES: [&str; 11] = [
+pub const CRATES: [&str; 12] = [
     "scsi",
     "block",
     "net",
     "fuse",
     "iscsi",
     "iscsi-initiator",
+    "iscsi-target",
     "csv-fs",
     "replicator",
     "shorefast",

@@ -126,7 +126,7 @@ fn open(args: &NbdServeArgs, workers: &Workers) -> Result<Arc<FileDevice>, Failu
 }
 
 /// A volume's blocks are changed by its nodes alone.
-fn carries_no_volume(path: &str, device: &Arc<FileDevice>) -> Result<(), Failure> {
+pub(super) fn carries_no_volume(path: &str, device: &Arc<FileDevice>) -> Result<(), Failure> {
     if device.geometry().len.0 == 0 {
         return Ok(());
     }

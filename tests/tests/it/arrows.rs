@@ -11,12 +11,25 @@ fn allowed(folder: &str) -> &'static [&'static str] {
     match folder {
         "scsi" => &[],
         "iscsi" | "block" => &["scsi"],
-        "iscsi-initiator" => &["scsi", "iscsi", "block"],
+        "iscsi-initiator" | "iscsi-target" => &["scsi", "iscsi", "block"],
         "net" | "fuse" => &["block"],
         "csv-fs" => &["block", "net", "fuse"],
         "replicator" => &["block", "net"],
-        "shorefast" => &["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "csv-fs", "replicator"],
-        _ => &["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "csv-fs", "replicator", "shorefast"],
+        "shorefast" => {
+            &["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "iscsi-target", "csv-fs", "replicator"]
+        }
+        _ => &[
+            "scsi",
+            "block",
+            "net",
+            "fuse",
+            "iscsi",
+            "iscsi-initiator",
+            "iscsi-target",
+            "csv-fs",
+            "replicator",
+            "shorefast",
+        ],
     }
 }
 

@@ -22,6 +22,8 @@ const PURE: &[&str] = &[
     "fuse/src/abi.rs",
     "fuse/src/op/",
     "fuse/src/op.rs",
+    "iscsi-target/src/core.rs",
+    "iscsi-target/src/core/",
     "iscsi/src/",
     "net/src/backoff.rs",
     "net/src/frame.rs",

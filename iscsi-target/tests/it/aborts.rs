@@ -1,0 +1,204 @@
+//! Commands that are stuck in the device, and what an answered abort, reset or preemption proves about them. The device below
+//! the target hangs, so that nothing there can know.
+
+use std::sync::Arc;
+
+use block::fault::FaultDevice;
+use block::units::BlockSize;
+use block::{BlockDevice, ByteLen, MemDevice};
+use iscsi::pdu::Opcode;
+use iscsi::pdu::raw::TaskResponse;
+use iscsi_target::Lun;
+use scsi::cdb::{CompareAndWrite, Read, Write};
+use scsi::reservations::{Change, Registration, ReservationType};
+use scsi::units::BlockRange;
+use scsi::{BlockCount, BlockLen, Lba, ReservationKey, Status};
+
+use crate::rig::Rig;
+use crate::wire::Wire;
+
+pub(crate) const B: BlockLen = BlockLen::B512;
+
+pub(crate) fn write(lba: u64) -> scsi::Cdb {
+    Write::new(BlockRange::new(Lba(lba), BlockCount(1))).cdb(B).expect("fits")
+}
+
+pub(crate) fn read(lba: u64) -> scsi::Cdb {
+    Read::new(BlockRange::new(Lba(lba), BlockCount(1))).cdb(B).expect("fits")
+}
+
+struct Hurt {
+    rig: Rig,
+    device: Arc<FaultDevice>,
+}
+
+impl Hurt {
+    fn new() -> Hurt {
+        let below: Arc<dyn BlockDevice> = Arc::new(MemDevice::new(ByteLen(1 << 20), BlockSize::B512));
+        let device = FaultDevice::new(below);
+        let lun = Lun::new(0, Arc::clone(&device) as Arc<dyn BlockDevice>);
+        Hurt { rig: Rig::with(|rig| rig.target(vec![lun])), device }
+    }
+
+    fn login(&self, host: &str) -> Wire {
+        Wire::login(self.rig.server().addresses()[0], host).quiet()
+    }
+
+    /// A write that stays in the device.
+    fn stuck(&self, wire: &mut Wire, lba: u64) -> u32 {
+        let held = self.device.held();
+        self.device.hang();
+        let itt = wire.start(&write(lba), 0, &[0xee; 512]);
+        crate::rig::until("the write is in the device", || self.device.held() > held);
+        itt
+    }
+}
+
+fn managed(wire: &mut Wire) -> u8 {
+    let pdu = wire.receive();
+    assert_eq!(pdu.bhs.kind(), Some(Opcode::TaskResponse), "{pdu:?}");
+    TaskResponse::of(&pdu.bhs).response
+}
+
+#[test]
+fn an_abort_is_answered_when_its_task_has_ended_and_not_before() {
+    let hurt = Hurt::new();
+    let mut wire = hurt.login("iqn.2026-01.test:a");
+    let itt = hurt.stuck(&mut wire, 3);
+    wire.manage(1, itt);
+    assert!(wire.is_silent(), "the write is in the device and may land");
+    hurt.device.heal();
+    assert_eq!(managed(&mut wire), 0);
+    // No response to the write follows; the next answer is to the next command.
+    let after = wire.command(&read(3), 512, &[]);
+    assert_eq!(after.status, Status::Good);
+    wire.manage(1, itt);
+    assert_eq!(managed(&mut wire), 1, "there is no such task any more");
+}
+
+#[test]
+fn a_reset_of_the_unit_waits_for_the_commands_of_every_session_and_tells_them() {
+    let hurt = Hurt::new();
+    let (mut a, mut b) = (hurt.login("iqn.2026-01.test:a"), hurt.login("iqn.2026-01.test:b"));
+    hurt.stuck(&mut a, 3);
+    b.manage(5, u32::MAX);
+    assert!(b.is_silent());
+    hurt.device.heal();
+    assert_eq!(managed(&mut b), 0);
+    for wire in [&mut a, &mut b] {
+        assert_eq!(wire.command(&read(0), 512, &[]).code(), Some((6, 0x29, 3)));
+        assert_eq!(wire.command(&read(0), 512, &[]).status, Status::Good);
+    }
+}
+
+#[test]
+fn clear_task_set_tells_other_sessions_that_their_command_was_aborted() {
+    let hurt = Hurt::new();
+    let (mut a, mut b) = (hurt.login("iqn.2026-01.test:a"), hurt.login("iqn.2026-01.test:b"));
+    let itt = hurt.stuck(&mut a, 3);
+    b.manage(4, u32::MAX);
+    assert!(b.is_silent() && a.is_silent());
+    hurt.device.heal();
+    assert_eq!(managed(&mut b), 0);
+    assert_eq!(a.finish(itt, &[]).status, Status::TaskAborted);
+}
+
+/// The stuck write: without the wait it would land after the fencer had been told that nothing is left.
+#[test]
+fn preempt_and_abort_is_answered_when_nothing_of_the_victim_can_land_any_more() {
+    let hurt = Hurt::new();
+    let (mut a, mut b) = (hurt.login("iqn.2026-01.test:a"), hurt.login("iqn.2026-01.test:b"));
+    for (wire, key) in [(&mut a, 1), (&mut b, 2)] {
+        let to = Registration { key: ReservationKey(key), persist: false, all_ports: false, ports: Vec::new() };
+        let (cdb, list) = Change::Register { from: ReservationKey::NONE, to }.command();
+        wire.command(&cdb, 0, &list).good();
+    }
+    let kind = ReservationType::ExclusiveAccessAllRegistrants;
+    let (cdb, list) = Change::Reserve { key: ReservationKey(2), kind }.command();
+    b.command(&cdb, 0, &list).good();
+    let itt = hurt.stuck(&mut a, 3);
+    let preempt = |abort| Change::Preempt { key: ReservationKey(2), victim: ReservationKey(1), kind, abort }.command();
+    let (cdb, list) = preempt(true);
+    let fence = b.start(&cdb, 0, &list);
+    assert!(b.is_silent(), "the victim's write may land");
+    hurt.device.heal();
+    assert_eq!(b.finish(fence, &list).status, Status::Good);
+    assert_eq!(a.finish(itt, &[]).status, Status::TaskAborted);
+    b.command(&write(3), 0, &[0x11; 512]).good();
+    // Out: no read, no write, and no way back in with the old key.
+    assert_eq!(a.command(&read(3), 512, &[]).status, Status::ReservationConflict);
+    assert_eq!(a.command(&write(3), 0, &[0x22; 512]).status, Status::ReservationConflict);
+    assert_eq!(a.command(&scsi::cdb::TestUnitReady.cdb(), 0, &[]).code(), Some((6, 0x2a, 5)));
+    assert_eq!(b.command(&read(3), 512, &[]).good(), [0x11; 512]);
+    let (cdb, list) = preempt(true);
+    assert_eq!(b.command(&cdb, 0, &list).status, Status::ReservationConflict, "the key is gone");
+}
+
+/// A write that waits behind another command is not executed once its nexus was preempted.
+#[test]
+fn a_command_that_waits_is_held_to_the_reservation_of_when_it_runs() {
+    let hurt = Hurt::new();
+    let (mut a, mut b) = (hurt.login("iqn.2026-01.test:a"), hurt.login("iqn.2026-01.test:b"));
+    hurt.device.hang();
+    let swap = CompareAndWrite::new(Lba(3), 1).cdb(B).expect("fits");
+    let first = b.start(&swap, 0, &[0; 1024]);
+    crate::rig::until("it is in the device", || hurt.device.held() > 0);
+    let late = a.start(&write(3), 0, &[0xee; 512]);
+    assert!(a.is_silent(), "it waits for the compare-and-write");
+    let to = Registration { key: ReservationKey(2), ..Registration::default() };
+    let (cdb, list) = Change::Register { from: ReservationKey::NONE, to }.command();
+    let register = b.start(&cdb, 0, &list);
+    assert_eq!(b.finish(register, &list).status, Status::Good);
+    let (cdb, list) = Change::Reserve { key: ReservationKey(2), kind: ReservationType::WriteExclusive }.command();
+    let reserve = b.start(&cdb, 0, &list);
+    assert_eq!(b.finish(reserve, &list).status, Status::Good);
+    hurt.device.heal();
+    assert_eq!(b.finish(first, &[]).status, Status::Good);
+    assert_eq!(a.finish(late, &[]).status, Status::ReservationConflict);
+    assert_eq!(b.command(&read(3), 512, &[]).good(), [0; 512]);
+}
+
+/// Reinstatement: the initiator takes it for the proof that nothing of its older session can land.
+#[test]
+fn a_new_login_of_a_nexus_is_answered_when_nothing_of_its_older_session_is_left() {
+    let hurt = Hurt::new();
+    let mut a = hurt.login("iqn.2026-01.test:a");
+    hurt.stuck(&mut a, 3);
+    let at = hurt.rig.server().addresses()[0];
+    let again = std::thread::spawn(move || Wire::login(at, "iqn.2026-01.test:a"));
+    crate::rig::until("the older session has ended", || a.is_silent() || a.try_receive().is_none());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(!again.is_finished(), "its write is in the device and may land");
+    hurt.device.heal();
+    let mut again = again.join().expect("it logs in");
+    assert_eq!(again.command(&read(3), 512, &[]).code(), Some((6, 0x29, 7)), "nexus loss");
+    assert_eq!(again.command(&read(3), 512, &[]).status, Status::Good);
+    assert_eq!(hurt.rig.server().sessions().len(), 1);
+}
+
+#[test]
+fn a_logout_is_answered_when_its_commands_have_ended() {
+    let hurt = Hurt::new();
+    let mut a = hurt.login("iqn.2026-01.test:a");
+    hurt.stuck(&mut a, 3);
+    a.logout();
+    assert!(a.is_silent());
+    hurt.device.heal();
+    assert_eq!(a.receive().bhs.kind(), Some(Opcode::LogoutResponse));
+    assert!(a.try_receive().is_none(), "and then it closes");
+}
+
+#[test]
+fn a_target_that_is_stopped_waits_for_what_the_device_has() {
+    let mut hurt = Hurt::new();
+    let mut a = hurt.login("iqn.2026-01.test:a");
+    hurt.stuck(&mut a, 3);
+    let device = Arc::clone(&hurt.device);
+    let healer = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        device.heal();
+    });
+    hurt.rig.stop();
+    assert!(healer.is_finished(), "it has stopped before the device had completed the write");
+    healer.join().expect("it does not panic");
+}

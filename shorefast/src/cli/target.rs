@@ -1,0 +1,91 @@
+//! `target ...` as types.
+
+use core::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::places;
+
+/// `target ...`
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum TargetCommand {
+    /// Serve disks over iSCSI until told to stop
+    Serve(TargetServeArgs),
+    /// Who is logged in at a target that runs
+    Sessions(TargetControl),
+}
+
+/// By which socket the process of a target is asked.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TargetControl {
+    /// The socket of the target's process
+    #[arg(long, value_name = "PATH", default_value = places::TARGET_SOCKET)]
+    pub(crate) control: PathBuf,
+}
+
+/// `target serve`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TargetServeArgs {
+    /// A disk: file:PATH, with `,ro` behind it if it must not be changed; logical units 0, 1, ... in this order
+    #[arg(long, value_name = "DISK", required = true)]
+    pub(crate) lun: Vec<String>,
+    /// Where it listens: an address, its port, and its portal group if not 1; each group is a target port
+    #[arg(long, value_name = "ADDR:PORT[,GROUP]", required = true)]
+    pub(crate) portal: Vec<PortalAt>,
+    /// The target's name [default: made of the host's]
+    #[arg(long, value_name = "IQN")]
+    pub(crate) name: Option<String>,
+    /// Let only initiators of these names in
+    #[arg(long, value_name = "IQN")]
+    pub(crate) initiator: Vec<String>,
+    /// Let only initiators in that prove themselves as this user (CHAP); the secret is SHOREFAST_ISCSI_SECRET
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Prove itself as this user to initiators that want that; the secret is SHOREFAST_ISCSI_TARGET_SECRET
+    #[arg(long, value_name = "USER", requires = "user")]
+    pub(crate) target_user: Option<String>,
+    /// Send initiators to this portal
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) redirect: Option<String>,
+    /// Where reservations are kept that survive a loss of power
+    #[arg(long, value_name = "DIR", default_value = places::TARGET)]
+    pub(crate) state: PathBuf,
+    /// Where it is asked
+    #[command(flatten)]
+    pub(crate) control: TargetControl,
+}
+
+/// A portal and its group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PortalAt {
+    pub(crate) address: SocketAddr,
+    pub(crate) group: u16,
+}
+
+impl std::str::FromStr for PortalAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PortalAt, String> {
+        let (address, group) = text.split_once(',').unwrap_or((text, "1"));
+        let wrong = || format!("{text} is no portal: 192.0.2.1:3260 is, and 192.0.2.1:3260,2 in portal group 2");
+        let address = address.parse().map_err(|_| wrong())?;
+        let group = group.parse().ok().filter(|group| *group != 0).ok_or_else(wrong)?;
+        Ok(PortalAt { address, group })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn portals_are_addresses_with_or_without_a_group() {
+        let at = |t: &str| t.parse::<PortalAt>().ok().map(|p| (p.address.to_string(), p.group));
+        assert_eq!(at("127.0.0.1:3260"), Some(("127.0.0.1:3260".into(), 1)));
+        assert_eq!(at("[::1]:0,7"), Some(("[::1]:0".into(), 7)));
+        for junk in ["", "127.0.0.1", "127.0.0.1:1,0", "127.0.0.1:1,x", "h:1"] {
+            assert_eq!(at(junk), None, "{junk}");
+        }
+    }
+}

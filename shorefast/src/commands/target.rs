@@ -1,0 +1,274 @@
+//! `target`: disks of this host served over iSCSI by a process of its own, until SIGTERM or SIGINT; and who is logged in there.
+//!
+//! Refused for safety: to let everybody in where other hosts could connect; to serve a disk that carries a Shorefast volume,
+//! unless read-only; to go on from reservations that cannot be read.
+//!
+//! The first signal stops in order: what initiators have in the disks is completed. A second one ends the process at once.
+
+use std::env;
+use std::io::{self, Read as _};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use block::file::{OpenError, OpenOptions};
+use block::worker::Workers;
+use block::{BlockDevice, FileDevice};
+use iscsi::chap::{Account, Secret};
+use iscsi::discovery::Portal as At;
+use iscsi_target::{Admission, Lun, Portal, Server, ServerError, SessionInfo, Target};
+use serde::Serialize;
+use tokio::io::AsyncWriteExt;
+use tracing_subscriber::EnvFilter;
+
+use super::nbd::carries_no_volume;
+use super::{print, print_json};
+use crate::api::{Server as Socket, ServerError as SocketError};
+use crate::cli::{Global, TargetCommand, TargetControl, TargetServeArgs};
+use crate::daemon::{Signals, log_to_stderr};
+use crate::exit::{Exit, Failure};
+use crate::render::plain_table;
+
+/// Where secrets are looked for, as the initiator's commands do.
+const SECRET_ENV: &str = "SHOREFAST_ISCSI_SECRET";
+const TARGET_SECRET_ENV: &str = "SHOREFAST_ISCSI_TARGET_SECRET";
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest list of sessions: as many as a target has, with names as long as they may be.
+const MAX_ANSWER: u64 = 4 << 20;
+
+/// Runs a command.
+pub(super) fn run(command: &TargetCommand, global: &Global) -> Result<Exit, Failure> {
+    match command {
+        TargetCommand::Serve(args) => serve(args, global),
+        TargetCommand::Sessions(which) => sessions(which, global),
+    }
+}
+
+/// What is served, and where.
+#[derive(Serialize)]
+struct Ready {
+    name: String,
+    portals: Vec<String>,
+    luns: Vec<Served>,
+}
+
+#[derive(Serialize)]
+struct Served {
+    lun: u64,
+    disk: String,
+    bytes: u64,
+    read_only: bool,
+}
+
+fn serve(args: &TargetServeArgs, global: &Global) -> Result<Exit, Failure> {
+    let level = ["warn", "info", "debug"][usize::from(global.verbose).min(2)];
+    log_to_stderr(EnvFilter::new(level));
+    let admission = admission(args)?;
+    let limits = |e: io::Error| Failure::failed(format!("Cannot start: {e}."), "See the limits of the system.");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = Workers::start(cores, "target").map_err(limits)?;
+    let (luns, served) = open_all(args, &workers)?;
+    let name = args.name.clone().unwrap_or_else(own_name);
+    let target = Target {
+        name: name.clone(),
+        luns,
+        portals: args.portal.iter().map(|p| Portal { address: p.address, group: p.group }).collect(),
+        admission,
+        state: Some(args.state.clone()),
+        redirect: redirect(args)?,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(limits)?;
+    let ended = runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let socket = Socket::bind(&args.control.control).map_err(|e| taken(&e))?;
+        let server = Server::start(workers.handle(), target).await.map_err(|e| cannot_serve(&e))?;
+        let groups = args.portal.iter().map(|p| p.group);
+        let portals = server.addresses().into_iter().zip(groups).map(|(a, group)| format!("{a},{group}"));
+        tell(&Ready { name, portals: portals.collect(), luns: served }, global)?;
+        tokio::select! {
+            () = answer(&socket, &server) => {}
+            () = signals.next() => {}
+        }
+        drop(socket);
+        tokio::select! {
+            () = server.stop() => Ok(Exit::Ok),
+            () = signals.next() => Err(Failure::failed(
+                "Ended by a second signal.",
+                "What initiators had under way may have been carried out without an answer.",
+            )),
+        }
+    });
+    if ended.is_err() {
+        // Their end would wait for a disk that hangs, and whoever sent the second signal does not want to.
+        std::mem::forget(workers);
+    }
+    ended
+}
+
+/// Who is let in; nobody is let in unasked where other hosts could connect.
+fn admission(args: &TargetServeArgs) -> Result<Admission, Failure> {
+    let open = args.initiator.is_empty() && args.user.is_none();
+    if let Some(portal) = args.portal.iter().find(|p| open && !p.address.ip().is_loopback()) {
+        return Err(Failure::new(
+            Exit::Refused,
+            format!("At {} every host that reaches it could read and overwrite the disks.", portal.address),
+            "Give --user, or --initiator for each host that may log in, or listen at 127.0.0.1.",
+        ));
+    }
+    let account = |name: &Option<String>, variable: &str| {
+        let Some(name) = name else { return Ok(None) };
+        let secret = env::var(variable)
+            .map_err(|_| Failure::usage(format!("There is no secret for {name}."), format!("Set {variable}.")))?;
+        let secret =
+            Secret::new(secret).map_err(|e| Failure::usage(format!("{e}."), format!("Set another {variable}.")))?;
+        Ok(Some(Account { name: name.clone(), secret }))
+    };
+    let user = account(&args.user, SECRET_ENV)?;
+    let own = account(&args.target_user, TARGET_SECRET_ENV)?;
+    if let (Some(user), Some(own)) = (&user, &own)
+        && user.secret == own.secret
+    {
+        return Err(Failure::usage(
+            format!("{SECRET_ENV} and {TARGET_SECRET_ENV} are the same: whoever knows one can answer for the other."),
+            "Set two different secrets.",
+        ));
+    }
+    let initiators = (!args.initiator.is_empty()).then(|| args.initiator.clone());
+    Ok(Admission { initiators, accounts: user.into_iter().collect(), own })
+}
+
+fn redirect(args: &TargetServeArgs) -> Result<Option<(At, bool)>, Failure> {
+    let parse = |to: &String| At::parse(to).map(|portal| (portal, false));
+    let parsed = args.redirect.as_ref().map(parse).transpose();
+    parsed.map_err(|e| Failure::usage(format!("{e}."), "Write the portal like 192.0.2.1:3260."))
+}
+
+/// The target's name, made of the host's.
+fn own_name() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-' || *c == '.').collect();
+    format!("iqn.2026-01.invalid.shorefast:target.{host}")
+}
+
+fn open_all(args: &TargetServeArgs, workers: &Workers) -> Result<(Vec<Lun>, Vec<Served>), Failure> {
+    let mut luns = Vec::new();
+    let mut served = Vec::new();
+    for (lun, disk) in (0..).zip(&args.lun) {
+        let (path, read_only) = disk.strip_suffix(",ro").map_or((disk.as_str(), false), |path| (path, true));
+        let path = path.strip_prefix("file:").unwrap_or(path);
+        let device = open(path, read_only, workers)?;
+        served.push(Served { lun, disk: path.to_owned(), bytes: device.geometry().len.0, read_only });
+        luns.push(Lun::new(lun, device.clone()).thin(device).read_only(read_only));
+    }
+    Ok((luns, served))
+}
+
+fn open(path: &str, read_only: bool, workers: &Workers) -> Result<Arc<FileDevice>, Failure> {
+    if path.contains("://") {
+        return Err(Failure::usage(format!("{path} is not a path."), "Name a file or a block device of this host."));
+    }
+    let options = OpenOptions { read_only, ..OpenOptions::default() };
+    let device = FileDevice::open(path, options, workers.handle()).map_err(|e| {
+        let missing = matches!(&e, OpenError::Os { source, .. } if source.kind() == io::ErrorKind::NotFound);
+        let kind = if missing { Exit::NotFound } else { Exit::Failed };
+        Failure::new(kind, format!("{e}."), "See whether the path is right, and who may open it.")
+    })?;
+    let device = Arc::new(device);
+    if !read_only {
+        carries_no_volume(path, &device)?;
+    }
+    Ok(device)
+}
+
+fn cannot_serve(error: &ServerError) -> Failure {
+    match error {
+        ServerError::Name(_) | ServerError::Portals => Failure::usage(format!("{error}."), "Correct the command line."),
+        ServerError::Lun(iscsi_target::LunError::Store(_)) => Failure::new(
+            Exit::Refused,
+            format!("{error}."),
+            "Whoever was kept out by them could write. Bring the file back; or remove it if no initiator relies on it.",
+        ),
+        ServerError::Bind { .. } => {
+            Failure::failed(format!("{error}."), "Stop what listens there, or choose another place.")
+        }
+        _ => Failure::failed(format!("{error}."), "See whether the disk is the right one."),
+    }
+}
+
+fn taken(e: &SocketError) -> Failure {
+    match e {
+        SocketError::InUse(_) => Failure::new(
+            Exit::Refused,
+            format!("{e}: another target runs there."),
+            "See `shorefast target sessions`, or give another --control.",
+        ),
+        _ => Failure::failed(format!("{e}."), "See who may write there, or give another --control."),
+    }
+}
+
+fn tell(ready: &Ready, global: &Global) -> Result<(), Failure> {
+    if global.json {
+        return print_json("target", ready);
+    }
+    if global.quiet {
+        return Ok(());
+    }
+    let mut text = String::new();
+    for portal in &ready.portals {
+        let place = portal.split(',').next().unwrap_or(portal);
+        for lun in &ready.luns {
+            text += &format!("ready: iscsi://{place}/{}/{}\n", ready.name, lun.lun);
+        }
+    }
+    print(&text)
+}
+
+/// Whoever connects is told the sessions.
+async fn answer(socket: &Socket, server: &Server) {
+    loop {
+        match socket.accept().await {
+            Ok(mut stream) => {
+                let said = serde_json::to_vec(&server.sessions()).unwrap_or_default();
+                tokio::task::yield_now().await;
+                // Whoever asked may have gone, or may not read.
+                drop(tokio::time::timeout(PATIENCE, stream.write_all(&said)).await);
+            }
+            Err(e) => {
+                tracing::warn!("the control socket did not accept: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn sessions(which: &TargetControl, global: &Global) -> Result<Exit, Failure> {
+    let path = which.control.display();
+    let stream = UnixStream::connect(&which.control).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(
+            Exit::NotFound,
+            format!("No target runs that is asked at {path}."),
+            "Start one with `shorefast target serve`, or give its --control.",
+        ),
+        _ => Failure::failed(format!("{path} cannot be reached: {e}."), "Run the command as the target's user."),
+    })?;
+    let mut text = String::new();
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .and_then(|()| stream.take(MAX_ANSWER).read_to_string(&mut text))
+        .map_err(|e| Failure::failed(format!("The target at {path} did not answer: {e}."), "See its log."))?;
+    let sessions: Vec<SessionInfo> = serde_json::from_str(&text).map_err(|e| {
+        Failure::failed(format!("The target at {path} answered something else: {e}."), "Use one version of shorefast.")
+    })?;
+    if global.json {
+        print_json("sessions", &sessions)?;
+    } else {
+        let rows = sessions.into_iter().map(|s| {
+            let kind = if s.discovery { "discovery" } else { "normal" };
+            let (group, commands) = (s.group.to_string(), s.commands.to_string());
+            [s.initiator, s.isid, s.from, group, kind.to_owned(), commands, s.commands_total.to_string()]
+        });
+        print(&plain_table(["INITIATOR", "ISID", "FROM", "GROUP", "KIND", "COMMANDS", "TOTAL"], rows))?;
+    }
+    Ok(Exit::Ok)
+}
