@@ -71,7 +71,8 @@ impl Place {
     /// Mounts. Blocks, as [`Mount::open`] does.
     pub(super) fn mount(self) -> Result<Placed, StartError> {
         if let Some(root) = self.shown().parent() {
-            std::fs::create_dir_all(root).map_err(|source| StartError::MountPoint { path: root.into(), source })?;
+            let made = std::fs::create_dir_all(root);
+            made.map_err(|source| StartError::MountPoint { path: self.shown().into(), source })?;
         }
         if self.linked { self.mount_beside() } else { self.mount_here() }
     }
