@@ -16,7 +16,7 @@ const RECORD: usize = 512;
 /// What is done to the cluster while they are at it.
 type Meanwhile<'a> = &'a [&'a dyn Fn(&mut Cluster)];
 
-/// A program on some nodes.
+/// A program on a node, and how often it has raised the number.
 struct Raising {
     node: usize,
     locker: Locker,
