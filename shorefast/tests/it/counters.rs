@@ -72,7 +72,8 @@ fn all_get_on(all: &mut [Raising]) {
     let before: Vec<u64> = all.iter().map(|r| r.done).collect();
     let (mut on, mut heard) = (before.clone(), Instant::now());
     while on.iter().zip(&before).any(|(on, before)| *on < before + MORE) {
-        if all.iter_mut().fold(false, |news, r| r.hear() || news) {
+        let news = all.iter_mut().filter_map(|r| r.hear().then_some(())).count();
+        if news > 0 {
             heard = Instant::now();
         }
         on = all.iter().map(|r| r.done).collect();
