@@ -16,7 +16,7 @@ const RECORD: usize = 512;
 /// What is done to the cluster while they are at it.
 type Meanwhile<'a> = &'a [&'a dyn Fn(&mut Cluster)];
 
-/// A program on some nodes.
+/// A program on a node, and how often it has raised the number.
 struct Raising {
     node: usize,
     locker: Locker,
@@ -72,7 +72,8 @@ fn all_get_on(all: &mut [Raising]) {
     let before: Vec<u64> = all.iter().map(|r| r.done).collect();
     let (mut on, mut heard) = (before.clone(), Instant::now());
     while on.iter().zip(&before).any(|(on, before)| *on < before + MORE) {
-        if all.iter_mut().map(Raising::hear).filter(|news| *news).count() > 0 {
+        let news = all.iter_mut().filter_map(|r| r.hear().then_some(())).count();
+        if news > 0 {
             heard = Instant::now();
         }
         on = all.iter().map(|r| r.done).collect();
