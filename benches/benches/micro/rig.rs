@@ -12,7 +12,7 @@ use block::units::{BlockSize, ByteLen};
 use block::worker::Workers;
 use bytes::Bytes;
 use csv_fs::client::data::{DataPath, OpenFile};
-use csv_fs::client::link::{CoordinatorLink, Coordinators, LinkLost, OwnSlot, RedirectDone};
+use csv_fs::client::link::{CallDone, CoordinatorLink, Coordinators, LinkLost, OwnSlot, RedirectDone};
 use csv_fs::client::session::{Caller, Session, SessionParts};
 use csv_fs::coordinator::{ClientLink, Coordinator, Fencer, Reign};
 use csv_fs::core::client::ClientConfig;
@@ -22,8 +22,7 @@ use csv_fs::core::rules::Rules;
 use csv_fs::format::{TimingMs, VolumeName};
 use csv_fs::meta::{FormatOptions, Latch, Root, Store};
 use csv_fs::proto::{
-    Answer, BindAnswer, BindRequest, Call, Callback, CallbackAnswer, CoordinatorHint, OpenRequest, Redirect, Reply,
-    Request,
+    BindAnswer, BindRequest, Call, Callback, CallbackAnswer, CoordinatorHint, OpenRequest, Redirect, Reply, Request,
 };
 use csv_fs::types::{ClientId, InodeNo, Timestamp, VolumeId};
 use tokio::runtime::Runtime;
@@ -177,8 +176,9 @@ impl CoordinatorLink for Link {
         Box::pin(async move { Ok(self.coordinator.bind(back, request).await) })
     }
 
-    fn call(&self, _epoch: Epoch, call: Call) -> BoxFuture<'_, Result<Answer, LinkLost>> {
-        Box::pin(async move { Ok(self.coordinator.call(call).await) })
+    fn call(&self, _epoch: Epoch, call: Call, done: CallDone) -> Option<BoxFuture<'static, ()>> {
+        self.coordinator.call_then(call, move |answer| done.tell(Ok(answer)));
+        None
     }
 
     fn redirect(
