@@ -127,7 +127,7 @@ enum Pending {
 }
 
 /// Proof of being between gate and device.
-struct InGate<'a>(&'a Gate);
+pub(in crate::client) struct InGate<'a>(&'a Gate);
 
 impl Drop for InGate<'_> {
     fn drop(&mut self) {
@@ -226,7 +226,7 @@ impl DataPath {
     }
 
     /// Enters the route's gate, if it is open.
-    fn enter_direct(&self) -> Option<InGate<'_>> {
+    pub(in crate::client) fn enter_direct(&self) -> Option<InGate<'_>> {
         let gate = &self.gates[worker::current().unwrap_or(usize::MAX).min(self.gates.len() - 1)];
         (gate.enter() == Entered::Inside).then(|| InGate(gate))
     }

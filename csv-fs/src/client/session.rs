@@ -29,7 +29,7 @@ use std::time::Duration;
 use block::buf::AlignedBuf;
 use block::shared::{AbortOwn, Epoch, FenceGen};
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{oneshot, watch};
 
 use crate::core::client::{
@@ -126,6 +126,8 @@ pub(crate) trait Files: Send + Sync + 'static {
     fn close_direct(&self);
     /// Opens it.
     fn open_direct(&self);
+    /// Whether it is closed.
+    fn direct_closed(&self) -> bool;
     /// Whether somebody is still between gate and device.
     fn direct_entered(&self) -> bool;
     /// Takes the outstanding direct reads and issues them again.
@@ -160,7 +162,7 @@ pub struct SessionParts {
 
 /// The session.
 pub struct Session {
-    /// Taken by `run` and `look` alone.
+    /// Taken by `run`, `look` and `fence_asked` alone.
     core: Mutex<Inner>,
     inbox: Mutex<VecDeque<Input>>,
     me: Weak<Session>,
@@ -446,10 +448,25 @@ impl Session {
         self.post(Event::Hint(hint));
     }
 
-    /// This node's I/O is being fenced under this generation. When it returns, no direct request will be submitted any
-    /// more until the coordinator has granted that generation; those before it end by themselves or by an abort.
-    pub fn fence_asked(&self, fence_gen: FenceGen) {
-        self.post(Event::FenceAsked { fence_gen });
+    /// This node's I/O is being fenced under this generation. When it returns, no direct request is let in any more until
+    /// the coordinator has granted that generation; when what it returns is done, those that had been let in are with the
+    /// device, where they end by themselves or by an abort.
+    ///
+    /// Prevents: somebody else is at the core, the gate is closed only when he lets go, or a worker is between gate and device;
+    /// it is proved that nothing is in flight, the fence is answered, and then a write goes to the disk.
+    pub fn fence_asked(self: &Arc<Self>, fence_gen: FenceGen) -> impl Future<Output = ()> + Send + use<> {
+        self.inbox.lock().push_back(Input::Event(Event::FenceAsked { fence_gen }));
+        let inner = self.core.lock();
+        // It is among these, or whoever had the lock has taken it.
+        let before = self.inbox.lock().len();
+        self.turn(inner, before);
+        self.run();
+        let files = self.files();
+        async move {
+            while files.as_ref().is_some_and(|f| f.direct_closed() && f.direct_entered()) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
     }
 
     /// The administrator's wish: redirected, or as the path allows.
@@ -547,21 +564,26 @@ impl Session {
     /// Takes what is in the inbox, unless somebody is at it, who will then take it all.
     fn run(&self) {
         loop {
-            let Some(mut inner) = self.core.try_lock() else { return };
-            for _ in 0..TURN {
-                let Some(input) = self.next() else { break };
-                self.take(&mut inner, input);
-            }
-            let redirected = std::mem::take(&mut inner.redirected);
-            let called = std::mem::take(&mut inner.called);
-            drop(inner);
-            redirected.into_iter().for_each(|(waiter, result)| waiter(result));
-            called.into_iter().for_each(|(waiter, result)| waiter.tell(result));
+            let Some(inner) = self.core.try_lock() else { return };
+            self.turn(inner, TURN);
             // Something may have been put in between the last look and the unlocking.
             if self.inbox.lock().is_empty() {
                 return;
             }
         }
+    }
+
+    /// Takes so many inputs at most, lets go of the core, and tells whom they concern.
+    fn turn(&self, mut inner: MutexGuard<'_, Inner>, most: usize) {
+        for _ in 0..most {
+            let Some(input) = self.next() else { break };
+            self.take(&mut inner, input);
+        }
+        let redirected = std::mem::take(&mut inner.redirected);
+        let called = std::mem::take(&mut inner.called);
+        drop(inner);
+        redirected.into_iter().for_each(|(waiter, result)| waiter(result));
+        called.into_iter().for_each(|(waiter, result)| waiter.tell(result));
     }
 
     fn next(&self) -> Option<Input> {

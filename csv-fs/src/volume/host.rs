@@ -425,10 +425,10 @@ impl OwnNode for VolumeHost {
     }
 
     fn stop_direct(&self, fence_gen: FenceGen) -> BoxFuture<'static, ()> {
-        if let Some(session) = self.session.get() {
-            session.fence_asked(fence_gen);
+        match self.session.get() {
+            Some(session) => Box::pin(session.fence_asked(fence_gen)),
+            None => Box::pin(std::future::ready(())),
         }
-        Box::pin(std::future::ready(()))
     }
 
     fn self_evicted(&self) {

@@ -430,6 +430,10 @@ impl Files for DataPath {
         self.gates.iter().for_each(crate::client::gate::Gate::open);
     }
 
+    fn direct_closed(&self) -> bool {
+        self.gates.iter().all(crate::client::gate::Gate::is_closed)
+    }
+
     fn direct_entered(&self) -> bool {
         self.gates.iter().any(|g| g.inside() > 0)
     }

@@ -66,7 +66,7 @@ impl Session {
         });
     }
 
-    fn files(&self) -> Option<Arc<dyn Files>> {
+    pub(super) fn files(&self) -> Option<Arc<dyn Files>> {
         self.files.get()?.upgrade()
     }
 

@@ -279,3 +279,37 @@ async fn a_bind_that_is_given_up_leaves_no_task_behind() {
     drop(path);
     crate::client::data::tests::rig::until(|| watchers() == 0).await;
 }
+
+/// A fence was answered while a direct write could still be let in: somebody else was at the core, and the gate was closed only
+/// when he let go.
+#[tokio::test]
+async fn a_fence_that_is_asked_while_somebody_is_at_the_core_has_closed_the_gate_when_it_returns() {
+    let (path, _calls, _) = start();
+    let session = Arc::clone(path.session());
+    assert!(path.enter_direct().is_some());
+    let asking = session.look(|_| {
+        let (done, is_done) = std::sync::mpsc::channel();
+        let asking = std::thread::spawn(move || {
+            drop(path.session().fence_asked(FenceGen(9)));
+            let closed = path.enter_direct().is_none();
+            let _ = done.send(());
+            closed
+        });
+        // Long enough for one that does not wait for the core.
+        let _ = is_done.recv_timeout(Duration::from_millis(300));
+        asking
+    });
+    assert!(asking.join().unwrap(), "closed");
+}
+
+/// Another order of the same: a worker had passed the gate and was not with the device yet.
+#[tokio::test]
+async fn a_fence_is_answered_after_whoever_was_let_in_is_with_the_device() {
+    let (path, _calls, _) = start();
+    let inside = path.enter_direct().unwrap();
+    let stopped = path.session().fence_asked(FenceGen(9));
+    tokio::pin!(stopped);
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut stopped).await.is_err(), "not with the device");
+    drop(inside);
+    tokio::time::timeout(Duration::from_secs(20), stopped).await.expect("in time");
+}
