@@ -76,8 +76,7 @@ pub(super) fn terminal(r: &ReplicaReport) -> String {
     if let Some(s) = &r.resynced {
         let row = [bytes(r.device_bytes), bytes(s.written_bytes), bytes(s.sent_bytes), bytes(s.compared_bytes)];
         let rows = [[row[0].clone(), row[1].clone(), row[2].clone(), row[3].clone(), format!("{} ms", s.took_ms)]];
-        text +=
-            &plain_table(["DEVICE", "WRITTEN WITHOUT IT", "SENT BACK", "COMPARED, EQUAL", "TOOK"], rows.into_iter());
+        text += &plain_table(["DEVICE", "WRITTEN WITHOUT IT", "SENT BACK", "COMPARED, EQUAL", "TOOK"], rows);
         text.push('\n');
     }
     for check in &r.checks {
