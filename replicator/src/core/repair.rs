@@ -83,7 +83,8 @@ impl Node {
         let Some(Now { span, from, reading: false, .. }) = self.repairs.now else { return };
         let here = from == self.me();
         let there = self.linked(|s| matches!(s, State::Equal)).has(from);
-        if !(there || here && self.replica.is_some()) {
+        let readable = if here { self.replica.is_some() } else { there };
+        if !readable {
             return self.give_up_repairs();
         }
         let owed = self.requests.iter().any(|r| r.span.overlaps(span) && r.sent.has(from) && !r.acked.has(from));

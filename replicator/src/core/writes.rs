@@ -150,7 +150,8 @@ impl Writes {
 
     /// Gives up what is not started and is said to be.
     pub(super) fn drop_waiting(&mut self, gone: impl Fn(&LocalWrite) -> bool) {
-        let gone: Vec<u64> = self.waiting.iter().copied().filter(|n| self.all.get(n).is_some_and(&gone)).collect();
+        let waiting = self.waiting.iter().copied();
+        let gone: Vec<u64> = waiting.filter(|n| self.all.get(n).is_some_and(&gone)).collect();
         for number in gone {
             self.remove(number);
         }
