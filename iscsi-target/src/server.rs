@@ -7,8 +7,9 @@
 //! Each connection is one task on one worker, which alone reads, submits, completes and writes for it; connections are
 //! dealt out in turn. Data never leave their worker.
 //!
-//! [`Server::stop`]: no new connections; logins are refused; each session ends: its commands are aborted as far as they have
-//! not reached the device. When `stop` returns, no request of an initiator is in the device any more.
+//! [`Server::stop`]: no new connections; logins are refused; every initiator is asked to log out, and has a moment for it; then
+//! each session ends: its commands are aborted as far as they have not reached the device. When `stop` returns, no request of an
+//! initiator is in the device any more.
 
 mod conn;
 mod greet;
@@ -38,6 +39,9 @@ use unit::LogicalUnit;
 
 /// After `accept` failed (no file descriptors left, usually): time for one to be given back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a server that is being stopped looks whether everybody has left.
+const LEAVE_LOOK: Duration = Duration::from_millis(20);
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +178,14 @@ impl Server {
     /// # Cancel safety
     /// Dropped early, the end goes on without anybody waiting for it.
     pub async fn stop(mut self) {
+        self.shared.sessions.close();
+        self.shared.stop.send_replace(true);
+        self.ask_logout(limits::LEAVE_SECONDS);
+        let asked = tokio::time::Instant::now();
+        let patience = Duration::from_secs(u64::from(limits::LEAVE_SECONDS));
+        while !self.sessions().is_empty() && asked.elapsed() < patience {
+            tokio::time::sleep(LEAVE_LOOK).await;
+        }
         self.begin_to_stop();
         // Nothing is ever sent: this is the end of the last task.
         let _ = self.gone.recv().await;

@@ -29,3 +29,6 @@ pub(crate) const LOGIN_TIME: Duration = Duration::from_secs(30);
 
 /// Time that an initiator has to take what is left for it when its session is to end. Later: closed under it.
 pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(10);
+
+/// Seconds that initiators have to log out when the target is being stopped. Later: their sessions are ended.
+pub(crate) const LEAVE_SECONDS: u16 = 2;

@@ -189,6 +189,25 @@ fn a_logout_is_answered_when_its_commands_have_ended() {
 }
 
 #[test]
+fn a_target_that_is_stopped_asks_for_a_logout_first() {
+    let mut hurt = Hurt::new();
+    let mut a = hurt.login("iqn.2026-01.test:a");
+    let at = hurt.rig.server().addresses()[0];
+    let initiator = std::thread::spawn(move || {
+        let message = a.receive();
+        assert_eq!(message.bhs.kind(), Some(Opcode::Async), "{message:?}");
+        assert_eq!(iscsi::pdu::raw::Async::of(&message.bhs).event, 1);
+        a.command(&write(3), 0, &[1; 512]).good();
+        a.logout();
+        assert_eq!(a.receive().bhs.kind(), Some(Opcode::LogoutResponse));
+        assert!(a.try_receive().is_none());
+    });
+    hurt.rig.stop();
+    initiator.join().expect("it could finish what it had to do");
+    assert!(std::net::TcpStream::connect(at).is_err(), "nobody listens any more");
+}
+
+#[test]
 fn a_target_that_is_stopped_waits_for_what_the_device_has() {
     let mut hurt = Hurt::new();
     let mut a = hurt.login("iqn.2026-01.test:a");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::Size;
 use crate::places;
 
 /// `target ...`
@@ -48,6 +49,9 @@ pub(crate) struct TargetServeArgs {
     /// Send initiators to this portal
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) redirect: Option<String>,
+    /// Tell initiators when the file system of a disk has less than this left
+    #[arg(long, value_name = "SIZE", default_value = "1g")]
+    pub(crate) low_space: Size,
     /// Where reservations are kept that survive a loss of power
     #[arg(long, value_name = "DIR", default_value = places::TARGET)]
     pub(crate) state: PathBuf,

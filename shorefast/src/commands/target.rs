@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use block::file::{OpenError, OpenOptions};
 use block::worker::Workers;
-use block::{BlockDevice, FileDevice};
+use block::{BlockDevice, FileDevice, Rescan};
 use iscsi::chap::{Account, Secret};
 use iscsi::discovery::Portal as At;
 use iscsi_target::{Admission, Lun, Portal, Server, ServerError, SessionInfo, Target};
@@ -34,6 +34,8 @@ const SECRET_ENV: &str = "SHOREFAST_ISCSI_SECRET";
 const TARGET_SECRET_ENV: &str = "SHOREFAST_ISCSI_TARGET_SECRET";
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often sizes and space are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The longest list of sessions: as many as a target has, with names as long as they may be.
 const MAX_ANSWER: u64 = 4 << 20;
 
@@ -68,11 +70,11 @@ fn serve(args: &TargetServeArgs, global: &Global) -> Result<Exit, Failure> {
     let limits = |e: io::Error| Failure::failed(format!("Cannot start: {e}."), "See the limits of the system.");
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = Workers::start(cores, "target").map_err(limits)?;
-    let (luns, served) = open_all(args, &workers)?;
+    let (disks, served) = open_all(args, &workers)?;
     let name = args.name.clone().unwrap_or_else(own_name);
     let target = Target {
         name: name.clone(),
-        luns,
+        luns: disks.iter().map(Disk::lun).collect(),
         portals: args.portal.iter().map(|p| Portal { address: p.address, group: p.group }).collect(),
         admission,
         state: Some(args.state.clone()),
@@ -88,6 +90,7 @@ fn serve(args: &TargetServeArgs, global: &Global) -> Result<Exit, Failure> {
         tell(&Ready { name, portals: portals.collect(), luns: served }, global)?;
         tokio::select! {
             () = answer(&socket, &server) => {}
+            () = watch(&disks, &server, args.low_space.0) => {}
             () = signals.next() => {}
         }
         drop(socket);
@@ -151,17 +154,54 @@ fn own_name() -> String {
     format!("iqn.2026-01.invalid.shorefast:target.{host}")
 }
 
-fn open_all(args: &TargetServeArgs, workers: &Workers) -> Result<(Vec<Lun>, Vec<Served>), Failure> {
-    let mut luns = Vec::new();
+/// A disk that is served.
+struct Disk {
+    number: u64,
+    device: Arc<FileDevice>,
+    read_only: bool,
+}
+
+impl Disk {
+    fn lun(&self) -> Lun {
+        let device = Arc::clone(&self.device);
+        Lun::new(self.number, device.clone()).thin(device).read_only(self.read_only)
+    }
+}
+
+/// Looks now and then whether a disk has another size, and how much its file system has left. Never ready.
+async fn watch(disks: &[Disk], server: &Server, low: u64) {
+    loop {
+        for disk in disks {
+            let before = disk.device.geometry().len;
+            match disk.device.rescan() {
+                Ok(len) if len != before => {
+                    tracing::info!("LUN {} has {len} now", disk.number);
+                    server.resized(disk.number);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!("LUN {}: its size cannot be looked at: {error}", disk.number),
+            }
+            // Of a block device the file system is that of its node, which says nothing.
+            let is_file = disk.device.path().metadata().is_ok_and(|m| m.is_file());
+            if let (true, Ok(fs)) = (is_file, rustix::fs::statvfs(disk.device.path())) {
+                server.space_left(disk.number, fs.f_bavail.saturating_mul(fs.f_frsize), low);
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn open_all(args: &TargetServeArgs, workers: &Workers) -> Result<(Vec<Disk>, Vec<Served>), Failure> {
+    let mut disks = Vec::new();
     let mut served = Vec::new();
     for (lun, disk) in (0..).zip(&args.lun) {
         let (path, read_only) = disk.strip_suffix(",ro").map_or((disk.as_str(), false), |path| (path, true));
         let path = path.strip_prefix("file:").unwrap_or(path);
         let device = open(path, read_only, workers)?;
         served.push(Served { lun, disk: path.to_owned(), bytes: device.geometry().len.0, read_only });
-        luns.push(Lun::new(lun, device.clone()).thin(device).read_only(read_only));
+        disks.push(Disk { number: lun, device, read_only });
     }
-    Ok((luns, served))
+    Ok((disks, served))
 }
 
 fn open(path: &str, read_only: bool, workers: &Workers) -> Result<Arc<FileDevice>, Failure> {

@@ -146,6 +146,9 @@ fn disks_are_served_found_written_read_and_listed_until_the_signal() {
     let listed = run(&["target", "sessions", "--control", &control]);
     listed.expect(0, &["iqn.2026-01.test:host1", "normal"]);
     run(&["--json", "target", "sessions", "--control", &control]).expect(0, &["\"sessions\":[", "\"schema\":1"]);
+    // It grows while it is served.
+    fs::File::options().write(true).open(&one).and_then(|f| f.set_len(48 << 20)).expect("the image");
+    until("the size is told", || run(&["iscsi", "capacity", &serving.url(0)]).out.contains("48 MiB"));
     assert_eq!(serving.stop(), Some(0));
     run(&["target", "sessions", "--control", &control]).expect(3, &["No target runs"]);
     assert!(fs::read(&one).expect("the image")[1 << 20..4 << 20] == [0x5a; 3 << 20]);
