@@ -27,7 +27,7 @@ use block::worker::Handle;
 use iscsi::keys::params::{DigestWish, Offer};
 use scsi::alua::AccessState;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::core::login::{ChapPolicy, Policy};
 use crate::store::Store;
@@ -80,6 +80,7 @@ pub(crate) struct Shared {
     pub(crate) luns: Vec<u64>,
     pub(crate) portals: Vec<Portal>,
     pub(crate) sessions: Arc<Sessions>,
+    places: Arc<Semaphore>,
     /// Turns true once.
     stop: watch::Sender<bool>,
 }
@@ -119,6 +120,7 @@ impl Server {
             units,
             portals,
             sessions: Arc::default(),
+            places: Arc::new(Semaphore::new(limits::MAX_CONNECTIONS)),
             stop: watch::Sender::new(false),
         });
         let server = Server { shared, gone };
@@ -310,6 +312,9 @@ fn start(
     turn: usize,
     alive: mpsc::Sender<()>,
 ) {
+    let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
+        return tracing::warn!(%from, "connection refused: {} are open", limits::MAX_CONNECTIONS);
+    };
     let there = Arc::clone(shared);
     // The task's end is told by what it holds.
     drop(shared.workers.spawn(turn, move || async move {
@@ -318,7 +323,7 @@ fn start(
             Ok(()) => tracing::debug!(%from, "connection closed"),
             Err(why) => tracing::info!(%from, "connection ended: {why}"),
         }
-        drop(alive);
+        drop((place, alive));
     }));
 }
 

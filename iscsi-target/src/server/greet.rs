@@ -126,7 +126,11 @@ async fn enter(
         group,
         from,
     };
-    let place = match shared.sessions.enter(wanted).await {
+    let place = tokio::select! {
+        place = shared.sessions.enter(wanted) => place,
+        () = greeter.hung_up() => return Err(Failed::Closed),
+    };
+    let place = match place {
         Ok(place) => place,
         Err(refusal) => return greeter.refused(entering, refusal).await,
     };
@@ -164,6 +168,14 @@ impl Greeter {
                 }
                 Step::Enter(entering) => return Ok(entering),
             }
+        }
+    }
+
+    /// Completes when the initiator has closed. What it sends without being asked is left for later.
+    async fn hung_up(&self) {
+        let mut one = [0; 1];
+        if self.stream.peek(&mut one).await.is_ok_and(|n| n > 0) {
+            std::future::pending::<()>().await;
         }
     }
 

@@ -5,6 +5,10 @@ use std::time::Duration;
 /// Sessions at once, discovery included. More: refused with "out of resources".
 pub(crate) const MAX_SESSIONS: usize = 4096;
 
+/// Connections at once: those of the sessions, and logins, some of which wait for an older session's end. More: closed after
+/// accept.
+pub(crate) const MAX_CONNECTIONS: usize = MAX_SESSIONS + 1024;
+
 /// Bytes that the commands of one session may hold, data for the initiator that it has not taken included. One of the
 /// longest kind must fit. At the bound no further R2T is sent and no further read is begun.
 pub(crate) const MAX_BYTES: usize = 32 << 20;

@@ -176,6 +176,35 @@ fn a_new_login_of_a_nexus_is_answered_when_nothing_of_its_older_session_is_left(
     assert_eq!(hurt.rig.server().sessions().len(), 1);
 }
 
+/// An initiator gives up after some seconds and tries again: the tries must not pile up.
+#[test]
+fn a_login_that_is_given_up_while_it_waits_is_forgotten() {
+    let hurt = Hurt::new();
+    let mut a = hurt.login("iqn.2026-01.test:a");
+    hurt.stuck(&mut a, 3);
+    let at = hurt.rig.server().addresses()[0];
+    for _ in 0..3 {
+        let mut config = crate::wire::config("iqn.2026-01.test:a", 1);
+        config.skip_security = true;
+        let (_, request) = iscsi::login::Login::begin(
+            config,
+            iscsi::ids::Itt(1),
+            iscsi::ids::CmdSn(1),
+            iscsi::chap::Entropy { identifier: 1, challenge: [1; 16] },
+        );
+        let mut again = Wire::connect(at);
+        again.send(&request.bhs.bhs(), &request.text);
+        assert!(again.is_silent(), "the older session has a write in the device");
+        again.hang_up();
+        crate::rig::until("the target has forgotten it", || again.is_closed());
+    }
+    assert!(hurt.device.held() > 0, "while the write is still there");
+    hurt.device.heal();
+    crate::rig::until("nobody is left", || hurt.rig.server().sessions().is_empty());
+    let mut last = hurt.login("iqn.2026-01.test:a");
+    assert_eq!(last.command(&read(3), 512, &[]).status, Status::Good);
+}
+
 #[test]
 fn a_logout_is_answered_when_its_commands_have_ended() {
     let hurt = Hurt::new();

@@ -137,6 +137,19 @@ impl Wire {
         silent
     }
 
+    /// Says that nothing more will be sent.
+    pub(crate) fn hang_up(&mut self) {
+        self.stream.shutdown(std::net::Shutdown::Write).expect("a socket");
+    }
+
+    /// Whether the target has closed, as far as is known after a moment.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        self.stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a socket");
+        let closed = self.stream.peek(&mut [0; 1]).is_ok_and(|n| n == 0);
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        closed
+    }
+
     /// Sends a command with immediate data, and returns its tag.
     pub(crate) fn start(&mut self, cdb: &Cdb, read: u32, data: &[u8]) -> u32 {
         self.start_on(0, cdb, read, data)
