@@ -13,7 +13,9 @@ use crate::{demo, places};
 
 mod replica;
 
-pub(crate) use replica::{ReplicaCommand, ReplicaCreateArgs, ReplicaName};
+pub(crate) use replica::{
+    ReplicaCommand, ReplicaCreateArgs, ReplicaName, ReplicaOnNoQuorum, ReplicaQuorum, WitnessCommand, WitnessPlace,
+};
 
 /// A shared volume for a group of Linux hosts.
 #[derive(Parser, Debug)]
@@ -107,6 +109,9 @@ pub(crate) enum Command {
     /// A device kept equal on several hosts
     #[command(subcommand, arg = unused_socket())]
     Replica(ReplicaCommand),
+    /// A vote without data, so that two replicas never both become primary
+    #[command(subcommand, arg = unused_socket())]
+    Witness(WitnessCommand),
     /// Things that only a configuration with `debug = true` allows
     #[command(subcommand)]
     Debug(DebugCommand),

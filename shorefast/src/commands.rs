@@ -9,6 +9,7 @@ mod redirect;
 mod replica;
 mod status;
 mod volume;
+mod witness;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -34,6 +35,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Iscsi(command) => iscsi::run(command, global),
         Command::Nbd(command) => nbd::run(command, global),
         Command::Replica(command) => replica::run(command, global),
+        Command::Witness(command) => witness::run(command, global),
         Command::Events(args) => daemon_asks::events(args, global),
         Command::Debug(DebugCommand::Disk { fault }) => daemon_asks::debug_disk((*fault).into(), global),
         Command::Debug(DebugCommand::Evict { name, node }) => daemon_asks::debug_evict(name, *node, global),

@@ -95,6 +95,11 @@ impl Node {
             {
                 return;
             }
+            if let Ask::Read(span) = ask
+                && self.is_left_over(*span)
+            {
+                return;
+            }
             if let Ask::Write(span, ..) = ask
                 && !self.has_room(*span)
             {
@@ -108,6 +113,15 @@ impl Node {
                 Ask::Flush => self.flushes.push(req),
             }
         }
+    }
+
+    /// A write that a former reign left is on its way to the disk there. It was acknowledged to nobody, and may be there or
+    /// not; but who reads before it lands would see the block change later, although nobody writes it.
+    fn is_left_over(&self, span: Span) -> bool {
+        self.writes.iter().any(|w| {
+            let mine = matches!(w.why, Why::App(seq) if self.requests.contains_key(&seq));
+            w.span.overlaps(span) && !mine
+        })
     }
 
     /// Whether the logs of everybody who has the stream can hold what is unsettled and this: else they would wait for a

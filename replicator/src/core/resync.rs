@@ -258,7 +258,9 @@ impl Node {
 
     /// Who holds what this primary holds there, for certain.
     fn holders(&self, node: NodeId, span: Span) -> NodeSet {
-        let Some(reign) = self.reign() else { return NodeSet::EMPTY };
+        if !self.is_primary() {
+            return NodeSet::EMPTY;
+        }
         if self.requests.values().any(|r| !r.settled && r.span.overlaps(span)) {
             return NodeSet::EMPTY;
         }
@@ -266,13 +268,16 @@ impl Node {
             let map = self.replica.as_ref().and_then(|r| r.bitmap(*n));
             map.is_some_and(|m| m.bits_of(span).all(|b| !m.is_set(b)))
         };
-        let equal = self.linked(|s| matches!(s, State::Equal)).and(reign.present).without(node);
-        equal.iter().filter(clean).collect()
+        let with = self.streaming().without(node);
+        with.iter().filter(clean).collect()
     }
 
     pub(super) fn pulled(&mut self, node: NodeId, span: Span, data: Option<Bytes>, holders: NodeSet) {
         let Some(conn) = self.conn(node) else { return };
         let others = self.peers().minus(holders).without(node);
+        if data.is_none() && self.is_new() && self.has(Rule::NewcomerMarksOthers) {
+            self.mark(others, span);
+        }
         let Some(target) = self.target(node).filter(|t| t.window.contains_key(&span.at)) else { return };
         match data {
             None => {
@@ -286,6 +291,12 @@ impl Node {
                 self.enqueue(span, data, false, Why::Sync(node, conn, holders));
             }
         }
+    }
+
+    /// The replica was just made: nobody has bits for what it holds, since it had to be sent everything. When it is filled that is so
+    /// no more, and whoever may not hold the same is marked.
+    fn is_new(&self) -> bool {
+        self.replica.as_ref().is_some_and(|r| r.superblock().current == Generation::JUST_CREATED)
     }
 
     pub(super) fn sync_written(&mut self, node: NodeId, conn: ConnId, span: Span, holders: NodeSet) {
@@ -355,7 +366,7 @@ impl Node {
         if self.source(node).is_none() || ahead {
             return;
         }
-        let others = self.linked(|s| matches!(s, State::Equal));
+        let others = self.streaming().without(node);
         for span in spans {
             self.clear_bits(NodeSet::of(node), *span);
             if self.is_primary() && !self.requests.values().any(|r| !r.settled && r.span.overlaps(*span)) {
@@ -384,6 +395,8 @@ impl Node {
             return;
         }
         let quorum = self.config.quorum;
+        // Its bits were of no account before.
+        self.save_all |= self.is_new();
         let Some(replica) = &mut self.replica else { return };
         replica.change(|sb| {
             let former = sb.current;

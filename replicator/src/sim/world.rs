@@ -51,6 +51,9 @@ pub(super) struct Rates {
     pub(super) stall: u64,
     pub(super) demote: u64,
     pub(super) witness: u64,
+    /// Of votes, in 1000: the disk takes long for them.
+    pub(super) slow_votes: u64,
+    pub(super) replace: u64,
 }
 
 impl Rates {
@@ -67,6 +70,8 @@ impl Rates {
             stall: 30,
             demote: 20,
             witness: 20,
+            slow_votes: 0,
+            replace: 0,
         }
     }
 }
@@ -276,21 +281,30 @@ impl World {
         world
     }
 
+    /// A replica that was just made.
+    fn made(&self, node: NodeId, device: u64) -> Superblock {
+        let peers: Vec<NodeId> = self.disks.without(node).iter().collect();
+        Superblock::new(*b"resource-of-test", device, node, Layout::external(self.shape), &peers)
+    }
+
+    /// A disk with a replica.
+    fn formatted(&self, sb: Superblock) -> Disk {
+        let mut disk = Disk::new(self.shape.data, sb.layout.end());
+        let (_, write) = Replica::format(sb);
+        disk.format(&write.first);
+        disk.format(&write.then);
+        disk
+    }
+
     /// A disk with a replica of the first generation.
     fn installed(&self, node: NodeId) -> Host {
-        let layout = Layout::external(self.shape);
-        let peers: Vec<NodeId> = self.disks.without(node).iter().collect();
-        let mut sb = Superblock::new(*b"resource-of-test", u64::from(node.get()), node, layout, &peers);
+        let mut sb = self.made(node, u64::from(node.get()));
         sb.current = Generation(0x100);
         (sb.flags.consistent, sb.flags.up_to_date) = (true, true);
         sb.grant = first_grant(self.disks);
         sb.peers.iter_mut().for_each(|p| p.connected = true);
-        let (_, write) = Replica::format(sb);
-        let mut disk = Disk::new(self.shape.data, layout.end());
-        disk.format(&write.first);
-        disk.format(&write.then);
         Host {
-            disk,
+            disk: self.formatted(sb),
             node: None,
             life: 0,
             work: BTreeMap::new(),
@@ -449,12 +463,18 @@ impl World {
                 WitnessEffect::Send(to, conn, message) => self.transmit(t, to, conn, message),
                 WitnessEffect::Close(to, conn) => self.hang_up(t, to, conn, true),
                 WitnessEffect::Persist(number, vote) => {
-                    let wait = 1 + self.rng.below(20);
+                    let wait = 1 + self.rng.below(20) + self.slow_vote();
                     self.later(wait, Happening::Voted(self.witness_life, number));
                     self.votes.insert((self.witness_life, number), vote);
                 }
             }
         }
+    }
+
+    /// Milliseconds that the tie-breaker's disk takes longer for a vote.
+    fn slow_vote(&mut self) -> u64 {
+        let rate = self.plan.rates.slow_votes;
+        if rate > 0 && self.chance("slow vote", rate) { 50 + self.rng.below(250) } else { 0 }
     }
 
     /// Gives a node an event and does what it wants.

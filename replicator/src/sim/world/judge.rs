@@ -52,6 +52,17 @@ impl World {
                     self.oracle.told = true;
                 }
             }
+            Report::Granted(grant) => {
+                let ballot = self.hosts[&at].ballot;
+                // A disk that was taken away since had accepted.
+                let there = |h: &Host| {
+                    let found = Replica::recover(&h.disk, h.disk.meta_len());
+                    found.is_ok_and(|r| r.replica.superblock().current != Generation::JUST_CREATED)
+                };
+                let disks: Vec<(NodeId, &Disk)> =
+                    self.hosts.iter().filter(|(_, h)| there(h)).map(|(n, h)| (*n, &h.disk)).collect();
+                self.oracle.granted(at, ballot, *grant, &disks);
+            }
             Report::Promoted(ballot) => {
                 if let Some(host) = self.hosts.get_mut(&at) {
                     host.ballot = *ballot;
@@ -78,6 +89,11 @@ impl World {
         for a in self.disks.iter() {
             for b in self.disks.iter().filter(|b| *b > a) {
                 let ((disk_a, meta_a), (disk_b, meta_b)) = (&left[&a], &left[&b]);
+                // One that was just made is sent everything.
+                let new = |m: &Replica| m.superblock().current == Generation::JUST_CREATED;
+                if new(meta_a) || new(meta_b) {
+                    continue;
+                }
                 for sector in 0..self.shape.data {
                     let (va, vb) = (disk_a.values(sector).0, disk_b.values(sector).0);
                     if va == vb {
