@@ -162,13 +162,19 @@ impl Node {
 
     /// Whatever is to be sent in full is marked. If both sides have done that before, and it was not over, what differs has bits
     /// ever since, and it goes on: the bits are durable before the flag that says so.
+    ///
+    /// Nobody had bits for what a new replica holds, since it had to be sent everything; when it is filled that is so no more. So it is
+    /// marked for the others as well, before its first block is found equal, and what the source knows that they hold is cleared.
+    /// Prevents: the bit for the source is cleared on the disk, the mark for another is lost by a crash, and the synchronisation
+    /// that goes on does not come to that block again.
     pub(super) fn begin_sync(&mut self, node: NodeId, full: bool) {
         let theirs = self.links.get(&node).and_then(|l| l.hello.as_ref()).is_some_and(|h| h.begun);
         let Some(sb) = self.replica.as_ref().map(|r| r.superblock()).filter(|_| full) else { return };
         if theirs && sb.peer(node).is_some_and(|p| p.full_sync) {
             return;
         }
-        self.mark(NodeSet::of(node), Span::new(0, sb.size));
+        let size = sb.size;
+        self.mark(NodeSet::of(node).or(self.unmarked()), Span::new(0, size));
         self.save_all |= self.has(Rule::BegunAfterBits);
         if let Some(replica) = &mut self.replica {
             replica.change(|sb| {
@@ -177,6 +183,14 @@ impl Node {
                 }
             });
         }
+    }
+
+    /// Peers for which a new replica has not marked everything yet.
+    fn unmarked(&self) -> NodeSet {
+        let sb = self.replica.as_ref().map(|r| r.superblock());
+        let new = sb.filter(|s| s.current == Generation::JUST_CREATED && self.has(Rule::NewcomerMarksOthers));
+        let peers = new.into_iter().flat_map(|s| &s.peers);
+        peers.filter(|p| !p.full_sync).map(|p| p.node).collect()
     }
 
     /// Tells the peer this side's bits for it.

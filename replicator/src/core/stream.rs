@@ -243,7 +243,13 @@ impl Node {
 
     /// The primary knows that a peer holds what it holds there, and so does this node.
     pub(super) fn peer_in_sync(&mut self, node: NodeId, peer: NodeId, span: Span) {
-        let equal = self.links.get(&node).is_some_and(|l| matches!(l.state, State::Equal));
+        let known = self.replica.as_ref().and_then(|r| r.bitmap(node));
+        let clean = known.is_some_and(|m| m.bits_of(span).all(|b| !m.is_set(b)));
+        let equal = self.links.get(&node).is_some_and(|l| match l.state {
+            State::Equal => true,
+            State::Target(_) => clean,
+            _ => false,
+        });
         let busy = self.stream.spans.hits(span);
         if equal && !busy && self.follows() == Some(node) {
             self.clear_bits(NodeSet::of(peer), span);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::fixture::{background, path, run, until};
 
 #[path = "replica/client.rs"]
-mod client;
+pub(crate) mod client;
 #[path = "replica/sites.rs"]
 mod sites;
 
@@ -401,4 +401,72 @@ fn a_node_of_another_cluster_is_not_let_in() {
     sites.must(1, &["primary", "r0", "--force"]);
     assert_eq!(sites.peer(1)["connection"], "Connecting");
     assert_eq!(sites.status(2)["disk"], "Inconsistent", "nothing came from there");
+}
+
+#[test]
+fn a_preview_says_what_a_connection_would_come_to_and_changes_nothing() {
+    let mut sites = Sites::equal("C");
+    sites.tell(2, &["connect", "r0", "--tentative"]).expect(4, &["disconnect r0"]);
+    sites.must(2, &["disconnect", "r0"]);
+    let mut client = sites.client(1);
+    for block in 0..20 {
+        client.write(block, &pattern(block, 3), true).expect("written without the peer");
+    }
+    let before = fs::read(sites.disk(2)).expect("a disk");
+    let said = ["node-1", "this replica would be the target", "up to 81920 bytes", "BitmapPeer"];
+    sites.tell(2, &["connect", "r0", "--tentative"]).expect(0, &said);
+    assert_eq!(sites.peer(2)["connection"], "StandAlone");
+    assert_eq!(sites.peer(2)["preview"]["result"], "target");
+    assert_eq!(sites.status(2)["disk"], "UpToDate", "it knows of nothing newer in earnest");
+    assert!(fs::read(sites.disk(2)).expect("a disk") == before, "nothing was changed");
+    sites.kill(1);
+    sites.tell(2, &["connect", "r0", "--tentative"]).expect(0, &["node-1: nothing is known"]);
+    sites.up(1);
+    sites.must(2, &["connect", "r0"]);
+    sites.must(1, &["primary", "r0"]);
+    sites.until_equal(1);
+    holds(&mut sites.client(1), &(0..20).map(|b| (b, 3)).collect::<Vec<_>>());
+    sites.compare_disks();
+}
+
+#[test]
+fn events_tell_what_there_is_and_then_each_change_as_a_line_of_json() {
+    let mut sites = Sites::equal("C");
+    let once = sites.tell(1, &["events", "r0"]);
+    once.expect(0, &[]);
+    let lines: Vec<serde_json::Value> = once.out.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+    let of = |l: &serde_json::Value| (l["event"].clone(), l["of"]["object"].clone());
+    let expected = [("exists", "resource"), ("exists", "peer"), ("exists", "-")].map(|(e, o)| (e.into(), o.into()));
+    assert_eq!(lines.iter().map(of).collect::<Vec<_>>(), expected);
+    assert!(lines.iter().all(|l| l["schema"] == 1 && l["at"].as_u64() > Some(0)));
+    let follower = sites.following(1);
+    sites.kill(2);
+    let lost = |l: &serde_json::Value| l["event"] == "change" && l["of"]["connection"] == "Connecting";
+    follower.until("the loss of the peer", lost);
+    sites.up(2);
+    follower.until("its return", |l| l["event"] == "change" && l["of"]["connection"] == "Established");
+    sites.until_equal(1);
+    sites.must(1, &["secondary", "r0"]);
+    follower.until("the change of role", |l| l["of"]["object"] == "resource" && l["of"]["role"] == "Secondary");
+    sites.compare_disks();
+    follower.ended();
+}
+
+#[test]
+fn a_check_names_what_is_wrong_with_the_metadata_and_changes_nothing() {
+    let mut sites = Sites::equal("C");
+    sites.tell(1, &["check", "r0"]).expect(4, &["in use"]);
+    sites.down(1);
+    sites.down(2);
+    sites.tell(1, &["check", "r0"]).expect(0, &["Nothing is wrong", "disk:Consistent"]);
+    assert_eq!(sites.tell(1, &["check", "r0", "--json"]).json()["check"]["clean"], true);
+    let mut disk = fs::read(sites.disk(1)).expect("a disk");
+    let end = disk.len();
+    disk[end - 4096 + 100] ^= 1;
+    fs::write(sites.disk(1), &disk).expect("writes");
+    sites.tell(1, &["check", "r0"]).expect(5, &["superblock A"]);
+    assert!(fs::read(sites.disk(1)).expect("a disk") == disk, "nothing was changed");
+    disk[end - 8192 + 100] ^= 1;
+    fs::write(sites.disk(1), &disk).expect("writes");
+    sites.tell(1, &["check", "r0"]).expect(5, &["both superblocks are damaged"]);
 }
