@@ -33,7 +33,7 @@ fn create(name: &str, replicas: &[Node], place: &WitnessPlace, global: &Global) 
     let bundle = Bundle::load(&place.bundle)?;
     let nodes: NodeSet = replicas.iter().map(|n| node_id(*n)).collect();
     let wrong = |said: String| Failure::usage(format!("{said}."), "Give --replica NODE for each node with a replica.");
-    if nodes.len() != replicas.len() || replicas.len() % 2 != 0 {
+    if nodes.len() != replicas.len() || !replicas.len().is_multiple_of(2) {
         return Err(wrong(format!("A tie-breaker is for an even number of replicas; {replicas:?} were named")));
     }
     if replicas.contains(&bundle.node) {

@@ -140,7 +140,7 @@ impl Record {
         if !self.has_quorum() {
             return Err("a tie-breaker is of no use with quorum off".to_owned());
         }
-        if self.peers.len() % 2 == 0 {
+        if self.peers.len().is_multiple_of(2) {
             let replicas = self.peers.len() + 1;
             return Err(format!("{replicas} replicas have a majority without a tie-breaker: leave it out"));
         }

@@ -11,13 +11,16 @@ use crate::replica::client::{BLOCK, Client};
 
 const EIO: i32 = 5;
 
+/// Blocks and the numbers of their writes.
+type Written = Vec<(u64, u64)>;
+
 /// Writes blocks in turn until told to stop, or until one fails: what was acknowledged, and the error.
 struct Writer {
     first: u64,
     blocks: u64,
     stop: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
-    thread: Background<(Vec<(u64, u64)>, Option<i32>)>,
+    thread: Background<(Written, Option<i32>)>,
 }
 
 impl Writer {

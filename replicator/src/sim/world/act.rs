@@ -363,7 +363,20 @@ impl World {
             let wait = 100 + self.rng.below(900);
             self.later(wait, Happening::Mend(node, other));
         }
-        if rates.replace > 0 && self.may_replace() && self.chance("disk replaced", rates.replace) {
+        self.replace_a_disk();
+        let due = rates.reset > 0 && self.now + 4 * LOOK * FAULTS.saturating_sub(self.faults) >= HURT;
+        let reset = if due && self.faults < FAULTS { 1000 } else { rates.reset };
+        if other != node && self.chance("reset", reset) {
+            self.reset(node, other);
+        }
+        if self.tie_breaker.is_some() && self.chance("crash of the tie-breaker", rates.witness) {
+            self.crash_witness();
+        }
+    }
+
+    fn replace_a_disk(&mut self) {
+        let rate = self.plan.rates.replace;
+        if rate > 0 && self.may_replace() && self.chance("disk replaced", rate) {
             let node = self.victim();
             self.crash(node);
             self.oracle.replaced(node, self.now);
@@ -379,14 +392,6 @@ impl World {
                 Some(host) => host.disk = new,
                 None => {}
             }
-        }
-        let due = rates.reset > 0 && self.now + 4 * LOOK * FAULTS.saturating_sub(self.faults) >= HURT;
-        let reset = if due && self.faults < FAULTS { 1000 } else { rates.reset };
-        if other != node && self.chance("reset", reset) {
-            self.reset(node, other);
-        }
-        if self.tie_breaker.is_some() && self.chance("crash of the tie-breaker", rates.witness) {
-            self.crash_witness();
         }
     }
 
