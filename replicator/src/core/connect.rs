@@ -264,8 +264,8 @@ impl Node {
             }
             Verdict::Target { full } => {
                 self.leave_other_syncs(node);
-                self.begin_sync(node, full);
-                self.enter(node, State::Target(Target::default()));
+                let goes_on = self.begin_sync(node, full);
+                self.enter(node, State::Target(Target::new(goes_on)));
                 self.send_dirty(node);
             }
             Verdict::Retry | Verdict::SplitBrain | Verdict::Unrelated | Verdict::PrimaryWouldLose => {

@@ -93,6 +93,8 @@ struct Chooser {
     same: u64,
     differ: u64,
     plain: u32,
+    /// They always are.
+    always: bool,
 }
 
 impl Chooser {
@@ -114,13 +116,20 @@ impl Chooser {
 
     /// True if the next run goes without.
     fn goes_without(&mut self) -> bool {
-        let without = self.differ > 256 && self.same * 8 < self.differ && self.plain + 1 < Chooser::STILL;
+        let without =
+            !self.always && self.differ > 256 && self.same * 8 < self.differ && self.plain + 1 < Chooser::STILL;
         self.plain = if without { self.plain + 1 } else { 0 };
         without
     }
 }
 
 impl Target {
+    /// One that begins, or goes on: then what came last before may be there and have bits all the same, among much that differs. It
+    /// is not sent again, so nothing is asked for without digests.
+    pub(super) fn new(goes_on: bool) -> Target {
+        Target { chooser: Chooser { always: goes_on, ..Chooser::default() }, ..Target::default() }
+    }
+
     fn claim(&mut self, span: Span) {
         self.claimed.insert(span.at, span.end());
         self.claimed_sectors += span.len;
@@ -167,11 +176,13 @@ impl Node {
     /// marked for the others as well, before its first block is found equal, and what the source knows that they hold is cleared.
     /// Prevents: the bit for the source is cleared on the disk, the mark for another is lost by a crash, and the synchronisation
     /// that goes on does not come to that block again.
-    pub(super) fn begin_sync(&mut self, node: NodeId, full: bool) {
+    ///
+    /// True if it goes on.
+    pub(super) fn begin_sync(&mut self, node: NodeId, full: bool) -> bool {
         let theirs = self.links.get(&node).and_then(|l| l.hello.as_ref()).is_some_and(|h| h.begun);
-        let Some(sb) = self.replica.as_ref().map(|r| r.superblock()).filter(|_| full) else { return };
+        let Some(sb) = self.replica.as_ref().map(|r| r.superblock()).filter(|_| full) else { return false };
         if theirs && sb.peer(node).is_some_and(|p| p.full_sync) {
-            return;
+            return true;
         }
         let size = sb.size;
         self.mark(NodeSet::of(node).or(self.unmarked()), Span::new(0, size));
@@ -183,6 +194,7 @@ impl Node {
                 }
             });
         }
+        false
     }
 
     /// Peers for which a new replica has not marked everything yet.
@@ -520,6 +532,17 @@ mod tests {
         assert_eq!(without, 60, "one in sixteen has digests");
         chooser.learn(&pieces(Kind::Same, 256));
         assert!(!chooser.goes_without(), "now they pay");
+    }
+
+    /// What an application wrote meanwhile differed, lay first, and digests were left out: dozens of MiB that were there came again.
+    #[test]
+    fn a_synchronisation_that_goes_on_never_leaves_digests_out() {
+        let mut chooser = Target::new(true).chooser;
+        chooser.learn(&pieces(Kind::Data, 4000));
+        assert!((0..64).all(|_| !chooser.goes_without()));
+        let mut chooser = Target::new(false).chooser;
+        chooser.learn(&pieces(Kind::Data, 4000));
+        assert!(chooser.goes_without());
     }
 
     #[test]

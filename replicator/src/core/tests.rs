@@ -335,7 +335,9 @@ fn who_met_a_primary_since_is_target_of_nobody_else() {
     bench.tell(Event::Connected(id(3), ConnId(1)));
     let fx = bench.tell(Event::Received(id(3), ConnId(1), Message::Hello(Box::new(hello(id(3), false, B, A)))));
     let agree = fx.into_iter().find_map(|f| match f {
-        Effect::Send(_, _, Message::Agree(verdict, theirs, mine)) => Some(Message::Agree(verdict.mirrored(), mine, theirs)),
+        Effect::Send(_, _, Message::Agree(verdict, theirs, mine)) => {
+            Some(Message::Agree(verdict.mirrored(), mine, theirs))
+        }
         _ => None,
     });
     let agree = agree.expect("an Agree");
@@ -590,6 +592,36 @@ fn the_primary_compares_where_nothing_is_written_and_its_writes_wait() {
     let at = |what: fn(&Message) -> bool| fx.iter().position(|f| matches!(f, Effect::Send(_, _, m) if what(m)));
     let (answer, write) = (at(|m| matches!(m, Message::Checked(..))), at(|m| matches!(m, Message::Write { .. })));
     assert!(answer.is_some() && answer < write, "{fx:?}");
+}
+
+/// An application wrote a block again and again. Where a comparison took longer than that, each met a write, and after eight the block was
+/// told as not compared.
+#[test]
+fn what_differed_is_not_written_until_it_is_compared_again() {
+    let mut bench = primary();
+    bench.tell(Event::Verify);
+    let compared = |bench: &mut Bench, kind| {
+        let fx = bench.says(Message::Check(BLOCK, vec![[0; 32]]));
+        let io = fx.iter().find_map(|f| if let Effect::Compare(io, ..) = f { Some(*io) } else { None });
+        let pieces = vec![pieces::Piece { kind, units: 1 }];
+        bench.tell(Event::Compared(io.expect("it is read"), pieces::Compared { pieces, data: Bytes::new() }))
+    };
+    compared(&mut bench, pieces::Kind::Data);
+    let io = writes(&ask(&mut bench, 1, BLOCK))[0].0;
+    bench.tell(Event::Done(io, Ok(Bytes::new())));
+    compared(&mut bench, pieces::Kind::Data);
+    assert!(writes(&ask(&mut bench, 2, BLOCK)).is_empty(), "it waits for the third comparison");
+    assert_eq!(writes(&compared(&mut bench, pieces::Kind::Same)).len(), 1, "and comes after it");
+
+    let mut bench = primary();
+    bench.tell(Event::Verify);
+    compared(&mut bench, pieces::Kind::Data);
+    compared(&mut bench, pieces::Kind::Data);
+    assert!(writes(&ask(&mut bench, 1, BLOCK)).is_empty());
+    let mut fx = Vec::new();
+    bench.node.handle(Now(1100), Event::Received(id(2), ConnId(1), Message::Ping), &mut fx);
+    let fx = bench.metadata(fx);
+    assert_eq!(writes(&fx).len(), 1, "it differs for certain: nobody asks again");
 }
 
 /// What the peer has is read where nothing is under way, and written to all; an application's write waits for that.
