@@ -49,8 +49,12 @@ impl Clock {
 }
 
 fn boottime_ms() -> u64 {
+    boottime_us() / 1000
+}
+
+fn boottime_us() -> u64 {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    u64::try_from(t.tv_sec).unwrap_or(0) * 1000 + u64::try_from(t.tv_nsec).unwrap_or(0) / 1_000_000
+    u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0) / 1000
 }
 
 /// A connection.
@@ -217,6 +221,7 @@ impl Actor {
             Input::Io(io) if !self.stops.is_empty() => io.fail(IoErrorKind::ShuttingDown),
             Input::Io(io) => {
                 let (full, mut asks) = (self.is_full(), Vec::new());
+                self.front.at(boottime_us());
                 self.front.begin(io, full, &mut asks);
                 self.submit(asks);
             }
@@ -393,6 +398,7 @@ impl Actor {
             Effect::Meta(io, write) => self.fly(|disk| disk.metadata(io, write)),
             Effect::Complete(req, result) => {
                 let full = self.is_full();
+                self.front.at(boottime_us());
                 self.front.completed(req, result, full, asks);
             }
             Effect::Told(report) => self.told(report),
@@ -424,6 +430,7 @@ impl Actor {
     fn send_backlog(&mut self) {
         self.lines.values_mut().for_each(Line::flush);
         let (full, mut asks) = (self.is_full(), Vec::new());
+        self.front.at(boottime_us());
         self.front.release(full, &mut asks);
         self.submit(asks);
     }

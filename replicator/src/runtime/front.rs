@@ -5,7 +5,6 @@
 //! room for waits here, in order; what waits is not submitted, so no flush has to cover it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
 
 use block::{Io, IoErrorKind, Op};
 use bytes::Bytes;
@@ -31,7 +30,7 @@ struct Whole {
 struct Piece {
     of: u64,
     at: u64,
-    since: Instant,
+    since_us: u64,
 }
 
 /// What is under way and what waits.
@@ -41,6 +40,7 @@ pub(super) struct Front {
     pieces: BTreeMap<ReqId, Piece>,
     /// What ended since it was last asked for.
     load: Load,
+    now_us: u64,
     held: VecDeque<Io>,
     next: u64,
 }
@@ -72,7 +72,7 @@ impl Front {
             let req = ReqId(self.number());
             let Some(whole) = self.wholes.get_mut(&id) else { return };
             let Some((at, ask)) = whole.next_piece() else { return };
-            self.pieces.insert(req, Piece { of: id, at, since: Instant::now() });
+            self.pieces.insert(req, Piece { of: id, at, since_us: self.now_us });
             asks.push((req, ask));
         }
     }
@@ -85,10 +85,10 @@ impl Front {
         full: bool,
         asks: &mut Vec<(ReqId, Ask)>,
     ) {
-        let Some(Piece { of: id, at, since }) = self.pieces.remove(&req) else { return };
+        let Some(Piece { of: id, at, since_us }) = self.pieces.remove(&req) else { return };
         let Some(whole) = self.wholes.get_mut(&id) else { return };
         let times = if whole.io.op == Op::Read { &mut self.load.reads } else { &mut self.load.writes };
-        times.add(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX));
+        times.add(self.now_us.saturating_sub(since_us));
         whole.open -= 1;
         match result {
             Ok(bytes) => whole.put(at, &bytes),
@@ -100,6 +100,11 @@ impl Front {
             whole.finish();
         }
         self.release(full, asks);
+    }
+
+    /// The time of what is told from now on, in microseconds from anywhere.
+    pub(super) fn at(&mut self, now_us: u64) {
+        self.now_us = now_us;
     }
 
     /// What ended since this was last asked for.
@@ -260,6 +265,22 @@ mod tests {
         }
         let buf = answer.try_recv().expect("answered").buf.expect("its memory");
         assert_eq!((buf[0], buf[MAX_DATA], buf[2 * MAX_DATA]), (1, 2, 3));
+    }
+
+    #[test]
+    fn what_requests_took_is_summed_up_by_their_pieces() {
+        let (mut front, mut asks) = (Front::default(), Vec::new());
+        front.at(1_000);
+        front.begin(zeroing(512).0, false, &mut asks);
+        front.at(1_300);
+        front.begin(zeroing(512).0, false, &mut asks);
+        front.at(1_500);
+        for (req, _) in asks.clone() {
+            front.completed(req, Ok(Bytes::new()), false, &mut asks);
+        }
+        let load = front.load();
+        assert_eq!((load.writes.count, load.writes.sum_us, load.reads.count), (2, 700, 0));
+        assert_eq!(front.load(), Load::default());
     }
 
     #[test]
