@@ -332,6 +332,9 @@ fn who_meets_a_primary_is_no_source_any_more() {
 #[test]
 fn who_met_a_primary_since_is_target_of_nobody_else() {
     let mut bench = Bench::new(&[id(2), id(3)]);
+    let (verdict, _) = bench.meets(1, A, Generation::NONE);
+    assert_eq!(verdict, Verdict::NoSync);
+    bench.tell(Event::Lost(id(2), ConnId(1)));
     bench.tell(Event::Connected(id(3), ConnId(1)));
     let fx = bench.tell(Event::Received(id(3), ConnId(1), Message::Hello(Box::new(hello(id(3), false, B, A)))));
     let agree = fx.into_iter().find_map(|f| match f {
