@@ -83,6 +83,8 @@ struct Run {
     open: usize,
     /// Who else holds the same.
     holders: NodeSet,
+    /// What the source said since that others hold as well.
+    told: Vec<(NodeId, Span)>,
     /// What was written, and is pinned.
     pins: Vec<Span>,
 }
@@ -134,7 +136,7 @@ impl Target {
         self.claimed.insert(span.at, span.end());
         self.claimed_sectors += span.len;
         self.asked += span.len * SECTOR;
-        let run = Run { span, answered: false, open: 0, holders: NodeSet::EMPTY, pins: Vec::new() };
+        let run = Run { span, answered: false, open: 0, holders: NodeSet::EMPTY, told: Vec::new(), pins: Vec::new() };
         self.window.insert(span.at, run);
     }
 
@@ -149,6 +151,15 @@ impl Target {
         if let Some(run) = self.window.remove(&at) {
             self.asked -= run.span.len * SECTOR;
             self.unflushed.push(run);
+        }
+    }
+
+    /// The source and another hold the same there; this node will when its answers are stable.
+    pub(super) fn told(&mut self, peer: NodeId, span: Span) {
+        let all = self.window.values_mut().chain(&mut self.unflushed).filter(|r| r.answered);
+        for run in all.filter(|r| r.span.overlaps(span)) {
+            let (from, end) = (run.span.at.max(span.at), run.span.end().min(span.end()));
+            run.told.push((peer, Span::new(from, end - from)));
         }
     }
 
@@ -421,6 +432,7 @@ impl Node {
         }
         for run in &stable {
             self.clear_bits(run.holders.with(node), run.span);
+            run.told.iter().for_each(|(peer, span)| self.clear_bits(NodeSet::of(*peer), *span));
             run.pins.iter().for_each(|span| self.release(*span));
         }
         self.send(node, Message::PullAck(stable.into_iter().map(|r| r.span).collect()));
@@ -449,7 +461,10 @@ impl Node {
         for link in self.links.values_mut().filter(|_| !peers.is_empty()) {
             if let State::Target(target) = &mut link.state {
                 let all = target.window.values_mut().chain(&mut target.unflushed);
-                all.filter(|r| r.span.overlaps(span)).for_each(|r| r.holders = r.holders.minus(peers));
+                for run in all.filter(|r| r.span.overlaps(span)) {
+                    run.holders = run.holders.minus(peers);
+                    run.told.retain(|(n, s)| !(peers.has(*n) && s.overlaps(span)));
+                }
             }
         }
     }
