@@ -28,7 +28,7 @@ mod superblock;
 mod tests;
 
 pub use lease::{LeaseBlock, Resigned};
-pub use recognise::{Foreign, SCAN_HEAD, SCAN_TAIL, recognise};
+pub use recognise::{Foreign, REPLICA, SCAN_HEAD, SCAN_TAIL, recognise};
 pub use slot::{FenceMark, Slot};
 pub use superblock::{
     BlockSpan, Chosen, CopyState, Features, MAX_NEXT, MAX_RANGES, Superblock, TimingMs, VolumeName, choose,

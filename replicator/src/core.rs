@@ -31,7 +31,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::ids::{Generation, NodeId, NodeSet, Span};
+use crate::ids::{Generation, Grant, NodeId, NodeSet, Span};
 use crate::meta::replica::{Commit, Recovered, Replica};
 use crate::meta::superblock::DiskState;
 
@@ -97,6 +97,8 @@ pub struct Node {
     lost_quorum: bool,
     /// What was acknowledged and not flushed may be lost here.
     restarted: bool,
+    /// The newest grant that anybody told of.
+    told_grant: Grant,
     /// Requests waited or failed for want of a quorum when it was last looked at.
     without_quorum: bool,
     lost_primary: Option<NodeId>,
@@ -123,6 +125,8 @@ pub struct Node {
     stream: Stream,
     /// The administrator gives this node's changes up.
     discard: bool,
+    /// Meetings only tell what they would come to.
+    tentative: bool,
     /// Something was done that lets more be done.
     again: bool,
 }
@@ -141,6 +145,7 @@ impl Node {
             crashed: recovered.found.primary,
             lost_quorum: recovered.found.lost_quorum,
             restarted: true,
+            told_grant: replica.superblock().grant,
             without_quorum: false,
             lost_primary: None,
             numbers: 0,
@@ -161,6 +166,7 @@ impl Node {
             settle_wanted: false,
             settled_at: now,
             discard: false,
+            tentative: false,
             again: false,
             stream: Stream::after(replica.superblock().position),
             replica: Some(replica),
@@ -199,6 +205,8 @@ impl Node {
             Event::DiscardMyData => self.discard = true,
             Event::Verify => self.verify(),
             Event::Repair(from) => self.repair(from),
+            Event::Tentative(tentative) => self.tentative = tentative,
+            Event::OnNoQuorum(policy) => self.config.on_no_quorum = policy,
             Event::Tick => self.tick(),
         }
         self.pump();
@@ -266,6 +274,13 @@ impl Node {
             Message::Accepted(ballot, version) => self.accepted(node, ballot, version),
             Message::Reject(asked, promised) => self.rejected(asked, promised),
             other => self.data(node, other),
+        }
+    }
+
+    /// Somebody told of a grant.
+    fn heard_of(&mut self, grant: Grant) {
+        if grant.number() > self.told_grant.number() {
+            self.told_grant = grant;
         }
     }
 

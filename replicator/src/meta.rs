@@ -7,6 +7,7 @@
 //!  bitmap      a bit for 4 KiB to 1 MiB, for each peer: here the peer may differ from us
 //!  replica     the three together: what must be durable before what
 //!  store       the same on a block device          audit  the look of an outsider
+//!  vote        a tie-breaker's, in a file
 //! ```
 //!
 //! **The invariant.** For every pair of replicas and every block in which they differ, on at least one of the
@@ -35,6 +36,7 @@ pub mod log;
 pub mod replica;
 pub mod store;
 pub mod superblock;
+pub mod vote;
 
 #[cfg(test)]
 mod tests;

@@ -30,7 +30,7 @@ use block::{BlockDevice, ByteLen, ByteOffset, Extent, Geometry, Io, IoErrorKind,
 use bytes::Bytes;
 use net::{Conn, Net, NetConfig, NetError, Security};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 mod actor;
 mod front;
@@ -38,8 +38,9 @@ mod links;
 mod local;
 pub mod status;
 mod wire;
+pub mod witness;
 
-pub use local::{Local, NewReplica, create, erase, find, resource_id};
+pub use local::{Local, NewReplica, audit, create, erase, find, resource_id};
 
 use crate::core::Node;
 use crate::core::config::{Config, Limits, OnNoQuorum, OnSlowPeer, Protocol, Timing, Unsettled};
@@ -47,7 +48,7 @@ use crate::core::event::{DiskError, IoId, Refusal};
 use crate::core::pieces::{Compared, Digest};
 use crate::core::rules::Rules;
 use crate::ids::{NodeId, NodeSet, SECTOR};
-use actor::Actor;
+use actor::{Actor, Tells};
 use links::{Gate, Greeting, Links};
 use status::Status;
 
@@ -79,6 +80,26 @@ pub struct PeerAddress {
     pub address: SocketAddr,
 }
 
+/// Its tie-breaker, as this node reaches it.
+#[derive(Clone, Debug)]
+pub struct WitnessAddress {
+    /// Which node of the cluster it is.
+    pub node: NodeId,
+    /// What it said when it was made.
+    pub identity: u64,
+    /// Where it is.
+    pub at: PeerAddress,
+}
+
+/// Reigns are granted by a majority of the replicas and, if their number is even, the tie-breaker.
+#[derive(Clone, Debug)]
+pub struct Quorum {
+    /// What becomes of requests while there is no majority.
+    pub on_loss: OnNoQuorum,
+    /// The tie-breaker.
+    pub witness: Option<WitnessAddress>,
+}
+
 /// How a resource runs on this node.
 #[derive(Clone, Debug)]
 pub struct ResourceConfig {
@@ -86,6 +107,8 @@ pub struct ResourceConfig {
     pub name: String,
     /// When a write is acknowledged.
     pub protocol: Protocol,
+    /// None: whoever is asked to be primary is, if it hears no other one.
+    pub quorum: Option<Quorum>,
     /// Its other nodes: those of the metadata, each with its address.
     pub peers: BTreeMap<NodeId, PeerAddress>,
     /// Where to listen for them.
@@ -104,6 +127,12 @@ pub enum StartError {
     /// No thread for the metadata.
     #[error("cannot start the thread of the metadata: {0}")]
     Thread(std::io::Error),
+    /// The tie-breaker is one of the replicas.
+    #[error("the tie-breaker is {0}, which has a replica")]
+    WitnessIsReplica(NodeId),
+    /// A majority is one of those who have everything, and at A and B a peer may not.
+    #[error("quorum needs protocol C")]
+    QuorumNeedsC,
     /// Configuration and metadata name other peers.
     #[error("the metadata know the peers {found:?}, the configuration names {configured:?}")]
     OtherPeers {
@@ -130,10 +159,11 @@ enum Input {
     Closed(u64, String),
     Promote { force: bool, done: oneshot::Sender<Result<(), Refusal>> },
     Demote { done: oneshot::Sender<()> },
-    Connect { discard: bool, done: oneshot::Sender<()> },
+    Connect { discard: bool, tentative: bool, done: oneshot::Sender<()> },
     Disconnect { done: oneshot::Sender<()> },
     Verify { done: oneshot::Sender<bool> },
     Repair { from: NodeId, done: oneshot::Sender<bool> },
+    OnNoQuorum { policy: OnNoQuorum, done: oneshot::Sender<()> },
     Status { done: oneshot::Sender<Status> },
     Stop { done: oneshot::Sender<()> },
 }
@@ -143,6 +173,8 @@ pub struct Resource {
     input: mpsc::UnboundedSender<Input>,
     device: Arc<ReplicaDevice>,
     listens: SocketAddr,
+    primary: watch::Receiver<bool>,
+    shown: watch::Sender<Option<Arc<Status>>>,
 }
 
 impl Resource {
@@ -161,6 +193,12 @@ impl Resource {
         if found != configured {
             return Err(StartError::OtherPeers { found, configured });
         }
+        if let Some(witness) = config.witness().filter(|w| found.with(superblock.node).has(w.node)) {
+            return Err(StartError::WitnessIsReplica(witness.node));
+        }
+        if config.quorum.is_some() && config.protocol != Protocol::C {
+            return Err(StartError::QuorumNeedsC);
+        }
         // Bounded by who sends: a peer has no more under way than UNSETTLED writes and what a synchronisation asks for at
         // once, an NBD client no more than its server takes, the disk answers what was asked, and who commands waits.
         let (input, inputs) = mpsc::unbounded_channel();
@@ -172,8 +210,12 @@ impl Resource {
             name: config.name.clone(),
             bytes: geometry.len.0,
             protocol: status::letter(config.protocol),
+            quorum: config.quorum.is_some(),
+            witness: config.witness().map(|w| (w.node, w.identity)),
         };
-        let subjects = config.peers.iter().map(|(n, p)| (*n, p.subject.clone())).collect();
+        let mut subjects: BTreeMap<NodeId, String> =
+            config.peers.iter().map(|(n, p)| (*n, p.subject.clone())).collect();
+        subjects.extend(config.witness().map(|w| (w.node, w.at.subject.clone())));
         let gate = Arc::new(Gate { own, subjects, alone: Mutex::default(), refused: Mutex::default() });
         let service = Arc::new(Links { gate: Arc::clone(&gate), input: input.clone() });
         let (provisioning, detached) = (local.provisioning(), Arc::new(AtomicBool::new(false)));
@@ -189,11 +231,14 @@ impl Resource {
             detached: Arc::clone(&detached),
             input: input.clone(),
         });
-        let mut actor = Actor::new(core, clock, disk, net, gate, config.peers, detached);
+        let (tells, primary) = watch::channel(false);
+        let shown = watch::Sender::new(None);
+        let tells = Tells { primary: tells, shown: shown.clone(), detached };
+        let mut actor = Actor::new(core, clock, disk, net, gate, config, tells);
         actor.dial_all();
         // It goes on without anybody waiting for it; `stop` does.
         drop(workers.spawn(0, move || actor.run(inputs)));
-        Ok(Resource { input, device, listens })
+        Ok(Resource { input, device, listens, primary, shown })
     }
 
     /// The device. Its requests are answered while this node is primary.
@@ -209,6 +254,11 @@ impl Resource {
     /// Where peers find it.
     pub fn listens(&self) -> SocketAddr {
         self.listens
+    }
+
+    /// Whether this node is primary, and its changes: it can be deposed by who was granted the reign.
+    pub fn primary(&self) -> watch::Receiver<bool> {
+        self.primary.clone()
     }
 
     async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Stopped> {
@@ -244,7 +294,21 @@ impl Resource {
     /// # Errors
     /// It has stopped.
     pub async fn connect(&self, discard: bool) -> Result<(), Stopped> {
-        self.ask(|done| Input::Connect { discard, done }).await
+        self.ask(|done| Input::Connect { discard, tentative: false, done }).await
+    }
+
+    /// Meets every peer once, only to tell in the status (`preview`) what the two would be to one another; then this node stands
+    /// alone again.
+    ///
+    /// # Errors
+    /// It has stopped.
+    pub async fn connect_tentatively(&self) -> Result<(), Stopped> {
+        self.ask(|done| Input::Connect { discard: false, tentative: true, done }).await
+    }
+
+    /// The status whenever something but its counters has changed, looked at ten times a second while somebody watches.
+    pub fn watch(&self) -> watch::Receiver<Option<Arc<Status>>> {
+        self.shown.subscribe()
     }
 
     /// Wants no connections any more.
@@ -273,6 +337,14 @@ impl Resource {
         self.ask(|done| Input::Repair { from, done }).await
     }
 
+    /// From now on requests wait, or fail, without quorum; also those that wait already.
+    ///
+    /// # Errors
+    /// It has stopped.
+    pub async fn on_no_quorum(&self, policy: OnNoQuorum) -> Result<(), Stopped> {
+        self.ask(|done| Input::OnNoQuorum { policy, done }).await
+    }
+
     /// How it is.
     ///
     /// # Errors
@@ -299,14 +371,20 @@ impl Drop for Resource {
     }
 }
 
+impl ResourceConfig {
+    fn witness(&self) -> Option<&WitnessAddress> {
+        self.quorum.as_ref().and_then(|q| q.witness.as_ref())
+    }
+}
+
 fn core_config(config: &ResourceConfig, me: NodeId, peers: NodeSet) -> Config {
     Config {
         me,
         disks: peers.with(me),
-        tie_breaker: None,
-        quorum: false,
+        tie_breaker: config.witness().map(|w| w.node),
+        quorum: config.quorum.is_some(),
         protocols: peers.iter().map(|n| (n, config.protocol)).collect(),
-        on_no_quorum: OnNoQuorum::SuspendIo,
+        on_no_quorum: config.quorum.as_ref().map_or(OnNoQuorum::SuspendIo, |q| q.on_loss),
         on_slow_peer: OnSlowPeer::Block,
         policy: Default::default(),
         timing: TIMING,

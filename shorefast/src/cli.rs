@@ -14,7 +14,10 @@ use crate::{demo, places};
 mod replica;
 mod target;
 
-pub(crate) use replica::{ReplicaCommand, ReplicaCreateArgs, ReplicaName, ReplicaProtocol};
+pub(crate) use replica::{
+    ReplicaCommand, ReplicaCreateArgs, ReplicaName, ReplicaOnNoQuorum, ReplicaProtocol, ReplicaQuorum, WitnessCommand,
+    WitnessPlace,
+};
 pub(crate) use target::{TargetCommand, TargetControl, TargetServeArgs};
 
 /// A shared volume for a group of Linux hosts.
@@ -112,6 +115,9 @@ pub(crate) enum Command {
     /// A device kept equal on several hosts
     #[command(subcommand, arg = unused_socket())]
     Replica(ReplicaCommand),
+    /// A vote without data, so that two replicas never both become primary
+    #[command(subcommand, arg = unused_socket())]
+    Witness(WitnessCommand),
     /// Things that only a configuration with `debug = true` allows
     #[command(subcommand)]
     Debug(DebugCommand),

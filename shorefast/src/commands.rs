@@ -10,6 +10,7 @@ mod replica;
 mod status;
 mod target;
 mod volume;
+mod witness;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -36,6 +37,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Target(command) => target::run(command, global),
         Command::Nbd(command) => nbd::run(command, global),
         Command::Replica(command) => replica::run(command, global),
+        Command::Witness(command) => witness::run(command, global),
         Command::Events(args) => daemon_asks::events(args, global),
         Command::Debug(DebugCommand::Disk { fault }) => daemon_asks::debug_disk((*fault).into(), global),
         Command::Debug(DebugCommand::Evict { name, node }) => daemon_asks::debug_evict(name, *node, global),

@@ -11,6 +11,8 @@ pub(crate) const BUNDLE: &str = "/etc/shorefast/node.bundle";
 pub(crate) const STATE: &str = "/var/lib/shorefast";
 /// What a host knows of its replicated devices, and their sockets.
 pub(crate) const REPLICAS: &str = "/var/lib/shorefast/replicas";
+/// What a tie-breaker has promised and granted.
+pub(crate) const WITNESS: &str = "/var/lib/shorefast/witness";
 /// The API socket.
 pub(crate) const SOCKET: &str = "/run/shorefast/api.sock";
 /// Volumes are mounted below it, by name.

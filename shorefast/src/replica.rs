@@ -2,14 +2,19 @@
 //!
 //! - `record`: what a host remembers of a replica, a file. `make`: `replica create`, and what it refuses.
 //! - `sockets`: where its sockets are.
+//! - `check`: the audit of the metadata. `events`: what changes, a line each.
+//! - `force`: what a forced promotion may lose.
 //! - `life`: `replica up`: the process. `talk`: what commands and it say to one another.
 //!
 //! One process for one replica: one that is killed takes no other down, and none needs a daemon. Whoever runs it (systemd, a
 //! script) starts it again. Nothing here decides about data: the core of `replicator` does.
 
+pub(crate) mod check;
+mod events;
+pub(crate) mod force;
 pub(crate) mod life;
 pub(crate) mod make;
-mod record;
+pub(crate) mod record;
 pub(crate) mod sockets;
 pub(crate) mod talk;
 

@@ -2,6 +2,8 @@
 //! of the program under test, ended by its identity; nothing here touches a mount without a time limit.
 #![forbid(unsafe_code)]
 
+#[path = "it/annex.rs"]
+mod annex;
 #[path = "it/appends.rs"]
 mod appends;
 #[path = "it/check.rs"]
@@ -24,6 +26,8 @@ mod eviction;
 mod ext4;
 #[path = "it/fallbacks.rs"]
 mod fallbacks;
+#[path = "it/field.rs"]
+mod field;
 #[path = "it/fixture.rs"]
 mod fixture;
 #[path = "it/holes.rs"]
@@ -48,6 +52,8 @@ mod nodes;
 mod office;
 #[path = "it/posix.rs"]
 mod posix;
+#[path = "it/quorum.rs"]
+mod quorum;
 #[path = "it/refusals.rs"]
 mod refusals;
 #[path = "it/replica.rs"]

@@ -17,6 +17,9 @@ pub const SCAN_HEAD: usize = 2 << 20;
 /// Bytes before the end of the disk that it wants.
 pub const SCAN_TAIL: usize = 1 << 20;
 
+/// The kind of a disk that carries a replica.
+pub const REPLICA: &str = "shorefast-replica";
+
 /// Something that is already there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Foreign {
@@ -90,6 +93,7 @@ pub fn recognise(head: &[u8], tail: &[u8]) -> Vec<Foreign> {
     found.extend(lvm(head));
     found.extend(luks(head));
     found.extend(zfs(head));
+    found.extend(replica(head, tail));
     found.extend(md_at_end(tail));
     found.extend(partition_table(head, tail));
     found
@@ -203,6 +207,19 @@ fn zfs(head: &[u8]) -> Option<Foreign> {
     ring.into_iter().find_map(|o| {
         let is = at(head, o, &MAGIC.to_le_bytes()) || at(head, o, &MAGIC.to_be_bytes());
         is.then(|| Foreign::new("zfs", "", checksum_id(head, 16 * K)))
+    })
+}
+
+/// A replica's superblock (docs/formats/replica.md): in one of the last two pages of the disk, whose size need not be one of
+/// whole pages, or in one of its first two.
+fn replica(head: &[u8], tail: &[u8]) -> Option<Foreign> {
+    const MAGIC: &[u8] = b"SHFREPL\0";
+    let ends = (1..=4 * K * 3 / 512).filter_map(|n| tail.len().checked_sub(n * 512));
+    let found = ends.map(|o| (tail, o)).chain([0, 4 * K].map(|o| (head, o)));
+    found.into_iter().filter(|(bytes, o)| at(bytes, *o, MAGIC)).find_map(|(bytes, o)| {
+        let number = u64::from_le_bytes(bytes.get(o + 48..o + 56)?.try_into().ok()?);
+        let (node, id) = (*bytes.get(o + 56)?, format!("replica-{number:016x}"));
+        Some(Foreign { kind: REPLICA, what: format!("a replica of node {node}, {id}"), id })
     })
 }
 

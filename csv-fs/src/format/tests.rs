@@ -257,6 +257,31 @@ fn ends_of_the_disk_are_looked_at_too() {
     assert_eq!(kinds, ["md-raid", "gpt"]);
 }
 
+/// Metadata of a replica lie behind its data; the disk need not end at a whole page.
+#[test]
+fn a_replica_is_recognised_at_either_end_of_the_disk() {
+    let mut superblock = vec![0; 4096];
+    put(&mut superblock, 0, b"SHFREPL\0");
+    put(&mut superblock, 48, &0x0102_0304_0506_0708_u64.to_le_bytes());
+    put(&mut superblock, 56, &[7]);
+    let expect = |head: &[u8], tail: &[u8]| {
+        let found = recognise(head, tail);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].kind, found[0].id.as_str()), (REPLICA, "replica-0102030405060708"));
+        assert!(found[0].what.contains("node 7"));
+    };
+    for before_end in [4096, 8192, 4096 + 512, 8192 + 3584] {
+        let mut tail = vec![0; SCAN_TAIL];
+        put(&mut tail, SCAN_TAIL - before_end, &superblock[..before_end.min(4096)]);
+        expect(&blank(), &tail);
+    }
+    for at in [0, 4096] {
+        let mut head = blank();
+        put(&mut head, at, &superblock);
+        expect(&head, &[0; SCAN_TAIL]);
+    }
+}
+
 #[test]
 fn own_volume_is_recognised_by_its_id_also_if_one_copy_is_damaged() {
     let mut head = blank();

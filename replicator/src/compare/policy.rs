@@ -213,7 +213,9 @@ fn discard_my_data(p: Pair<'_>, decision: &Decision) -> Option<(Verdict, Rule)> 
     let one = p.me.discard_my_data != p.peer.discard_my_data;
     let gives = if p.me.discard_my_data { p.me } else { p.peer };
     let meant = decision.verdict == Verdict::SplitBrain || p.has_bits();
-    let full = decision.rules.contains(&Rule::HistoryBoth);
+    // What no bits speak of is sent whole, whoever gives up.
+    let whole = matches!(decision.verdict, Verdict::Source { full: true } | Verdict::Target { full: true });
+    let full = whole || decision.rules.contains(&Rule::HistoryBoth);
     let verdict = p.source_if(!p.me.discard_my_data);
     let verdict = if full { v_full(verdict) } else { verdict };
     // Against a grant nothing is given up, and a whole disk is not replaced by a broken one.

@@ -321,6 +321,16 @@ fn rule_discard_my_data() {
     assert_eq!(plain(&gives, &both).0, Verdict::SplitBrain);
 }
 
+/// After a split brain a replica was made anew, and told to give up its changes, of which it had none: it was sent what its peer
+/// had marked, and counted as equal.
+#[test]
+fn a_new_replica_that_gives_up_its_data_is_sent_everything() {
+    let (_, peer) = split();
+    let new = side(1, Generation::JUST_CREATED);
+    let gives = Side { discard_my_data: true, disk: DiskState::Inconsistent, dirty: 3, ..new };
+    assert_eq!(plain(&gives, &peer).0, ALL_IN);
+}
+
 #[test]
 fn rule_rr_conflict() {
     let newer = Side { bitmap: A, dirty: 1, ..side(2, B) };

@@ -74,6 +74,11 @@ impl Node {
     pub(super) fn pump_app(&mut self) {
         while self.is_primary() && !self.without_quorum && !self.is_full(2) {
             let Some((_, ask)) = self.queue.front() else { return };
+            if let Ask::Read(span) = ask
+                && self.is_left_over(*span)
+            {
+                return;
+            }
             if let Ask::Write(span, ..) | Ask::Zero(span, _) = ask {
                 if self.is_served(*span) && self.has(Rule::WriteDefersToSync) {
                     return;
@@ -91,6 +96,13 @@ impl Node {
                 Ask::Flush => self.flushes.push(req),
             }
         }
+    }
+
+    /// A write that a former reign left is on its way to the disk there. It was acknowledged to nobody, and may be there or
+    /// not; but who reads before it lands would see the block change later, although nobody writes it.
+    fn is_left_over(&self, span: Span) -> bool {
+        let mine = |why: &Why| matches!(why, Why::App(seq) if self.requests.is_known(*seq));
+        self.writes.under(span).any(|w| !mine(&w.why))
     }
 
     /// Whether the logs of everybody who has the stream can hold what is unsettled and this: else they would wait for a

@@ -37,6 +37,8 @@ pub(super) struct Link {
     pub(super) ahead: bool,
     /// The peer is to be counted when everything up to here is stable there.
     pub(super) join: Option<Seq>,
+    /// It knows of no grant: made anew, it may have forgotten what it promised.
+    pub(super) newcomer: bool,
     /// What is stable there.
     pub(super) stable: Seq,
     /// Barriers that it has answered.
@@ -83,6 +85,7 @@ impl Node {
             agreed: None,
             ahead: false,
             join: None,
+            newcomer: false,
             stable: Seq(0),
             barriers: 0,
             farewell: false,
@@ -147,14 +150,23 @@ impl Node {
         if !diskless && (hello.resource != mine.resource || hello.size != mine.size) {
             return self.link_close(node, false);
         }
+        self.heard_of(hello.side.grant);
         let newer = hello.side.grant.number() > mine.side.grant.number();
         if self.is_primary() && self.config.quorum && newer && hello.side.grant.ballot.node != self.me().get() {
             return self.deposed();
         }
         let decision = self.judge(node, &mine, &hello);
+        if self.tentative {
+            let unit = self.replica.as_ref().map_or(0, |r| r.layout().shape.bit);
+            let marked = (mine.side.dirty.saturating_add(hello.side.dirty)).saturating_mul(unit).min(mine.size);
+            let full = matches!(decision.verdict, Verdict::Source { full: true } | Verdict::Target { full: true });
+            self.tell(Report::Preview(node, decision.verdict, decision.rules, if full { mine.size } else { marked }));
+            return self.link_close(node, false);
+        }
         let Some(link) = self.links.get_mut(&node) else { return };
         let (theirs, ours) = (hello.version, link.version);
         let promised = hello.promised;
+        link.newcomer = hello.side.grant.members.is_empty();
         let verdict = decision.verdict;
         link.hello = Some(Box::new(hello));
         link.verdict = Some(decision);
@@ -213,11 +225,20 @@ impl Node {
             return;
         }
         let same = agreed == (decision.verdict, link.version, hello.version) && link.sent == said(&self.side(node));
-        if !same || decision.verdict == Verdict::Retry {
+        let reigns = hello.reigns.is_some();
+        if !same || decision.verdict == Verdict::Retry || self.is_led_since(node, decision.verdict, reigns) {
             return self.link_close(node, true);
         }
         self.tell(Report::Decided(node, decision.verdict, decision.rules.clone()));
         self.link_up(node, decision.verdict);
+    }
+
+    /// It met a primary after it had said that it follows none: what it said is true no more. Prevents: three nodes meet at the same
+    /// moment, one of them primary, and a secondary that is equal to it becomes target of the other one, which it drops.
+    fn is_led_since(&self, node: NodeId, verdict: Verdict, reigns: bool) -> bool {
+        let moves = matches!(verdict, Verdict::Source { .. } | Verdict::Target { .. });
+        let follows = reigns && verdict == Verdict::NoSync;
+        (moves || follows) && self.follows().is_some_and(|n| n != node)
     }
 
     fn link_up(&mut self, node: NodeId, verdict: Verdict) {
@@ -243,8 +264,8 @@ impl Node {
             }
             Verdict::Target { full } => {
                 self.leave_other_syncs(node);
-                self.begin_sync(node, full);
-                self.enter(node, State::Target(Target::default()));
+                let goes_on = self.begin_sync(node, full);
+                self.enter(node, State::Target(Target::new(goes_on)));
                 self.send_dirty(node);
             }
             Verdict::Retry | Verdict::SplitBrain | Verdict::Unrelated | Verdict::PrimaryWouldLose => {
@@ -283,9 +304,8 @@ impl Node {
     pub(super) fn joins(&mut self, node: NodeId) {
         let Some(reign) = self.reign() else { return };
         let seq = reign.seq;
-        if !reign.granted.has(node)
-            && let Some(link) = self.links.get_mut(&node)
-        {
+        let (granted, quorum) = (reign.granted.has(node), self.config.quorum);
+        if let Some(link) = self.links.get_mut(&node).filter(|l| !granted || (l.newcomer && quorum)) {
             link.join.get_or_insert(seq);
         }
     }

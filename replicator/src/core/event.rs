@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::config::OnNoQuorum;
 use super::pace::Load;
 use super::pieces::{Compared, Digest, Piece};
 use crate::compare::{Rule as CompareRule, Side, Verdict};
@@ -97,6 +98,10 @@ pub enum Event {
     Verify,
     /// What the last verification found is to be as this node has it.
     Repair(NodeId),
+    /// Meetings from now on only tell what the two are to one another, and end; or they are in earnest again.
+    Tentative(bool),
+    /// What becomes of requests without quorum from now on, also of those that wait.
+    OnNoQuorum(OnNoQuorum),
     /// Time has passed.
     Tick,
 }
@@ -137,8 +142,12 @@ pub enum Effect {
 pub enum Report {
     /// Two nodes met, and these rules said what they are to one another.
     Decided(NodeId, Verdict, Vec<CompareRule>),
+    /// What a tentative meeting would have come to, and sectors that either side has marked for the other.
+    Preview(NodeId, Verdict, Vec<CompareRule>, u64),
     /// This node is primary.
     Promoted(Ballot),
+    /// It becomes so by force, over this grant: what its members acknowledged since is given up.
+    Forced(Grant),
     /// It is not, and why.
     NotPromoted(Refusal),
     /// It is secondary again.

@@ -34,6 +34,8 @@ pub(super) struct Candidate {
     restarted: NodeSet,
     newest: Grant,
     force: bool,
+    /// It knows of no grant itself: either nobody does, or what it is told by others counts.
+    first: bool,
     proposal: Option<Change>,
 }
 
@@ -45,6 +47,7 @@ pub(super) struct Change {
     pub(super) present: NodeSet,
     accepted: NodeSet,
     since: Now,
+    asked_newcomers: bool,
 }
 
 /// A reign.
@@ -83,7 +86,18 @@ impl Node {
     pub(super) fn has_quorum(&self) -> bool {
         let heard = self.linked(|s| !matches!(s, State::Greeting));
         let own = if self.replica.is_some() { NodeSet::of(self.me()) } else { NodeSet::EMPTY };
-        !self.config.quorum || self.config.is_majority(heard.or(own))
+        !self.config.quorum || self.config.is_majority(heard.minus(self.newcomers()).or(own))
+    }
+
+    /// Peers that may have forgotten what they promised, as far as this node is not one of them itself. They have a vote when
+    /// a grant that names them is in force without it.
+    fn newcomers(&self) -> NodeSet {
+        let known = self.replica.as_ref().map_or(self.is_primary(), |r| !r.superblock().grant.members.is_empty());
+        let first = matches!(&self.role, Role::Candidate(c) if c.first);
+        if !known || first || !self.config.quorum || !self.has(Rule::NewcomerVotesLast) {
+            return NodeSet::EMPTY;
+        }
+        self.links.iter().filter(|(_, l)| l.newcomer).map(|(n, _)| *n).collect()
     }
 
     /// Who shares the generation and does not have the stream now.
@@ -118,6 +132,7 @@ impl Node {
             restarted: NodeSet::EMPTY,
             newest: sb.grant,
             force,
+            first: sb.grant.members.is_empty(),
             proposal: None,
         };
         self.role = Role::Candidate(candidate);
@@ -205,8 +220,13 @@ impl Node {
     }
 
     pub(super) fn promise(&mut self, node: NodeId, ballot: Ballot, grant: Grant, restarted: bool) {
+        self.heard_of(grant);
         let (me, quorum) = (self.me(), self.config.quorum);
         let keeps = self.has(Rule::CacheKeeperReigns);
+        let newcomers = self.newcomers();
+        if newcomers.has(node) {
+            return;
+        }
         let Some(candidate) = self.candidate().filter(|c| c.ballot == ballot && c.proposal.is_none()) else { return };
         candidate.promised = candidate.promised.with(node);
         if grant.number() > candidate.newest.number() {
@@ -223,7 +243,8 @@ impl Node {
             if !kept.is_empty() {
                 return self.stand_down(Refusal::LostCache);
             }
-            if !newest.members.is_within(lost) {
+            // A member whose disk was replaced has kept nothing.
+            if !newest.members.minus(newcomers).is_within(lost) {
                 return;
             }
         }
@@ -247,7 +268,9 @@ impl Node {
             return self.begin_change(present);
         }
         let never = newest.members.is_empty();
-        if self.config.quorum && !newest.members.has(me) && !never && !force {
+        // Who knows of no grant itself is no member of this one, whatever its number: its disk is another one.
+        let first = matches!(&self.role, Role::Candidate(c) if c.first) && self.has(Rule::NewcomerVotesLast);
+        if self.config.quorum && (first || !newest.members.has(me)) && !never && !force {
             return self.stand_down(Refusal::NotGranted);
         }
         let Some(sb) = self.replica.as_ref().map(|r| r.superblock().clone()) else { return };
@@ -256,13 +279,16 @@ impl Node {
         if self.config.quorum {
             present = present.minus(self.full_peers()).or(newest.members);
         }
+        if force && !never && !newest.members.is_within(NodeSet::of(me)) {
+            self.tell(Report::Forced(newest));
+        }
         let keep = !force && (!self.config.quorum || (newest.generation == sb.current && newest.members.has(me)));
         let present = if keep { present.with(me) } else { NodeSet::of(me) };
         let generation = if keep { sb.current } else { self.mint() };
         let grant = Grant { ballot, version: 0, generation, members: self.members(present) };
         if let Role::Candidate(candidate) = &mut self.role {
             let (accepted, since) = (NodeSet::EMPTY, self.now);
-            candidate.proposal = Some(Change { grant, present, accepted, since });
+            candidate.proposal = Some(Change { grant, present, accepted, since, asked_newcomers: false });
         }
         let began = self.began();
         if let Some(replica) = &mut self.replica {
@@ -305,6 +331,29 @@ impl Node {
     }
 
     fn send_accept(&mut self, node: NodeId, grant: Grant, present: NodeSet) {
+        if self.newcomers().has(node) {
+            return;
+        }
+        self.send_accept_also(node, grant, present);
+    }
+
+    /// Newcomers are asked when all others agree: what they accept is in force already.
+    fn ask_newcomers(&mut self) {
+        let newcomers = self.newcomers();
+        let Some(change) = self.reign().and_then(|r| r.change.as_ref()).filter(|c| !c.asked_newcomers) else { return };
+        let (grant, present) = (change.grant, change.present);
+        let others = present.minus(newcomers).without(self.me()).is_within(change.accepted);
+        if others && self.config.is_majority(change.accepted) {
+            for node in newcomers.and(present).iter() {
+                self.send_accept_also(node, grant, present);
+            }
+            if let Some(change) = self.change() {
+                change.asked_newcomers = true;
+            }
+        }
+    }
+
+    fn send_accept_also(&mut self, node: NodeId, grant: Grant, present: NodeSet) {
         let began = self.began();
         self.send(node, Message::Accept { grant, present, began });
     }
@@ -390,6 +439,7 @@ impl Node {
                 restarted: NodeSet::EMPTY,
                 newest,
                 force: false,
+                first: false,
                 proposal: None,
             });
             self.ask_for_promises(ballot);
@@ -424,6 +474,8 @@ impl Node {
             }
             if self.is_granted(change) {
                 self.granted();
+            } else {
+                self.ask_newcomers();
             }
             return self.pump_demote();
         }
@@ -434,7 +486,8 @@ impl Node {
             || !self.reads.is_empty()
             || reign.demoting;
         let joined = self.joined();
-        if !lost.is_empty() && pressed && self.has_quorum() {
+        // Who has caught up is counted also where nothing is asked for: if the primary is lost next, it may reign.
+        if !lost.is_empty() && (pressed || !joined.is_empty()) && self.has_quorum() {
             let present = reign.present.minus(lost);
             self.begin_change(present);
         } else if lost.is_empty() && !joined.is_empty() && self.has_quorum() {
@@ -447,7 +500,8 @@ impl Node {
     fn is_granted(&self, change: &Change) -> bool {
         let own = if self.replica.is_some() { NodeSet::EMPTY } else { NodeSet::of(self.me()) };
         let everybody = change.present.minus(own).is_within(change.accepted);
-        everybody && (!self.config.quorum || self.config.is_majority(change.accepted))
+        let accepted = change.accepted.minus(self.newcomers());
+        everybody && (!self.config.quorum || self.config.is_majority(accepted))
     }
 
     /// Peers that have everything acknowledged, stable.
@@ -479,7 +533,8 @@ impl Node {
         let generation = if drops { fresh } else { asked };
         reign.version += 1;
         let grant = Grant { ballot: reign.ballot, version: reign.version, generation, members };
-        reign.change = Some(Change { grant, present, accepted: NodeSet::EMPTY, since: now });
+        let accepted = NodeSet::EMPTY;
+        reign.change = Some(Change { grant, present, accepted, since: now, asked_newcomers: false });
         let (version, ballot) = (reign.version, reign.ballot);
         let began = self.began();
         if let Some(replica) = &mut self.replica {
@@ -496,7 +551,7 @@ impl Node {
         reign.present = change.present;
         reign.granted = change.present;
         for (_, link) in self.links.iter_mut().filter(|(n, _)| change.present.has(**n)) {
-            link.join = None;
+            (link.join, link.newcomer) = (None, false);
         }
         self.tell(Report::Granted(change.grant));
         self.reads_again();
@@ -618,7 +673,12 @@ impl Node {
         let (now, limit) = (self.now.0, self.config.timing.vote);
         let late = |since: Now| now.saturating_sub(since.0) > limit;
         match &self.role {
-            Role::Candidate(candidate) if late(candidate.since) => self.stand_down(Refusal::NoMajority),
+            Role::Candidate(candidate) if late(candidate.since) => {
+                // With a majority it has waited for a member that may have kept what this node lost.
+                let majority = !self.config.quorum || self.config.is_majority(candidate.promised);
+                let waits = candidate.proposal.is_none() && majority && candidate.promised.has(self.me());
+                self.stand_down(if waits { Refusal::LostCache } else { Refusal::NoMajority });
+            }
             Role::Primary(reign) => {
                 let renewing = reign.renew.as_ref().filter(|r| late(r.since)).map(|r| r.ballot);
                 let stuck = reign.change.as_ref().filter(|c| late(c.since)).map(|c| c.present);

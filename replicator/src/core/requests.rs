@@ -102,6 +102,11 @@ impl Requests {
         self.all.is_empty()
     }
 
+    /// Whether it is to be settled or answered yet.
+    pub(super) fn is_known(&self, seq: Seq) -> bool {
+        self.all.contains_key(&seq)
+    }
+
     /// Bytes of what is not settled.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes

@@ -83,6 +83,8 @@ struct Run {
     open: usize,
     /// Who else holds the same.
     holders: NodeSet,
+    /// What the source said since that others hold as well.
+    told: Vec<(NodeId, Span)>,
     /// What was written, and is pinned.
     pins: Vec<Span>,
 }
@@ -93,6 +95,8 @@ struct Chooser {
     same: u64,
     differ: u64,
     plain: u32,
+    /// They always are.
+    always: bool,
 }
 
 impl Chooser {
@@ -114,18 +118,25 @@ impl Chooser {
 
     /// True if the next run goes without.
     fn goes_without(&mut self) -> bool {
-        let without = self.differ > 256 && self.same * 8 < self.differ && self.plain + 1 < Chooser::STILL;
+        let without =
+            !self.always && self.differ > 256 && self.same * 8 < self.differ && self.plain + 1 < Chooser::STILL;
         self.plain = if without { self.plain + 1 } else { 0 };
         without
     }
 }
 
 impl Target {
+    /// One that begins, or goes on: then what came last before may be there and have bits all the same, among much that differs. It
+    /// is not sent again, so nothing is asked for without digests.
+    pub(super) fn new(goes_on: bool) -> Target {
+        Target { chooser: Chooser { always: goes_on, ..Chooser::default() }, ..Target::default() }
+    }
+
     fn claim(&mut self, span: Span) {
         self.claimed.insert(span.at, span.end());
         self.claimed_sectors += span.len;
         self.asked += span.len * SECTOR;
-        let run = Run { span, answered: false, open: 0, holders: NodeSet::EMPTY, pins: Vec::new() };
+        let run = Run { span, answered: false, open: 0, holders: NodeSet::EMPTY, told: Vec::new(), pins: Vec::new() };
         self.window.insert(span.at, run);
     }
 
@@ -140,6 +151,15 @@ impl Target {
         if let Some(run) = self.window.remove(&at) {
             self.asked -= run.span.len * SECTOR;
             self.unflushed.push(run);
+        }
+    }
+
+    /// The source and another hold the same there; this node will when its answers are stable.
+    pub(super) fn told(&mut self, peer: NodeId, span: Span) {
+        let all = self.window.values_mut().chain(&mut self.unflushed).filter(|r| r.answered);
+        for run in all.filter(|r| r.span.overlaps(span)) {
+            let (from, end) = (run.span.at.max(span.at), run.span.end().min(span.end()));
+            run.told.push((peer, Span::new(from, end - from)));
         }
     }
 
@@ -162,13 +182,21 @@ impl Node {
 
     /// Whatever is to be sent in full is marked. If both sides have done that before, and it was not over, what differs has bits
     /// ever since, and it goes on: the bits are durable before the flag that says so.
-    pub(super) fn begin_sync(&mut self, node: NodeId, full: bool) {
+    ///
+    /// Nobody had bits for what a new replica holds, since it had to be sent everything; when it is filled that is so no more. So it is
+    /// marked for the others as well, before its first block is found equal, and what the source knows that they hold is cleared.
+    /// Prevents: the bit for the source is cleared on the disk, the mark for another is lost by a crash, and the synchronisation
+    /// that goes on does not come to that block again.
+    ///
+    /// True if it goes on.
+    pub(super) fn begin_sync(&mut self, node: NodeId, full: bool) -> bool {
         let theirs = self.links.get(&node).and_then(|l| l.hello.as_ref()).is_some_and(|h| h.begun);
-        let Some(sb) = self.replica.as_ref().map(|r| r.superblock()).filter(|_| full) else { return };
+        let Some(sb) = self.replica.as_ref().map(|r| r.superblock()).filter(|_| full) else { return false };
         if theirs && sb.peer(node).is_some_and(|p| p.full_sync) {
-            return;
+            return true;
         }
-        self.mark(NodeSet::of(node), Span::new(0, sb.size));
+        let size = sb.size;
+        self.mark(NodeSet::of(node).or(self.unmarked()), Span::new(0, size));
         self.save_all |= self.has(Rule::BegunAfterBits);
         if let Some(replica) = &mut self.replica {
             replica.change(|sb| {
@@ -177,6 +205,15 @@ impl Node {
                 }
             });
         }
+        false
+    }
+
+    /// Peers for which a new replica has not marked everything yet.
+    fn unmarked(&self) -> NodeSet {
+        let sb = self.replica.as_ref().map(|r| r.superblock());
+        let new = sb.filter(|s| s.current == Generation::JUST_CREATED && self.has(Rule::NewcomerMarksOthers));
+        let peers = new.into_iter().flat_map(|s| &s.peers);
+        peers.filter(|p| !p.full_sync).map(|p| p.node).collect()
     }
 
     /// Tells the peer this side's bits for it.
@@ -395,6 +432,7 @@ impl Node {
         }
         for run in &stable {
             self.clear_bits(run.holders.with(node), run.span);
+            run.told.iter().for_each(|(peer, span)| self.clear_bits(NodeSet::of(*peer), *span));
             run.pins.iter().for_each(|span| self.release(*span));
         }
         self.send(node, Message::PullAck(stable.into_iter().map(|r| r.span).collect()));
@@ -423,7 +461,10 @@ impl Node {
         for link in self.links.values_mut().filter(|_| !peers.is_empty()) {
             if let State::Target(target) = &mut link.state {
                 let all = target.window.values_mut().chain(&mut target.unflushed);
-                all.filter(|r| r.span.overlaps(span)).for_each(|r| r.holders = r.holders.minus(peers));
+                for run in all.filter(|r| r.span.overlaps(span)) {
+                    run.holders = run.holders.minus(peers);
+                    run.told.retain(|(n, s)| !(peers.has(*n) && s.overlaps(span)));
+                }
             }
         }
     }
@@ -506,6 +547,17 @@ mod tests {
         assert_eq!(without, 60, "one in sixteen has digests");
         chooser.learn(&pieces(Kind::Same, 256));
         assert!(!chooser.goes_without(), "now they pay");
+    }
+
+    /// What an application wrote meanwhile differed, lay first, and digests were left out: dozens of MiB that were there came again.
+    #[test]
+    fn a_synchronisation_that_goes_on_never_leaves_digests_out() {
+        let mut chooser = Target::new(true).chooser;
+        chooser.learn(&pieces(Kind::Data, 4000));
+        assert!((0..64).all(|_| !chooser.goes_without()));
+        let mut chooser = Target::new(false).chooser;
+        chooser.learn(&pieces(Kind::Data, 4000));
+        assert!(chooser.goes_without());
     }
 
     #[test]

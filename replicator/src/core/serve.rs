@@ -104,16 +104,15 @@ impl Node {
 
     /// Who holds what this primary holds there, for certain.
     fn holders(&self, node: NodeId, span: Span) -> NodeSet {
-        let Some(reign) = self.reign() else { return NodeSet::EMPTY };
-        if self.requests.is_open(span) {
+        if !self.is_primary() || self.requests.is_open(span) {
             return NodeSet::EMPTY;
         }
         let clean = |n: &NodeId| {
             let map = self.replica.as_ref().and_then(|r| r.bitmap(*n));
             map.is_some_and(|m| m.bits_of(span).all(|b| !m.is_set(b)))
         };
-        let equal = self.linked(|s| matches!(s, State::Equal)).and(reign.present).without(node);
-        equal.iter().filter(clean).collect()
+        let with = self.streaming().without(node);
+        with.iter().filter(clean).collect()
     }
 
     pub(super) fn pull_acked(&mut self, node: NodeId, spans: &[Span]) {
@@ -121,7 +120,7 @@ impl Node {
         if self.source(node).is_none() || ahead {
             return;
         }
-        let others = self.linked(|s| matches!(s, State::Equal));
+        let others = self.streaming().without(node);
         for span in spans {
             self.clear_bits(NodeSet::of(node), *span);
             if self.is_primary() && !self.requests.is_open(*span) {

@@ -243,11 +243,25 @@ impl Node {
 
     /// The primary knows that a peer holds what it holds there, and so does this node.
     pub(super) fn peer_in_sync(&mut self, node: NodeId, peer: NodeId, span: Span) {
-        let equal = self.links.get(&node).is_some_and(|l| matches!(l.state, State::Equal));
-        let busy = self.stream.spans.hits(span);
-        if equal && !busy && self.follows() == Some(node) {
-            self.clear_bits(NodeSet::of(peer), span);
+        if self.stream.spans.hits(span) || self.follows() != Some(node) {
+            return;
         }
+        match self.links.get_mut(&node).map(|l| &mut l.state) {
+            Some(State::Equal) => self.clear_bits(NodeSet::of(peer), span),
+            Some(State::Target(target)) => {
+                target.told(peer, span);
+                self.clear_where_clean(node, peer, span);
+            }
+            _ => {}
+        }
+    }
+
+    /// Clears the bits for a peer that lie wholly in a span, where this node has what the source has.
+    fn clear_where_clean(&mut self, source: NodeId, peer: NodeId, span: Span) {
+        let Some(map) = self.replica.as_ref().and_then(|r| r.bitmap(source)) else { return };
+        let clean: Vec<Span> = map.bits_of(span).filter(|b| !map.is_set(*b)).map(|b| map.span_of(b)).collect();
+        let whole = |s: &Span| s.at >= span.at && s.end() <= span.end();
+        clean.into_iter().filter(whole).for_each(|s| self.clear_bits(NodeSet::of(peer), s));
     }
 
     /// Clears the bits that lie wholly in a span.

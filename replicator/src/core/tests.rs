@@ -50,6 +50,11 @@ struct Bench {
 
 impl Bench {
     fn new(peers: &[NodeId]) -> Bench {
+        Bench::with(peers, None)
+    }
+
+    /// With a tie-breaker there is quorum.
+    fn with(peers: &[NodeId], tie_breaker: Option<NodeId>) -> Bench {
         let layout = Layout::external(SHAPE);
         let mut sb = Superblock::new(RESOURCE, 1, id(1), layout, peers);
         sb.current = A;
@@ -63,8 +68,8 @@ impl Bench {
         let config = Config {
             me: id(1),
             disks: peers.iter().copied().chain([id(1)]).collect(),
-            tie_breaker: None,
-            quorum: false,
+            tie_breaker,
+            quorum: tie_breaker.is_some(),
             protocols: BTreeMap::new(),
             on_no_quorum: OnNoQuorum::SuspendIo,
             on_slow_peer: OnSlowPeer::Block,
@@ -166,6 +171,15 @@ fn hello(node: NodeId, reigns: bool, current: Generation, bitmap: Generation) ->
 fn looks(fx: &[Effect]) -> Vec<(IoId, Span)> {
     let read = |f: &Effect| match f {
         Effect::Digest(io, span) => Some((*io, *span)),
+        _ => None,
+    };
+    fx.iter().filter_map(read).collect()
+}
+
+/// What is to be read.
+fn reads(fx: &[Effect]) -> Vec<(IoId, Span)> {
+    let read = |f: &Effect| match f {
+        Effect::Read(io, span) => Some((*io, *span)),
         _ => None,
     };
     fx.iter().filter_map(read).collect()
@@ -309,6 +323,32 @@ fn who_meets_a_primary_is_no_source_any_more() {
     (bench.peer, bench.peer_reigns) = (id(2), true);
     let (verdict, fx) = bench.meets(2, A, Generation::NONE);
     assert_eq!(verdict, Verdict::NoSync);
+    assert!(fx.contains(&Effect::Close(id(3), ConnId(1), true)), "{fx:?}");
+    assert!(bench.node.synchronising().is_empty());
+}
+
+/// Three nodes met at the same moment, node 2 primary. Nodes 1 and 3 had told one another that they followed nobody; node 1 met
+/// the primary, and then became target of node 3, which was dropped meanwhile: what was acknowledged was overwritten here.
+#[test]
+fn who_met_a_primary_since_is_target_of_nobody_else() {
+    let mut bench = Bench::new(&[id(2), id(3)]);
+    let (verdict, _) = bench.meets(1, A, Generation::NONE);
+    assert_eq!(verdict, Verdict::NoSync);
+    bench.tell(Event::Lost(id(2), ConnId(1)));
+    bench.tell(Event::Connected(id(3), ConnId(1)));
+    let fx = bench.tell(Event::Received(id(3), ConnId(1), Message::Hello(Box::new(hello(id(3), false, B, A)))));
+    let agree = fx.into_iter().find_map(|f| match f {
+        Effect::Send(_, _, Message::Agree(verdict, theirs, mine)) => {
+            Some(Message::Agree(verdict.mirrored(), mine, theirs))
+        }
+        _ => None,
+    });
+    let agree = agree.expect("an Agree");
+    assert!(matches!(agree, Message::Agree(Verdict::Target { full: false }, ..)), "{agree:?}");
+    let (verdict, fx) = bench.meets(2, A, Generation::NONE);
+    assert_eq!(verdict, Verdict::NoSync);
+    assert!(!fx.iter().any(|f| matches!(f, Effect::Close(..))), "{fx:?}");
+    let fx = bench.tell(Event::Received(id(3), ConnId(1), agree));
     assert!(fx.contains(&Effect::Close(id(3), ConnId(1), true)), "{fx:?}");
     assert!(bench.node.synchronising().is_empty());
 }
@@ -557,6 +597,36 @@ fn the_primary_compares_where_nothing_is_written_and_its_writes_wait() {
     assert!(answer.is_some() && answer < write, "{fx:?}");
 }
 
+/// An application wrote a block again and again. Where a comparison took longer than that, each met a write, and after eight the block was
+/// told as not compared.
+#[test]
+fn what_differed_is_not_written_until_it_is_compared_again() {
+    let mut bench = primary();
+    bench.tell(Event::Verify);
+    let compared = |bench: &mut Bench, kind| {
+        let fx = bench.says(Message::Check(BLOCK, vec![[0; 32]]));
+        let io = fx.iter().find_map(|f| if let Effect::Compare(io, ..) = f { Some(*io) } else { None });
+        let pieces = vec![pieces::Piece { kind, units: 1 }];
+        bench.tell(Event::Compared(io.expect("it is read"), pieces::Compared { pieces, data: Bytes::new() }))
+    };
+    compared(&mut bench, pieces::Kind::Data);
+    let io = writes(&ask(&mut bench, 1, BLOCK))[0].0;
+    bench.tell(Event::Done(io, Ok(Bytes::new())));
+    compared(&mut bench, pieces::Kind::Data);
+    assert!(writes(&ask(&mut bench, 2, BLOCK)).is_empty(), "it waits for the third comparison");
+    assert_eq!(writes(&compared(&mut bench, pieces::Kind::Same)).len(), 1, "and comes after it");
+
+    let mut bench = primary();
+    bench.tell(Event::Verify);
+    compared(&mut bench, pieces::Kind::Data);
+    compared(&mut bench, pieces::Kind::Data);
+    assert!(writes(&ask(&mut bench, 1, BLOCK)).is_empty());
+    let mut fx = Vec::new();
+    bench.node.handle(Now(1100), Event::Received(id(2), ConnId(1), Message::Ping), &mut fx);
+    let fx = bench.metadata(fx);
+    assert_eq!(writes(&fx).len(), 1, "it differs for certain: nobody asks again");
+}
+
 /// What the peer has is read where nothing is under way, and written to all; an application's write waits for that.
 #[test]
 fn a_repair_takes_the_named_sides_data_and_undoes_no_write() {
@@ -584,4 +654,39 @@ fn a_repair_takes_the_named_sides_data_and_undoes_no_write() {
     let fx = bench.says(Message::WriteAck(Seq(2)));
     assert!(fx.contains(&Effect::Told(Report::Repaired(id(2), 4096))), "{fx:?}");
     assert!(!fx.iter().any(|f| matches!(f, Effect::Complete(ReqId(u64::MAX), _))), "nobody asked for it");
+}
+
+/// A write of the former primary was still on its way to the disk of node 1 when that was promoted. A read found what was
+/// there before; then the write landed, and the next read found something else, although nobody had written.
+#[test]
+fn a_read_waits_for_a_write_that_a_former_reign_left() {
+    let (mut bench, landing) = with_an_orphan();
+    let fx = bench.tell(Event::Promote { force: false });
+    bench.metadata(fx);
+    assert!(bench.node.is_primary());
+    let fx = bench.tell(Event::Submit(ReqId(1), Ask::Read(BLOCK)));
+    assert!(reads(&fx).is_empty(), "{fx:?}");
+    let fx = bench.tell(Event::Done(landing, Ok(Bytes::new())));
+    assert_eq!(reads(&fx).iter().map(|(_, s)| *s).collect::<Vec<_>>(), [BLOCK], "{fx:?}");
+}
+
+/// A member that lost its cache was granted nothing because another member, which may have kept its own, did not answer; it was
+/// told that no majority had.
+#[test]
+fn a_candidate_that_waits_for_a_kept_cache_is_told_so() {
+    let mut bench = Bench::with(&[id(2)], Some(id(9)));
+    bench.tell(Event::Connected(id(9), ConnId(1)));
+    let fx = bench.tell(Event::Promote { force: false });
+    let fx = bench.metadata(fx);
+    let asked = fx.iter().find_map(|f| if let Effect::Send(_, _, Message::Prepare(b)) = f { Some(*b) } else { None });
+    (bench.peer, bench.conn) = (id(9), ConnId(1));
+    let members = NodeSet::of(id(1)).with(id(2));
+    let newest = Grant { ballot: Ballot { round: 1, node: 2 }, version: 0, generation: A, members };
+    let ballot = asked.expect("a ballot");
+    let fx = bench.says(Message::Promise(ballot, newest, false));
+    assert!(!fx.iter().any(|f| matches!(f, Effect::Told(_))), "{fx:?}");
+    let mut out = Vec::new();
+    bench.node.handle(Now(1000), Event::Tick, &mut out);
+    assert!(out.contains(&Effect::Told(Report::NotPromoted(super::event::Refusal::LostCache))), "{out:?}");
+    assert_eq!(bench.node.view().grant, newest, "what it heard of is shown");
 }

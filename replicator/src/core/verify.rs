@@ -9,7 +9,8 @@
 //! All messages of a connection come in order: when an answer comes, every write that the server had executed before it compared
 //! has come too. So if none came to the driver since it read, and none was under way then, both compared the same state.
 //! Prevents: a write that is on its way is told as a difference. A run that is written all the time is compared again a few
-//! times, and then told as skipped.
+//! times, and then told as skipped. What differed the second time is not written until the driver asks about it again, or
+//! a second has passed. Prevents: it is written between any two comparisons, and is never compared.
 //!
 //! Nothing is marked and nothing is changed: which side is right is for people to say. See `repair`.
 
@@ -18,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::Node;
 use super::connect::State;
 use super::disk::Purpose;
-use super::event::{ConnId, Effect, Message, Report};
+use super::event::{ConnId, Effect, Message, Now, Report};
 use super::pieces::{Compared, Digest, Kind, Piece, UNIT};
 use super::rules::Rule;
 use crate::ids::{NodeId, SECTOR, Span};
@@ -29,8 +30,10 @@ const TRIES: u32 = 8;
 const RANGES: usize = 4096;
 /// Ranges in one message.
 const PART: usize = 1024;
-/// Runs under way at most.
+/// Runs under way at most, and runs that are held.
 const RUNS: usize = 64;
+/// Milliseconds that a run is held for the driver at most: if it differs for certain, nobody asks again.
+const HOLD: u64 = 1000;
 
 /// What a verification has found so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,7 +70,7 @@ impl Verified {
 #[derive(Debug)]
 pub(super) enum Verify {
     Driver(Driver),
-    Server(VecDeque<Asked>),
+    Server(Server),
 }
 
 /// The driver's end.
@@ -88,9 +91,19 @@ struct Check {
     tries: u32,
 }
 
+/// The server's end.
+#[derive(Debug, Default)]
+pub(super) struct Server {
+    asked: VecDeque<Asked>,
+    /// What was answered as different, when, and whether it was asked about again before: then it is not written.
+    held: Vec<(Span, Now, bool)>,
+}
+
 /// A run that the driver asks about.
 #[derive(Debug)]
-pub(super) struct Asked {
+struct Asked {
+    /// It differed before.
+    again: bool,
     run: Span,
     digests: Vec<Digest>,
     reading: bool,
@@ -102,7 +115,7 @@ impl Node {
     pub(super) fn verify(&mut self) {
         for node in self.verifiable() {
             if self.is_primary() {
-                self.verify_begins(node, Verify::Server(VecDeque::new()));
+                self.verify_begins(node, Verify::Server(Server::default()));
                 self.send(node, Message::Verify);
             } else {
                 self.verify_begins(node, Verify::Driver(Driver::default()));
@@ -273,30 +286,32 @@ impl Node {
         }
         let Some(link) = self.links.get_mut(&node) else { return };
         if !matches!(link.verify, Some(Verify::Server(_))) {
-            self.verify_begins(node, Verify::Server(VecDeque::new()));
+            self.verify_begins(node, Verify::Server(Server::default()));
         }
         if let Some(verified) = self.verified.get_mut(&node) {
             verified.done = verified.done.max(run.end().min(verified.total));
         }
-        let Some(Verify::Server(asked)) = self.links.get_mut(&node).and_then(|l| l.verify.as_mut()) else { return };
-        if asked.len() >= RUNS {
+        let Some(Verify::Server(server)) = self.links.get_mut(&node).and_then(|l| l.verify.as_mut()) else { return };
+        if server.asked.len() >= RUNS {
             return self.link_close(node, true);
         }
-        asked.push_back(Asked { run, digests, reading: false });
+        let again = server.held.iter().any(|(span, ..)| span.overlaps(run));
+        server.held.retain(|(span, ..)| !span.overlaps(run));
+        server.asked.push_back(Asked { run, digests, reading: false, again });
     }
 
     /// Reads what was asked about and is not being written.
     pub(super) fn pump_asked(&mut self) {
         let mut ready = Vec::new();
         for (node, link) in &self.links {
-            let Some(Verify::Server(asked)) = &link.verify else { continue };
-            let waiting = asked.iter().enumerate().filter(|(_, a)| !a.reading && !self.is_writing(a.run));
+            let Some(Verify::Server(server)) = &link.verify else { continue };
+            let waiting = server.asked.iter().enumerate().filter(|(_, a)| !a.reading && !self.is_writing(a.run));
             ready.extend(waiting.map(|(n, _)| (*node, link.conn, n)));
         }
         for (node, conn, n) in ready {
             let verify = self.links.get_mut(&node).and_then(|l| l.verify.as_mut());
-            let Some(Verify::Server(asked)) = verify else { continue };
-            let Some(asked) = asked.get_mut(n) else { continue };
+            let Some(Verify::Server(server)) = verify else { continue };
+            let Some(asked) = server.asked.get_mut(n) else { continue };
             asked.reading = true;
             let (run, digests) = (asked.run, std::mem::take(&mut asked.digests));
             let io = self.io(Purpose::CheckCompare(node, conn, run));
@@ -305,18 +320,31 @@ impl Node {
     }
 
     pub(super) fn check_compared(&mut self, node: NodeId, conn: ConnId, run: Span, found: Compared) {
-        let room = self.pace.room();
+        let (room, now) = (self.pace.room(), self.now);
         let Some(link) = self.links.get_mut(&node).filter(|l| l.conn == conn) else { return };
-        let Some(Verify::Server(asked)) = &mut link.verify else { return };
-        let Some(at) = asked.iter().position(|a| a.run == run && a.reading) else { return };
-        asked.remove(at);
+        let Some(Verify::Server(server)) = &mut link.verify else { return };
+        let Some(at) = server.asked.iter().position(|a| a.run == run && a.reading) else { return };
+        let again = server.asked.remove(at).is_some_and(|a| a.again);
+        server.held.retain(|(_, since, _)| now.0.saturating_sub(since.0) < HOLD);
+        let mut at = run.at;
+        for piece in &found.pieces {
+            let span = Span::new(at, (u64::from(piece.units) * UNIT).min(run.end().saturating_sub(at)));
+            at = span.end();
+            if piece.kind != Kind::Same && span.len > 0 && server.held.len() < RUNS {
+                server.held.push((span, now, again));
+            }
+        }
         self.send(node, Message::Checked(run, found.pieces, room));
     }
 
     /// A verification reads there, or is about to.
     pub(super) fn is_compared(&self, span: Span) -> bool {
+        let holds = |since: Now| self.now.0.saturating_sub(since.0) < HOLD;
         self.links.values().any(|l| match &l.verify {
-            Some(Verify::Server(asked)) => asked.iter().any(|a| a.run.overlaps(span)),
+            Some(Verify::Server(server)) => {
+                server.asked.iter().any(|a| a.run.overlaps(span))
+                    || server.held.iter().any(|(s, since, held)| *held && s.overlaps(span) && holds(*since))
+            }
             _ => false,
         })
     }

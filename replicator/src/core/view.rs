@@ -4,7 +4,7 @@ use super::connect::State;
 use super::progress::SyncView;
 use super::verify::Verified;
 use super::{Node, Role};
-use crate::ids::{Generation, NodeId};
+use crate::ids::{Generation, Grant, NodeId};
 use crate::meta::superblock::DiskState;
 
 /// What a connection is for.
@@ -50,6 +50,16 @@ pub struct View {
     pub generation: Generation,
     /// Requests of applications that are not answered.
     pub busy: usize,
+    /// Whether a majority of the voters can be heard; none without quorum.
+    pub quorum: Option<bool>,
+    /// Requests wait, or fail, because there is none.
+    pub suspended: bool,
+    /// Whether the tie-breaker can be heard; none if there is none.
+    pub witness: Option<bool>,
+    /// The newest grant that this node knows.
+    pub grant: Grant,
+    /// What was acknowledged last may be missing here.
+    pub lost_cache: bool,
     /// Bytes marked for each peer, connected or not: at most so much differs.
     pub marked: Vec<(NodeId, u64)>,
     /// The connections.
@@ -72,11 +82,22 @@ impl Node {
             disk: self.disk,
             generation: replica.map_or(Generation::NONE, |r| r.superblock().current),
             busy: self.busy(),
+            quorum: self.config.quorum.then(|| self.has_quorum()),
+            suspended: self.is_primary() && self.without_quorum,
+            witness: self.config.tie_breaker.map(|t| self.links.contains_key(&t)),
+            grant: self.newest_grant(),
+            lost_cache: self.lost_cache(),
             marked: self.peers().iter().map(|n| (n, self.dirty(n) * unit)).collect(),
             peers: peers.map(|(n, l)| self.peer_view(*n, l)).collect(),
             verified: self.verified.iter().map(|(n, v)| (*n, v.clone())).collect(),
             repair_left: self.repairs.left() * crate::ids::SECTOR,
         }
+    }
+
+    /// The newest of its own and of what others told.
+    fn newest_grant(&self) -> Grant {
+        let own = self.replica.as_ref().map(|r| r.superblock().grant).unwrap_or_default();
+        if own.number() >= self.told_grant.number() { own } else { self.told_grant }
     }
 
     fn peer_view(&self, node: NodeId, link: &super::connect::Link) -> PeerView {

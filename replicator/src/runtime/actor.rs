@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use block::IoErrorKind;
 use net::{CallError, Conn, DialTarget, Dialer, LinkState, Net};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::front::Front;
 use super::links::Gate;
 use super::local::Disk;
-use super::status::{self, PeerStatus, Status, Synchronised};
+use super::status::{self, PeerStatus, Preview, Status, Synchronised, WitnessStatus};
 use super::wire::{self, Packed};
-use super::{Input, PeerAddress};
+use super::{Input, PeerAddress, ResourceConfig, WitnessAddress};
 use crate::compare::Verdict;
 use crate::core::Node;
+use crate::core::config::OnNoQuorum;
 use crate::core::event::{Ask, ConnId, Effect, Event, Message, Moved, Now, Refusal, Report, ReqId};
 use crate::core::view::PeerView;
 use crate::ids::NodeId;
@@ -73,7 +74,24 @@ struct Peer {
     dialer: Option<Dialer>,
     /// What the last meeting came to.
     said: Option<String>,
+    preview: Option<Preview>,
     synchronised: Option<Synchronised>,
+}
+
+/// Whom it tells of changes.
+pub(super) struct Tells {
+    /// Whether this node is primary.
+    pub(super) primary: watch::Sender<bool>,
+    /// How everything is.
+    pub(super) shown: watch::Sender<Option<Arc<Status>>>,
+    /// The local disk was left.
+    pub(super) detached: Arc<AtomicBool>,
+}
+
+/// The tie-breaker.
+struct Witness {
+    address: WitnessAddress,
+    dialer: Option<Dialer>,
 }
 
 /// The actor.
@@ -84,12 +102,13 @@ pub(super) struct Actor {
     net: Option<Net>,
     gate: Arc<Gate>,
     peers: BTreeMap<NodeId, Peer>,
+    witness: Option<Witness>,
+    tells: Tells,
+    on_no_quorum: OnNoQuorum,
     lines: BTreeMap<u64, Line>,
     front: Front,
     promotes: Vec<oneshot::Sender<Result<(), Refusal>>>,
     demotes: Vec<oneshot::Sender<()>>,
-    /// The local disk was left.
-    detached: Arc<AtomicBool>,
     /// What the last repair gave up.
     not_repaired: u64,
     /// Requests in the disk.
@@ -104,22 +123,26 @@ impl Actor {
         disk: Disk,
         net: Net,
         gate: Arc<Gate>,
-        peers: BTreeMap<NodeId, PeerAddress>,
-        detached: Arc<AtomicBool>,
+        config: ResourceConfig,
+        tells: Tells,
     ) -> Actor {
-        let peer = |address| Peer { address, dialer: None, said: None, synchronised: None };
+        let peer = |address| Peer { address, dialer: None, said: None, preview: None, synchronised: None };
+        let on_no_quorum = config.quorum.as_ref().map_or(OnNoQuorum::SuspendIo, |q| q.on_loss);
+        let witness = config.quorum.and_then(|q| q.witness);
         Actor {
             core,
             clock,
             disk,
             net: Some(net),
             gate,
-            peers: peers.into_iter().map(|(n, a)| (n, peer(a))).collect(),
+            peers: config.peers.into_iter().map(|(n, a)| (n, peer(a))).collect(),
+            witness: witness.map(|address| Witness { address, dialer: None }),
+            tells,
+            on_no_quorum,
             lines: BTreeMap::new(),
             front: Front::default(),
             promotes: Vec::new(),
             demotes: Vec::new(),
-            detached,
             not_repaired: 0,
             flying: 0,
             stops: Vec::new(),
@@ -134,6 +157,10 @@ impl Actor {
             let target = || DialTarget::new(peer.address.address, peer.address.subject.clone());
             peer.dialer.get_or_insert_with(|| net.dial(target()));
             tracing::debug!("dials {node}");
+        }
+        if let Some(witness) = &mut self.witness {
+            let at = &witness.address.at;
+            witness.dialer.get_or_insert_with(|| net.dial(DialTarget::new(at.address, at.subject.clone())));
         }
     }
 
@@ -157,6 +184,7 @@ impl Actor {
                     let load = self.front.load();
                     self.handle(Event::Load(load));
                     self.handle(Event::Tick);
+                    self.show();
                 }
                 () = tokio::time::sleep(AGAIN), if backlog => {}
             }
@@ -180,6 +208,7 @@ impl Actor {
             }
         }
         self.peers.clear();
+        self.witness = None;
         self.lines.clear();
         if let Some(net) = self.net.take() {
             net.shutdown().await;
@@ -228,7 +257,9 @@ impl Actor {
                 self.demotes.push(done);
                 self.handle(Event::Demote);
             }
-            Input::Connect { discard, done } => {
+            Input::Connect { discard, tentative, done } => {
+                self.peers.values_mut().for_each(|p| p.preview = None);
+                self.handle(Event::Tentative(tentative));
                 if discard {
                     self.handle(Event::DiscardMyData);
                 }
@@ -251,6 +282,11 @@ impl Actor {
                 self.not_repaired = 0;
                 self.handle(Event::Repair(from));
                 answer(done, possible);
+            }
+            Input::OnNoQuorum { policy, done } => {
+                self.on_no_quorum = policy;
+                self.handle(Event::OnNoQuorum(policy));
+                answer(done, ());
             }
             Input::Status { done } => answer(done, self.status()),
             _ => {}
@@ -286,7 +322,13 @@ impl Actor {
         let sectors = self.disk.sectors();
         let Some(line) = self.lines.get_mut(&id) else { return };
         line.came += 1;
+        let voter = self.gate.is_witness(line.node);
         match wire::unpack(frame, line.came, sectors) {
+            Ok(message) if voter && !wire::is_a_voters(&message) => {
+                tracing::error!("the tie-breaker {} says what only replicas say", line.node);
+                line.conn.close("protocol: a tie-breaker has a vote and no data");
+                self.closed(id, "it broke the protocol");
+            }
             Ok(message) => {
                 let node = line.node;
                 self.handle(Event::Received(node, ConnId(id), message));
@@ -324,6 +366,12 @@ impl Actor {
             }
             events.extend(asks.drain(..).map(|(req, ask)| Event::Submit(req, ask)));
         }
+        self.tell_role();
+    }
+
+    fn tell_role(&self) {
+        let primary = self.core.is_primary();
+        self.tells.primary.send_if_modified(|said| std::mem::replace(said, primary) != primary);
     }
 
     fn carry_out(&mut self, effect: Effect, asks: &mut Vec<(ReqId, Ask)>) {
@@ -389,7 +437,7 @@ impl Actor {
 
     /// The core ends a connection.
     fn close(&mut self, node: NodeId, conn: u64, again: bool) {
-        if !again {
+        if !again && !self.gate.is_witness(node) {
             let why = self.peers.get(&node).and_then(|p| p.said.clone());
             self.stand_alone(node, why.as_deref().unwrap_or("the two do not fit"));
         }
@@ -398,8 +446,25 @@ impl Actor {
         }
     }
 
+    /// Tells who watches of what has changed.
+    fn show(&self) {
+        if self.tells.shown.receiver_count() == 0 {
+            return;
+        }
+        let status = self.status();
+        self.tells.shown.send_if_modified(|shown| {
+            let same = shown.as_ref().is_some_and(|s| s.without_counters() == status.without_counters());
+            if !same {
+                *shown = Some(Arc::new(status));
+            }
+            !same
+        });
+    }
+
     fn told(&mut self, report: Report) {
         tracing::info!("{report:?}");
+        // Before whoever asked for it is answered.
+        self.tell_role();
         match report {
             Report::Promoted(_) => self.promotes.drain(..).for_each(|done| answer(done, Ok(()))),
             Report::NotPromoted(why) => self.promotes.drain(..).for_each(|done| answer(done, Err(why))),
@@ -413,7 +478,14 @@ impl Actor {
                 }
             }
             Report::NotRepaired(bytes) => self.not_repaired = bytes,
-            Report::Detached => self.detached.store(true, Ordering::Relaxed),
+            Report::Detached => self.tells.detached.store(true, Ordering::Relaxed),
+            Report::Preview(node, verdict, rules, sectors) => {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    let bytes = sectors.saturating_mul(crate::ids::SECTOR);
+                    peer.preview = Some(status::preview(verdict, &rules, bytes));
+                    peer.said = Some("the meeting was tentative".to_owned());
+                }
+            }
             Report::Synchronised(node, moved) => {
                 if let Some(peer) = self.peers.get_mut(&node) {
                     let Moved { sent, zeroed, equal } = moved;
@@ -444,6 +516,12 @@ impl Actor {
             waiting: view.busy,
             repair_left_bytes: view.repair_left,
             not_repaired_bytes: self.not_repaired,
+            quorum: view.quorum.map_or("off", |q| if q { "yes" } else { "no" }).to_owned(),
+            suspended: view.suspended,
+            on_no_quorum: view.quorum.map(|_| status::on_no_quorum(self.on_no_quorum).to_owned()),
+            granted: view.grant.members.iter().collect(),
+            lost_cache: view.lost_cache,
+            witness: self.witness.as_ref().map(|w| w.status(view.witness == Some(true))),
             peers: self.peers.iter().map(peer).collect(),
         }
     }
@@ -455,12 +533,8 @@ impl Actor {
             None if self.gate.alone.lock().contains(&node) => "StandAlone",
             None => "Connecting",
         };
-        let down = || match &*peer.dialer.as_ref()?.state().borrow() {
-            LinkState::Down { why, .. } => Some(why.to_string()),
-            _ => None,
-        };
         let reason = match connection {
-            "Connecting" => down().or_else(|| self.gate.refused.lock().clone()),
+            "Connecting" => peer.dialer.as_ref().and_then(why_down).or_else(|| self.gate.refused.lock().clone()),
             _ => peer.said.clone(),
         };
         PeerStatus {
@@ -472,8 +546,27 @@ impl Actor {
             reason,
             verified: None,
             resync: link.and_then(|l| l.sync).map(status::resync),
+            preview: peer.preview.clone(),
             synchronised: peer.synchronised,
         }
+    }
+}
+
+impl Witness {
+    fn status(&self, heard: bool) -> WitnessStatus {
+        WitnessStatus {
+            node: self.address.node,
+            connection: if heard { "Connected" } else { "Connecting" }.to_owned(),
+            reason: self.dialer.as_ref().filter(|_| !heard).and_then(why_down),
+        }
+    }
+}
+
+/// Why there is no connection.
+fn why_down(dialer: &Dialer) -> Option<String> {
+    match &*dialer.state().borrow() {
+        LinkState::Down { why, .. } => Some(why.to_string()),
+        _ => None,
     }
 }
 

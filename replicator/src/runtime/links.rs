@@ -25,6 +25,24 @@ pub(super) struct Greeting {
     pub(super) name: String,
     pub(super) bytes: u64,
     pub(super) protocol: char,
+    /// Reigns are granted by a majority.
+    pub(super) quorum: bool,
+    /// The tie-breaker: its node and its identity.
+    pub(super) witness: Option<(NodeId, u64)>,
+}
+
+/// What a tie-breaker says of itself, the version first as well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct WitnessGreeting {
+    pub(super) version: u16,
+    pub(super) node: NodeId,
+    pub(super) resource: [u8; 16],
+    pub(super) identity: u64,
+}
+
+/// The version that a HELLO of either kind begins with.
+pub(super) fn version_of(bytes: &[u8]) -> Result<u16, String> {
+    Ok(postcard::take_from_bytes::<u16>(bytes).map_err(|e| format!("its HELLO does not parse: {e}"))?.0)
 }
 
 impl Greeting {
@@ -34,7 +52,7 @@ impl Greeting {
 
     /// Whether a peer that says this is one of ours.
     fn judge(&self, bytes: &[u8]) -> Result<Greeting, String> {
-        let version = postcard::take_from_bytes::<u16>(bytes).map_err(|e| format!("its HELLO does not parse: {e}"))?.0;
+        let version = version_of(bytes)?;
         if version != wire::VERSION || self.version != version {
             return Err(format!(
                 "it speaks version {version} of these messages, {} speaks {}",
@@ -61,7 +79,38 @@ impl Greeting {
         if theirs.protocol != self.protocol {
             return Err(format!("{them} has protocol {}, {us} has {}", theirs.protocol, self.protocol));
         }
+        if (theirs.quorum, theirs.witness) != (self.quorum, self.witness) {
+            let said = |g: &Greeting| match (g.quorum, g.witness) {
+                (false, _) => "no quorum".to_owned(),
+                (true, None) => "quorum without a tie-breaker".to_owned(),
+                (true, Some((node, id))) => format!("quorum with the tie-breaker {id:016x} of {node}"),
+            };
+            return Err(format!("{them} has {}, {us} has {}", said(&theirs), said(self)));
+        }
         Ok(theirs)
+    }
+
+    /// Whether a tie-breaker that says this is the one that this node was told of.
+    fn judge_witness(&self, bytes: &[u8]) -> Result<(), String> {
+        let version = version_of(bytes)?;
+        if version != self.version {
+            return Err(format!(
+                "the tie-breaker speaks version {version} of these messages, {} speaks {}",
+                self.node, self.version
+            ));
+        }
+        let theirs: WitnessGreeting =
+            postcard::from_bytes(bytes).map_err(|e| format!("its HELLO does not parse: {e}"))?;
+        if theirs.resource != self.resource {
+            return Err(format!("the tie-breaker answers for another resource than {}", self.name));
+        }
+        match self.witness {
+            Some((_, known)) if known == theirs.identity => Ok(()),
+            _ => Err(format!(
+                "the tie-breaker is {:016x}, another than {} was made with: it may have forgotten what it granted",
+                theirs.identity, self.name
+            )),
+        }
     }
 }
 
@@ -81,9 +130,19 @@ impl Gate {
         self.subjects.iter().find(|(_, s)| s.as_str() == subject).map(|(n, _)| *n)
     }
 
+    pub(super) fn is_witness(&self, node: NodeId) -> bool {
+        self.own.witness.is_some_and(|(w, _)| w == node)
+    }
+
     fn judge(&self, peer: &PeerHello) -> Result<NodeId, String> {
         let subject = &peer.identity.subject;
         let node = self.node_of(subject).ok_or_else(|| format!("{subject} is no peer of {}", self.own.name))?;
+        if self.is_witness(node) {
+            return match peer.role {
+                net::Role::Dialer => self.own.judge_witness(&peer.app).map(|()| node),
+                net::Role::Acceptor => Err("a tie-breaker dials nobody".to_owned()),
+            };
+        }
         if self.alone.lock().contains(&node) {
             return Err(format!("{} stands alone: `shorefast replica connect {}` there", self.own.node, self.own.name));
         }
@@ -164,6 +223,8 @@ mod tests {
             name: "r0".to_owned(),
             bytes: 1 << 20,
             protocol: 'C',
+            quorum: true,
+            witness: Some((NodeId::new(9).expect("a node"), 77)),
         }
     }
 
@@ -176,6 +237,31 @@ mod tests {
         assert!(said(Greeting { bytes: 1 << 19, ..greeting(2) }).contains("--size 524288"));
         assert!(said(Greeting { protocol: 'A', ..greeting(2) }).contains("protocol A"));
         assert!(said(Greeting { version: 9, ..greeting(2) }).contains("version 9"));
+        assert!(said(Greeting { quorum: false, ..greeting(2) }).contains("has no quorum"));
+        assert!(said(Greeting { witness: None, ..greeting(2) }).contains("without a tie-breaker"));
         assert!(us.judge(b"").is_err() && us.judge(&[1, 2, 3]).is_err());
+    }
+
+    #[test]
+    fn a_tie_breaker_that_may_have_forgotten_is_refused_with_a_sentence() {
+        let us = greeting(1);
+        let it = WitnessGreeting {
+            version: wire::VERSION,
+            node: NodeId::new(9).expect("a node"),
+            resource: [1; 16],
+            identity: 77,
+        };
+        let judged = |w: WitnessGreeting| us.judge_witness(&postcard::to_stdvec(&w).expect("encodes"));
+        assert_eq!(judged(it.clone()), Ok(()));
+        assert!(
+            judged(WitnessGreeting { identity: 78, ..it.clone() }).expect_err("refused").contains("may have forgotten")
+        );
+        assert!(
+            judged(WitnessGreeting { resource: [2; 16], ..it.clone() })
+                .expect_err("refused")
+                .contains("another resource")
+        );
+        assert!(judged(WitnessGreeting { version: 9, ..it }).expect_err("refused").contains("version 9"));
+        assert!(us.judge_witness(b"").is_err() && us.judge_witness(&[2, 9]).is_err());
     }
 }

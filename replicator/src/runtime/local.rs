@@ -12,6 +12,7 @@ use super::Input;
 use crate::core::event::{DiskError, IoId};
 use crate::core::pieces::{Digest as Sum, UNIT, compare, digests};
 use crate::ids::{NodeId, SECTOR, Span};
+use crate::meta::audit::Audit;
 use crate::meta::layout::{Layout, Shape};
 use crate::meta::replica::Recovered;
 use crate::meta::store::Store;
@@ -277,6 +278,16 @@ pub fn find(device: Arc<dyn BlockDevice>) -> Result<Option<Superblock>, MetaErro
         Err(MetaError::NotThere) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// Looks at everything that a replica has written down, and changes nothing. The caller keeps every user away from the disk. Blocks
+/// its thread.
+///
+/// # Errors
+/// No replica, one of a newer program, one whose superblocks are both damaged; a disk that fails.
+pub fn audit(device: Arc<dyn BlockDevice>) -> Result<Audit, MetaError> {
+    let store = Store::new(device);
+    crate::meta::audit::audit(&store, store.len())
 }
 
 /// Takes the metadata away, so that the disk carries no replica any more. Blocks its thread.

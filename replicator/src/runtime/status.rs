@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::config::Protocol;
+use crate::compare::{Rule, Verdict};
+use crate::core::config::{OnNoQuorum, Protocol};
 use crate::core::event::Refusal;
 use crate::core::progress::SyncView;
 use crate::core::verify::Verified as Found;
@@ -33,8 +34,39 @@ pub struct Status {
     pub repair_left_bytes: u64,
     /// Bytes that the last repair gave up: this node was primary no more, or who had them was gone.
     pub not_repaired_bytes: u64,
+    /// `off`, or whether a majority can be heard: `yes`, `no`.
+    pub quorum: String,
+    /// Requests wait, or fail, for want of a majority.
+    pub suspended: bool,
+    /// `suspend-io` or `io-error`; none without quorum.
+    pub on_no_quorum: Option<String>,
+    /// The newest grant that this node knows: the nodes that hold everything that was acknowledged under it.
+    pub granted: Vec<NodeId>,
+    /// What was acknowledged last may be missing here: the cache was lost, or a synchronisation is half done.
+    pub lost_cache: bool,
+    /// The tie-breaker.
+    pub witness: Option<WitnessStatus>,
     /// Its peers.
     pub peers: Vec<PeerStatus>,
+}
+
+impl Status {
+    /// Without what changes with every request.
+    pub fn without_counters(&self) -> Status {
+        let peers = self.peers.iter().map(|p| PeerStatus { out_of_sync_bytes: 0, ..p.clone() });
+        Status { waiting: 0, peers: peers.collect(), ..self.clone() }
+    }
+}
+
+/// A tie-breaker, as a replica sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessStatus {
+    /// Which node.
+    pub node: NodeId,
+    /// `Connected` or `Connecting`.
+    pub connection: String,
+    /// Why there is no connection.
+    pub reason: Option<String>,
 }
 
 /// A peer.
@@ -56,8 +88,21 @@ pub struct PeerStatus {
     pub verified: Option<Verified>,
     /// How far a synchronisation with it is.
     pub resync: Option<Resync>,
+    /// What a tentative meeting would have come to.
+    pub preview: Option<Preview>,
     /// The last synchronisation with it, since this node started.
     pub synchronised: Option<Synchronised>,
+}
+
+/// What two nodes would be to one another if they met in earnest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preview {
+    /// `equal`, `source` (of the peer), `target` (of the peer), `waiting`, or why they would not connect.
+    pub result: String,
+    /// By which rules.
+    pub rules: Vec<String>,
+    /// Bytes that would be compared at most, and sent where they differ.
+    pub bytes: u64,
 }
 
 /// A synchronisation under way.
@@ -152,6 +197,22 @@ pub(super) fn connection(connection: Connection) -> &'static str {
     }
 }
 
+/// What a meeting would come to.
+pub(super) fn preview(verdict: Verdict, rules: &[Rule], bytes: u64) -> Preview {
+    let (result, moves) = match verdict {
+        Verdict::NoSync => ("equal", false),
+        Verdict::Source { .. } => ("source", true),
+        Verdict::Target { .. } => ("target", true),
+        Verdict::Wait => ("waiting", false),
+        Verdict::Retry => ("retry", false),
+        Verdict::SplitBrain => ("split-brain", true),
+        Verdict::Unrelated => ("unrelated", false),
+        Verdict::PrimaryWouldLose => ("primary-would-lose", true),
+    };
+    let rules = rules.iter().map(|r| format!("{r:?}")).collect();
+    Preview { result: result.to_owned(), rules, bytes: if moves { bytes } else { 0 } }
+}
+
 /// A word for a role.
 pub(super) fn role(primary: bool) -> String {
     if primary { "Primary" } else { "Secondary" }.to_owned()
@@ -167,8 +228,16 @@ pub fn refusal(why: Refusal) -> &'static str {
     match why {
         Refusal::Data => "its data are not known to be the newest, or are in the middle of a synchronisation",
         Refusal::OtherPrimary => "another node is primary",
-        Refusal::NoMajority => "no majority of the nodes answered",
+        Refusal::NoMajority => "no majority of the replicas and the tie-breaker agreed within 3 s",
         Refusal::NotGranted => "others hold what was granted last",
         Refusal::LostCache => "what was acknowledged last may be lost here, and others may have it",
+    }
+}
+
+/// The policy for requests without quorum, as files and people write it.
+pub fn on_no_quorum(policy: OnNoQuorum) -> &'static str {
+    match policy {
+        OnNoQuorum::SuspendIo => "suspend-io",
+        OnNoQuorum::IoError => "io-error",
     }
 }

@@ -14,7 +14,8 @@ use crate::core::event::{Hello, Message};
 use crate::core::pieces::{UNIT, spread};
 use crate::ids::{Ballot, Grant, SECTOR, Span};
 
-/// The version of these messages; nodes of different versions refuse one another. 1: the first. 2: synchronisation in runs, zeroing.
+/// The version of these messages; nodes of different versions refuse one another. 1: the first. 2: HELLO says quorum and
+/// tie-breaker; synchronisation in runs, zeroing.
 pub(super) const VERSION: u16 = 2;
 /// A message without data.
 const PLAIN: u16 = 1;
@@ -72,6 +73,18 @@ impl Packed {
             None => frame,
         }
     }
+}
+
+/// Whether a tie-breaker says such a thing: it has a vote and no data.
+pub(super) fn is_a_voters(message: &Message) -> bool {
+    use Message::{Accepted, Ping, Pong, Promise, Reject};
+    matches!(message, Ping | Pong | Promise(..) | Accepted(..) | Reject(..))
+}
+
+/// Whether a replica says such a thing to a tie-breaker.
+pub(super) fn is_a_candidates(message: &Message) -> bool {
+    use Message::{Accept, Farewell, Hello, Ping, Pong, Prepare};
+    matches!(message, Ping | Pong | Hello(_) | Farewell | Prepare(_) | Accept { .. })
 }
 
 /// A message under its number.

@@ -10,14 +10,14 @@
 //! | I5 OneReign | nobody acknowledges what the primary of a higher ballot does not have |
 //! | I6 NothingSilent | no acknowledged write is overwritten by a source that was never told of it, without a split brain being told |
 //! | I7 Heals | faults over, everything is answered, and everybody equal to the one primary |
-//! | I8 FlushedIsStable | what a flush covers is stable on every member when it is answered; with quorum also what former reigns acknowledged |
+//! | I8 FlushedIsStable | what a flush covers is stable on every member when it is answered, and on who joins later when that is granted; with quorum also what former reigns acknowledged |
 //!
 //! What each does not judge, and why: docs/semantics/replication.md, "What the oracles do not judge".
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::disk::Disk;
-use crate::ids::{Ballot, NodeId, NodeSet};
+use crate::ids::{Ballot, Grant, NodeId, NodeSet};
 
 /// What an oracle found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,6 +66,10 @@ pub(super) struct Oracle {
     pub(super) highest: Option<(Ballot, NodeId)>,
     /// When a node last lost its cache or its disk.
     crashes: BTreeMap<NodeId, u64>,
+    /// The last grant that each node reported.
+    grants: BTreeMap<NodeId, Grant>,
+    /// When a node last got a new disk.
+    replaced: BTreeMap<NodeId, u64>,
     /// What came to a node on its connection to a primary.
     streams: BTreeMap<NodeId, Vec<u64>>,
     pub(super) violation: Option<Violation>,
@@ -164,12 +168,40 @@ impl Oracle {
                 write.sectors.clone().for_each(|s| newest.entry(s).or_default().push(n as u64 + 1));
             }
         }
+        // A disk that was taken away since had acknowledged what it held then.
+        let there = |n: &NodeId| self.replaced.get(n).is_none_or(|at| *at < start);
+        let counted: Vec<_> = counted.iter().filter(|(n, _)| there(n)).copied().collect();
         for (sector, values) in newest {
-            for (member, disk) in counted {
+            for (member, disk) in &counted {
                 let (_, stable) = disk.values(sector);
                 if let Some(lost) = values.iter().find(|v| self.is_older(stable, **v, sector)) {
                     let what = format!(
                         "{node} answers a flush; sector {sector} of {member} is stable with {stable}, not {lost}"
+                    );
+                    return self.object("I8 FlushedIsStable", what);
+                }
+            }
+        }
+    }
+
+    /// Who was granted by a reign to be with it now, its disk; who was so already is not asked.
+    pub(super) fn granted(&mut self, node: NodeId, ballot: Ballot, grant: Grant, disks: &[(NodeId, &Disk)]) {
+        let before = self.grants.insert(node, grant);
+        let Some(before) = before.filter(|b| b.ballot == grant.ballot) else { return };
+        let joined = grant.members.minus(before.members).without(node);
+        for (n, write) in self.writes.iter().enumerate() {
+            let own = write.ballot == ballot && write.node == node;
+            let inherited = self.quorum && write.ballot < ballot && !write.holders.is_empty();
+            if write.flushed.is_none() || !(own || inherited) {
+                continue;
+            }
+            for (member, disk) in disks.iter().filter(|(m, _)| joined.has(*m)) {
+                let lost = write.sectors.clone().find(|s| self.is_older(disk.values(*s).1, n as u64 + 1, *s));
+                if let Some(sector) = lost {
+                    let (_, stable) = disk.values(sector);
+                    let what = format!(
+                        "{member} joins {node}; its sector {sector} is stable with {stable}, {} was flushed",
+                        n + 1
                     );
                     return self.object("I8 FlushedIsStable", what);
                 }
@@ -199,6 +231,11 @@ impl Oracle {
                 return self.object("I1 AckedSurvives", what);
             }
         }
+    }
+
+    /// A node got a new disk.
+    pub(super) fn replaced(&mut self, node: NodeId, now: u64) {
+        self.replaced.insert(node, now);
     }
 
     /// A node lost its cache, or its disk.
@@ -263,8 +300,10 @@ impl Oracle {
         let Some(write) = self.of(old) else { return };
         let apart =
             write.end.is_some() && write.present.has(target) && !write.present.has(source) && !write.holders.is_empty();
+        // What a disk held before it was made a new replica was given up then.
+        let there = self.replaced.get(&target).is_none_or(|at| *at < write.start);
         let known = self.had.get(&source).is_some_and(|h| h[sector as usize].contains(&old));
-        if apart && !known && self.is_older(new, old, sector) && !self.told {
+        if apart && there && !known && self.is_older(new, old, sector) && !self.told {
             let what =
                 format!("{source} overwrites acknowledged {old} in sector {sector} of {target}, and never had it");
             self.object("I6 NothingSilent", what);

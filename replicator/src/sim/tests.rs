@@ -2,7 +2,7 @@
 //!
 //! - `SHOREFAST_REPL_SEEDS=5000`: so many seeds (`SHOREFAST_REPL_FIRST=1` from which on); without it a short run.
 //! - `SHOREFAST_REPL_SEED=17`: only that seed, with its trace.
-//! - `SHOREFAST_REPL_MIX=stalls` (crashes, cuts, roles, disks): more faults of one kind, with either of the above.
+//! - `SHOREFAST_REPL_MIX=stalls` (crashes, cuts, roles, disks, replaced): more faults of one kind, with either of the above.
 //! - `SHOREFAST_REPL_RULE=HotBeforeData`: the search for that rule, with the trace of the find; in so many seeds from which on, if said.
 
 use std::collections::BTreeMap;
@@ -34,6 +34,7 @@ fn mix(name: &str) -> Rates {
         "crashes" => Rates { crash: 100, crash_all: 20, reset: 60, stall: 60, ..none },
         "cuts" => Rates { cut: 120, isolate: 60, slow: 100, reset: 60, ..none },
         "roles" => Rates { demote: 120, isolate: 40, reset: 100, stall: 60, crash: 30, ..none },
+        "replaced" => Rates { replace: 40, isolate: 40, cut: 60, crash: 20, reset: 20, ..none },
         "disks" => Rates { disk: 60, reset: 100, stall: 100, crash: 20, ..none },
         _ => Rates::mixed(),
     }
@@ -155,20 +156,24 @@ fn plan_without(rule: Rule, seed: u64, rules: Rules, loud: bool) -> Plan {
         Rule::NewGenerationAlone => (Rates { cut: 60, crash: 20, ..none }, Some(false), Some(Protocol::C)),
         Rule::UnsettledBecomesDirty => (Rates { crash: 40, slow: 60, reset: 40, ..none }, None, None),
         Rule::LowerBallotRefused => (Rates { isolate: 60, ..none }, Some(true), None),
-        Rule::VoteIsDurable => (Rates { isolate: 60, witness: 400, ..none }, Some(true), None),
+        Rule::VoteIsDurable => {
+            (Rates { isolate: 60, cut: 60, witness: 300, slow_votes: 500, ..none }, Some(true), None)
+        }
         Rule::TargetMarksOthers => (Rates { crash: 40, cut: 60, ..none }, None, None),
         Rule::CompareAtRest => (Rates { stall: 150, reset: 150, crash: 30, cut: 60, demote: 60, ..none }, None, None),
         Rule::CompareAgain => (Rates { slow: 60, stall: 30, reset: 30, ..none }, None, None),
         Rule::BegunAfterBits => (Rates { crash: 60, reset: 40, ..none }, None, None),
         Rule::BarrierBeforeLater => (Rates { stall: 30, ..none }, Some(false), Some(Protocol::A)),
         Rule::CacheKeeperReigns => (Rates { crash: 40, isolate: 60, ..none }, Some(true), None),
-        Rule::JoinAfterDrain => (Rates { crash: 60, cut: 60, slow: 30, ..none }, Some(true), None),
+        Rule::JoinAfterDrain => (Rates { reset: 100, stall: 60, crash: 20, ..none }, Some(true), None),
+        Rule::NewcomerVotesLast | Rule::NewcomerMarksOthers => {
+            (Rates { replace: 40, isolate: 40, cut: 60, crash: 20, ..none }, Some(true), None)
+        }
     };
     Plan { seed, rules, rates, quorum, protocol, loud }
 }
 
-/// Not here: `VoteIsDurable` and `JoinAfterDrain`, whose interleavings these faults do not bring about often enough yet.
-const RULES: [Rule; 18] = [
+const RULES: [Rule; 22] = [
     Rule::HotBeforeData,
     Rule::BitsBeforeCold,
     Rule::ClearOnProof,
@@ -187,6 +192,10 @@ const RULES: [Rule; 18] = [
     Rule::CompareAgain,
     Rule::BarrierBeforeLater,
     Rule::CacheKeeperReigns,
+    Rule::VoteIsDurable,
+    Rule::JoinAfterDrain,
+    Rule::NewcomerVotesLast,
+    Rule::NewcomerMarksOthers,
 ];
 
 /// Seeds in which a missing rule must be found.
@@ -195,7 +204,9 @@ const VARIANTS: u64 = 150;
 /// The first of them. Two interleavings come about once in some hundred seeds: the search begins near one of them.
 fn first_seed(rule: Rule) -> u64 {
     match rule {
-        Rule::CompareAtRest => 400,
+        Rule::CompareAtRest => 1200,
+        Rule::VoteIsDurable => 300,
+        Rule::JoinAfterDrain => 100,
         Rule::CacheKeeperReigns => 200,
         _ => 1,
     }

@@ -55,6 +55,9 @@ pub(super) struct Rates {
     pub(super) stall: u64,
     pub(super) demote: u64,
     pub(super) witness: u64,
+    /// Of votes, in 1000: the disk takes long for them.
+    pub(super) slow_votes: u64,
+    pub(super) replace: u64,
 }
 
 impl Rates {
@@ -71,6 +74,8 @@ impl Rates {
             stall: 30,
             demote: 20,
             witness: 20,
+            slow_votes: 0,
+            replace: 0,
         }
     }
 }
@@ -293,16 +298,30 @@ impl World {
         world
     }
 
-    /// In some seeds one node's replica is new, and its disk holds what nobody wrote.
+    /// In some seeds one node's replica is new, and its disk holds what nobody wrote. Not where disks are replaced: of three
+    /// replicas two new ones leave no majority that could grant anything.
     fn fresh(&self) -> Option<NodeId> {
-        (self.plan.seed % 9 == 7).then(|| id(2))
+        (self.plan.seed % 9 == 7 && self.plan.rates.replace == 0).then(|| id(2))
+    }
+
+    /// A replica that was just made.
+    fn made(&self, node: NodeId, device: u64) -> Superblock {
+        let peers: Vec<NodeId> = self.disks.without(node).iter().collect();
+        Superblock::new(*b"resource-of-test", device, node, Layout::external(self.shape), &peers)
+    }
+
+    /// A disk with a replica.
+    fn formatted(&self, sb: Superblock) -> Disk {
+        let mut disk = Disk::new(self.shape.data, sb.layout.end());
+        let (_, write) = Replica::format(sb);
+        disk.format(&write.first);
+        disk.format(&write.then);
+        disk
     }
 
     /// A disk with a replica of the first generation, or a new one.
     fn installed(&self, node: NodeId) -> Host {
-        let layout = Layout::external(self.shape);
-        let peers: Vec<NodeId> = self.disks.without(node).iter().collect();
-        let mut sb = Superblock::new(*b"resource-of-test", u64::from(node.get()), node, layout, &peers);
+        let mut sb = self.made(node, u64::from(node.get()));
         let fresh = self.fresh();
         if fresh != Some(node) {
             sb.current = Generation(0x100);
@@ -310,10 +329,7 @@ impl World {
             sb.grant = first_grant(fresh.map_or(self.disks, |f| self.disks.without(f)));
             sb.peers.iter_mut().filter(|p| fresh != Some(p.node)).for_each(|p| p.connected = true);
         }
-        let (_, write) = Replica::format(sb);
-        let mut disk = Disk::new(self.shape.data, layout.end());
-        disk.format(&write.first);
-        disk.format(&write.then);
+        let mut disk = self.formatted(sb);
         if fresh == Some(node) {
             let foreign: Vec<u8> = (0..self.shape.data).flat_map(|s| (FOREIGN + s).to_le_bytes()).collect();
             disk.fly_data(0, Span::new(0, self.shape.data), &foreign);
@@ -481,12 +497,18 @@ impl World {
                 WitnessEffect::Send(to, conn, message) => self.transmit(t, to, conn, message),
                 WitnessEffect::Close(to, conn) => self.hang_up(t, to, conn, true),
                 WitnessEffect::Persist(number, vote) => {
-                    let wait = 1 + self.rng.below(20);
+                    let wait = 1 + self.rng.below(20) + self.slow_vote();
                     self.later(wait, Happening::Voted(self.witness_life, number));
                     self.votes.insert((self.witness_life, number), vote);
                 }
             }
         }
+    }
+
+    /// Milliseconds that the tie-breaker's disk takes longer for a vote.
+    fn slow_vote(&mut self) -> u64 {
+        let rate = self.plan.rates.slow_votes;
+        if rate > 0 && self.chance("slow vote", rate) { 50 + self.rng.below(250) } else { 0 }
     }
 
     /// Gives a node an event and does what it wants.

@@ -51,6 +51,7 @@ impl Two {
             let config = ResourceConfig {
                 name: "r0".to_owned(),
                 protocol,
+                quorum: None,
                 peers: BTreeMap::from([(node(other), peer)]),
                 listen: at[usize::from(n) - 1],
                 security: Security::Plain { subject: format!("node-{n}") },

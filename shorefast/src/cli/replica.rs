@@ -23,7 +23,7 @@ pub(crate) enum ReplicaCommand {
         /// Which
         #[command(flatten)]
         replica: ReplicaName,
-        /// Also with data that are not known to be the newest: what others have written since is lost
+        /// Also with data that are not known to be the newest: says what may be lost, and loses it
         #[arg(long)]
         force: bool,
     },
@@ -39,6 +39,9 @@ pub(crate) enum ReplicaCommand {
         /// In a split brain give up what was written here
         #[arg(long)]
         discard_my_data: bool,
+        /// Only tell what would be synchronised, and which way; after `disconnect`
+        #[arg(long, conflicts_with = "discard_my_data")]
+        tentative: bool,
     },
     /// End the connections with the peers, and make no new ones
     Disconnect(ReplicaName),
@@ -51,6 +54,19 @@ pub(crate) enum ReplicaCommand {
         #[arg(long, value_name = "NODE")]
         repair_from: Option<Node>,
     },
+    /// What changes, as JSON, an object a line: first how everything is, then, with --follow, each change
+    Events {
+        /// Which
+        #[command(flatten)]
+        replica: ReplicaName,
+        /// Go on until interrupted
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Prove a replica's metadata sound, while it does not run; exit code 5 with a list of what is wrong
+    Check(ReplicaName),
+    /// Read the replica's file again, and change what differs in the process that runs
+    Adjust(ReplicaName),
 }
 
 /// Which replica, and where this host keeps what it knows of it.
@@ -81,6 +97,15 @@ pub(crate) struct ReplicaCreateArgs {
     /// When a write is answered: A sent, B received, C written by the peer
     #[arg(long, value_name = "A|B|C", default_value = "C", hide_possible_values = true, ignore_case = true)]
     pub(crate) protocol: ReplicaProtocol,
+    /// Who may be primary: who a majority grants it, or whoever is asked [default: majority with a tie-breaker or three replicas]
+    #[arg(long, value_name = "majority|off", hide_possible_values = true)]
+    pub(crate) quorum: Option<ReplicaQuorum>,
+    /// What becomes of requests while there is no majority: they wait, or fail
+    #[arg(long, value_name = "suspend-io|io-error", default_value = "suspend-io", hide_possible_values = true)]
+    pub(crate) on_no_quorum: ReplicaOnNoQuorum,
+    /// The tie-breaker: its node, where it listens, and its identity, as `witness create` told it
+    #[arg(long, value_name = "NODE=HOST:PORT/ID")]
+    pub(crate) witness: Option<String>,
     /// Bytes of the device [default: all that the disk has room for]
     #[arg(long, value_name = "SIZE")]
     pub(crate) size: Option<Size>,
@@ -110,4 +135,63 @@ impl ReplicaProtocol {
             ReplicaProtocol::C => 'C',
         }
     }
+}
+
+/// Who may be primary.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ReplicaQuorum {
+    /// Whoever is asked.
+    Off,
+    /// Who a majority grants it.
+    Majority,
+}
+
+/// What becomes of requests without a majority.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ReplicaOnNoQuorum {
+    /// They wait.
+    #[default]
+    SuspendIo,
+    /// They fail.
+    IoError,
+}
+
+/// `witness ...`
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum WitnessCommand {
+    /// Make an empty vote for a replicated device, before its replicas are made
+    Create {
+        /// The device's name, the same as that of its replicas
+        name: String,
+        /// A node with a replica; once for each, an even number of them
+        #[arg(long, value_name = "NODE", required = true)]
+        replica: Vec<crate::api::Node>,
+        /// Where the votes are kept
+        #[command(flatten)]
+        place: WitnessPlace,
+    },
+    /// Run the tie-breaker of every device that has a vote here, until told to stop
+    Up {
+        /// Where to listen for the replicas
+        #[arg(long, value_name = "ADDR:PORT")]
+        listen: SocketAddr,
+        /// Where the votes are kept
+        #[command(flatten)]
+        place: WitnessPlace,
+    },
+    /// What was promised and granted, as it is on the disk
+    Status(WitnessPlace),
+}
+
+/// Where a tie-breaker keeps its votes, and who it is.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct WitnessPlace {
+    /// The folder with the votes
+    #[arg(long, value_name = "DIR", default_value = places::WITNESS)]
+    pub(crate) dir: PathBuf,
+    /// This node's bundle
+    #[arg(long, value_name = "FILE", default_value = places::BUNDLE)]
+    pub(crate) bundle: PathBuf,
 }

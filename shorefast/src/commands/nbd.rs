@@ -11,6 +11,7 @@ use std::sync::Arc;
 use block::file::{OpenError, OpenOptions};
 use block::worker::Workers;
 use block::{BlockDevice, FileDevice};
+use csv_fs::format::REPLICA;
 use net::TlsMaterial;
 use replicator::nbd::{Export, Exports, Listen, Security, Server, ServerError};
 use serde::Serialize;
@@ -125,7 +126,7 @@ fn open(args: &NbdServeArgs, workers: &Workers) -> Result<Arc<FileDevice>, Failu
     Ok(device)
 }
 
-/// A volume's blocks are changed by its nodes alone.
+/// A volume's blocks are changed by its nodes alone, and a replica's only so that its peers get them.
 pub(super) fn carries_no_volume(path: &str, device: &Arc<FileDevice>) -> Result<(), Failure> {
     if device.geometry().len.0 == 0 {
         return Ok(());
@@ -133,7 +134,7 @@ pub(super) fn carries_no_volume(path: &str, device: &Arc<FileDevice>) -> Result<
     let device: Arc<dyn BlockDevice> = device.clone();
     let found = csv_fs::meta::foreign(&device)
         .map_err(|e| Failure::failed(format!("{path} cannot be read: {e}."), "See what the kernel log says."))?;
-    match found.iter().find(|f| f.kind == "shorefast") {
+    match found.iter().find(|f| f.kind == "shorefast" || f.kind == REPLICA) {
         None => Ok(()),
         Some(volume) => Err(Failure::new(
             Exit::Refused,

@@ -2,8 +2,9 @@
 
 use crate::cli::{Global, ReplicaCommand, ReplicaName};
 use crate::exit::{Exit, Failure};
+use crate::replica::force::may_lose;
 use crate::replica::talk::{self, Ask};
-use crate::replica::{life, make};
+use crate::replica::{check, life, make};
 
 use super::{print, print_json};
 
@@ -32,9 +33,24 @@ pub(super) fn run(command: &ReplicaCommand, global: &Global) -> Result<Exit, Fai
             if global.quiet { Ok(()) } else { print(&ready.line()) }
         }),
         ReplicaCommand::Down(which) => tell(which, Ask::Down, global),
-        ReplicaCommand::Primary { replica, force } => tell(replica, Ask::Primary { force: *force }, global),
+        ReplicaCommand::Primary { replica, force } => primary(replica, *force, global),
+        ReplicaCommand::Events { replica, follow } => {
+            talk::events(&replica.dir, &replica.name, *follow, |line| print(&format!("{line}\n")))?;
+            Ok(Exit::Ok)
+        }
+        ReplicaCommand::Check(which) => {
+            let audit = check::check(which)?;
+            if global.json {
+                print_json("check", &check::as_json(&audit))?;
+            } else {
+                print(&check::shown(&audit))?;
+            }
+            Ok(if audit.findings.is_empty() { Exit::Ok } else { Exit::Problems })
+        }
+        ReplicaCommand::Adjust(which) => tell(which, Ask::Adjust, global),
         ReplicaCommand::Secondary(which) => tell(which, Ask::Secondary, global),
-        ReplicaCommand::Connect { replica, discard_my_data } => connect(replica, *discard_my_data, global),
+        ReplicaCommand::Connect { replica, tentative: true, .. } => preview(replica, global),
+        ReplicaCommand::Connect { replica, discard_my_data, .. } => connect(replica, *discard_my_data, global),
         ReplicaCommand::Disconnect(which) => tell(which, Ask::Disconnect, global),
         ReplicaCommand::Verify { replica, repair_from } => verify::run(replica, *repair_from, global),
         ReplicaCommand::Status(which) => {
@@ -53,6 +69,36 @@ fn tell(which: &ReplicaName, ask: Ask, global: &Global) -> Result<Exit, Failure>
     let status = talk::ask(&which.dir, &which.name, ask)?;
     if global.json {
         print_json("replica", &status)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// With force it is first tried without: then others have been asked what they hold, and what may be lost is said before it is.
+fn primary(which: &ReplicaName, force: bool, global: &Global) -> Result<Exit, Failure> {
+    if force {
+        match talk::ask(&which.dir, &which.name, Ask::Primary { force: false }) {
+            Err(refused) if refused.kind == Exit::Refused => {}
+            // Nothing is forced without a majority.
+            Err(failed) => return Err(failed),
+            Ok(_) => return tell(which, Ask::Status, global),
+        }
+        let status = talk::ask(&which.dir, &which.name, Ask::Status)?;
+        for sentence in may_lose(&status).into_iter().filter(|_| !global.json && !global.quiet) {
+            print(&format!("{sentence}\n"))?;
+        }
+    }
+    tell(which, Ask::Primary { force }, global)
+}
+
+/// What a connection would come to, for each peer.
+fn preview(which: &ReplicaName, global: &Global) -> Result<Exit, Failure> {
+    let status = talk::ask(&which.dir, &which.name, Ask::Tentative)?;
+    if global.json {
+        print_json("replica", &status)?;
+        return Ok(Exit::Ok);
+    }
+    for peer in &status.peers {
+        print(&life::previewed(peer))?;
     }
     Ok(Exit::Ok)
 }

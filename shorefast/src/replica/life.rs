@@ -10,14 +10,16 @@ use std::time::Duration;
 
 use block::worker::Workers;
 use net::{Security, TlsMaterial};
+use replicator::core::event::Refusal;
 use replicator::nbd::{Export, Exports, Listen, Server as Nbd};
-use replicator::runtime::status::{self, Resync, Status};
+use replicator::runtime::status::{self, PeerStatus, Resync, Status};
 use replicator::runtime::{Local, PeerAddress, Resource, ResourceConfig, Stopped, resource_id};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
+use super::events;
 use super::make::node_id;
 use super::open_alone;
 use super::record::Record;
@@ -30,6 +32,8 @@ use crate::init::{Bundle, dns_name};
 
 /// How long a primary may take to settle with its peers on the way down.
 const SETTLE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a peer may take to be met tentatively.
+const MEET_WITHIN: Duration = Duration::from_secs(5);
 /// A command writes its line at once.
 const LINE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -70,6 +74,7 @@ pub(crate) fn run(
         ready(&up.ready(&record))?;
         tokio::select! {
             () = serve(&socket, Arc::clone(&up)) => {}
+            () = up.withdraw_when_deposed() => {}
             () = up.down.notified() => {}
             () = signals.next() => {}
         }
@@ -123,6 +128,9 @@ fn taken(name: &str, e: &ServerError) -> Failure {
 /// A replica that runs.
 struct Up {
     name: String,
+    dir: PathBuf,
+    /// What it was started with, and what was changed since.
+    record: parking_lot::Mutex<Record>,
     resource: Resource,
     exports: Arc<Exports>,
     nbd: tokio::sync::Mutex<Option<Nbd>>,
@@ -149,6 +157,7 @@ impl Up {
         let config = ResourceConfig {
             name: record.name.clone(),
             protocol,
+            quorum: record.quorum(&bundle.cluster_id)?,
             peers: record.peers()?.into_iter().map(address).collect(),
             listen: record.listen,
             security: Security::Tls(tls),
@@ -162,6 +171,8 @@ impl Up {
         let resource = Resource::start(config, local, &workers.handle()).await.map_err(|e| failed(e.to_string()))?;
         Ok(Up {
             name: record.name.clone(),
+            dir: dir.to_owned(),
+            record: parking_lot::Mutex::new(record.clone()),
             resource,
             exports,
             nbd: tokio::sync::Mutex::new(Some(nbd)),
@@ -194,6 +205,9 @@ impl Up {
             Ask::Disconnect => self.resource.disconnect().await,
             Ask::Verify => self.verify().await?,
             Ask::Repair { from } => self.repair(from).await?,
+            Ask::Tentative => self.connect_tentatively().await?,
+            Ask::Events { .. } => Ok(()),
+            Ask::Adjust => self.adjust().await?,
         };
         done.map_err(|e| self.stopped(e))?;
         self.status().await
@@ -212,20 +226,76 @@ impl Up {
         let _one = self.role.lock().await;
         match self.resource.promote(force).await {
             Err(stopped) => return Ok(Err(stopped)),
-            Ok(Err(why)) => {
-                return Err(Failure::new(
-                    Exit::Refused,
-                    format!("{} does not become primary here: {}.", self.name, status::refusal(why)),
-                    "See `replica status`; connect with who has the newest data, or give --force, which may lose what others wrote.",
-                ));
-            }
+            Ok(Err(why)) => return Err(self.not_promoted(why)),
             Ok(Ok(())) => {}
         }
         let export =
             Export::new(&self.name, self.resource.device()).described("").provisioned(self.resource.provisioning());
         // Served already, if it was primary.
         drop(self.exports.add(export));
+        if !*self.resource.primary().borrow() {
+            self.exports.withdraw(&self.name);
+        }
         Ok(Ok(()))
+    }
+
+    /// Why it does not become primary, and what may be done about it.
+    fn not_promoted(&self, why: Refusal) -> Failure {
+        let said = format!("{} does not become primary here: {}.", self.name, status::refusal(why));
+        match why {
+            Refusal::NoMajority => Failure::new(
+                Exit::NoQuorum,
+                said,
+                format!(
+                    "See in `replica status {0}` who cannot be heard. --force does not help: if the others are gone for good, \
+                     stop it, set `quorum = \"off\"` in {1}, take the tie-breaker out of it, and start it again.",
+                    self.name,
+                    Record::path(&self.dir, &self.name).display()
+                ),
+            ),
+            Refusal::LostCache => Failure::new(
+                Exit::Refused,
+                said,
+                "Start the other replicas, or make one of them primary; --force does without what only they have, and says what \
+                 that may be.",
+            ),
+            _ => Failure::new(
+                Exit::Refused,
+                said,
+                "See `replica status`; connect with who has the newest data, or give --force, which may lose what others wrote.",
+            ),
+        }
+    }
+
+    /// A primary that another took the reign from serves nobody: its clients are told, and leave. Never ends.
+    async fn withdraw_when_deposed(&self) {
+        let mut primary = self.resource.primary();
+        while primary.changed().await.is_ok() {
+            if !*primary.borrow_and_update() {
+                self.exports.withdraw(&self.name);
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// What differs in the file and can be changed while it runs.
+    async fn adjust(&self) -> Result<Result<(), Stopped>, Failure> {
+        let wanted = Record::load(&self.dir, &self.name)?;
+        let running = self.record.lock().clone();
+        let reachable = Record { on_no_quorum: wanted.on_no_quorum, ..running.clone() };
+        if wanted != reachable {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!(
+                    "{} differs from what runs in more than on_no_quorum.",
+                    Record::path(&self.dir, &self.name).display()
+                ),
+                format!("The rest changes with a restart: `shorefast replica down {0}`, then `up {0}`.", self.name),
+            ));
+        }
+        let done = self.resource.on_no_quorum(wanted.on_no_quorum()).await;
+        *self.record.lock() = wanted;
+        Ok(done)
     }
 
     async fn secondary(&self) -> Result<(), Stopped> {
@@ -275,6 +345,31 @@ impl Up {
         }
     }
 
+    /// Meets the peers once, and waits until each has been met or is not to be heard.
+    async fn connect_tentatively(&self) -> Result<Result<(), Stopped>, Failure> {
+        let status = self.status().await?;
+        if let Some(peer) = status.peers.iter().find(|p| p.connection != "StandAlone") {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!(
+                    "{} is {} with node-{}: that is no preview any more.",
+                    self.name,
+                    peer.connection,
+                    peer.node.get()
+                ),
+                format!("First `shorefast replica disconnect {}`.", self.name),
+            ));
+        }
+        if let Err(stopped) = self.resource.connect_tentatively().await {
+            return Ok(Err(stopped));
+        }
+        let deadline = tokio::time::Instant::now() + MEET_WITHIN;
+        while self.status().await?.peers.iter().any(|p| p.preview.is_none()) && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(self.resource.disconnect().await)
+    }
+
     /// The way down.
     async fn stop(&self) {
         self.exports.withdraw(&self.name);
@@ -308,6 +403,9 @@ async fn command(stream: UnixStream, up: Arc<Up>) {
     let mut reader = BufReader::new(reader.take(MAX_LINE));
     let Ok(Ok(_)) = tokio::time::timeout(LINE_WITHIN, reader.read_line(&mut line)).await else { return };
     let asked = serde_json::from_str::<Ask>(&line);
+    if let Ok(Ask::Events { follow }) = asked {
+        return events::tell(&up.resource, follow, &mut writer).await;
+    }
     let answer = match &asked {
         Ok(ask) => up.carry_out(*ask).await,
         Err(e) => Err(Failure::usage(format!("The replica did not understand: {e}."), "Use one version of shorefast.")),
@@ -321,37 +419,47 @@ async fn command(stream: UnixStream, up: Arc<Up>) {
     }
 }
 
-/// A status for people, in drbdadm's manner.
+/// A status for people, in the shape of `drbdadm status`: the resource, its disk, each peer and what there is between the two.
 pub(crate) fn shown(status: &Status) -> String {
-    let mut text = format!(
-        "{} role:{} disk:{} protocol:{} size:{} waiting:{}\n",
-        status.name, status.role, status.disk, status.protocol, status.size_bytes, status.waiting
+    let suspended = if status.suspended { " suspended:quorum" } else { "" };
+    let mut text = format!("{} role:{}{suspended}\n", status.name, status.role);
+    text += &format!(
+        "  disk:{} protocol:{} size:{} quorum:{} waiting:{}\n",
+        status.disk, status.protocol, status.size_bytes, status.quorum, status.waiting
     );
-    for peer in &status.peers {
+    status.peers.iter().for_each(|peer| text += &shown_peer(peer));
+    if let Some(witness) = &status.witness {
+        text += &format!("  node-{} tie-breaker connection:{}\n", witness.node.get(), witness.connection);
+        text += &witness.reason.iter().map(|r| format!("    {r}\n")).collect::<String>();
+    }
+    text
+}
+
+fn shown_peer(peer: &PeerStatus) -> String {
+    let node = peer.node.get();
+    let mut text = match &*peer.connection {
+        "StandAlone" | "Connecting" | "Handshake" => format!("  node-{node} connection:{}\n", peer.connection),
+        _ => format!("  node-{node} role:{}\n", peer.role),
+    };
+    text += &match &*peer.connection {
+        "StandAlone" | "Connecting" | "Handshake" => format!("    out-of-sync:{}\n", peer.out_of_sync_bytes),
+        replication => {
+            format!("    replication:{replication} peer-disk:{} out-of-sync:{}\n", peer.disk, peer.out_of_sync_bytes)
+        }
+    };
+    text += &peer.reason.iter().map(|r| format!("    {r}\n")).collect::<String>();
+    if let Some(found) = peer.verified.as_ref().filter(|v| !v.over) {
+        let (done, total) = (crate::render::bytes(found.done_bytes), crate::render::bytes(found.total_bytes));
+        text += &format!("    verified:{done} of {total}\n");
+    }
+    if let Some(now) = peer.resync {
+        text += &format!("    {}\n", under_way(&now));
+    }
+    if let Some(last) = peer.synchronised {
         text += &format!(
-            "  node-{} connection:{} role:{} peer-disk:{} out-of-sync:{}\n",
-            peer.node.get(),
-            peer.connection,
-            peer.role,
-            peer.disk,
-            peer.out_of_sync_bytes
+            "    last synchronised: {} blocks sent, {} zeroed, {} compared and equal\n",
+            last.sent, last.zeroed, last.equal
         );
-        if let Some(reason) = &peer.reason {
-            text += &format!("    {reason}\n");
-        }
-        if let Some(found) = peer.verified.as_ref().filter(|v| !v.over) {
-            let (done, total) = (crate::render::bytes(found.done_bytes), crate::render::bytes(found.total_bytes));
-            text += &format!("    verified:{done} of {total}\n");
-        }
-        if let Some(now) = peer.resync {
-            text += &format!("    {}\n", under_way(&now));
-        }
-        if let Some(last) = peer.synchronised {
-            text += &format!(
-                "    last synchronised: {} blocks sent, {} zeroed, {} compared and equal\n",
-                last.sent, last.zeroed, last.equal
-            );
-        }
     }
     text
 }
@@ -366,4 +474,28 @@ fn under_way(now: &Resync) -> String {
         crate::render::bytes(now.total_bytes),
         crate::render::bytes(now.bytes_per_s)
     )
+}
+
+/// What a meeting with a peer would come to, for people.
+pub(crate) fn previewed(peer: &PeerStatus) -> String {
+    let node = peer.node.get();
+    let Some(preview) = &peer.preview else {
+        let why = peer.reason.clone().unwrap_or_else(|| "it was not heard".to_owned());
+        return format!("node-{node}: nothing is known: {why}\n");
+    };
+    let (bytes, rules) = (preview.bytes, preview.rules.join(", "));
+    let said = match &*preview.result {
+        "equal" => "the two are equal; nothing would be sent".to_owned(),
+        "source" => {
+            format!("this replica would be the source: up to {bytes} bytes compared, and sent where they differ")
+        }
+        "target" => format!("this replica would be the target: up to {bytes} bytes here overwritten where they differ"),
+        "split-brain" => format!("a split brain: the two would not connect; up to {bytes} bytes differ"),
+        "unrelated" => "the data have nothing in common: the two would not connect".to_owned(),
+        "primary-would-lose" => {
+            format!("a primary would be overwritten: the two would not connect; up to {bytes} bytes differ")
+        }
+        other => format!("{other}: the two would wait for another node"),
+    };
+    format!("node-{node}: {said} (by {rules})\n")
 }

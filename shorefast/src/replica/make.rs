@@ -12,11 +12,11 @@ use block::shared::NodeId;
 use block::sync::{Memory, run_batch};
 use block::worker::Workers;
 use block::{BlockDevice, ByteLen, ByteOffset, Op};
-use csv_fs::format::{SCAN_HEAD, SCAN_TAIL, SUPERBLOCKS};
+use csv_fs::format::{REPLICA, SCAN_HEAD, SCAN_TAIL, SUPERBLOCKS};
 use replicator::runtime::{self, NewReplica};
 
 use super::open_alone;
-use super::record::{Record, check_name};
+use super::record::{Record, WitnessRecord, check_name};
 use crate::api::Node;
 use crate::cli::ReplicaCreateArgs;
 use crate::disk_url;
@@ -61,7 +61,7 @@ pub(crate) fn create(args: &ReplicaCreateArgs) -> Result<u64, Failure> {
 }
 
 /// A node as `block` knows it.
-pub(super) fn node_id(node: Node) -> NodeId {
+pub(crate) fn node_id(node: Node) -> NodeId {
     NodeId::new(node.number()).unwrap_or_else(|| unreachable!("both kinds of node number are 1 to 64: {node}"))
 }
 
@@ -88,16 +88,36 @@ fn record(args: &ReplicaCreateArgs, bundle: &Bundle) -> Result<Record, Failure> 
     };
     let url = disk_url::made_absolute(&args.local)
         .map_err(|e| Failure::usage(format!("{}: {e}.", args.local), "Write the whole path."))?;
-    Ok(Record {
+    let witness = args.witness.as_deref().map(|text| witness(text, bundle)).transpose()?;
+    let record = Record {
         schema: 1,
         name: args.replica.name.clone(),
         node: bundle.node,
         disk: disk_url::shareable(&url)?,
         protocol: args.protocol.letter(),
+        quorum: args.quorum,
+        on_no_quorum: args.on_no_quorum,
         listen: args.listen,
         bundle: absolute(&args.bundle)?,
         peers,
-    })
+        witness,
+    };
+    record.fits().map_err(|said| Failure::usage(format!("{said}."), "Change --quorum, --witness or --protocol."))?;
+    Ok(record)
+}
+
+fn witness(text: &str, bundle: &Bundle) -> Result<WitnessRecord, Failure> {
+    let wrong = |said: &str| {
+        Failure::usage(
+            format!("--witness {text}: {said}."),
+            "Give NODE=HOST:PORT/ID, as `shorefast witness create` told it.",
+        )
+    };
+    let witness = WitnessRecord::parse(text).map_err(|said| wrong(&said))?;
+    match bundle.address_of(witness.node) {
+        Some(_) => Ok(witness),
+        None => Err(wrong("the cluster has no such node")),
+    }
 }
 
 /// Refuses a disk on which there is something, or takes away what `wipe` names.
@@ -112,7 +132,9 @@ fn carries_nothing(path: &Path, device: &Arc<dyn BlockDevice>, wipe: Option<&str
     }
     if device.geometry().len.0 > 0 {
         let foreign = csv_fs::meta::foreign(device).map_err(|e| unreadable(e.to_string()))?;
-        found.extend(foreign.into_iter().map(|f| (f.what, f.id)));
+        // A replica was looked at more closely.
+        let others = foreign.into_iter().filter(|f| f.kind != REPLICA);
+        found.extend(others.map(|f| (f.what, f.id)));
     }
     if found.is_empty() {
         return Ok(());

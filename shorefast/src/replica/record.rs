@@ -6,11 +6,15 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use replicator::core::config::Protocol;
+use replicator::core::config::{OnNoQuorum, Protocol};
+use replicator::runtime::{PeerAddress, Quorum, WitnessAddress};
 use serde::{Deserialize, Serialize};
 
+use super::make::node_id;
 use crate::api::Node;
+use crate::cli::{ReplicaOnNoQuorum, ReplicaQuorum};
 use crate::exit::{Exit, Failure};
+use crate::init::dns_name;
 
 /// A replica's configuration on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,14 +27,51 @@ pub(super) struct Record {
     /// An absolute path.
     pub(super) disk: PathBuf,
     pub(super) protocol: char,
+    /// Without it: `majority` with a tie-breaker or three replicas at C, else `off`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) quorum: Option<ReplicaQuorum>,
+    #[serde(default)]
+    pub(super) on_no_quorum: ReplicaOnNoQuorum,
     pub(super) listen: SocketAddr,
     pub(super) bundle: PathBuf,
     /// HOST:PORT by node.
     pub(super) peers: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) witness: Option<WitnessRecord>,
+}
+
+/// The tie-breaker, as `witness create` told it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WitnessRecord {
+    pub(super) node: Node,
+    /// HOST:PORT.
+    pub(super) address: String,
+    /// 16 hexadecimal digits.
+    pub(super) identity: String,
+}
+
+impl WitnessRecord {
+    /// `NODE=HOST:PORT/ID`.
+    pub(super) fn parse(text: &str) -> Result<WitnessRecord, String> {
+        let (node, rest) = text.split_once('=').ok_or("there is no `=`")?;
+        let (address, identity) = rest.rsplit_once('/').ok_or("there is no `/` before the identity")?;
+        let witness = WitnessRecord { node: node.parse()?, address: address.to_owned(), identity: identity.to_owned() };
+        witness.identity()?;
+        Ok(witness)
+    }
+
+    fn identity(&self) -> Result<u64, String> {
+        let wrong = |_| format!("{:?} is no identity of 16 hexadecimal digits", self.identity);
+        match self.identity.len() {
+            16 => u64::from_str_radix(&self.identity, 16).map_err(wrong),
+            _ => Err(format!("{:?} is no identity of 16 hexadecimal digits", self.identity)),
+        }
+    }
 }
 
 /// Names are parts of paths, of NBD's URLs and of the resource's identity.
-pub(super) fn check_name(name: &str) -> Result<(), Failure> {
+pub(crate) fn check_name(name: &str) -> Result<(), Failure> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if (1..=64).contains(&name.len()) && name.chars().all(good) && !name.starts_with(['-', '.']) {
         return Ok(());
@@ -79,7 +120,65 @@ impl Record {
         if record.name != name || record.protocol().is_none() {
             return Err(broken("its name or its protocol is wrong"));
         }
+        record.fits().map_err(|said| broken(&said))?;
         Ok(record)
+    }
+
+    /// Whether a majority decides who is primary.
+    pub(super) fn has_quorum(&self) -> bool {
+        let many = self.peers.len() >= 2 && self.protocol == 'C';
+        self.quorum.map_or(self.witness.is_some() || many, |q| q == ReplicaQuorum::Majority)
+    }
+
+    /// What quorum and tie-breaker have to do with the rest.
+    pub(super) fn fits(&self) -> Result<(), String> {
+        if self.has_quorum() && self.protocol != 'C' {
+            return Err("quorum needs protocol C: at A and B a peer may lack what was acknowledged".to_owned());
+        }
+        let Some(witness) = &self.witness else { return Ok(()) };
+        witness.identity()?;
+        if !self.has_quorum() {
+            return Err("a tie-breaker is of no use with quorum off".to_owned());
+        }
+        if self.peers.len().is_multiple_of(2) {
+            let replicas = self.peers.len() + 1;
+            return Err(format!("{replicas} replicas have a majority without a tie-breaker: leave it out"));
+        }
+        let nodes = self.peers.keys().filter_map(|n| n.parse::<Node>().ok());
+        if nodes.chain([self.node]).any(|n| n == witness.node) {
+            return Err(format!("the tie-breaker {} has a replica itself", witness.node));
+        }
+        Ok(())
+    }
+
+    /// How it runs with quorum.
+    pub(super) fn quorum(&self, cluster_id: &str) -> Result<Option<Quorum>, Failure> {
+        if !self.has_quorum() {
+            return Ok(None);
+        }
+        let address = |w: &WitnessRecord| {
+            let wrong = |said: String| {
+                Failure::usage(
+                    format!("The tie-breaker {}={} cannot be used: {said}.", w.node, w.address),
+                    "Give NODE=HOST:PORT/ID, as `shorefast witness create` told it.",
+                )
+            };
+            let identity = w.identity().map_err(wrong)?;
+            let mut found = w.address.to_socket_addrs().map_err(|e| wrong(e.to_string()))?;
+            let address = found.next().ok_or_else(|| wrong("it has no address".to_owned()))?;
+            let at = PeerAddress { subject: dns_name(cluster_id, w.node), address };
+            Ok(WitnessAddress { node: node_id(w.node), identity, at })
+        };
+        let witness = self.witness.as_ref().map(address).transpose()?;
+        Ok(Some(Quorum { on_loss: self.on_no_quorum(), witness }))
+    }
+
+    /// What becomes of requests without a majority.
+    pub(super) fn on_no_quorum(&self) -> OnNoQuorum {
+        match self.on_no_quorum {
+            ReplicaOnNoQuorum::SuspendIo => OnNoQuorum::SuspendIo,
+            ReplicaOnNoQuorum::IoError => OnNoQuorum::IoError,
+        }
     }
 
     /// Writes it, whole or not at all.
@@ -134,17 +233,47 @@ mod tests {
             node: Node::new(1).expect("a node"),
             disk: "/dev/vg/r0".into(),
             protocol: 'C',
+            quorum: None,
+            on_no_quorum: ReplicaOnNoQuorum::SuspendIo,
             listen: ([127, 0, 0, 1], 7790).into(),
             bundle: "/etc/shorefast/node.bundle".into(),
             peers: BTreeMap::from([("node-2".to_owned(), "127.0.0.2:7790".to_owned())]),
+            witness: None,
+        }
+    }
+
+    #[test]
+    fn quorum_is_on_where_a_majority_can_be_and_refused_where_it_cannot() {
+        let witness = || Some(WitnessRecord::parse("3=127.0.0.3:7791/00000000000000ff").expect("a tie-breaker"));
+        let three = || {
+            let mut record = record();
+            record.peers.insert("node-3".to_owned(), "127.0.0.3:7790".to_owned());
+            record
+        };
+        assert!(!record().has_quorum() && three().has_quorum());
+        assert!(Record { witness: witness(), ..record() }.has_quorum());
+        assert!(!Record { protocol: 'A', ..three() }.has_quorum());
+        assert!(!Record { quorum: Some(ReplicaQuorum::Off), ..three() }.has_quorum());
+        let wrong = |record: Record, word: &str| assert!(record.fits().expect_err("refused").contains(word), "{word}");
+        wrong(Record { protocol: 'B', witness: witness(), ..record() }, "protocol C");
+        wrong(Record { quorum: Some(ReplicaQuorum::Off), witness: witness(), ..record() }, "of no use");
+        wrong(Record { witness: witness(), ..three() }, "leave it out");
+        wrong(Record { node: Node::new(3).expect("a node"), witness: witness(), ..record() }, "has a replica");
+        for text in
+            ["3", "3=127.0.0.3:1", "3=127.0.0.3:1/ff", "99=127.0.0.3:1/00000000000000ff", "3=a:1/00000000000000fg"]
+        {
+            assert!(WitnessRecord::parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn a_record_comes_back_as_it_was_saved_and_nonsense_is_refused() {
         let dir = tempfile::tempdir().expect("a folder");
-        record().save(dir.path()).expect("saved");
-        assert_eq!(Record::load(dir.path(), "r0"), Ok(record()));
+        let witness = Some(WitnessRecord::parse("3=127.0.0.3:7791/00000000000000ff").expect("a tie-breaker"));
+        for record in [record(), Record { quorum: Some(ReplicaQuorum::Majority), witness, ..record() }] {
+            record.save(dir.path()).expect("saved");
+            assert_eq!(Record::load(dir.path(), "r0"), Ok(record));
+        }
         assert_eq!(Record::load(dir.path(), "r1").expect_err("none").kind, Exit::NotFound);
         for wrong in [Record { schema: 2, ..record() }, Record { protocol: 'X', ..record() }] {
             wrong.save(dir.path()).expect("saved");

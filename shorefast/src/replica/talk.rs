@@ -34,6 +34,13 @@ pub(crate) enum Ask {
         /// Give up what was written here apart.
         discard: bool,
     },
+    /// Meet the peers only to tell what would be synchronised.
+    Tentative,
+    /// The status as lines, and each change; the connection stays open.
+    Events {
+        /// Go on after how everything is.
+        follow: bool,
+    },
     /// Disconnect.
     Disconnect,
     /// Begin to compare the data with the peers'.
@@ -43,12 +50,33 @@ pub(crate) enum Ask {
         /// The node, by its number.
         from: u8,
     },
+    /// Take over what the replica's file says.
+    Adjust,
     /// Stop.
     Down,
 }
 
 /// What is answered; every answer carries the state after it.
 pub(super) type Answer = Result<Status, Failure>;
+
+/// Asks for events, and hands on each line until the process ends them or `line` does.
+pub(crate) fn events(
+    dir: &Path,
+    name: &str,
+    follow: bool,
+    mut line: impl FnMut(&str) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    check_name(name)?;
+    let stream = UnixStream::connect(Record::control(dir, name)).map_err(|e| not_there(dir, name, &e))?;
+    let gone = |e: io::Error| Failure::failed(format!("The replica {name} went away ({e})."), "See its log.");
+    let mut asked = serde_json::to_vec(&Ask::Events { follow }).map_err(|e| gone(e.into()))?;
+    asked.push(b'\n');
+    (&stream).write_all(&asked).map_err(gone)?;
+    for text in BufReader::new(stream).lines() {
+        line(&text.map_err(gone)?)?;
+    }
+    Ok(())
+}
 
 /// Asks the process of a replica.
 pub(crate) fn ask(dir: &Path, name: &str, ask: Ask) -> Result<Status, Failure> {

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::fixture::{Cluster, Ended, can_mount, path, until, within};
+use crate::fixture::{Cluster, Ended, can_mount, path, run, until, within};
 use crate::iscsi::Tgt;
 
 const GIB: u64 = 1 << 30;
@@ -140,6 +140,26 @@ fn a_disk_of_lvm_is_refused_by_name() {
     label[24..].copy_from_slice(b"LVM2 001");
     file.write_all_at(&label, 512).expect("writes");
     let refused = refused_by_name(&cluster, &disk, "lvm2");
+    if can_mount() {
+        create(&cluster, &disk, &["--wipe", &identity(&refused)]).expect(0, &[]);
+    }
+}
+
+/// Its metadata lie at the end, where a volume would not be written at first: the replica would go on as if nothing had happened.
+#[test]
+fn a_disk_of_a_replica_is_refused_by_name_and_not_served_either() {
+    let cluster = Cluster::new(2);
+    let (disk, dir, bundle) = (cluster.disk("replica.img", 2 * GIB), cluster.dir.join("replicas"), cluster.bundle(1));
+    let mut args = vec!["replica", "create", "r0", "--dir", path(&dir), "--local", path(&disk)];
+    args.extend(["--listen", "127.0.0.1:0", "--peer", "2=127.0.0.9:9", "--bundle", path(&bundle)]);
+    run(&args).expect(0, &[]);
+    let mut cluster = cluster;
+    cluster.start(1);
+    let refused = refused_by_name(&cluster, &disk, "a replica of node 1");
+    assert!(identity(&refused).starts_with("replica-"), "{refused:?}");
+    let socket = dir.join("s");
+    run(&["nbd", "serve", "--disk", path(&disk), "--unix", path(&socket)])
+        .expect(4, &["a replica of node 1", "--read-only"]);
     if can_mount() {
         create(&cluster, &disk, &["--wipe", &identity(&refused)]).expect(0, &[]);
     }

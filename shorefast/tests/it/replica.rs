@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::fixture::{background, path, run, until};
 
 #[path = "replica/client.rs"]
-mod client;
+pub(crate) mod client;
 #[path = "replica/sites.rs"]
 mod sites;
 
@@ -322,12 +322,15 @@ fn a_synchronisation_goes_on_where_it_was_when_its_target_is_killed() {
     sites.must(1, &["primary", "r0", "--force"]);
     let stop = Arc::new(AtomicBool::new(false));
     let (ended, mut client) = (Arc::clone(&stop), sites.client(1));
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&count);
     let writer = background(move || {
         let mut acknowledged = Vec::new();
         for number in 1.. {
             let block = number * 89 % 3000;
             client.write(block, &pattern(block, number), false).expect("written");
             acknowledged.push((block, number));
+            counted.store(number, Ordering::Relaxed);
             if ended.load(Ordering::Relaxed) {
                 break;
             }
@@ -336,22 +339,30 @@ fn a_synchronisation_goes_on_where_it_was_when_its_target_is_killed() {
     });
     sites.up(2);
     let total = sites.status(1)["size_bytes"].as_u64().expect("a size");
-    let mut done = 0;
+    let mut left = total;
+    let mut before = 0;
     until("a third of it", || {
         let peer = sites.peer(1);
         assert_ne!(peer["connection"], "Established", "it ended before anybody looked");
-        done = peer["resync"]["done_bytes"].as_u64().unwrap_or(0);
-        done > total / 3 && peer["resync"]["total_bytes"].as_u64() >= Some(total)
+        before = count.load(Ordering::Relaxed);
+        let bytes = |of: &str| peer["resync"][of].as_u64().unwrap_or(0);
+        left = bytes("total_bytes") - bytes("done_bytes");
+        bytes("total_bytes") >= total && bytes("done_bytes") > total / 3
     });
     sites.kill(2);
     sites.up(2);
     sites.until_equal(1);
+    // One more may be under way at either end.
+    let meanwhile = (count.load(Ordering::Relaxed) - before + 2).min(3000);
     stop.store(true, Ordering::Relaxed);
     let acknowledged = writer.ended("the writer");
     let moved = sites.peer(1)["synchronised"].clone();
     let again: u64 = ["sent", "zeroed"].iter().filter_map(|k| moved[k].as_u64()).sum();
-    // Besides the rest, what the writer wrote while the target was away.
-    assert!(again * BLOCK <= total - done + 3000 * BLOCK, "{done} of {total} bytes were done: {moved}");
+    // Besides the rest, what the writer wrote while the target was away, or not yet back: a block of each number is another one, up to 3000.
+    assert!(
+        again * BLOCK <= left + meanwhile * BLOCK,
+        "{left} of {total} bytes were left, {meanwhile} written: {moved}"
+    );
     sites.switch(1, 2);
     holds(&mut sites.client(2), &last(&acknowledged));
     sites.compare_disks();
@@ -401,4 +412,72 @@ fn a_node_of_another_cluster_is_not_let_in() {
     sites.must(1, &["primary", "r0", "--force"]);
     assert_eq!(sites.peer(1)["connection"], "Connecting");
     assert_eq!(sites.status(2)["disk"], "Inconsistent", "nothing came from there");
+}
+
+#[test]
+fn a_preview_says_what_a_connection_would_come_to_and_changes_nothing() {
+    let mut sites = Sites::equal("C");
+    sites.tell(2, &["connect", "r0", "--tentative"]).expect(4, &["disconnect r0"]);
+    sites.must(2, &["disconnect", "r0"]);
+    let mut client = sites.client(1);
+    for block in 0..20 {
+        client.write(block, &pattern(block, 3), true).expect("written without the peer");
+    }
+    let before = fs::read(sites.disk(2)).expect("a disk");
+    let said = ["node-1", "this replica would be the target", "up to 81920 bytes", "BitmapPeer"];
+    sites.tell(2, &["connect", "r0", "--tentative"]).expect(0, &said);
+    assert_eq!(sites.peer(2)["connection"], "StandAlone");
+    assert_eq!(sites.peer(2)["preview"]["result"], "target");
+    assert_eq!(sites.status(2)["disk"], "UpToDate", "it knows of nothing newer in earnest");
+    assert!(fs::read(sites.disk(2)).expect("a disk") == before, "nothing was changed");
+    sites.kill(1);
+    sites.tell(2, &["connect", "r0", "--tentative"]).expect(0, &["node-1: nothing is known"]);
+    sites.up(1);
+    sites.must(2, &["connect", "r0"]);
+    sites.must(1, &["primary", "r0"]);
+    sites.until_equal(1);
+    holds(&mut sites.client(1), &(0..20).map(|b| (b, 3)).collect::<Vec<_>>());
+    sites.compare_disks();
+}
+
+#[test]
+fn events_tell_what_there_is_and_then_each_change_as_a_line_of_json() {
+    let mut sites = Sites::equal("C");
+    let once = sites.tell(1, &["events", "r0"]);
+    once.expect(0, &[]);
+    let lines: Vec<serde_json::Value> = once.out.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+    let of = |l: &serde_json::Value| (l["event"].clone(), l["of"]["object"].clone());
+    let expected = [("exists", "resource"), ("exists", "peer"), ("exists", "-")].map(|(e, o)| (e.into(), o.into()));
+    assert_eq!(lines.iter().map(of).collect::<Vec<_>>(), expected);
+    assert!(lines.iter().all(|l| l["schema"] == 1 && l["at"].as_u64() > Some(0)));
+    let follower = sites.following(1);
+    sites.kill(2);
+    let lost = |l: &serde_json::Value| l["event"] == "change" && l["of"]["connection"] == "Connecting";
+    follower.until("the loss of the peer", lost);
+    sites.up(2);
+    follower.until("its return", |l| l["event"] == "change" && l["of"]["connection"] == "Established");
+    sites.until_equal(1);
+    sites.must(1, &["secondary", "r0"]);
+    follower.until("the change of role", |l| l["of"]["object"] == "resource" && l["of"]["role"] == "Secondary");
+    sites.compare_disks();
+    follower.ended();
+}
+
+#[test]
+fn a_check_names_what_is_wrong_with_the_metadata_and_changes_nothing() {
+    let mut sites = Sites::equal("C");
+    sites.tell(1, &["check", "r0"]).expect(4, &["in use"]);
+    sites.down(1);
+    sites.down(2);
+    sites.tell(1, &["check", "r0"]).expect(0, &["Nothing is wrong", "disk:Consistent"]);
+    assert_eq!(sites.tell(1, &["check", "r0", "--json"]).json()["check"]["clean"], true);
+    let mut disk = fs::read(sites.disk(1)).expect("a disk");
+    let end = disk.len();
+    disk[end - 4096 + 100] ^= 1;
+    fs::write(sites.disk(1), &disk).expect("writes");
+    sites.tell(1, &["check", "r0"]).expect(5, &["superblock A"]);
+    assert!(fs::read(sites.disk(1)).expect("a disk") == disk, "nothing was changed");
+    disk[end - 8192 + 100] ^= 1;
+    fs::write(sites.disk(1), &disk).expect("writes");
+    sites.tell(1, &["check", "r0"]).expect(5, &["both superblocks are damaged"]);
 }

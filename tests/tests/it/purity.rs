@@ -43,6 +43,7 @@ const PURE: &[&str] = &[
     "replicator/src/meta/log.rs",
     "replicator/src/meta/replica.rs",
     "replicator/src/meta/superblock.rs",
+    "replicator/src/meta/vote.rs",
     "replicator/src/runtime/front.rs",
     "replicator/src/runtime/wire.rs",
     "scsi/src/",

@@ -307,7 +307,7 @@ impl World {
         }
     }
 
-    fn chance(&mut self, name: &str, permille: u64) -> bool {
+    pub(super) fn chance(&mut self, name: &str, permille: u64) -> bool {
         let is = self.rng.permille(permille);
         if is {
             self.faults += 1;
@@ -363,6 +363,7 @@ impl World {
             let wait = 100 + self.rng.below(900);
             self.later(wait, Happening::Mend(node, other));
         }
+        self.replace_a_disk();
         let due = rates.reset > 0 && self.now + 4 * LOOK * FAULTS.saturating_sub(self.faults) >= HURT;
         let reset = if due && self.faults < FAULTS { 1000 } else { rates.reset };
         if other != node && self.chance("reset", reset) {
@@ -371,6 +372,39 @@ impl World {
         if self.tie_breaker.is_some() && self.chance("crash of the tie-breaker", rates.witness) {
             self.crash_witness();
         }
+    }
+
+    fn replace_a_disk(&mut self) {
+        let rate = self.plan.rates.replace;
+        if rate > 0 && self.may_replace() && self.chance("disk replaced", rate) {
+            let node = self.victim();
+            self.crash(node);
+            self.oracle.replaced(node, self.now);
+            let (sb, keeps) = (self.made(node, 1000 + self.events), self.rng.permille(500));
+            let new = self.formatted(sb.clone());
+            let (_, write) = Replica::format(sb);
+            match self.hosts.get_mut(&node) {
+                // Made anew of the same disk: its data are still there.
+                Some(host) if keeps => {
+                    host.disk.format(&write.first);
+                    host.disk.format(&write.then);
+                }
+                Some(host) => host.disk = new,
+                None => {}
+            }
+        }
+    }
+
+    /// Whose disk is replaced.
+    fn victim(&self) -> NodeId {
+        self.disks.iter().last().unwrap_or(id(1))
+    }
+
+    /// It is replaced only while another node has everything: that of the newest reign, which is never replaced.
+    fn may_replace(&self) -> bool {
+        let Some((_, primary)) = self.oracle.highest.filter(|(_, n)| *n != self.victim()) else { return false };
+        let node = self.hosts[&primary].node.as_ref();
+        node.is_some_and(|n| n.is_primary() && n.present().has(primary) && n.disk() == DiskState::UpToDate)
     }
 
     /// Both ends lose the connection; what was under way is gone.

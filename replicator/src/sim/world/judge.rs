@@ -57,6 +57,17 @@ impl World {
                     self.oracle.told = true;
                 }
             }
+            Report::Granted(grant) => {
+                let ballot = self.hosts[&at].ballot;
+                // A disk that was taken away since had accepted.
+                let there = |h: &Host| {
+                    let found = Replica::recover(&h.disk, h.disk.meta_len());
+                    found.is_ok_and(|r| r.replica.superblock().current != Generation::JUST_CREATED)
+                };
+                let disks: Vec<(NodeId, &Disk)> =
+                    self.hosts.iter().filter(|(_, h)| there(h)).map(|(n, h)| (*n, &h.disk)).collect();
+                self.oracle.granted(at, ballot, *grant, &disks);
+            }
             Report::Promoted(ballot) => {
                 if let Some(host) = self.hosts.get_mut(&at) {
                     host.ballot = *ballot;

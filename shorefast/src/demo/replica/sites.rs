@@ -17,7 +17,7 @@ use super::super::interrupt::Interrupt;
 use super::super::place::{self, Record, RecordedNode};
 use super::super::process::Identity;
 use crate::api::Node;
-use crate::cli::{ReplicaCreateArgs, ReplicaName, ReplicaProtocol};
+use crate::cli::{ReplicaCreateArgs, ReplicaName, ReplicaOnNoQuorum, ReplicaProtocol};
 use crate::exit::Failure;
 use crate::init::{self, NodeAddress};
 use crate::replica::talk::{self, Ask};
@@ -120,6 +120,9 @@ impl Sites {
                 peer: vec![format!("{}={at}", other.node.number())],
                 listen: addresses[n],
                 protocol: ReplicaProtocol::C,
+                quorum: None,
+                on_no_quorum: ReplicaOnNoQuorum::SuspendIo,
+                witness: None,
                 size: Some(crate::cli::Size(DEVICE)),
                 bundle: bundle.unwrap_or_default(),
                 wipe: None,

@@ -5,11 +5,12 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
 use serde_json::Value;
 
 use super::client::Client;
-use crate::fixture::{Ended, PROGRAM, addresses, make_bundles, path, run, until};
+use crate::fixture::{Ended, PATIENCE, PROGRAM, addresses, make_bundles, path, run, until};
 
 pub(crate) struct Sites {
     dir: PathBuf,
@@ -169,6 +170,23 @@ impl Sites {
         self.until_equal(to);
     }
 
+    /// `events --follow` of a site, line by line.
+    pub(crate) fn following(&self, n: usize) -> Follower {
+        let mut child = Command::new(PROGRAM)
+            .args(["replica", "events", "r0", "--follow", "--dir", path(&self.folder(n))])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let out = child.stdout.take().expect("piped");
+        let (lines, come) = mpsc::channel();
+        std::thread::spawn(move || {
+            // Whoever listens may have gone.
+            BufReader::new(out).lines().map_while(Result::ok).all(|line| lines.send(line).is_ok())
+        });
+        Follower { child, come }
+    }
+
     /// A client of a site.
     pub(crate) fn client(&self, n: usize) -> Client {
         Client::connect(&self.folder(n).join("r0.nbd"), "r0").expect("it is served")
@@ -187,6 +205,37 @@ impl Sites {
         let (one, two) = (fs::read(self.disk(1)).expect("a disk"), fs::read(self.disk(2)).expect("a disk"));
         let differ = one[..size].chunks(4096).zip(two[..size].chunks(4096)).position(|(a, b)| a != b);
         assert_eq!(differ, None, "the disks differ in that block");
+    }
+}
+
+/// A command that follows events.
+pub(crate) struct Follower {
+    child: Child,
+    come: mpsc::Receiver<String>,
+}
+
+impl Follower {
+    /// Waits for a line.
+    pub(crate) fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) {
+        loop {
+            let line = self.come.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("{what} was not told: {e}"));
+            if holds(&serde_json::from_str(&line).expect("JSON")) {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the end, which is that of the replica's process.
+    pub(crate) fn ended(mut self) {
+        until("the end of the command", || self.child.try_wait().expect("it is our child").is_some());
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

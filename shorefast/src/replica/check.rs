@@ -1,0 +1,74 @@
+//! `replica check`: the audit of a replica's metadata, and whether they are those that its file speaks of.
+
+use block::worker::Workers;
+use replicator::ids::NodeSet;
+use replicator::meta::audit::Audit;
+use replicator::runtime;
+
+use super::make::node_id;
+use super::open_alone;
+use super::record::Record;
+use crate::cli::ReplicaName;
+use crate::exit::Failure;
+use crate::init::Bundle;
+
+/// Looks at everything, changes nothing. The replica does not run meanwhile.
+pub(crate) fn check(which: &ReplicaName) -> Result<Audit, Failure> {
+    let record = Record::load(&which.dir, &which.name)?;
+    let bundle = Bundle::load(&record.bundle)?;
+    let workers = Workers::start(1, "replica")
+        .map_err(|e| Failure::failed(format!("Cannot start the workers: {e}."), "See the limits of the system."))?;
+    let disk = open_alone(&record.disk, &workers)?;
+    let mut audit = runtime::audit(disk.device()).map_err(|e| {
+        Failure::new(
+            crate::exit::Exit::Problems,
+            format!("{}: {e}.", record.disk.display()),
+            "If it is the right disk, the replica is to be made anew, and synchronised in full.",
+        )
+    })?;
+    let sb = &audit.superblock;
+    let named: NodeSet = record.peers()?.into_iter().map(|(n, _)| node_id(n)).collect();
+    let found: NodeSet = sb.peers.iter().map(|p| p.node).collect();
+    let mut more = Vec::new();
+    if sb.resource != runtime::resource_id(&bundle.cluster_id, &record.name) || sb.node != node_id(record.node) {
+        more.push(format!("the disk carries a replica of {} that is not {} of this node", sb.node, record.name));
+    }
+    if named != found {
+        more.push(format!("the metadata know the peers {found:?}, the replica's file names {named:?}"));
+    }
+    audit.findings.extend(more);
+    Ok(audit)
+}
+
+/// As JSON.
+pub(crate) fn as_json(audit: &Audit) -> serde_json::Value {
+    let peer = |(node, bits, damaged): &(replicator::ids::NodeId, u64, usize)| {
+        let bit = audit.superblock.layout.shape.bit * replicator::ids::SECTOR;
+        serde_json::json!({ "node": node.get(), "out_of_sync_bytes": bits * bit, "damaged_cells": damaged })
+    };
+    serde_json::json!({
+        "node": audit.superblock.node.get(),
+        "disk": format!("{:?}", audit.disk),
+        "generation": format!("{:?}", audit.superblock.current),
+        "size_bytes": audit.superblock.size * replicator::ids::SECTOR,
+        "hot_extents": audit.hot,
+        "peers": audit.bitmaps.iter().map(peer).collect::<Vec<_>>(),
+        "clean": audit.findings.is_empty(),
+        "findings": audit.findings,
+    })
+}
+
+/// For people.
+pub(crate) fn shown(audit: &Audit) -> String {
+    let mut text: String = audit.findings.iter().map(|f| format!("{f}\n")).collect();
+    if audit.findings.is_empty() {
+        text = format!(
+            "Nothing is wrong: disk:{:?} generation:{:?} size:{}, {} hot extents.\n",
+            audit.disk,
+            audit.superblock.current,
+            audit.superblock.size * replicator::ids::SECTOR,
+            audit.hot.unwrap_or(0)
+        );
+    }
+    text
+}
