@@ -236,10 +236,10 @@ impl Unit {
         if self.tasks.len() >= MAX_TASKS {
             return Err(Outcome::status(Status::TaskSetFull));
         }
-        let command = Command::parse(cdb).map_err(|e| Outcome::sense(e.sense()))?;
-        if !opcodes::has(&command) {
+        if !cdb.first().copied().is_some_and(opcodes::has) {
             return Err(Outcome::check(SenseKey::IllegalRequest, AdditionalCode::INVALID_OPERATION_CODE));
         }
+        let command = Command::parse(cdb).map_err(|e| Outcome::sense(e.sense()))?;
         self.may(nexus, &command)?;
         self.told(nexus, &command)?;
         self.reached(nexus, &command)?;

@@ -1,10 +1,10 @@
 //! Every command that the unit has, with the bits of it that are looked at (CDB USAGE DATA, SPC-4 6.35.3).
 //!
 //! Refused although `scsi` can parse it: WRITE ATOMIC (one block is atomic on a device of `block`, no more is promised),
-//! PREVENT ALLOW MEDIUM REMOVAL (nothing can be removed).
+//! PREVENT ALLOW MEDIUM REMOVAL (nothing can be removed), EXTENDED COPY and RECEIVE COPY RESULTS (no copy is made here).
 
 use scsi::OpCode;
-use scsi::cdb::{Command, op};
+use scsi::cdb::op;
 
 /// One command.
 #[derive(Clone, Copy, Debug)]
@@ -27,9 +27,10 @@ const fn row(code: OpCode, action: Option<u16>, usage: &'static [u8]) -> Row {
     Row { code, action, usage, thin: false }
 }
 
-/// Whether this unit carries a command out.
-pub(super) fn has(command: &Command) -> bool {
-    !matches!(command, Command::WriteAtomic(_) | Command::PreventAllow(_))
+/// Whether this unit has commands of that code. Prevents: `scsi` learns to parse another command, and the unit says GOOD to it
+/// without having done anything.
+pub(super) fn has(code: u8) -> bool {
+    TABLE.iter().any(|row| row.code.0 == code)
 }
 
 /// The commands, in the order of their codes.
