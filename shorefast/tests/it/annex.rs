@@ -5,9 +5,10 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::field::{Field, pattern};
+use crate::field::Field;
 use crate::fixture::{Background, background, until};
-use crate::replica::client::{BLOCK, Client};
+use crate::replica::client::{BLOCK, Client, pattern};
+use crate::replica::nodes::Nodes as _;
 
 const EIO: i32 = 5;
 

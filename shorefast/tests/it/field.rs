@@ -2,14 +2,14 @@
 //! to, its processes are ended by their identity and its namespaces are removed.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::fixture::{Background, Ended, PROGRAM, background, make_bundles, path, run, until};
-use crate::replica::client::{BLOCK, Client};
+use crate::replica::client::{holds, pattern};
+use crate::replica::nodes::{Node, Nodes};
 
 #[path = "field/network.rs"]
 mod network;
@@ -20,21 +20,26 @@ use network::PORT;
 /// Bytes of a replica's disk: room for 3 extents of the activity log.
 const DISK: u64 = 16 << 20;
 
-/// What a block holds after its write of this number.
-pub(crate) fn pattern(block: u64, number: u64) -> Vec<u8> {
-    let word = (block << 32 | number).to_le_bytes();
-    word.repeat(BLOCK as usize / 8)
-}
-
 pub(crate) struct Field {
+    // Their processes end before their namespaces go.
+    nodes: Vec<Node>,
     pub(crate) net: Network,
     dir: PathBuf,
     replicas: usize,
     /// The tie-breaker's node: the one after the replicas.
     witness: Option<usize>,
     options: Vec<String>,
-    running: Vec<Option<Child>>,
     _folder: tempfile::TempDir,
+}
+
+impl Nodes for Field {
+    fn node(&self, n: usize) -> &Node {
+        &self.nodes[n - 1]
+    }
+
+    fn node_mut(&mut self, n: usize) -> &mut Node {
+        &mut self.nodes[n - 1]
+    }
 }
 
 impl Field {
@@ -47,16 +52,16 @@ impl Field {
         let dir = folder.path().to_owned();
         let list: Vec<String> = (1..=nodes).map(|n| format!("{n}={}:{PORT}", net.address(n))).collect();
         make_bundles(&list, &dir.join("certificates"));
+        let node = |n| Node::new(dir.join(format!("node-{n}")));
         let mut field = Field {
             net,
+            nodes: (1..=nodes).map(node).collect(),
             dir,
             replicas,
             witness: witness.then_some(nodes),
             options: options.iter().map(|o| (*o).to_owned()).collect(),
-            running: (0..nodes).map(|_| None).collect(),
             _folder: folder,
         };
-        (1..=nodes).for_each(|n| fs::create_dir(field.folder(n)).expect("a folder"));
         if let Some(node) = field.witness {
             let identity = field.make_vote(node);
             let given = format!("{node}={}:{PORT}/{identity}", field.net.address(node));
@@ -78,14 +83,6 @@ impl Field {
         Some(field)
     }
 
-    pub(crate) fn folder(&self, n: usize) -> PathBuf {
-        self.dir.join(format!("node-{n}"))
-    }
-
-    pub(crate) fn disk(&self, n: usize) -> PathBuf {
-        self.folder(n).join("disk.img")
-    }
-
     pub(crate) fn bundle(&self, n: usize) -> PathBuf {
         self.dir.join(format!("certificates/node-{n}.bundle"))
     }
@@ -98,7 +95,7 @@ impl Field {
     /// `witness create`; the identity.
     pub(crate) fn make_vote(&self, node: usize) -> String {
         let (dir, bundle) = (self.folder(node), self.bundle(node));
-        let mut args = vec!["witness", "create", "r0", "--json", "--dir", path(&dir), "--bundle", path(&bundle)];
+        let mut args = vec!["witness", "create", "r0", "--json", "--dir", path(dir), "--bundle", path(&bundle)];
         let replicas: Vec<String> = (1..=self.replicas).map(|n| n.to_string()).collect();
         replicas.iter().for_each(|n| args.extend(["--replica", n]));
         let made = run(&args);
@@ -110,7 +107,7 @@ impl Field {
     pub(crate) fn create(&self, n: usize) -> Ended {
         let (dir, disk, bundle) = (self.folder(n), self.disk(n), self.bundle(n));
         let listen = format!("{}:{PORT}", self.net.address(n));
-        let mut args = vec!["replica", "create", "r0", "--dir", path(&dir), "--local", path(&disk)];
+        let mut args = vec!["replica", "create", "r0", "--dir", path(dir), "--local", path(&disk)];
         args.extend(["--listen", &listen, "--bundle", path(&bundle)]);
         let others = (1..=self.replicas).filter(|o| *o != n);
         let peers: Vec<String> = others.map(|o| format!("{o}={}:{PORT}", self.net.address(o))).collect();
@@ -121,76 +118,20 @@ impl Field {
 
     /// Runs a node's process, replica or tie-breaker, and waits until it is ready.
     pub(crate) fn up(&mut self, n: usize) {
-        let log = fs::File::options().create(true).append(true).open(self.folder(n).join("log")).expect("a log");
         let (dir, bundle, listen) = (self.folder(n), self.bundle(n), format!("{}:{PORT}", self.net.address(n)));
+        // `ip` becomes the program.
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.net.space(n), PROGRAM]);
         if self.witness == Some(n) {
-            command.args(["witness", "up", "--listen", &listen, "--dir", path(&dir), "--bundle", path(&bundle)]);
+            command.args(["witness", "up", "--listen", &listen, "--dir", path(dir), "--bundle", path(&bundle)]);
         } else {
-            command.args(["replica", "up", "r0", "--dir", path(&dir)]);
+            command.args(["replica", "up", "r0", "--dir", path(dir)]);
         }
-        // `ip` becomes the program.
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();
-        let mut child = child.expect("the program runs");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
-        self.running[n - 1] = Some(child);
-        assert!(line.starts_with("ready: "), "not ready: {line:?} {}", self.log(n));
+        self.nodes[n - 1].start(command);
     }
 
     pub(crate) fn up_all(&mut self) {
-        (1..=self.running.len()).for_each(|n| self.up(n));
-    }
-
-    /// SIGKILL, and waits.
-    pub(crate) fn kill(&mut self, n: usize) {
-        let mut child = self.running[n - 1].take().expect("it runs");
-        child.kill().expect("it is our child");
-        child.wait().expect("it is our child");
-    }
-
-    /// Sends a node's process a signal by its name.
-    pub(crate) fn signal(&self, n: usize, signal: &str) {
-        let pid = self.running[n - 1].as_ref().expect("it runs").id().to_string();
-        let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("kill runs");
-        assert!(sent.success(), "{signal} was not sent to node {n}");
-    }
-
-    /// `replica down`, and waits for the end.
-    pub(crate) fn down(&mut self, n: usize) {
-        self.must(n, &["down", "r0"]);
-        let mut child = self.running[n - 1].take().expect("it runs");
-        let mut code = None;
-        until("the end of the process", || {
-            code = child.try_wait().expect("it is our child");
-            code.is_some()
-        });
-        assert_eq!(code.and_then(|c| c.code()), Some(0), "{}", self.log(n));
-    }
-
-    fn log(&self, n: usize) -> String {
-        let log = fs::read_to_string(self.folder(n).join("log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(60)..].join("\n")
-    }
-
-    /// Runs a command on a node.
-    pub(crate) fn tell(&self, n: usize, args: &[&str]) -> Ended {
-        let dir = self.folder(n);
-        let mut all = vec!["replica"];
-        all.extend(args);
-        all.extend(["--dir", path(&dir)]);
-        run(&all)
-    }
-
-    /// Runs one that must succeed.
-    pub(crate) fn must(&self, n: usize, args: &[&str]) {
-        self.tell(n, args).expect(0, &[]);
-    }
-
-    pub(crate) fn status(&self, n: usize) -> Value {
-        self.tell(n, &["status", "r0", "--json"]).json()["replica"].clone()
+        (1..=self.nodes.len()).for_each(|n| self.up(n));
     }
 
     /// What a node says of another.
@@ -250,10 +191,6 @@ impl Field {
         until(&format!("node {n} notices that node {other} is gone"), || self.peer(n, other)["role"] == "Unknown");
     }
 
-    pub(crate) fn client(&self, n: usize) -> Client {
-        Client::connect(&self.folder(n).join("r0.nbd"), "r0").expect("it is served")
-    }
-
     /// A write in the background: its error, if it comes to one.
     pub(crate) fn writing(&self, n: usize, block: u64, number: u64) -> Background<Option<i32>> {
         let mut client = self.client(n);
@@ -264,20 +201,12 @@ impl Field {
 
     /// Fails unless a node's device holds these writes.
     pub(crate) fn holds(&self, n: usize, written: &[(u64, u64)]) {
-        let mut client = self.client(n);
-        for (block, number) in written {
-            let found = client.read(*block).expect("a read");
-            assert!(
-                found == pattern(*block, *number),
-                "block {block} of node {n} does not hold write {number}: {:?}",
-                &found[..8]
-            );
-        }
+        holds(&mut self.client(n), written);
     }
 
     /// The disks of all nodes that say that they are up to date are equal to the byte; the primary stops first.
     pub(crate) fn compare_disks(&mut self) {
-        let run: Vec<usize> = (1..=self.replicas).filter(|n| self.running[n - 1].is_some()).collect();
+        let run: Vec<usize> = (1..=self.replicas).filter(|n| self.node(*n).runs()).collect();
         let states: Vec<(usize, Value)> = run.iter().map(|n| (*n, self.status(*n))).collect();
         let size = states[0].1["size_bytes"].as_u64().expect("a size") as usize;
         let good: Vec<usize> = states.iter().filter(|(_, s)| s["disk"] == "UpToDate").map(|(n, _)| *n).collect();
@@ -290,21 +219,6 @@ impl Field {
             let other = read(*n);
             let differ = one[..size].chunks(4096).zip(other[..size].chunks(4096)).position(|(a, b)| a != b);
             assert_eq!(differ, None, "the disks of nodes {} and {n} differ in that block", good[0]);
-        }
-    }
-}
-
-impl Drop for Field {
-    fn drop(&mut self) {
-        for n in 1..=self.running.len() {
-            if std::thread::panicking() {
-                eprintln!("the end of node {n}'s log:\n{}", self.log(n));
-            }
-            // While a test panics nothing more may panic.
-            if let Some(mut child) = self.running[n - 1].take() {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
         }
     }
 }

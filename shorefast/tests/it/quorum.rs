@@ -3,8 +3,10 @@
 
 use std::fs;
 
-use crate::field::{Field, pattern};
+use crate::field::Field;
 use crate::fixture::{background, until};
+use crate::replica::client::pattern;
+use crate::replica::nodes::Nodes as _;
 
 const EIO: i32 = 5;
 

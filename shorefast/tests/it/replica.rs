@@ -11,25 +11,14 @@ use crate::fixture::{background, path, run, until};
 
 #[path = "replica/client.rs"]
 pub(crate) mod client;
+#[path = "replica/nodes.rs"]
+pub(crate) mod nodes;
 #[path = "replica/sites.rs"]
 mod sites;
 
-use client::{BLOCK, Client};
+use client::{BLOCK, Client, holds, pattern};
+use nodes::Nodes as _;
 use sites::Sites;
-
-/// What a block holds after its write of this number.
-fn pattern(block: u64, number: u64) -> Vec<u8> {
-    let word = (block << 32 | number).to_le_bytes();
-    word.repeat(BLOCK as usize / 8)
-}
-
-/// Fails unless blocks hold what was written to them last.
-fn holds(client: &mut Client, written: &[(u64, u64)]) {
-    for (block, number) in written {
-        let found = client.read(*block).expect("a read");
-        assert!(found == pattern(*block, *number), "block {block} does not hold write {number}: {:?}", &found[..8]);
-    }
-}
 
 /// The last write of each block.
 fn last(acknowledged: &[(u64, u64)]) -> Vec<(u64, u64)> {
@@ -375,7 +364,7 @@ fn a_replica_is_made_and_run_only_where_that_harms_nobody() {
     let again = |name: &str, more: &[&str]| {
         let (dir, bundle) = (sites.folder(1), sites.bundle(1));
         let mut args =
-            vec!["replica", "create", name, "--dir", path(&dir), "--local", path(&disk), "--peer", "2=127.0.0.9:9"];
+            vec!["replica", "create", name, "--dir", path(dir), "--local", path(&disk), "--peer", "2=127.0.0.9:9"];
         args.extend(["--listen", "127.0.0.1:0", "--bundle", path(&bundle)]);
         args.extend(more);
         run(&args)

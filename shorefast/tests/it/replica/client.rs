@@ -9,6 +9,20 @@ use crate::fixture::PATIENCE;
 /// Bytes of a block of the tests.
 pub(crate) const BLOCK: u64 = 4096;
 
+/// What a block holds after its write of this number.
+pub(crate) fn pattern(block: u64, number: u64) -> Vec<u8> {
+    let word = (block << 32 | number).to_le_bytes();
+    word.repeat(BLOCK as usize / 8)
+}
+
+/// Fails unless blocks hold what was written to them last.
+pub(crate) fn holds(client: &mut Client, written: &[(u64, u64)]) {
+    for (block, number) in written {
+        let found = client.read(*block).expect("a read");
+        assert!(found == pattern(*block, *number), "block {block} does not hold write {number}: {:?}", &found[..8]);
+    }
+}
+
 const REQUEST: u32 = 0x2560_9513;
 const REPLY: u32 = 0x6744_6698;
 const OPTION: u64 = 0x4948_4156_454f_5054;

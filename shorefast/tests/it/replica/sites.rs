@@ -9,15 +9,25 @@ use std::sync::mpsc;
 
 use serde_json::Value;
 
-use super::client::Client;
+use super::nodes::{Node, Nodes};
 use crate::fixture::{Ended, PATIENCE, PROGRAM, addresses, make_bundles, path, run, until};
 
 pub(crate) struct Sites {
     dir: PathBuf,
     addresses: Vec<String>,
     protocol: &'static str,
-    running: [Option<Child>; 2],
+    nodes: [Node; 2],
     _folder: tempfile::TempDir,
+}
+
+impl Nodes for Sites {
+    fn node(&self, n: usize) -> &Node {
+        &self.nodes[n - 1]
+    }
+
+    fn node_mut(&mut self, n: usize) -> &mut Node {
+        &mut self.nodes[n - 1]
+    }
 }
 
 impl Sites {
@@ -27,9 +37,9 @@ impl Sites {
         let (dir, addresses) = (folder.path().to_owned(), addresses(2));
         let list: Vec<String> = addresses.iter().zip(1..).map(|(a, n)| format!("{n}={a}")).collect();
         make_bundles(&list, &dir.join("certificates"));
-        let sites = Sites { dir, addresses, protocol, running: [None, None], _folder: folder };
+        let nodes = [1, 2].map(|n| Node::new(dir.join(format!("site-{n}"))));
+        let sites = Sites { dir, addresses, protocol, nodes, _folder: folder };
         for (n, size) in [1, 2].into_iter().zip(sizes) {
-            fs::create_dir(sites.folder(n)).expect("a folder");
             fs::File::create(sites.disk(n)).and_then(|f| f.set_len(size)).expect("a disk");
             sites.create(n, "r0", &sites.disk(n)).expect(0, &[]);
         }
@@ -51,14 +61,6 @@ impl Sites {
         sites
     }
 
-    pub(crate) fn folder(&self, n: usize) -> PathBuf {
-        self.dir.join(format!("site-{n}"))
-    }
-
-    pub(crate) fn disk(&self, n: usize) -> PathBuf {
-        self.folder(n).join("disk.img")
-    }
-
     pub(crate) fn bundle(&self, n: usize) -> PathBuf {
         self.dir.join(format!("certificates/node-{n}.bundle"))
     }
@@ -70,7 +72,7 @@ impl Sites {
     fn create_with(&self, n: usize, name: &str, disk: &Path, bundle: &Path) -> Ended {
         let (dir, other) = (self.folder(n), 3 - n);
         let peer = format!("{other}={}", self.addresses[other - 1]);
-        let mut args = vec!["replica", "create", name, "--dir", path(&dir), "--local", path(disk), "--peer", &peer];
+        let mut args = vec!["replica", "create", name, "--dir", path(dir), "--local", path(disk), "--peer", &peer];
         args.extend(["--listen", &self.addresses[n - 1], "--bundle", path(bundle), "--protocol", self.protocol]);
         run(&args)
     }
@@ -92,61 +94,9 @@ impl Sites {
 
     /// Runs a site's process, and waits until it is ready.
     pub(crate) fn up(&mut self, n: usize) {
-        let log = fs::File::options().create(true).append(true).open(self.folder(n).join("log")).expect("a log");
-        let mut child = Command::new(PROGRAM)
-            .args(["replica", "up", "r0", "--dir", path(&self.folder(n))])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .expect("the program runs");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
-        self.running[n - 1] = Some(child);
-        assert!(line.starts_with("ready: nbd+unix:///r0?socket="), "not ready: {line:?} {}", self.log(n));
-    }
-
-    /// SIGKILL, and waits.
-    pub(crate) fn kill(&mut self, n: usize) {
-        let mut child = self.running[n - 1].take().expect("it runs");
-        child.kill().expect("it is our child");
-        child.wait().expect("it is our child");
-    }
-
-    /// `replica down`, and waits for the end.
-    pub(crate) fn down(&mut self, n: usize) {
-        self.must(n, &["down", "r0"]);
-        let mut child = self.running[n - 1].take().expect("it runs");
-        let mut code = None;
-        until("the end of the process", || {
-            code = child.try_wait().expect("it is our child");
-            code.is_some()
-        });
-        assert_eq!(code.and_then(|c| c.code()), Some(0), "{}", self.log(n));
-    }
-
-    fn log(&self, n: usize) -> String {
-        let log = fs::read_to_string(self.folder(n).join("log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(60)..].join("\n")
-    }
-
-    /// Runs a command on a site.
-    pub(crate) fn tell(&self, n: usize, args: &[&str]) -> Ended {
-        let dir = self.folder(n);
-        let mut all = vec!["replica"];
-        all.extend(args);
-        all.extend(["--dir", path(&dir)]);
-        run(&all)
-    }
-
-    /// Runs one that must succeed.
-    pub(crate) fn must(&self, n: usize, args: &[&str]) {
-        self.tell(n, args).expect(0, &[]);
-    }
-
-    pub(crate) fn status(&self, n: usize) -> Value {
-        self.tell(n, &["status", "r0", "--json"]).json()["replica"].clone()
+        let mut command = Command::new(PROGRAM);
+        command.args(["replica", "up", "r0", "--dir", path(self.folder(n))]);
+        self.nodes[n - 1].start(command);
     }
 
     /// What a site says of the other.
@@ -173,7 +123,7 @@ impl Sites {
     /// `events --follow` of a site, line by line.
     pub(crate) fn following(&self, n: usize) -> Follower {
         let mut child = Command::new(PROGRAM)
-            .args(["replica", "events", "r0", "--follow", "--dir", path(&self.folder(n))])
+            .args(["replica", "events", "r0", "--follow", "--dir", path(self.folder(n))])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -185,11 +135,6 @@ impl Sites {
             BufReader::new(out).lines().map_while(Result::ok).all(|line| lines.send(line).is_ok())
         });
         Follower { child, come }
-    }
-
-    /// A client of a site.
-    pub(crate) fn client(&self, n: usize) -> Client {
-        Client::connect(&self.folder(n).join("r0.nbd"), "r0").expect("it is served")
     }
 
     /// Bytes that a site's disk has allocated.
@@ -236,20 +181,5 @@ impl Drop for Follower {
         // It may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-impl Drop for Sites {
-    fn drop(&mut self) {
-        for n in 1..=2 {
-            if std::thread::panicking() {
-                eprintln!("the end of site {n}'s log:\n{}", self.log(n));
-            }
-            // While a test panics nothing more may panic.
-            if let Some(mut child) = self.running[n - 1].take() {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
-        }
     }
 }

@@ -1,5 +1,7 @@
 //! A volume, its coordinator, and clients with a fault device each.
 
+mod links;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +15,6 @@ use block::recording::RecordingDevice;
 use block::shared::{AbortOwn, BoxFuture, Epoch, FenceGen, Incarnation, NodeId};
 use block::units::{BlockSize, ByteLen};
 use block::worker::Workers;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
@@ -31,6 +32,8 @@ use crate::meta::check::Limits;
 use crate::meta::{FormatOptions, Latch, Root, Store, Unmounted, View, read_superblock};
 use crate::proto::*;
 use crate::types::*;
+
+use links::{Links, SlotReader};
 
 /// How long a test waits for what must happen.
 pub(crate) const SOON: Duration = Duration::from_secs(25);
@@ -505,12 +508,21 @@ impl Cluster {
 }
 
 impl Node {
-    /// Waits for what must come soon; if it does not, shows where this client stands.
+    /// Waits for what must come soon, or while this client gets on (a machine may be slow, a lost request moves nothing); if
+    /// it does not come, shows where this client stands.
     pub(crate) async fn soon<T>(&self, what: impl Future<Output = T>) -> T {
-        match tokio::time::timeout(SOON, what).await {
-            Ok(done) => done,
-            Err(_) => panic!("no answer: {}\n{:#?}\n{:#?}", self.session.shown(), self.path, self.events.lock()),
+        let mut what = std::pin::pin!(what);
+        let mut before = None;
+        for _ in 0..8 {
+            let now = self.path.counters().snapshot();
+            if before.replace(now) == Some(now) {
+                break;
+            }
+            if let Ok(done) = tokio::time::timeout(SOON, what.as_mut()).await {
+                return done;
+            }
         }
+        panic!("no answer: {}\n{:#?}\n{:#?}", self.session.shown(), self.path, self.events.lock())
     }
 
     /// The next commit is late: it reaches the coordinator when this is told.
@@ -628,131 +640,6 @@ impl Node {
         let info =
             tokio::time::timeout(SOON, watch.wait_for(|r| r.route == route)).await.expect("in time").expect("alive");
         info.reason
-    }
-}
-
-/// The way to whoever is in office.
-struct Links {
-    serving: Arc<Mutex<Option<Arc<Serving>>>>,
-    fate: Arc<Mutex<Fate>>,
-    late: Late,
-    session: Mutex<Option<Arc<Session>>>,
-    id: u64,
-}
-
-impl Coordinators for Links {
-    fn link(&self, to: &CoordinatorHint) -> Option<Arc<dyn CoordinatorLink>> {
-        let serving = self.serving.lock().clone().filter(|s| s.hint == *to)?;
-        let session = self.session.lock().clone()?;
-        let (fate, late) = (Arc::clone(&self.fate), Arc::clone(&self.late));
-        Some(Arc::new(TestLink { serving, session, id: self.id, fate, late }))
-    }
-
-    fn ask_who(&self) -> BoxFuture<'_, Vec<CoordinatorHint>> {
-        let hint = self.serving.lock().as_ref().map(|s| s.hint.clone());
-        Box::pin(async move { hint.into_iter().collect() })
-    }
-}
-
-#[derive(Clone)]
-struct TestLink {
-    serving: Arc<Serving>,
-    session: Arc<Session>,
-    id: u64,
-    fate: Arc<Mutex<Fate>>,
-    late: Late,
-}
-
-impl TestLink {
-    async fn answer(&self, call: Call, late: Option<Arc<Semaphore>>) -> Result<Answer, LinkLost> {
-        let durable = call.request.is_durable();
-        if let Some(late) = late {
-            drop(self.unless_ended(late.acquire()).await?);
-        }
-        let answer = self.unless_ended(self.serving.coordinator.call(call)).await?;
-        let fate = match durable {
-            true => std::mem::replace(&mut *self.fate.lock(), Fate::Arrives),
-            false => Fate::Arrives,
-        };
-        if fate == Fate::LostWithCoordinator {
-            self.serving.end(true);
-        }
-        if fate == Fate::Arrives { Ok(answer) } else { Err(LinkLost) }
-    }
-
-    /// An answer given after the end does not arrive.
-    async fn unless_ended<T>(&self, answer: impl Future<Output = T>) -> Result<T, LinkLost> {
-        tokio::select! {
-            biased;
-            () = self.closed() => Err(LinkLost),
-            answer = answer => Ok(answer),
-        }
-    }
-}
-
-impl CoordinatorLink for TestLink {
-    fn bind(&self, _epoch: Epoch, request: BindRequest) -> BoxFuture<'_, Result<BindAnswer, LinkLost>> {
-        let link = Arc::new(ToClient { session: Arc::clone(&self.session), id: self.id });
-        Box::pin(async move { self.unless_ended(self.serving.coordinator.bind(link, request)).await })
-    }
-
-    fn call(&self, _epoch: Epoch, call: Call, done: CallDone) -> Option<BoxFuture<'static, ()>> {
-        let says = matches!(&call.request, Request::Commit { commit, .. } if *commit != CommitBody::default());
-        let late = if says { self.late.lock().take() } else { None };
-        let me = self.clone();
-        Some(Box::pin(async move { done.tell(me.answer(call, late).await) }))
-    }
-
-    fn redirect(
-        &self,
-        _epoch: Epoch,
-        redirect: Redirect,
-        data: Option<Bytes>,
-        done: RedirectDone,
-    ) -> Option<BoxFuture<'static, ()>> {
-        let data = data.map(|d| AlignedBuf::from_slice(&d));
-        let me = self.clone();
-        Some(Box::pin(async move {
-            done.tell(me.unless_ended(me.serving.coordinator.redirect(redirect, data)).await);
-        }))
-    }
-
-    fn closed(&self) -> BoxFuture<'_, ()> {
-        let mut ended = self.serving.ended.subscribe();
-        Box::pin(async move {
-            let _ = ended.wait_for(|e| *e).await;
-        })
-    }
-}
-
-struct ToClient {
-    session: Arc<Session>,
-    id: u64,
-}
-
-impl ClientLink for ToClient {
-    fn id(&self) -> u64 {
-        self.id
-    }
-
-    fn callback(&self, callback: Callback) -> BoxFuture<'_, Option<CallbackAnswer>> {
-        Box::pin(async move { Some(self.session.callback(callback.client, callback.ask).await) })
-    }
-}
-
-/// Reads the slot through the fault device; what it holds the office of this test knows.
-struct SlotReader {
-    device: Arc<FaultDevice>,
-    office: Arc<Office>,
-    node: NodeId,
-}
-
-impl OwnSlot for SlotReader {
-    fn fence_gen(&self) -> BoxFuture<'_, Option<FenceGen>> {
-        Box::pin(async move {
-            self.device.read(slot_at(self.node), CELL as usize).await.ok()?;
-            Some(self.office.fence_gen(self.node))
-        })
     }
 }
 
