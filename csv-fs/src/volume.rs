@@ -62,6 +62,19 @@ use place::Place;
 /// Ending a session and handing the office over may wait for a coordinator or a disk that is gone; after this it is
 /// left to the others, as a crash would.
 const STAGE: Duration = Duration::from_secs(5);
+/// Files that are open for longer than this keep a volume from being unmounted.
+const CLOSES: Duration = Duration::from_secs(2);
+
+/// What a mount allows; without root it is never more than fusermount3 gives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Allow {
+    /// Other users may use it.
+    pub other: bool,
+    /// Set-user-id, set-group-id and capabilities of programs on it count.
+    pub suid: bool,
+    /// Device nodes on it can be opened.
+    pub devices: bool,
+}
 
 /// What a volume needs of its node.
 pub struct VolumeSetup {
@@ -73,8 +86,8 @@ pub struct VolumeSetup {
     pub disk: PathBuf,
     /// Where it is mounted.
     pub mount: PathBuf,
-    /// Whether other users may use the mount.
-    pub allow_other: bool,
+    /// What the mount allows.
+    pub allow: Allow,
     /// This node.
     pub node: NodeId,
     /// The others.
@@ -374,9 +387,8 @@ impl Volume {
     /// # Cancel safety
     /// If dropped, the stage that was reached stays; calling again goes on.
     pub async fn stop(&self, force: bool) -> Result<(), StopError> {
-        let open = self.path.open_files();
-        if open > 0 && !force {
-            return Err(StopError::Busy(open));
+        if !force {
+            self.until_closed().await?;
         }
         self.unmount(force).await?;
         self.host.no_more_lives().await;
@@ -388,6 +400,18 @@ impl Volume {
         // The office is the last to hold the disk: with it the LIVE lock goes.
         self.host.office().stop().await;
         Ok(())
+    }
+
+    /// The kernel tells of a close after close(2) has returned.
+    async fn until_closed(&self) -> Result<(), StopError> {
+        let deadline = tokio::time::Instant::now() + CLOSES;
+        loop {
+            match self.path.open_files() {
+                0 => return Ok(()),
+                open if tokio::time::Instant::now() >= deadline => return Err(StopError::Busy(open)),
+                _ => tokio::time::sleep(CLOSES / 100).await,
+            }
+        }
     }
 
     async fn unmount(&self, force: bool) -> Result<(), StopError> {

@@ -7,7 +7,6 @@
 //! Deliberately absent, because asking would be wrong here:
 //! - WRITEBACK_CACHE: the kernel would ignore the server's sizes and times;
 //! - DIRECT_IO_ALLOW_MMAP: shared mappings of one file on two nodes would not be coherent;
-//! - EXPORT_SUPPORT: nobody looks up "." and ".." by node id;
 //! - SPLICE_*: a message is one copy into an aligned buffer, a pipe would cost two calls more;
 //! - CACHE_SYMLINKS, NO_OPEN_SUPPORT, NO_OPENDIR_SUPPORT: caches that no recall reaches, and opens
 //!   the coordinator must hear of;
@@ -72,6 +71,9 @@ features! {
     AtomicOTrunc = 3, "ATOMIC_O_TRUNC", Optional,
         "OPEN carries O_TRUNC. Asked for because one request then opens and truncates: an open that fails has truncated nothing, and it costs one round trip to the coordinator, not two.",
         "the kernel sends OPEN, then SETATTR with size 0", "a round trip per open with O_TRUNC";
+    ExportSupport = 4, "EXPORT_SUPPORT", Asked,
+        "Handles of open_by_handle_at outlive the kernel's memory of an inode: it looks up \".\" and \"..\" by node id, which the server must answer for every inode, folder or not.",
+        "a handle whose inode the kernel forgot is ESTALE", "exporting over NFS, and handles that last";
     BigWrites = 5, "BIG_WRITES", Asked,
         "Writes larger than a page. Every kernel above the floor has them whether asked or not; the bit is part of the protocol.",
         "writes of one page", "throughput of large writes";

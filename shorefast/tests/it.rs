@@ -30,6 +30,8 @@ mod fallbacks;
 mod field;
 #[path = "it/fixture.rs"]
 mod fixture;
+#[path = "it/handles.rs"]
+mod handles;
 #[path = "it/holes.rs"]
 mod holes;
 #[path = "it/iscsi.rs"]

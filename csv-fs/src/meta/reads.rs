@@ -127,11 +127,15 @@ pub trait Reads {
     #[doc(hidden)]
     fn totals(&self) -> Result<Totals>;
 
-    /// The inode of a name. `.` and `..` are names too.
+    /// The inode of a name. `.` and `..` are names too; `.` also of what is no folder, since that is how the kernel finds the
+    /// inode of a handle again. One that has lost its last name is not found so, though it may be there until it is freed.
     fn lookup(&self, parent: InodeNo, name: &[u8]) -> Result<Attr> {
+        if name == b"." {
+            let attr = self.getattr(parent)?;
+            return if attr.nlink > 0 { Ok(attr) } else { Err(Errno::NOENT.into()) };
+        }
         let dir = rows::directory(self.access(), parent)?;
         let ino = match name {
-            b"." => parent,
             b".." => dir.parent,
             _ => rows::entry(self.access(), parent, name)?.ok_or(Errno::NOENT)?.ino,
         };

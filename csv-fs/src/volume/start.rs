@@ -16,7 +16,7 @@ use super::office::OfficeConfig;
 use super::over::Over;
 use super::peers::{Finder, SlotProbe};
 use super::place::{Place, Placed};
-use super::{Volume, VolumeSetup, one_host, rebirth};
+use super::{Allow, Volume, VolumeSetup, one_host, rebirth};
 use crate::client::data::DataPath;
 use crate::client::fs::FileSystem;
 use crate::client::link::ClientEvent;
@@ -163,8 +163,8 @@ impl StartError {
 ///
 /// # Cancel safety
 /// Safe: it only looks.
-pub async fn mountable(point: &Path, name: &str, allow_other: bool) -> Result<(), StartError> {
-    let place = Place::new(mount_options(point, name, allow_other));
+pub async fn mountable(point: &Path, name: &str, allow: Allow) -> Result<(), StartError> {
+    let place = Place::new(mount_options(point, name, allow));
     let checked = tokio::task::spawn_blocking(move || place.look().map_err(StartError::Mount));
     checked.await.map_err(|e| StartError::Host(e.to_string()))?
 }
@@ -179,7 +179,7 @@ impl Volume {
         let superblock = superblock_of(&setup, &disk).await?;
         // Before anything of this node is registered: a mount point that is in the way must not cost an incarnation
         // at each attempt.
-        mountable(&setup.mount, &setup.name, setup.allow_other).await?;
+        mountable(&setup.mount, &setup.name, setup.allow).await?;
         let timing = timing(&superblock);
         timing.validate().map_err(StartError::Timing)?;
         let boot = super::office::boot_id()?;
@@ -350,18 +350,20 @@ pub(super) fn follow_office(host: &Arc<VolumeHost>) {
     });
 }
 
-fn mount_options(point: &Path, name: &str, allow_other: bool) -> MountOptions {
+fn mount_options(point: &Path, name: &str, allow: Allow) -> MountOptions {
     MountOptions {
         subtype: "shorefast".into(),
         default_permissions: true,
-        allow_other: if allow_other { AllowOther::IfPermitted } else { AllowOther::No },
+        allow_other: if allow.other { AllowOther::IfPermitted } else { AllowOther::No },
+        suid: allow.suid,
+        devices: allow.devices,
         clean_stale: true,
         ..MountOptions::new(point, format!("shorefast:{name}"))
     }
 }
 
 async fn mount(setup: &VolumeSetup) -> Result<Placed, StartError> {
-    let looked = mount_options(&setup.mount, &setup.name, setup.allow_other);
+    let looked = mount_options(&setup.mount, &setup.name, setup.allow);
     let place = Place::new(MountOptions { channels: setup.workers.count(), without: setup.without.clone(), ..looked });
     let mounted = tokio::task::spawn_blocking(move || place.mount()).await;
     mounted.map_err(|e| StartError::Host(e.to_string()))?

@@ -120,7 +120,9 @@ fn detached(options: &MountOptions, allow_other: bool, device: &Device) -> Resul
         fsconfig_set_flag(&context, *key)?;
     }
     fsconfig_create(&context)?;
-    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let mut attributes = MountAttrFlags::empty();
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, !options.suid);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, !options.devices);
     attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, options.read_only);
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }

@@ -55,6 +55,10 @@ pub struct MountOptions {
     pub allow_other: AllowOther,
     /// Refuse writes in the kernel.
     pub read_only: bool,
+    /// Set-user-id, set-group-id and capabilities of programs count. Without root never.
+    pub suid: bool,
+    /// Device nodes can be opened. Without root never.
+    pub devices: bool,
     /// Features not to ask for, whether or not the kernel has them; those that are needed are asked for all the same.
     pub without: Vec<Feature>,
     /// Who mounts.
@@ -80,6 +84,8 @@ impl MountOptions {
             default_permissions: true,
             allow_other: AllowOther::IfPermitted,
             read_only: false,
+            suid: false,
+            devices: false,
             without: Vec::new(),
             how: MountHow::Auto,
             clean_stale: true,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use block::shared::{Epoch, NodeId};
 use block::worker::Workers;
 use csv_fs::proto::{PeerAnswer, PeerAsk};
-use csv_fs::volume::{Directory, Over, PeerState, StartError, Volume, VolumeSetup};
+use csv_fs::volume::{Allow, Directory, Over, PeerState, StartError, Volume, VolumeSetup};
 use fuse::MountError;
 use net::{DownReason, LinkState, Net};
 use parking_lot::Mutex;
@@ -332,7 +332,7 @@ impl NodeParts {
     /// Before a disk is formatted for it: whether a volume of that name can be mounted here.
     pub(super) async fn can_be_mounted(&self, name: &str) -> Result<(), Failure> {
         let point = self.mount_point(name);
-        csv_fs::volume::mountable(&point, name, self.allow_other()).await.map_err(|e| {
+        csv_fs::volume::mountable(&point, name, self.allow()).await.map_err(|e| {
             Failure::new(
                 Exit::Refused,
                 format!("A volume {name} could not be mounted on {}: {}.", self.bundle.node, why_not(&e)),
@@ -341,8 +341,9 @@ impl NodeParts {
         })
     }
 
-    fn allow_other(&self) -> bool {
-        self.config.allow_other.unwrap_or_else(|| rustix::process::geteuid().is_root())
+    fn allow(&self) -> Allow {
+        let other = self.config.allow_other.unwrap_or_else(|| rustix::process::geteuid().is_root());
+        Allow { other, suid: self.config.allow_suid, devices: self.config.allow_devices }
     }
 
     fn setup(&self, record: &Record, teller: &Arc<Teller>) -> VolumeSetup {
@@ -351,7 +352,7 @@ impl NodeParts {
             name: record.name.clone(),
             disk: PathBuf::from(record.disks.first().map_or("", |d| d.strip_prefix("file:").unwrap_or(d))),
             mount: self.mount_point(&record.name),
-            allow_other: self.allow_other(),
+            allow: self.allow(),
             node: self.me(),
             peers: self.peers.addresses().keys().copied().collect(),
             without: self.config.kernel_without.clone(),

@@ -124,9 +124,11 @@ fn links_count_and_the_last_frees() {
 fn open_file_outlives_its_name_until_it_is_reaped() {
     let f = Fixture::new();
     let a = f.file("a");
+    assert_eq!(f.view().lookup(a, b".").expect("by its number").ino, a);
     assert_eq!(f.run(|ops| ops.unlink(ROOT, b"a", &|ino| ino == a)), Gone::Orphan(a));
     let f = f.killed();
     assert_eq!(f.attr(a).nlink, 0);
+    assert_eq!(f.view().lookup(a, b".").expect_err("nameless").errno(), Some(errno(Errno::NOENT)));
     assert_eq!(f.view().orphans().expect("readable"), [(a, OrphanKind::Unlinked)]);
     assert_eq!(f.errno(|ops| ops.link(a, ROOT, b"again")), errno(Errno::NOENT));
     f.must_be_clean();
