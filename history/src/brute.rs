@@ -12,12 +12,12 @@ pub(crate) fn call(process: u32, start: Nanos, end: Nanos, op: Op, outcome: Outc
 }
 
 /// Whether some order of the calls, with or without each that need not have taken effect, agrees with time and is taken by `step`.
-pub(crate) fn any_order<S: Clone>(events: &[Event], state: &S, step: &impl Fn(&S, &Event) -> Option<S>) -> bool {
+pub(crate) fn any_order<S: Clone>(events: &[Event], state: &S, step: &impl Fn(&S, &Event) -> Vec<S>) -> bool {
     let left: Vec<&Event> = events.iter().collect();
     extend(&left, state, step)
 }
 
-fn extend<S: Clone>(left: &[&Event], state: &S, step: &impl Fn(&S, &Event) -> Option<S>) -> bool {
+fn extend<S: Clone>(left: &[&Event], state: &S, step: &impl Fn(&S, &Event) -> Vec<S>) -> bool {
     if left.iter().all(|e| !e.must()) {
         return true;
     }
@@ -30,7 +30,7 @@ fn extend<S: Clone>(left: &[&Event], state: &S, step: &impl Fn(&S, &Event) -> Op
         }
         // What need not come and was over before is not coming any more.
         let rest: Vec<&Event> = rest.into_iter().filter(|e| e.must() || !e.is_before(next)).collect();
-        step(state, next).is_some_and(|state| extend(&rest, &state, step))
+        step(state, next).iter().any(|state| extend(&rest, state, step))
             || (!next.must() && extend(&rest_of(left, at), state, step))
     })
 }

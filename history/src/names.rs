@@ -2,6 +2,9 @@
 //!
 //! A file is known by its inode number, which is never given twice. A creation that was not answered made a file whose number
 //! nobody knows yet: it is whichever unknown number is found first under its name.
+//!
+//! A kernel looks its two names of a rename up one after the other, and where it finds one file under both it answers that it is
+//! done and asks nobody. So a rename whose target another rename reached while it went on may be done and have changed nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +30,8 @@ type Names = BTreeMap<String, File>;
 pub struct Directory {
     /// Numbers that creations were answered with.
     known: BTreeSet<u64>,
+    /// Renames, by process and start, during which another file may have come to their target.
+    overtaken: BTreeSet<(u32, i64)>,
 }
 
 impl Directory {
@@ -36,7 +41,20 @@ impl Directory {
             (Op::Create { .. }, Outcome::Inode(number)) => Some(*number),
             _ => None,
         };
-        Directory { known: events.iter().filter_map(known).collect() }
+        let target = |e: &Event| match &e.op {
+            Op::Rename { to, .. } => Some(to.clone()),
+            _ => None,
+        };
+        let renames: Vec<(&Event, String)> = events.iter().filter_map(|e| Some((*e, target(e)?))).collect();
+        let overtaken = |one: &&(&Event, String)| {
+            let (one, to) = (one.0, &one.1);
+            let meets = |other: &Event| !one.is_before(other) && !other.is_before(one);
+            renames.iter().any(|(other, target)| !std::ptr::eq(*other, one) && target == to && meets(other))
+        };
+        Directory {
+            known: events.iter().filter_map(known).collect(),
+            overtaken: renames.iter().filter(overtaken).map(|(e, _)| (e.process, e.start)).collect(),
+        }
     }
 
     fn create(state: &Names, name: &str, event: &Event) -> Option<Names> {
@@ -55,6 +73,16 @@ impl Directory {
         let file = after.remove(name);
         // What fails for want of the name needs that; everything else needs it to be there.
         (file.is_some() != (*outcome == Outcome::Absent)).then_some((file, after))
+    }
+
+    fn rename(&self, state: &Names, from: &str, to: &str, event: &Event) -> Vec<Names> {
+        let moved = Directory::remove(state, from, &event.outcome).map(|(file, mut after)| {
+            after.extend(file.map(|file| (to.to_owned(), file)));
+            after
+        });
+        let overtaken = event.outcome == Outcome::Done && self.overtaken.contains(&(event.process, event.start));
+        let nothing = (overtaken && state.contains_key(to)).then(|| state.clone());
+        moved.into_iter().chain(nothing).collect()
     }
 
     fn stat(&self, state: &Names, name: &str, outcome: &Outcome) -> Option<Names> {
@@ -76,18 +104,15 @@ impl Directory {
 impl Model for Directory {
     type State = Names;
 
-    fn step(&self, state: &Names, event: &Event) -> Option<Names> {
-        match &event.op {
+    fn step(&self, state: &Names, event: &Event) -> Vec<Names> {
+        let after = match &event.op {
             Op::Create { name } => Directory::create(state, name, event),
             Op::Unlink { name } => Directory::remove(state, name, &event.outcome).map(|(_, after)| after),
-            Op::Rename { from, to } => {
-                let (file, mut after) = Directory::remove(state, from, &event.outcome)?;
-                after.extend(file.map(|file| (to.clone(), file)));
-                Some(after)
-            }
+            Op::Rename { from, to } => return self.rename(state, from, to, event),
             Op::Stat { name } => self.stat(state, name, &event.outcome),
             _ => None,
-        }
+        };
+        after.into_iter().collect()
     }
 }
 
@@ -212,6 +237,17 @@ mod tests {
         assert_eq!((wrong(&history(9)), wrong(&history(10))), (None, Some(Wrong::Lost)));
     }
 
+    /// The story: `c` is looked up, another node renames it to `b`, `b` is looked up and is the same file.
+    #[test]
+    fn a_rename_that_another_overtook_may_be_done_without_an_effect() {
+        let made = call(1, 0, 10, create("c"), Outcome::Inode(7));
+        let both = |second: i64| {
+            let first = call(1, 20, 40, rename("c", "b"), Outcome::Done);
+            wrong(&[made.clone(), first, call(2, second, 90, rename("c", "b"), Outcome::Done)])
+        };
+        assert_eq!((both(30), both(50)), (None, Some(Wrong::Lost)));
+    }
+
     /// Random small histories of two names: the search agrees with every order.
     #[test]
     fn search_says_what_every_order_says() {
@@ -221,7 +257,7 @@ mod tests {
             let events: Vec<Event> = (0..3 + chance.below(4)).map(|n| random(&mut chance, n as u32)).collect();
             let relevant: Vec<&Event> = events.iter().collect();
             let model = Directory::new(&relevant);
-            let any = brute::any_order(&events, &Names::new(), &|state, event| model.step(state, event));
+            let any = brute::any_order(&events, &Names::new(), &|state: &Names, event| model.step(state, event));
             assert_eq!(wrong(&events).is_none(), any, "seed {seed}: {events:#?}");
             *(if any { &mut good } else { &mut bad }) += 1;
         }

@@ -201,9 +201,9 @@ mod tests {
             }
             let any =
                 brute::any_order(&events, &INITIAL, &|state: &u64, event: &Event| match (&event.op, &event.outcome) {
-                    (Op::Write { value, .. }, _) => Some(*value),
-                    (_, Outcome::Value(value)) => (value == state).then_some(*state),
-                    _ => None,
+                    (Op::Write { value, .. }, _) => vec![*value],
+                    (_, Outcome::Value(value)) if value == state => vec![*state],
+                    _ => vec![],
                 });
             assert_eq!(wrong(&events).is_none(), any, "seed {seed}: {events:#?}");
             *(if any { &mut good } else { &mut bad }) += 1;

@@ -23,9 +23,9 @@ pub trait Model {
     /// What it is in.
     type State: Clone + Ord;
 
-    /// The state after a call that took effect and came to what it came to; none if that cannot be. Of a call without an answer
-    /// any effect that it can have.
-    fn step(&self, state: &Self::State, event: &Event) -> Option<Self::State>;
+    /// The states that there may be after a call that took effect and came to what it came to; none if that cannot be. Of a call
+    /// without an answer any effect that it can have.
+    fn step(&self, state: &Self::State, event: &Event) -> Vec<Self::State>;
 }
 
 /// What was found.
@@ -98,10 +98,11 @@ impl<M: Model> Search<'_, M> {
             }
             for (i, pending) in self.pending.iter().enumerate() {
                 let Some(pending) = pending.filter(|_| done & (1 << i) == 0) else { continue };
-                let Some(state) = self.model.step(&state, pending) else { continue };
-                let next = (state, done | 1 << i);
-                if seen.insert(next.clone()) {
-                    left.push(next);
+                for state in self.model.step(&state, pending) {
+                    let next = (state, done | 1 << i);
+                    if seen.insert(next.clone()) {
+                        left.push(next);
+                    }
                 }
             }
             if seen.len() > CONFIGURATIONS {
