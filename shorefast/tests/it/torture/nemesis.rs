@@ -5,7 +5,7 @@
 //! A daemon that may be frozen is asked nothing, and no mount is touched here at all.
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use history::event::{Happening, Nanos, Turn};
 use history::raw;
@@ -238,16 +238,32 @@ impl Nemesis {
         self.revive(node);
     }
 
-    /// A node that lives and has another incarnation was evicted.
+    /// A node that lives and has another incarnation was evicted, and has told when it noticed.
     fn look_at_lives(&mut self, began: Nanos) {
         let now = self.incarnations();
         for node in 1..=NODES {
             if now[node - 1] != self.lives[node - 1] {
+                let noticed = self.evictions(node, began);
+                assert!(!noticed.is_empty(), "node {node} has another incarnation and was not evicted: {now:?}");
                 self.happened(began, node, Turn::Ending);
-                self.happened(since(self.zero), node, Turn::Evicted);
+                noticed.into_iter().for_each(|at| self.happened(at, node, Turn::Evicted));
             }
         }
         self.lives = now;
+    }
+
+    /// When a node noticed since then that it was evicted. Its events have the calendar's milliseconds.
+    fn evictions(&self, node: usize, began: Nanos) -> Vec<Nanos> {
+        let text = self.cluster.ask(node, &["--json", "events"]).out;
+        let calendar = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as i64;
+        let offset = since(self.zero) - calendar;
+        let event = |line: &str| {
+            let event = serde_json::from_str::<serde_json::Value>(line).expect("an event a line")["event"].clone();
+            let at = event["at"].as_i64().expect("milliseconds");
+            // The millisecond in which it was noticed is over then.
+            (event["code"] == "self-evicted").then(|| (at + 1) * 1_000_000 + offset)
+        };
+        text.lines().filter_map(event).filter(|at| *at > began).collect()
     }
 
     fn incarnation(&self, node: usize) -> u64 {
