@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -359,8 +359,7 @@ impl<'a> Worker<'a> {
                 Op::Rename { from, to } => {
                     rustix::fs::renameat(dir, from.as_str(), dir, to.as_str()).map(|()| Outcome::Done)
                 }
-                Op::Stat { name } => rustix::fs::statat(dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
-                    .map(|found| Outcome::Inode(found.st_ino)),
+                Op::Stat { name } => look_at(dir, name).map(|found| Outcome::Inode(found.st_ino)),
                 _ => Err(Errno::INVAL),
             };
             match done {
@@ -370,6 +369,16 @@ impl<'a> Worker<'a> {
             }
         })
         .map(drop)
+    }
+}
+
+/// What has a name. One that is replaced again and again meanwhile is ESTALE, and is looked for again (docs/posix.md).
+fn look_at(dir: BorrowedFd<'_>, name: &str) -> Result<Stat, Errno> {
+    loop {
+        match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::STALE) => (),
+            found => return found,
+        }
     }
 }
 

@@ -56,8 +56,8 @@ fn one_volume_could_have_answered_what_programs_on_three_nodes_were_told_in_twen
     }
 }
 
-/// Real daemons that execute a resent request again in place of telling the stored answer. Answers are lost by cutting what the
-/// coordinator sends.
+/// Real daemons that execute a resent request again in place of telling the stored answer. Answers are lost by resetting
+/// the connections on which the coordinator sends them.
 #[test]
 fn a_coordinator_that_executes_what_is_resent_again_is_found() {
     let test = "torture::a_coordinator_that_executes_what_is_resent_again_is_found";
@@ -71,7 +71,7 @@ fn a_coordinator_that_executes_what_is_resent_again_is_found() {
     let plan = Plan {
         seed: number("SHOREFAST_TORTURE_SEED").unwrap_or(7),
         seconds: 60,
-        faults: &[Fault::AnswersLost],
+        faults: &[Fault::AnswersRefused],
         without_rule: Some("StoredAnswers"),
         pause_us: 6000,
     };

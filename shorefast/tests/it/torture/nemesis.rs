@@ -20,6 +20,11 @@ pub(super) const NODES: usize = 3;
 /// A cluster of which nothing hurts any more is in order again within this, also on a slow machine.
 const ORDER: Duration = Duration::from_secs(60);
 
+/// How long networks are cut, in milliseconds: from what TCP makes up for to what gets a node evicted.
+const CUT: (u64, u64) = (300, 5000);
+/// How long connections are reset over and over: nobody is evicted for that.
+const REFUSED: (u64, u64) = (100, 600);
+
 /// What can be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fault {
@@ -30,6 +35,7 @@ pub(super) enum Fault {
     CutOff,
     CutPair,
     AnswersLost,
+    AnswersRefused,
     Unheard,
     DiskHangs,
     DiskFails,
@@ -40,7 +46,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) const ALL: [Fault; 14] = [
+    pub(super) const ALL: [Fault; 15] = [
         Fault::Kill,
         Fault::KillCoordinator,
         Fault::FreezeBriefly,
@@ -48,6 +54,7 @@ impl Fault {
         Fault::CutOff,
         Fault::CutPair,
         Fault::AnswersLost,
+        Fault::AnswersRefused,
         Fault::Unheard,
         Fault::DiskHangs,
         Fault::DiskFails,
@@ -117,7 +124,7 @@ impl Nemesis {
         let fault = self.deck.swap_remove(at);
         let coordinator = self.coordinator();
         let node = match fault {
-            Fault::KillCoordinator | Fault::AnswersLost => coordinator,
+            Fault::KillCoordinator | Fault::AnswersLost | Fault::AnswersRefused => coordinator,
             _ => 1 + self.chance.below(NODES as u64) as usize,
         };
         let began = since(self.zero);
@@ -135,11 +142,15 @@ impl Nemesis {
             Fault::Kill | Fault::KillCoordinator => self.kill(node),
             Fault::FreezeBriefly => self.freeze(node, (200, 1500)),
             Fault::FreezeUntilFenced => self.freeze(node, (5000, 8000)),
-            Fault::CutOff => self.cut(|net| net.isolate(node), node),
-            Fault::CutPair => self.cut(|net| net.cut(node, other), node),
+            Fault::CutOff => self.cut(|net| net.isolate(node), node, CUT),
+            Fault::CutPair => self.cut(|net| net.cut(node, other), node, CUT),
             Fault::AnswersLost | Fault::Unheard => {
                 let others = (1..=NODES).filter(|n| *n != node);
-                self.cut(|net| others.for_each(|to| net.silence(node, to)), node);
+                self.cut(|net| others.for_each(|to| net.silence(node, to)), node, CUT);
+            }
+            Fault::AnswersRefused => {
+                let others = (1..=NODES).filter(|n| *n != node);
+                self.cut(|net| others.for_each(|to| net.refuse(node, to)), node, REFUSED);
             }
             Fault::DiskHangs => self.disk(node, &["hang"]),
             Fault::DiskFails => self.disk(node, &["fail"]),
@@ -203,9 +214,9 @@ impl Nemesis {
         self.cluster.signal(node, "CONT");
     }
 
-    fn cut(&mut self, cut: impl FnOnce(&Network), node: usize) {
+    fn cut(&mut self, cut: impl FnOnce(&Network), node: usize, ms: (u64, u64)) {
         cut(&self.net);
-        self.wait((300, 5000));
+        self.wait(ms);
         self.net.mend();
         self.note(&format!("the network of node {node} is whole"));
     }
