@@ -52,6 +52,7 @@ use crate::client::session::{Caller, Session};
 use crate::coordinator::Coordinator;
 use crate::core::client::{Binding, RouteInfo};
 use crate::core::office::Permission;
+use crate::core::rules::Rules;
 use crate::format::{Superblock, TimingMs};
 use crate::proto::{CoordinatorHint, PeerAnswer, PeerAsk, Reply, Request, Space};
 use crate::types::VolumeId;
@@ -94,6 +95,8 @@ pub struct VolumeSetup {
     pub peers: Vec<NodeId>,
     /// Optional features of the kernel that the mount does without.
     pub without: Vec<Feature>,
+    /// The rules of its machines: all, but for tests.
+    pub rules: Rules,
     /// Where I/O runs.
     pub workers: block::worker::Handle,
     /// Puts a fault device under everything.
@@ -166,8 +169,8 @@ pub struct OfficeStatus {
     pub incarnation: u64,
     /// How metadata is served.
     pub metadata: MetadataState,
-    /// Sessions, if this node is coordinator.
-    pub sessions: Option<u32>,
+    /// What it has given out, if this node is coordinator.
+    pub given: Option<crate::coordinator::Status>,
     /// Whether this node may be coordinator now.
     pub may_hold: bool,
     /// Whether this node's own requests to the disk come back in time.
@@ -305,7 +308,7 @@ impl Volume {
             epoch: state.hint.map_or(0, |h| h.epoch.0),
             incarnation: self.session().client().incarnation.0,
             metadata,
-            sessions: coordinator.map(|c| u32::try_from(c.sessions.len()).unwrap_or(u32::MAX)),
+            given: coordinator,
         }
     }
 

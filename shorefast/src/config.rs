@@ -5,6 +5,9 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+#[cfg(debug_assertions)]
+use csv_fs::core::rules::Rule;
+use csv_fs::core::rules::Rules;
 use fuse::Feature;
 use fuse::features::{TABLE, Want};
 use serde::Deserialize;
@@ -63,6 +66,8 @@ pub struct Config {
     pub plain_network: bool,
     /// Optional features of the kernel that mounts do without.
     pub kernel_without: Vec<Feature>,
+    /// The rules of the volumes' machines: all, but in a test of what happens without one.
+    pub rules: Rules,
 }
 
 /// The file as written.
@@ -83,6 +88,7 @@ struct File {
     fault_device: Option<Spanned<bool>>,
     plain_network: Option<Spanned<bool>>,
     kernel_without: Vec<Spanned<String>>,
+    without_rule: Option<Spanned<String>>,
 }
 
 impl Config {
@@ -122,6 +128,7 @@ impl Config {
             fault_device: set(file.fault_device),
             plain_network: set(file.plain_network),
             kernel_without: file.kernel_without.iter().filter_map(|name| optional_feature(name.get_ref())).collect(),
+            rules: file.without_rule.and_then(|name| rules_without(name.get_ref())).unwrap_or(Rules::all()),
         })
     }
 }
@@ -134,6 +141,7 @@ fn expected(key: &str) -> Option<&'static str> {
         "workers" => "a whole number from 1 to 256",
         "allow_other" | "allow_suid" | "allow_devices" | "debug" | "fault_device" | "plain_network" => "true or false",
         "kernel_without" => "a list of names in quotes",
+        "without_rule" => "a name in quotes",
         "log" => "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
         _ => return None,
     })
@@ -142,6 +150,20 @@ fn expected(key: &str) -> Option<&'static str> {
 /// An optional feature of the kernel by its name; `None` if there is none, or if no mount goes without it.
 fn optional_feature(name: &str) -> Option<Feature> {
     TABLE.iter().find(|row| row.name == name && row.want != Want::Needed).map(|row| row.feature)
+}
+
+/// All rules but one that tests of real processes take out. Only a build with debug assertions can, so that no installed daemon
+/// lacks a rule.
+#[cfg(debug_assertions)]
+fn rules_without(name: &str) -> Option<Rules> {
+    let removable = [Rule::StoredAnswers, Rule::AbortBeforeRedirect, Rule::DrainBeforeReturn, Rule::GraceWaitsForLocks];
+    removable.into_iter().find(|rule| format!("{rule:?}") == name).map(Rules::without)
+}
+
+/// No rule can be taken out of what is installed.
+#[cfg(not(debug_assertions))]
+fn rules_without(_: &str) -> Option<Rules> {
+    None
 }
 
 /// A file being read: turns byte positions into lines for the errors.
@@ -190,6 +212,10 @@ impl Place<'_> {
                 let what = format!("key `{key}`: only with `debug = true`");
                 return Err(self.refuse(value.span().start, &what, "Remove the key; it is for tests, never for data."));
             }
+        }
+        if let Some(name) = file.without_rule.as_ref().filter(|n| !file.debug || rules_without(n.get_ref()).is_none()) {
+            let what = format!("key `without_rule`: this daemon does not run without `{}`", name.get_ref());
+            return Err(self.refuse(name.span().start, &what, "Remove the key; it is for tests, never for data."));
         }
         for name in &file.kernel_without {
             let wrong = match optional_feature(name.get_ref()) {
@@ -278,6 +304,18 @@ mod tests {
         for line in TEMPLATE.lines().skip(1) {
             let key = line.trim_start_matches("# ").split(" =").next().unwrap_or_default();
             assert!(expected(key).is_some(), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_rule_is_taken_out_only_in_debug_and_never_of_what_is_installed() {
+        let with = |text: &str| Config::parse(text, Path::new("shorefast.toml"));
+        assert_eq!(with("").expect("valid").rules, Rules::all());
+        let without = with("debug = true\nwithout_rule = \"StoredAnswers\"\n");
+        // What is installed is built without debug assertions, and knows no such rule.
+        assert_eq!(without.is_ok_and(|c| c.rules != Rules::all()), cfg!(debug_assertions));
+        for text in ["without_rule = \"StoredAnswers\"\n", "debug = true\nwithout_rule = \"Nonsense\"\n"] {
+            assert!(refusal(text).contains("key `without_rule`: this daemon does not run without"), "{text}");
         }
     }
 

@@ -74,6 +74,8 @@ mod stuck_write;
 mod suspended;
 #[path = "it/target.rs"]
 mod target;
+#[path = "it/torture.rs"]
+mod torture;
 #[path = "it/unprivileged.rs"]
 mod unprivileged;
 #[path = "it/xattrs.rs"]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::code::Code;
 
 /// The folders that are crates.
-pub const CRATES: [&str; 12] = [
+pub const CRATES: [&str; 13] = [
     "scsi",
     "block",
     "net",
@@ -16,6 +16,7 @@ pub const CRATES: [&str; 12] = [
     "iscsi-target",
     "csv-fs",
     "replicator",
+    "history",
     "shorefast",
     "benches",
     "tests",

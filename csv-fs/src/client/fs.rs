@@ -190,6 +190,19 @@ fn done(reply: Reply, result: Result<(), Errno>) {
     }
 }
 
+/// An error about a file that the kernel knows from a name, not from a handle. One that is gone has been removed or replaced since the
+/// name was looked up: ESTALE makes the kernel look it up again, and tell ENOENT only if the name is gone.
+///
+/// Prevents: a file is replaced by rename all the time, and who looks at its name is told now and then that nothing is there.
+fn of_looked_up(errno: Errno) -> Errno {
+    if errno == ENOENT { ESTALE } else { errno }
+}
+
+/// `ENOENT`.
+const ENOENT: Errno = Errno(rustix::io::Errno::NOENT.raw_os_error());
+/// `ESTALE`.
+const ESTALE: Errno = Errno(rustix::io::Errno::STALE.raw_os_error());
+
 /// Whether anybody still waited for it makes no difference to most answers.
 fn sent(_: fuse::Delivery) {}
 

@@ -1,8 +1,9 @@
 //! The rules that can be taken out, one at a time, to prove that the simulation notices.
 //!
-//! A daemon always runs with [`Rules::all`]. `Rules::without` exists only where the simulation is compiled, so a
-//! running system cannot lose a rule. Each variant quotes its rule; docs/semantics/fencing.md says which
-//! interleaving it prevents.
+//! A daemon runs with [`Rules::all`]. `Rules::without` exists only where the simulation is compiled, and in builds with debug
+//! assertions, where a test of real processes may have a daemon that lacks a rule (key `without_rule`); what is installed is
+//! built without them, so a running system cannot lose a rule. Each variant quotes its rule; docs/semantics/fencing.md says
+//! which interleaving it prevents.
 
 /// One rule of the safety core.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -84,8 +85,8 @@ impl Rules {
         Rules { missing: None }
     }
 
-    /// All but one; only the simulation can construct it.
-    #[cfg(any(test, feature = "simulation"))]
+    /// All but one; only the simulation and builds with debug assertions can construct it.
+    #[cfg(any(test, feature = "simulation", debug_assertions))]
     pub const fn without(rule: Rule) -> Rules {
         Rules { missing: Some(rule) }
     }

@@ -105,6 +105,7 @@ pub(super) struct VolumeHost {
     disk: SharedDisk,
     superblock: Superblock,
     boot: u64,
+    rules: Rules,
     transport: Arc<dyn PeerTransport>,
     notices: Arc<dyn Fn(Notice) + Send + Sync>,
     /// Of the present life.
@@ -127,6 +128,7 @@ impl VolumeHost {
         disk: SharedDisk,
         superblock: Superblock,
         boot: u64,
+        rules: Rules,
         transport: Arc<dyn PeerTransport>,
         notices: Arc<dyn Fn(Notice) + Send + Sync>,
     ) -> Arc<VolumeHost> {
@@ -136,6 +138,7 @@ impl VolumeHost {
             disk,
             superblock,
             boot,
+            rules,
             transport,
             notices,
             office: RwLock::new(None),
@@ -290,7 +293,7 @@ impl VolumeHost {
             fencer: Arc::new(self.office()),
             timing: super::start::timing(&self.superblock),
             boot: self.boot,
-            rules: Rules::all(),
+            rules: self.rules,
         };
         match Coordinator::start(reign).await {
             Ok((coordinator, mut reports)) => {

@@ -23,7 +23,6 @@ use crate::client::link::ClientEvent;
 use crate::client::session::{Session, SessionParts};
 use crate::core::client::ClientConfig;
 use crate::core::office::{NodeSet, Timing, TimingError};
-use crate::core::rules::Rules;
 use crate::format::{Chosen, Superblock};
 use crate::meta::{MetaError, read_superblock};
 use crate::proto::CoordinatorHint;
@@ -199,6 +198,7 @@ impl Volume {
             disk.clone(),
             superblock.clone(),
             random()?,
+            setup.rules,
             Arc::clone(&setup.transport),
             Arc::clone(&setup.notices),
         );
@@ -269,7 +269,7 @@ fn office_config(setup: &VolumeSetup, superblock: &Superblock, timing: Timing) -
         nodes: setup.peers.iter().copied().chain([setup.node]).collect::<NodeSet>(),
         address: String::new(),
         timing,
-        rules: Rules::all(),
+        rules: setup.rules,
     }
 }
 
@@ -319,7 +319,7 @@ fn start_client(
         path_timeout: timing.path_timeout,
         control: tokio::runtime::Handle::current(),
     };
-    let session = Session::new(parts, Rules::all());
+    let session = Session::new(parts, setup.rules);
     host.attach_session(Arc::clone(&session));
     let path = DataPath::new(session, Arc::clone(&disk.data), setup.workers.count(), timing.path_timeout);
     path.start(&setup.workers);

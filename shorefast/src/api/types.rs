@@ -298,6 +298,21 @@ pub struct Lack {
     pub lost: String,
 }
 
+/// What a coordinator has given out to all nodes and not got back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Held {
+    /// Layouts: rights over ranges of files.
+    pub layouts: u64,
+    /// Open files.
+    pub open_files: u64,
+    /// File locks, as stretches.
+    pub locks: u64,
+    /// Who waits for a file lock.
+    pub lock_waiters: u64,
+    /// Redirected requests on their way.
+    pub redirected: u64,
+}
+
 /// What carries a node's requests to a disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -359,6 +374,9 @@ pub struct VolumeStatus {
     pub nodes: Vec<VolumeNode>,
     /// Sessions at the coordinator, if it is this node.
     pub sessions: Option<u32>,
+    /// What the coordinator has given out to all nodes, if it is this node.
+    #[serde(default)]
+    pub held: Option<Held>,
     /// Locks held through this node.
     pub locks: u64,
     /// What this node moved.

@@ -286,7 +286,7 @@ mod tests {
             epoch: 0,
             incarnation: 1,
             metadata: csv_fs::volume::MetadataState::Waiting,
-            sessions: None,
+            given: None,
             may_hold,
             path_ok,
         };

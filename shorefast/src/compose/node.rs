@@ -356,6 +356,7 @@ impl NodeParts {
             node: self.me(),
             peers: self.peers.addresses().keys().copied().collect(),
             without: self.config.kernel_without.clone(),
+            rules: self.config.rules,
             workers: self.io.clone(),
             fault_device: self.config.fault_device,
             transport: Arc::new(super::transport::Transport(Arc::clone(&self.peers))),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use csv_fs::client::session::Session;
+use csv_fs::coordinator::Status as Given;
 use csv_fs::core::client::Route as CoreRoute;
 use csv_fs::types::FS_BLOCK;
 use csv_fs::volume::{MetadataState, Volume};
@@ -11,7 +12,7 @@ use fuse::features::Row;
 use super::records::Record;
 use super::told::{Known, NOT_KNOWN};
 use crate::api::{
-    Engine, Health, IoCounters, Kernel, Lack, Link, Metadata, Node, NodeInfo, PathInfo, Problem, Route, RouteIo,
+    Engine, Health, Held, IoCounters, Kernel, Lack, Link, Metadata, Node, NodeInfo, PathInfo, Problem, Route, RouteIo,
     VolumeNode, VolumeStatus,
 };
 use crate::clock::WallTime;
@@ -86,10 +87,22 @@ pub(super) fn running(
         metadata,
         timing: volume.timing_name().to_owned(),
         nodes,
-        sessions: office.sessions,
+        sessions: office.given.as_ref().map(|g| u32::try_from(g.sessions.len()).unwrap_or(u32::MAX)),
+        held: office.given.as_ref().map(held),
         locks: volume.session().locks().0 as u64,
         io: io(volume),
         kernel: Some(kernel(volume)),
+    }
+}
+
+/// What the coordinator has given out.
+fn held(given: &Given) -> Held {
+    Held {
+        layouts: given.layouts as u64,
+        open_files: given.open_files as u64,
+        locks: given.locks as u64,
+        lock_waiters: given.lock_waiters as u64,
+        redirected: given.redirects_in_progress as u64,
     }
 }
 
@@ -148,6 +161,7 @@ pub(super) fn absent(me: Node, record: &Record, nodes: Vec<VolumeNode>, known: O
         timing: timing.to_owned(),
         nodes,
         sessions: None,
+        held: None,
         locks: 0,
         io: IoCounters::default(),
         kernel: None,

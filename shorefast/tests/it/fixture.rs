@@ -153,9 +153,15 @@ pub(crate) fn addresses(nodes: usize) -> Vec<String> {
 impl Cluster {
     /// Certificates and configurations for some nodes; nothing runs yet.
     pub(crate) fn new(nodes: usize) -> Cluster {
+        Cluster::at(&addresses(nodes))
+    }
+
+    /// The same on addresses of a test's own.
+    pub(crate) fn at(addresses: &[String]) -> Cluster {
+        let nodes = addresses.len();
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path().to_owned();
-        let list: Vec<String> = addresses(nodes).iter().zip(1..).map(|(a, n)| format!("{n}={a}")).collect();
+        let list: Vec<String> = addresses.iter().zip(1..).map(|(a, n)| format!("{n}={a}")).collect();
         let out = dir.join("certificates");
         make_bundles(&list, &out);
         let cluster = Cluster { dir, daemons: (0..nodes).map(|_| None).collect(), _folder: folder };
@@ -257,6 +263,15 @@ impl Cluster {
             assert!(alive, "the daemon ended: {}", self.log(n));
             self.ask(n, &["--json", "node", "list"]).code == 0
         });
+    }
+
+    /// Whether a node's daemon has ended by itself, or by another's hand.
+    pub(crate) fn has_died(&mut self, n: usize) -> bool {
+        let ended = self.daemons[n - 1].as_mut().is_some_and(|d| d.try_wait().expect("it is our child").is_some());
+        if ended {
+            self.daemons[n - 1] = None;
+        }
+        ended
     }
 
     /// What a node's daemon wrote.

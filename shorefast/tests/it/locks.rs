@@ -282,6 +282,8 @@ fn a_handle_with_a_lock_fails_after_its_node_was_evicted_and_others_get_the_lock
     cluster.until_event(2, "self-reborn", "node 2");
     assert_eq!(holder.ask("write"), IO);
     assert_eq!(holder.ask("set w 50 1"), IO);
+    // It is not to believe that it was alone up to here: for a time this was told "ok".
+    assert_eq!(holder.ask("set u 0 10"), IO);
     plain.does("set w 50 1");
     assert_eq!(plain.ask("set w 0 1"), AGAIN);
     let mut again = locker(&cluster, 2);

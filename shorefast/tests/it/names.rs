@@ -24,6 +24,38 @@ fn errno(e: &std::io::Error) -> Errno {
     Errno::from_io_error(e).unwrap_or_else(|| panic!("no errno: {e}"))
 }
 
+/// A file that replaces another by rename is the usual way to change one as a whole: who looks at its name finds one or the other.
+/// The kernel looks the name up and then asks about the file it found, which is gone by then: that was told as ENOENT. With ESTALE
+/// it looks the name up again, once; one that was replaced once more meanwhile is ESTALE for the program too.
+#[test]
+fn a_name_that_is_replaced_all_the_time_on_another_node_is_never_said_to_be_gone() {
+    let Some(folder) = Folder::new("replaced") else { return };
+    folder.through(1, |dir| fs::write(dir.join("name"), "0").expect("writes"));
+    let dir = folder.path(1);
+    let replaced = background(move || {
+        for n in 1..400 {
+            fs::write(dir.join("fresh"), n.to_string()).expect("writes");
+            fs::rename(dir.join("fresh"), dir.join("name")).expect("replaces");
+        }
+    });
+    let there = |what: &str, looked: Result<(), Errno>| {
+        assert!([Ok(()), Err(Errno::STALE)].contains(&looked), "{what}: {looked:?}");
+        u32::from(looked.is_ok())
+    };
+    let mut found = 0;
+    while !replaced.is_done() {
+        found += folder.through(2, move |dir| {
+            let name = dir.join("name");
+            let io = |done: std::io::Result<()>| done.map_err(|e| errno(&e));
+            there("a look", io(fs::metadata(&name).map(drop)))
+                + there("opening", io(File::open(&name).map(drop)))
+                + there("a change of mode", rustix::fs::chmod(&name, Mode::from_raw_mode(0o600)))
+        });
+    }
+    replaced.ended("replacing");
+    assert!(found > 0, "it was never found");
+}
+
 #[test]
 fn a_name_made_through_one_node_is_there_through_another_and_gone_when_that_removes_it() {
     let Some(folder) = Folder::new("made") else { return };

@@ -9,14 +9,14 @@ use crate::none;
 /// The crates of ours that a crate may depend on.
 fn allowed(folder: &str) -> &'static [&'static str] {
     match folder {
-        "scsi" => &[],
+        "scsi" | "history" => &[],
         "iscsi" | "block" => &["scsi"],
         "iscsi-initiator" | "iscsi-target" => &["scsi", "iscsi", "block"],
         "net" | "fuse" => &["block"],
         "csv-fs" => &["block", "net", "fuse"],
         "replicator" => &["block", "net"],
         "shorefast" => {
-            &["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "iscsi-target", "csv-fs", "replicator"]
+            &["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "iscsi-target", "csv-fs", "replicator", "history"]
         }
         _ => &[
             "scsi",
@@ -28,6 +28,7 @@ fn allowed(folder: &str) -> &'static [&'static str] {
             "iscsi-target",
             "csv-fs",
             "replicator",
+            "history",
             "shorefast",
         ],
     }

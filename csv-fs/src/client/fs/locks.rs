@@ -39,7 +39,10 @@ impl FileSystem {
             }
             None => {
                 file.inode.writes.quiet().await;
-                session.lock(caller, LockOp::Drop { ino, space, owner, range }).await
+                session.lock(caller, LockOp::Drop { ino, space, owner, range }).await?;
+                // Prevents: a node is evicted, its lock given to others, who write; its program gives the lock back, is told
+                // that all is well, and believes that it was alone.
+                if file.is_poisoned() { Err(Errno(EIO)) } else { Ok(()) }
             }
         }
     }

@@ -12,7 +12,7 @@ use fuse::op::Name;
 
 use super::attr::Form;
 use super::names::bytes;
-use super::{FileSystem, odd, sent, xattr};
+use super::{FileSystem, odd, of_looked_up, sent, xattr};
 use crate::client::session::{Caller, EIO, Errno};
 use crate::proto::{Reply as Answer, Request, XattrCall};
 use crate::types::{Attr, InodeNo};
@@ -37,7 +37,7 @@ impl FileSystem {
         self.ask(request, reply, move |_, answer, reply| match answer {
             Ok(Answer::Bytes(value)) => xattr::tell(reply, Ok(value), size),
             Ok(other) => xattr::tell(reply, odd(other), size),
-            Err(errno) => xattr::tell(reply, Err(errno), size),
+            Err(errno) => xattr::tell(reply, Err(of_looked_up(errno)), size),
         });
     }
 
@@ -55,14 +55,15 @@ impl FileSystem {
                 None => fs.look_again(attr.ino, reply, form),
             },
             Ok(other) => form.show(reply, odd(other)),
-            Err(errno) => form.show(reply, Err(errno)),
+            Err(errno) if form == Form::Entry => form.show(reply, Err(errno)),
+            Err(errno) => form.show(reply, Err(of_looked_up(errno))),
         });
     }
 
     fn look_again(self: &Arc<Self>, ino: InodeNo, reply: Reply, form: Form) {
         let fs = Arc::clone(self);
         self.path.run(Some(reply.unique()), |caller| async move {
-            form.show(reply, fs.path.attr(ino, &caller).await);
+            form.show(reply, fs.path.attr(ino, &caller).await.map_err(of_looked_up));
         });
     }
 

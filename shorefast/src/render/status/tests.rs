@@ -39,6 +39,7 @@ pub(crate) fn sample() -> Status {
         timing: "fast".to_owned(),
         nodes: vec![at(1, Route::Direct, None), at(3, Route::BlockRedirected, Some("io-failed"))],
         sessions: Some(2),
+        held: None,
         locks: 0,
         io: IoCounters::default(),
         kernel: Some(Kernel { engine: Engine::IoUring, engine_why: None, lacks: Vec::new() }),

@@ -78,6 +78,21 @@ impl Network {
         }
     }
 
+    /// What a node says does not reach another, which it still hears.
+    pub(crate) fn silence(&self, node: usize, to: usize) {
+        let address = self.address(node);
+        let rule = ["add", "rule", "inet", "cut", "i", "ip", "saddr", &address, "drop"];
+        assert!(self.nft(to, &rule), "nft {rule:?}");
+    }
+
+    /// What a node says is refused by another: the connections between both are reset, over and over.
+    pub(crate) fn refuse(&self, node: usize, to: usize) {
+        let address = self.address(node);
+        let from = ["add", "rule", "inet", "cut", "i", "ip", "saddr", &address, "meta", "l4proto", "tcp"];
+        let rule = [&from[..], &["reject", "with", "tcp", "reset"]].concat();
+        assert!(self.nft(to, &rule), "nft {rule:?}");
+    }
+
     /// A node hears nobody.
     pub(crate) fn isolate(&self, node: usize) {
         (1..=self.nodes).filter(|n| *n != node).for_each(|n| self.cut(node, n));
