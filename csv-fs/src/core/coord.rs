@@ -67,6 +67,7 @@ mod patience;
 mod redirect;
 mod session;
 mod space;
+mod stall;
 mod store;
 mod sync;
 mod work;
@@ -152,6 +153,8 @@ pub struct Coord {
     callbacks: BTreeMap<CallbackId, CallbackFor>,
     guards: BTreeMap<GuardId, ClientId>,
     storing: BTreeSet<OpId>,
+    /// When the store answered last, or was given the first of what it has.
+    stored_at: Now,
     last_op: u64,
     last_callback: u64,
     last_guard: u64,
@@ -184,6 +187,7 @@ impl Coord {
             callbacks: BTreeMap::new(),
             guards: BTreeMap::new(),
             storing: BTreeSet::new(),
+            stored_at: Now::default(),
             last_op: 0,
             last_callback: 0,
             last_guard: 0,

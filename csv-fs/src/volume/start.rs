@@ -303,6 +303,7 @@ fn start_client(
             fence_gen,
             probe_every: timing.renew,
             kept_limit: KEPT_LIMIT,
+            rides_out: timing.suspend_after.saturating_sub(timing.path_timeout),
         },
         coordinators: Arc::new(Finder {
             host: Arc::downgrade(host),
