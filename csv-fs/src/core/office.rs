@@ -436,6 +436,7 @@ impl Office {
         }
         if !self.path_ok() {
             self.leave(LostWhy::NoPath, out);
+            self.leaves_without_path(out);
         }
     }
 

@@ -58,6 +58,11 @@ impl Network {
         format!("{}n{n}", self.name)
     }
 
+    /// What `nsenter` is called with to be there, in the mounts of this process.
+    pub(crate) fn door(&self, n: usize) -> String {
+        format!("--net=/run/netns/{}", self.space(n))
+    }
+
     pub(crate) fn address(&self, n: usize) -> String {
         format!("10.77.0.{n}")
     }
@@ -69,12 +74,16 @@ impl Network {
 
     /// Two nodes do not hear one another any more.
     pub(crate) fn cut(&self, a: usize, b: usize) {
-        for (at, other) in [(a, b), (b, a)] {
+        self.cut_way(a, b);
+        self.cut_way(b, a);
+    }
+
+    /// What one node sends does not reach another any more; the other way it does.
+    pub(crate) fn cut_way(&self, from: usize, to: usize) {
+        for (at, chain, side, other) in [(from, "o", "daddr", to), (to, "i", "saddr", from)] {
             let address = self.address(other);
-            for (chain, side) in [("i", "saddr"), ("o", "daddr")] {
-                let rule = ["add", "rule", "inet", "cut", chain, "ip", side, &address, "drop"];
-                assert!(self.nft(at, &rule), "nft {rule:?}");
-            }
+            let rule = ["add", "rule", "inet", "cut", chain, "ip", side, &address, "drop"];
+            assert!(self.nft(at, &rule), "nft {rule:?}");
         }
     }
 

@@ -390,6 +390,25 @@ fn after_a_stall_of_the_store_a_silent_client_is_waited_for_once_more_and_then_e
     assert!(effects.iter().any(|e| matches!(e, Effect::Report(Report::Evicting { client, .. }) if *client == a)));
 }
 
+/// The network is cut, and the majority is on the other side. It found everybody there evicted by the coordinator before.
+#[test]
+fn a_coordinator_that_may_not_be_one_any_more_evicts_nobody_for_silence() {
+    let (mut w, a, b) = two();
+    w.layout(a, BlockRange::new(0, 1), Want::Exclusive, MIB);
+    let (_, effects) = w.call(b, get(BlockRange::new(0, 1), Want::Exclusive));
+    callback(&effects);
+    w.pass(LIMITS.recall / 2);
+    w.event(Event::Permitted { may: false });
+    assert_eq!(w.pass(LIMITS.recall * 3), []);
+    assert_eq!(w.coord.next_deadline(), None);
+    w.event(Event::Permitted { may: true });
+    let evicting = |effects: &[Effect]| {
+        effects.iter().any(|e| matches!(e, Effect::Report(Report::Evicting { client, .. }) if *client == a))
+    };
+    assert!(!evicting(&w.pass(LIMITS.recall / 4)), "the time without permission was counted");
+    assert!(evicting(&w.pass(LIMITS.recall / 4)), "what is left of it is not forgiven");
+}
+
 /// The process stands still with a recall under way, for longer than a client is waited for. Its clock comes first, then the
 /// answer that came meanwhile.
 #[test]

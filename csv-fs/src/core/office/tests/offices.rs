@@ -245,6 +245,22 @@ fn a_coordinator_whose_disk_stalls_for_less_than_its_lease_keeps_its_office() {
     }
 }
 
+/// The disk failed, the store with it, and office was given up because of that: nobody was told, since only the disk could
+/// have said so, and the others waited for the whole challenge.
+#[test]
+fn a_resignation_that_the_disk_does_not_take_is_told_over_the_network() {
+    let mut lab = Lab::three_with_3_in_office();
+    let since = lab.now;
+    lab.host(3).hang = true;
+    lab.give(3, Event::Resign { to: None });
+    lab.run_for(10);
+    lab.give(3, Event::OwnPath { ok: false });
+    let took = lab.run_until("another takes over", |l| l.coordinators().iter().any(|n| *n != 3));
+    assert!(took < 200, "took {took} ms");
+    let lost: Vec<_> = lab.acts(3, since).into_iter().filter(|e| matches!(e, Effect::LostOffice { .. })).collect();
+    assert_eq!(lost, [Effect::LostOffice { epoch: Epoch(1), why: LostWhy::NoPath }]);
+}
+
 /// A coordinator was stopped for longer than a path may take, with a request out. When it went on, it found that request
 /// overdue before it had looked whether the answer was there, and gave its office up.
 #[test]
