@@ -216,6 +216,12 @@ impl Coordinator {
         self.inner.event(Event::ClientDead { client });
     }
 
+    /// Whether this node may be coordinator, as it sees the others. While it may not and still is, it holds no time against
+    /// its clients.
+    pub fn permitted(&self, may: bool) {
+        self.inner.event(Event::Permitted { may });
+    }
+
     /// Suspends metadata, or goes on: while the lease could not be renewed no commit begins. What waits for one waits
     /// longer; nothing is refused.
     pub fn suspend(&self, suspended: bool) {

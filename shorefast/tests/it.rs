@@ -14,6 +14,8 @@ mod commands;
 mod coordinator_path;
 #[path = "it/counters.rs"]
 mod counters;
+#[path = "it/cuts.rs"]
+mod cuts;
 #[path = "it/data.rs"]
 mod data;
 #[path = "it/demo.rs"]

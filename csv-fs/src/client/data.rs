@@ -340,7 +340,7 @@ async fn scan(path: Weak<DataPath>, table: usize) {
         tokio::time::sleep(SCAN).await;
         let Some(path) = path.upgrade() else { return };
         if path.outstanding.scan(table, path.path_scans) {
-            path.session.suspect(Reason::IoTimedOut);
+            path.session.overdue();
         }
     }
 }

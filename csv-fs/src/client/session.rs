@@ -528,6 +528,11 @@ impl Session {
         self.look(|core| format!("inbox {inbox}, core {core:#?}"))
     }
 
+    /// A direct request is overdue.
+    pub(crate) fn overdue(&self) {
+        self.post(Event::Overdue);
+    }
+
     /// The path may be gone.
     pub(crate) fn suspect(&self, reason: Reason) {
         self.post(Event::PathSuspect { reason });

@@ -63,6 +63,8 @@ pub struct ClientConfig {
     pub probe_every: Duration,
     /// Redirected writes kept until flushed, in bytes at most.
     pub kept_limit: u64,
+    /// On the coordinator's own node an overdue request is waited for so much longer.
+    pub rides_out: Duration,
 }
 
 impl ClientConfig {
@@ -170,7 +172,7 @@ impl Client {
             Event::Lock { ticket, op } => self.lock(ticket, op, out),
             Event::Cancel { ticket } => self.cancel(ticket, out),
             Event::Answered { bind, slot, seq, answer } => self.answered(now, bind, slot, seq, answer, out),
-            Event::Asked { client, ask, dirty } => self.asked(client, ask, dirty, out),
+            Event::Asked { client, ask, dirty } => self.asked(now, client, ask, dirty, out),
             Event::Drained { layout } => self.drained(layout, out),
             Event::Settled { layout } => self.settled(layout, out),
             Event::GiveBack { layout } => {
@@ -180,6 +182,7 @@ impl Client {
             }
             Event::Redirect { io, layout, op, at, len } => self.redirect(Wire { io, layout, op, at, len }, out),
             Event::RedirectAnswered { io, bind, answer } => self.redirect_answered(now, io, bind, answer, out),
+            Event::Overdue => self.overdue(now, out),
             Event::PathSuspect { reason } => self.leave_direct(now, reason, out),
             Event::FenceAsked { fence_gen } => {
                 if fence_gen > self.router.fence_gen {
@@ -405,11 +408,11 @@ impl Client {
         self.let_interrupted_go(out);
     }
 
-    fn asked(&mut self, client: ClientId, ask: CallbackAsk, dirty: bool, out: &mut Vec<Effect>) {
+    fn asked(&mut self, now: Now, client: ClientId, ask: CallbackAsk, dirty: bool, out: &mut Vec<Effect>) {
         if client != self.config.client || matches!(self.binder.state, Binding::Evicted { .. }) {
             return out.push(Effect::AnswerCallback(CallbackAnswer::WrongIncarnation));
         }
-        let under_way = if self.router.published.route == Route::Draining {
+        let under_way = if self.router.published.route == Route::Draining || self.router.is_stalled(now) {
             CallbackAnswer::Draining
         } else {
             CallbackAnswer::Accepted

@@ -67,6 +67,7 @@ mod patience;
 mod redirect;
 mod session;
 mod space;
+mod stall;
 mod store;
 mod sync;
 mod work;
@@ -133,10 +134,12 @@ pub struct Coord {
     rules: Rules,
     /// The time of its last event, without what is left out.
     now: Now,
-    /// Time in which this node did not run.
+    /// Time in which this node did not run, or might not be coordinator.
     left_out: Duration,
     out: Vec<Effect>,
     phase: Phase,
+    /// Whether this node may be coordinator. Without that it counts no time against anybody.
+    permitted: bool,
     grace: Option<Grace>,
     sessions: BTreeMap<ClientId, Session>,
     files: Files,
@@ -152,6 +155,8 @@ pub struct Coord {
     callbacks: BTreeMap<CallbackId, CallbackFor>,
     guards: BTreeMap<GuardId, ClientId>,
     storing: BTreeSet<OpId>,
+    /// When the store answered last, or was given the first of what it has.
+    stored_at: Now,
     last_op: u64,
     last_callback: u64,
     last_guard: u64,
@@ -169,6 +174,7 @@ impl Coord {
             left_out: Duration::ZERO,
             out: Vec::new(),
             phase: Phase::Waiting,
+            permitted: true,
             grace: None,
             sessions: BTreeMap::new(),
             files: Files::default(),
@@ -184,6 +190,7 @@ impl Coord {
             callbacks: BTreeMap::new(),
             guards: BTreeMap::new(),
             storing: BTreeSet::new(),
+            stored_at: Now::default(),
             last_op: 0,
             last_callback: 0,
             last_guard: 0,
@@ -211,6 +218,7 @@ impl Coord {
             },
             Event::ClientDead { client } => self.evict(client, EvictReason::Dead),
             Event::RedirectEnded { guard } => self.redirect_ended(guard),
+            Event::Permitted { may } => self.permitted = may,
             Event::Drain { hint } => self.drain(hint),
             Event::Stop { hint } => self.stop(hint),
         }
@@ -222,10 +230,15 @@ impl Coord {
     /// A node that hears nothing for a while, and then hears of something that was due long before, has not run since its
     /// last event: that time is left out. Prevents: the coordinator's process is stopped with a recall under way; it goes
     /// on, its clock comes before the answer that lies there, and a client that did all it should is evicted.
+    ///
+    /// So is time in which this node may not be coordinator, but still is. Prevents: the network is cut, and the majority is
+    /// on the other side; until that has taken over, whom the coordinator cannot hear is overdue; it commits that they are
+    /// being evicted, and the next coordinator finishes what it finds: the majority's programs get EIO.
     fn time_goes_on(&mut self, now: Now) {
         let now = now - self.left_out;
         let (gap, late) = (now.since(self.now), self.config.limits.ask_again());
-        if gap >= late && self.due().is_some_and(|due| now >= due + late) {
+        let asleep = gap >= late && self.due().is_some_and(|due| now >= due + late);
+        if asleep || !self.permitted {
             self.left_out += gap;
             return;
         }
@@ -238,7 +251,7 @@ impl Coord {
     }
 
     fn due(&self) -> Option<Now> {
-        if !self.is_serving() {
+        if !self.is_serving() || !self.permitted {
             return None;
         }
         let limits = &self.config.limits;

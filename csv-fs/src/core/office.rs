@@ -62,6 +62,7 @@ pub use timing::{Timing, TimingError};
 pub use view::{Key, LeaseView, Mark, NodeSet, Resigned, Sight, SlotView};
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use block::shared::{Epoch, FenceGen, Incarnation, NodeId};
 
@@ -401,7 +402,7 @@ impl Office {
         if self.path.io_lost {
             return None;
         }
-        self.oldest_request().map(|since| since + self.config.timing.path_timeout)
+        self.oldest_request().map(|since| since + self.path_patience())
     }
 
     fn oldest_request(&self) -> Option<Now> {
@@ -410,7 +411,17 @@ impl Office {
     }
 
     fn requests_overdue(&self, now: Now) -> bool {
-        self.oldest_request().is_some_and(|since| now.since(since) >= self.config.timing.path_timeout)
+        self.oldest_request().is_some_and(|since| now.since(since) >= self.path_patience())
+    }
+
+    /// How long a request may be out before the path counts as lost. Who is in office rides a stall of its disk out for as
+    /// long as its lease does: nobody may take over before, and a disk that stalls for all would be given up for nothing.
+    /// A disk that *fails* is not waited for.
+    fn path_patience(&self) -> Duration {
+        match self.role {
+            Role::Reigning(_) => self.config.timing.suspend_after,
+            _ => self.config.timing.path_timeout,
+        }
     }
 
     /// A coordinator that lost its own path trips its latch and says so; somebody with a path takes over.
@@ -425,6 +436,7 @@ impl Office {
         }
         if !self.path_ok() {
             self.leave(LostWhy::NoPath, out);
+            self.leaves_without_path(out);
         }
     }
 

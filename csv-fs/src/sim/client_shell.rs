@@ -1,7 +1,10 @@
 //! The thin shell around a client core: what it keeps for files and callers, and how effects reach the wire and the
 //! disk. It decides nothing; what waits (settling, syncing, committing) is a task in `files`.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
 
 use block::shared::{FenceGen, NodeId};
 
@@ -23,6 +26,9 @@ use crate::types::*;
 
 /// Redirected writes kept until flushed: small, so that the limit is met.
 const KEPT: u64 = 4 * FS_BLOCK;
+
+/// A request that is overdue is said to be again after this.
+const SAID_AGAIN: Duration = Duration::from_millis(200);
 
 /// A layout in use.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +101,19 @@ impl World {
         self.proc(n)?.client.as_mut()
     }
 
+    fn client_config(&self, client: ClientId, fence_gen: FenceGen) -> ClientConfig {
+        let t = &self.timing;
+        let rides_out = t.suspend_after.saturating_sub(t.path_timeout);
+        ClientConfig {
+            volume: VolumeId(1),
+            client,
+            fence_gen,
+            probe_every: t.renew,
+            kept_limit: KEPT,
+            rides_out,
+        }
+    }
+
     /// The node's slot is registered: its client begins, or its next life does.
     pub(super) fn registered(&mut self, n: NodeId, client: ClientId, fence_gen: FenceGen) {
         self.trace(|| format!("{n}: registered as {client} under generation {}", fence_gen.0));
@@ -105,9 +124,7 @@ impl World {
             self.forget_files(n);
             return self.at_node(n, 10, move |w| w.client(n, Event::Reborn { client, fence_gen, poisoned }));
         }
-        let config =
-            ClientConfig { volume: VolumeId(1), client, fence_gen, probe_every: self.timing.renew, kept_limit: KEPT };
-        let core = Client::new(config, self.setup.rules, self.clock(n));
+        let core = Client::new(self.client_config(client, fence_gen), self.setup.rules, self.clock(n));
         let shell = ClientShell {
             core,
             layouts: BTreeMap::new(),
@@ -406,14 +423,8 @@ impl World {
             Req::Read { .. } => shell.reads.insert(number, sender),
             _ => shell.others.insert(number, sender),
         };
-        let patience = micros(self.timing.path_timeout);
-        let done = std::rc::Rc::new(std::cell::Cell::new(false));
-        let seen = std::rc::Rc::clone(&done);
-        self.at_node(n, patience, move |w| {
-            if !seen.get() && w.client_is(n) == who {
-                w.client(n, Event::PathSuspect { reason: Reason::IoTimedOut });
-            }
-        });
+        let done = Rc::new(Cell::new(false));
+        self.overdue_after(n, who, self.timing.path_timeout, Rc::clone(&done));
         self.submit(n, req, move |w, res| {
             done.set(true);
             let suspect = match res {
@@ -435,10 +446,20 @@ impl World {
         });
     }
 
+    /// Says that a request is overdue, once it is and for as long as it is.
+    fn overdue_after(&mut self, n: NodeId, who: Option<ClientId>, wait: Duration, done: Rc<Cell<bool>>) {
+        self.at_node(n, micros(wait), move |w| {
+            if !done.get() && w.client_is(n) == who {
+                w.client(n, Event::Overdue);
+                w.overdue_after(n, who, SAID_AGAIN, done);
+            }
+        });
+    }
+
     fn probe(&mut self, n: NodeId) {
         let who = self.client_is(n);
-        let open = std::rc::Rc::new(std::cell::Cell::new(true));
-        let timer = std::rc::Rc::clone(&open);
+        let open = Rc::new(Cell::new(true));
+        let timer = Rc::clone(&open);
         self.at_node(n, micros(self.timing.path_timeout), move |w| {
             if timer.replace(false) && w.client_is(n) == who {
                 w.client(n, Event::Probed { fence_gen: None });

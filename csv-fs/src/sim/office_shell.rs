@@ -216,6 +216,11 @@ impl World {
             Effect::Report(report) => {
                 self.coverage.variant("report", &report);
                 self.trace(|| format!("{n}: {report:?}"));
+                match report {
+                    office::Report::Permitted { .. } => self.coord(n, coord::Event::Permitted { may: true }),
+                    office::Report::NotPermitted => self.coord(n, coord::Event::Permitted { may: false }),
+                    _ => {}
+                }
             }
             _ => {}
         }

@@ -92,6 +92,8 @@ struct Running {
     latch: Arc<Latch>,
     /// Told also while the store is still being opened.
     suspension: Arc<Suspension>,
+    /// Whether this node may be coordinator.
+    permitted: AtomicBool,
     /// `None` until the store is open.
     coordinator: watch::Sender<Option<Arc<Coordinator>>>,
     /// True when it is over: local links end.
@@ -291,13 +293,17 @@ impl VolumeHost {
             latch: Arc::clone(&running.latch),
             suspension: Arc::clone(&running.suspension),
             fencer: Arc::new(self.office()),
-            timing: super::start::timing(&self.superblock),
+            timing: super::start::reign_timing(&self.superblock),
             boot: self.boot,
             rules: self.rules,
         };
         match Coordinator::start(reign).await {
             Ok((coordinator, mut reports)) => {
-                running.coordinator.send_replace(Some(Arc::new(coordinator)));
+                let coordinator = Arc::new(coordinator);
+                running.coordinator.send_replace(Some(Arc::clone(&coordinator)));
+                // What was heard before it was there.
+                coordinator.permitted(running.permitted.load(Ordering::SeqCst));
+                drop(coordinator);
                 self.notice(Notice::TookOffice { epoch: running.epoch, before: proof.before() });
                 if let Some(session) = self.session.get() {
                     session.hint(CoordinatorHint { epoch: running.epoch, node: self.node });
@@ -318,6 +324,16 @@ impl VolumeHost {
                     tracing::warn!(volume = %self.superblock.volume, "the office was not given up: {e}");
                 }
             }
+        }
+    }
+
+    /// A reign is told whether its node may still be coordinator.
+    fn permitted(&self, may: bool) {
+        let Some(running) = self.reign.read().clone() else { return };
+        running.permitted.store(may, Ordering::SeqCst);
+        let coordinator = running.coordinator.borrow().clone();
+        if let Some(coordinator) = coordinator {
+            coordinator.permitted(may);
         }
     }
 
@@ -399,6 +415,8 @@ impl OwnNode for VolumeHost {
             epoch: proof.epoch(),
             latch: Arc::new(Latch::new()),
             suspension: Arc::new(Suspension::new()),
+            // Nobody takes office without.
+            permitted: AtomicBool::new(true),
             coordinator: watch::Sender::new(None),
             ended: watch::Sender::new(false),
         });
@@ -451,6 +469,11 @@ impl OwnNode for VolumeHost {
             && let Some(session) = self.session.get()
         {
             session.suspect(Reason::IoTimedOut);
+        }
+        match report {
+            office::Report::Permitted { .. } => self.permitted(true),
+            office::Report::NotPermitted => self.permitted(false),
+            _ => {}
         }
         self.notice(Notice::Office(report));
     }

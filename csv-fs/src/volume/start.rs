@@ -146,6 +146,16 @@ pub(super) fn timing(superblock: &Superblock) -> Timing {
     }
 }
 
+/// A node that is not heard any more is noticed within this (`net`'s keep-alive: 3 to 4 s), whatever the volume's times.
+const CUT_NOTICED: Duration = Duration::from_secs(5);
+
+/// The times of a reign. Prevents: the network is cut, with the majority on the other side; before the coordinator has
+/// noticed, whom it does not hear has not answered a recall in time, and is evicted although it is well.
+pub(super) fn reign_timing(superblock: &Superblock) -> Timing {
+    let timing = timing(superblock);
+    Timing { recall: timing.recall.max(CUT_NOTICED), ..timing }
+}
+
 impl StartError {
     /// Whether waiting may be all that is needed; what else stands in the way somebody has to put right.
     pub fn passes_by_itself(&self) -> bool {
@@ -303,6 +313,7 @@ fn start_client(
             fence_gen,
             probe_every: timing.renew,
             kept_limit: KEPT_LIMIT,
+            rides_out: timing.suspend_after.saturating_sub(timing.path_timeout),
         },
         coordinators: Arc::new(Finder {
             host: Arc::downgrade(host),

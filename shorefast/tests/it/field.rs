@@ -14,8 +14,7 @@ use crate::replica::nodes::{Node, Nodes};
 #[path = "field/network.rs"]
 mod network;
 
-pub(crate) use network::Network;
-pub(crate) use network::PORT;
+pub(crate) use network::{Network, PORT};
 
 /// Bytes of a replica's disk: room for 3 extents of the activity log.
 const DISK: u64 = 16 << 20;

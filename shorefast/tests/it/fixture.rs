@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::field::{Network, PORT};
+
 /// Nothing here takes so long unless it hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -139,6 +141,8 @@ pub(crate) fn can_mount() -> bool {
 pub(crate) struct Cluster {
     pub(crate) dir: PathBuf,
     daemons: Vec<Option<Child>>,
+    /// The network that the daemons are on, if it is not this host's own. It goes after they have ended.
+    pub(crate) net: Option<Network>,
     _folder: tempfile::TempDir,
 }
 
@@ -153,18 +157,29 @@ pub(crate) fn addresses(nodes: usize) -> Vec<String> {
 impl Cluster {
     /// Certificates and configurations for some nodes; nothing runs yet.
     pub(crate) fn new(nodes: usize) -> Cluster {
-        Cluster::at(&addresses(nodes))
+        Cluster::on(addresses(nodes), None)
     }
 
     /// The same on addresses of a test's own.
     pub(crate) fn at(addresses: &[String]) -> Cluster {
+        Cluster::on(addresses.to_vec(), None)
+    }
+
+    /// The same on a network of its own, which can be cut. None, said aloud, where there is no such thing.
+    pub(crate) fn apart(nodes: usize) -> Option<Cluster> {
+        let net = Network::new(nodes)?;
+        let addresses = (1..=nodes).map(|n| format!("{}:{PORT}", net.address(n))).collect();
+        Some(Cluster::on(addresses, Some(net)))
+    }
+
+    fn on(addresses: Vec<String>, net: Option<Network>) -> Cluster {
         let nodes = addresses.len();
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path().to_owned();
         let list: Vec<String> = addresses.iter().zip(1..).map(|(a, n)| format!("{n}={a}")).collect();
         let out = dir.join("certificates");
         make_bundles(&list, &out);
-        let cluster = Cluster { dir, daemons: (0..nodes).map(|_| None).collect(), _folder: folder };
+        let cluster = Cluster { dir, daemons: (0..nodes).map(|_| None).collect(), net, _folder: folder };
         for n in 1..=nodes {
             fs::create_dir(cluster.node_dir(n)).expect("a folder");
             cluster.configure(n, "");
@@ -210,17 +225,23 @@ impl Cluster {
     /// Some nodes that run, and a volume `v` that all of them have mounted; node 1 is its coordinator.
     pub(crate) fn with_volume(nodes: usize) -> Cluster {
         let mut cluster = Cluster::new(nodes);
-        for n in 1..=nodes {
-            cluster.spawn(n);
-        }
-        for n in 1..=nodes {
-            cluster.until_answers(n);
-        }
-        cluster.create_volume("v");
-        for n in 2..=nodes {
-            until("the mount", || cluster.is_mounted(n));
-        }
+        cluster.begin("fast");
         cluster
+    }
+
+    /// Starts all nodes, and makes a volume `v` with this timing that all of them mount.
+    pub(crate) fn begin(&mut self, timing: &str) {
+        let nodes = self.daemons.len();
+        for n in 1..=nodes {
+            self.spawn(n);
+        }
+        for n in 1..=nodes {
+            self.until_answers(n);
+        }
+        self.create_volume_timed("v", timing);
+        for n in 2..=nodes {
+            until("the mount", || self.is_mounted(n));
+        }
     }
 
     /// Starts a node and waits until it answers.
@@ -246,6 +267,8 @@ impl Cluster {
 
     fn spawn_as(&mut self, n: usize, program: &[String]) {
         let log = fs::File::options().create(true).append(true).open(self.node_dir(n).join("log")).expect("a log");
+        let enter = self.net.iter().flat_map(|net| ["nsenter".to_owned(), net.door(n)]);
+        let program: Vec<String> = enter.chain(program.iter().cloned()).collect();
         let child = Command::new(&program[0])
             .args(&program[1..])
             .args(["daemon", "--config", &self.config(n)])
@@ -392,8 +415,12 @@ impl Cluster {
 
     /// Makes a volume on a fresh disk through node 1.
     pub(crate) fn create_volume(&self, name: &str) -> PathBuf {
+        self.create_volume_timed(name, "fast")
+    }
+
+    fn create_volume_timed(&self, name: &str, timing: &str) -> PathBuf {
         let disk = self.disk(&format!("{name}.img"), 2 << 30);
-        self.ask(1, &["volume", "create", name, "--disk", path(&disk), "--timing", "fast"]).expect(0, &[]);
+        self.ask(1, &["volume", "create", name, "--disk", path(&disk), "--timing", timing]).expect(0, &[]);
         disk
     }
 }

@@ -119,6 +119,7 @@ fn start_watched() -> (Arc<DataPath>, Calls, Events, Arc<Scripted>) {
             fence_gen: FenceGen(1),
             probe_every: Duration::from_millis(50),
             kept_limit: 1 << 20,
+            rides_out: Duration::ZERO,
         },
         coordinators: Arc::new(Links(Arc::clone(&scripted))),
         abort: Arc::clone(&disk) as Arc<dyn AbortOwn>,

@@ -72,7 +72,9 @@ pub enum Event {
     /// The answer to [`Effect::SendRedirect`].
     RedirectAnswered { io: IoId, bind: Bind, answer: RedirectAnswer },
 
-    /// A direct request is overdue, or failed in a way that says the path is gone.
+    /// A direct request is overdue; said again and again while one is.
+    Overdue,
+    /// A direct request failed in a way that says the path is gone.
     PathSuspect { reason: Reason },
     /// A fencer says that this node's I/O is being fenced under this generation.
     FenceAsked { fence_gen: FenceGen },

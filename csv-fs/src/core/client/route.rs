@@ -26,6 +26,11 @@
 //!   own slot makes it good, wherever the machine stands and whether or not a coordinator is bound. Prevents: the only
 //!   node with permission takes office, its own client binds to it and publishes *redirected* with the reason of long
 //!   ago, the office takes that for a lost path and is given up, again and again.
+//! - *At home*, on the node that it is bound to as a client and that coordinates, a request that is overdue is waited for
+//!   until the office gives up, or as long as an office would: redirected to its own coordinator it would take the same
+//!   path to the same disk, and the proof that nothing is in flight would withdraw what the store has written. Prevents: the
+//!   disk stalls for longer than a path may take and the office rides it out; the client of that very node has everything
+//!   withdrawn, the store's commit among it, the store fails, and the office is lost over a stall.
 //! - A path is good if the own slot was read twice in a row and carries the generation granted (rule
 //!   `RegisterThenReadSlot`). Prevents: a victim of a fence takes itself back. If the slot carries a higher one, nobody
 //!   granted that, and whoever raised it may have given up: PATH_BACK names it, and is answered with a new path fence.
@@ -39,6 +44,8 @@ use crate::core::time::Now;
 
 /// A proof or a fence that could not be had is asked for again after this.
 pub(super) const RETRY: Duration = Duration::from_millis(500);
+/// Two reports of an overdue request that are further apart are of two stalls. They come every few milliseconds while one is.
+const SAME_STALL: Duration = Duration::from_secs(1);
 /// Successful reads of the own slot, one after the other, before a path counts as good.
 const PROBES: u8 = 2;
 
@@ -146,6 +153,8 @@ pub(super) struct Router {
     why: Reason,
     /// A request of the direct route failed, and the own slot was not read since.
     path_bad: bool,
+    /// At home: when a request was first said to be overdue, and when last.
+    stall: Option<(Now, Now)>,
     probe: Probe,
     /// The administrator wants it redirected.
     pub(super) forced: bool,
@@ -168,6 +177,7 @@ impl Router {
             stage: Stage::Open,
             why: Reason::Healthy,
             path_bad: false,
+            stall: None,
             probe: Probe::Due(now),
             forced: false,
             early_reads: true,
@@ -202,6 +212,19 @@ impl Router {
             self.probe_later(now);
         }
         fails && !std::mem::replace(&mut self.path_bad, true)
+    }
+
+    /// At home a request is overdue: whether it is waited for, which it is for so long since it was said first.
+    pub(super) fn rides_out(&mut self, now: Now, at_most: Duration) -> bool {
+        let same = |(_, last): &(Now, Now)| now.since(*last) <= SAME_STALL;
+        let (first, _) = self.stall.filter(same).unwrap_or((now, now));
+        self.stall = Some((first, now));
+        now.since(first) < at_most
+    }
+
+    /// Whether a request is being waited for like that.
+    pub(super) fn is_stalled(&self, now: Now) -> bool {
+        self.stage == Stage::Open && self.stall.is_some_and(|(_, last)| now.since(last) <= SAME_STALL)
     }
 
     /// The number under which a proof is asked for now.

@@ -14,6 +14,9 @@ use crate::proto::{Answer, Call, CoordinatorHint, LayoutGrant, OpenRequest, Redi
 
 pub(super) const INO: InodeNo = InodeNo(7);
 
+/// As in the default timing.
+pub(super) const RIDES_OUT: Duration = Duration::from_secs(5);
+
 /// A core and a clock.
 pub(super) struct Rig {
     pub(super) core: Client,
@@ -68,6 +71,7 @@ impl Rig {
             fence_gen: FenceGen(3),
             probe_every: Duration::from_millis(250),
             kept_limit: 8192,
+            rides_out: RIDES_OUT,
         };
         Rig { core: Client::new(config, rules, Now(0)), now: Now(0) }
     }
@@ -76,6 +80,13 @@ impl Rig {
     pub(super) fn bound() -> Rig {
         let mut rig = Rig::new();
         rig.bind_to(5, 1);
+        rig
+    }
+
+    /// Bound to the coordinator of its own node.
+    pub(super) fn at_home() -> Rig {
+        let mut rig = Rig::new();
+        rig.bind_to(5, me().node.get());
         rig
     }
 

@@ -34,6 +34,14 @@ impl Client {
         }
     }
 
+    /// A request of the direct route is overdue.
+    pub(super) fn overdue(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let at_home = matches!(&self.binder.state, Binding::Bound { to, .. } if to.node == self.config.client.node);
+        if !at_home || !self.router.rides_out(now, self.config.rides_out) {
+            self.leave_direct(now, Reason::IoTimedOut, out);
+        }
+    }
+
     pub(super) fn nothing_in_flight(&mut self, number: u64, out: &mut Vec<Effect>) {
         if self.router.awaits_proof(number) {
             self.ask_fence(out);

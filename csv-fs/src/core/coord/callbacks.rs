@@ -177,6 +177,7 @@ impl Coord {
         if !self.is_serving() {
             return;
         }
+        self.forgive_while_it_stands_still();
         let (now, limits) = (self.now, self.config.limits);
         let overdue = self.recalls.iter().filter(|(_, p)| p.is_over(now)).filter_map(|(l, _)| self.files.layout(*l));
         let mut late: Vec<ClientId> = overdue.map(|(_, l)| l.client).collect();

@@ -250,7 +250,7 @@ impl Coord {
     }
 
     pub(super) fn store(&mut self, op: OpId, ask: StoreAsk) {
-        self.storing.insert(op);
+        self.give_to_store(op);
         self.out.push(Effect::Store { op, ask });
     }
 

@@ -177,6 +177,11 @@ pub enum Event {
         /// Which.
         guard: GuardId,
     },
+    /// Whether this node may be coordinator, as it sees the others now; it may, at first.
+    Permitted {
+        /// Whether.
+        may: bool,
+    },
     /// Office will be resigned: take nothing in, and say [`Effect::Drained`] when nothing is left below.
     Drain {
         /// Where to send clients.

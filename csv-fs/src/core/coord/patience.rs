@@ -75,6 +75,11 @@ impl Patience {
         self.deadline = self.deadline.max((now + limits.recall).min(bound));
     }
 
+    /// It is over then at the earliest.
+    pub(super) fn not_before(&mut self, until: Now) {
+        self.deadline = self.deadline.max(until);
+    }
+
     /// A callback went out, or could not.
     pub(super) fn ask(&mut self, now: Now, callback: Option<CallbackId>) {
         self.asked_at = now;

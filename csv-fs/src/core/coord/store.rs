@@ -103,7 +103,7 @@ impl Coord {
     }
 
     pub(super) fn store_done(&mut self, op: OpId, done: StoreDone) {
-        if !self.storing.remove(&op) {
+        if !self.store_answered(op) {
             return;
         }
         match (self.work.get(&op), done) {

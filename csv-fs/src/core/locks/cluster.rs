@@ -118,6 +118,7 @@ impl Run {
                 fence_gen: FenceGen(1),
                 probe_every: Duration::from_millis(250),
                 kept_limit: 8192,
+                rides_out: Duration::ZERO,
             };
             let programs = (0..PROGRAMS).map(Program::new).collect();
             Node { core: Client::new(config, rules, Now(1)), programs, fences: 1 }

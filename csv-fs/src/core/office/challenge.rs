@@ -37,7 +37,7 @@ use crate::core::rules::Rule;
 use crate::core::time::Now;
 use crate::types::ClientId;
 
-/// How often "alive, disk stalled" is believed of one reign. A holder whose disk stalls for longer than path_timeout
+/// How often "alive, disk stalled" is believed of one reign. A holder whose disk stalls for longer than suspend_after
 /// gives up office by itself; one that says so for ever is broken.
 const MAX_DEFERRALS: u32 = 3;
 

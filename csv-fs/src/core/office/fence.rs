@@ -35,6 +35,10 @@ use crate::types::ClientId;
 /// How often a LIVE lock is tried while its holder should be dying: its last writes take this long or a little longer.
 const LOCK_RETRY_DYING: Duration = Duration::from_millis(5);
 
+/// A victim that renews its slot and has not answered yet is waited for so long at most, from the raise on. Prevents: a node
+/// that was cut off is well and slow, and its daemon is ended in the middle of draining.
+const DRAINS: Duration = Duration::from_secs(10);
+
 /// How often it is tried while the victim is asked.
 const LOCK_RETRY_ASKED: Duration = Duration::from_millis(25);
 
@@ -55,6 +59,8 @@ pub(super) struct Run {
     purpose: Option<Purpose>,
     /// Whether it was reported: a probe is no fence yet.
     begun: bool,
+    /// When the generation was raised.
+    begun_at: Now,
     tickets: Vec<Ticket>,
     /// The reign whose holder is fenced so that this node may take office.
     for_office: Option<Epoch>,
@@ -84,7 +90,8 @@ enum Phase {
     Raising(Caw<SlotView>),
     Locking,
     Asking { until: Now },
-    Marking { until: Now, caw: Option<Caw<SlotView>> },
+    /// `lives`: when the victim's own hand was last seen in its slot, and the slot as read last.
+    Marking { until: Now, caw: Option<Caw<SlotView>>, lives: Option<(Now, SlotView)> },
     Killing,
     Waiting,
     Scsi { tag: Tag, step: FenceStep },
@@ -164,6 +171,7 @@ impl Office {
                 victim,
                 purpose,
                 begun: false,
+                begun_at: now,
                 tickets: Vec::new(),
                 for_office: None,
                 answered: false,
@@ -276,7 +284,13 @@ impl Office {
             Phase::Observe { from } if *from == ReadSeq(0) => self.observe(now, run, out),
             Phase::Observe { from } if *from >= self.look.next_seq() => self.look.want(),
             Phase::Asking { until } if now >= *until => self.mark(now, run, out),
-            Phase::Marking { until, .. } if now >= *until => self.kill(run, out),
+            Phase::Marking { until, lives, .. } if now >= *until => match lives {
+                // It has seen the raise, since no renewal of its own lands without, and is draining.
+                Some((at, _)) if now.since(*at) < self.answers_a_mark_in() && now < run.begun_at + DRAINS => {
+                    *until = *at + self.answers_a_mark_in();
+                }
+                _ => self.kill(run, out),
+            },
             Phase::ScsiPause { until } if now >= *until => self.scsi(run, FenceStep::ReadKeys, out),
             Phase::Own { .. } => self.step_own(run),
             _ => {}
@@ -350,6 +364,7 @@ impl Office {
     /// The generation is raised: now the proof.
     fn raised(&mut self, now: Now, run: &mut Run, slot: SlotView, out: &mut Vec<Effect>) {
         run.raised = Some(slot);
+        run.begun_at = now;
         self.look.learn_slot(run.victim.node, slot);
         match self.config.kind {
             DiskKind::Scsi { .. } => self.scsi(run, FenceStep::ReadKeys, out),
@@ -379,13 +394,18 @@ impl Office {
         run.phase = Phase::Asking { until: now + self.config.timing.ask };
     }
 
+    /// How long a mark is waited for: a victim that lives renews its slot meanwhile, and finds it.
+    pub(super) fn answers_a_mark_in(&self) -> Duration {
+        self.config.timing.mark.max(self.config.timing.renew * 2)
+    }
+
     /// Then by a mark in its slot.
     fn mark(&mut self, now: Now, run: &mut Run, out: &mut Vec<Effect>) {
         out.push(Effect::Report(Report::FenceStep { client: run.victim, step: "asked by a mark on the disk" }));
-        let until = now + self.config.timing.mark;
+        let until = now + self.answers_a_mark_in();
         let seen = self.look.sight.as_ref().and_then(|s| s.slots.get(&run.victim.node)).copied();
         let slot = [seen, run.raised].into_iter().flatten().max_by_key(|s| s.counter);
-        run.phase = Phase::Marking { until, caw: None };
+        run.phase = Phase::Marking { until, caw: None, lives: None };
         if let Some(slot) = slot {
             self.mark_over(now, run, slot, out);
         }

@@ -80,6 +80,8 @@ pub(super) struct Leaving {
     caw: Option<Caw<LeaseView>>,
     /// Whether the end of office was reported already.
     told: bool,
+    /// Whether the others were told that this node has no path.
+    no_path_told: bool,
 }
 
 impl Reign {
@@ -244,7 +246,7 @@ impl Office {
         let allowed = self.arbiter.given.is_some() && self.path_ok() && self.life().is_some_and(|l| l.may_write());
         let Some(proof) = proof.filter(|_| allowed) else {
             // No store was opened under this epoch: nothing to drain.
-            self.role = Role::Leaving(Leaving { lease: new, to: None, caw: None, told: true });
+            self.role = Role::Leaving(Leaving { lease: new, to: None, caw: None, told: true, no_path_told: false });
             return;
         };
         let hint = CoordinatorHint { epoch: proof.epoch(), node: self.config.node };
@@ -356,7 +358,8 @@ impl Office {
     fn resign_now(&mut self) {
         self.role = match std::mem::take(&mut self.role) {
             Role::Reigning(r) => {
-                Role::Leaving(Leaving { lease: r.lease, to: r.resign.and_then(|r| r.to), caw: r.renewing, told: false })
+                let to = r.resign.and_then(|r| r.to);
+                Role::Leaving(Leaving { lease: r.lease, to, caw: r.renewing, told: false, no_path_told: false })
             }
             other => other,
         };
@@ -373,7 +376,24 @@ impl Office {
         }
         out.push(Effect::LostOffice { epoch, why });
         if let Role::Reigning(reign) = std::mem::take(&mut self.role) {
-            self.role = Role::Leaving(Leaving { lease: reign.lease, to: None, caw: reign.renewing, told: true });
+            let no_path_told = why == LostWhy::NoPath;
+            let Reign { lease, renewing: caw, .. } = reign;
+            self.role = Role::Leaving(Leaving { lease, to: None, caw, told: true, no_path_told });
+        }
+    }
+
+    /// Office is being given up, and the path that would say so to the disk is gone: the others are told, or they would wait
+    /// for their challenge. Prevents: the disk of the coordinator fails, its store with it, and it resigns because of that;
+    /// it cannot write that it has, and nobody coordinates until the lease was seen unchanged for long enough.
+    pub(super) fn leaves_without_path(&mut self, out: &mut Vec<Effect>) {
+        let Role::Leaving(leaving) = &mut self.role else { return };
+        if std::mem::replace(&mut leaving.no_path_told, true) {
+            return;
+        }
+        let epoch = leaving.lease.epoch;
+        out.push(Effect::Tell { to: None, what: Tell::NoPath { epoch } });
+        if !std::mem::replace(&mut leaving.told, true) {
+            out.push(Effect::LostOffice { epoch, why: LostWhy::NoPath });
         }
     }
 

@@ -13,9 +13,9 @@ pub struct Timing {
     pub suspend_after: Duration,
     /// A lease that others saw unchanged for this long, covered by their own successful reads, is challenged.
     pub challenge_after: Duration,
-    /// A request that is outstanding for longer means that the path is lost.
+    /// A request that is outstanding for longer means that the path is lost; on the coordinator's node `suspend_after` does.
     pub path_timeout: Duration,
-    /// A recall without progress ends in eviction after this.
+    /// A recall without progress ends in eviction after this, or when a cut would have been noticed, if that is later.
     pub recall: Duration,
     /// The longest grace of a new coordinator.
     pub grace: Duration,

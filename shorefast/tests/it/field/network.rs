@@ -1,7 +1,8 @@
 //! A network of the test's own: a namespace for each node, all on one bridge in another, and nft to cut it. Packets of a cut
 //! link vanish; nobody is told.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The port of every replica; each is alone in its namespace.
@@ -58,6 +59,11 @@ impl Network {
         format!("{}n{n}", self.name)
     }
 
+    /// What `nsenter` is called with to be there, in the mounts of this process.
+    pub(crate) fn door(&self, n: usize) -> String {
+        format!("--net=/run/netns/{}", self.space(n))
+    }
+
     pub(crate) fn address(&self, n: usize) -> String {
         format!("10.77.0.{n}")
     }
@@ -93,6 +99,27 @@ impl Network {
         assert!(self.nft(to, &rule), "nft {rule:?}");
     }
 
+    /// What the first of a pair sends does not reach the second any more, of all these pairs from one moment on; the other
+    /// way it does. At the switch.
+    pub(crate) fn cut_ways(&self, ways: &[(usize, usize)]) {
+        let drop = |(from, to): &(usize, usize)| {
+            format!("add rule bridge cut f iifname \"p{from}\" oifname \"p{to}\" drop\n")
+        };
+        let chain = "add table bridge cut\nadd chain bridge cut f { type filter hook forward priority 0; }\n";
+        self.at_the_switch(&(chain.to_owned() + &ways.iter().map(drop).collect::<String>()));
+    }
+
+    /// All of that at once, or nothing.
+    fn at_the_switch(&self, rules: &str) {
+        let mut nft = Command::new("ip")
+            .args(["netns", "exec", &self.space(0), "nft", "-f", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("ip runs");
+        nft.stdin.take().expect("piped").write_all(rules.as_bytes()).expect("it reads");
+        assert!(nft.wait().expect("it is our child").success(), "nft {rules}");
+    }
+
     /// A node hears nobody.
     pub(crate) fn isolate(&self, node: usize) {
         (1..=self.nodes).filter(|n| *n != node).for_each(|n| self.cut(node, n));
@@ -105,6 +132,7 @@ impl Network {
                 assert!(self.nft(n, &["flush", "chain", "inet", "cut", chain]), "nft flush");
             }
         }
+        self.at_the_switch("add table bridge cut\ndelete table bridge cut\n");
     }
 
     /// A node sends no more than so many KiB a second; what is more is dropped.

@@ -482,6 +482,7 @@ impl Cluster {
                 fence_gen,
                 probe_every: Duration::from_millis(50),
                 kept_limit: 1 << 20,
+                rides_out: Duration::ZERO,
             },
             coordinators: Arc::clone(&links) as Arc<dyn Coordinators>,
             abort: Arc::clone(&fault) as Arc<dyn AbortOwn>,

@@ -227,3 +227,40 @@ fn without_the_abort_rule_a_redirected_write_overtakes_the_proof() {
     rig.answer(&call, Answer::Ok(Reply::PathFenced { fence_gen: FenceGen(4) }));
     assert_eq!(sent_io(&rig.io(1, RedirectOp::Write)), vec![1]);
 }
+
+/// The disk of the coordinator's own node stalls: the client of that node had everything withdrawn after the time-out of a
+/// path, the commit of the store among it.
+#[test]
+fn at_home_an_overdue_request_is_waited_for_as_long_as_an_office_waits_and_recalls_hear_of_it() {
+    let mut rig = Rig::at_home();
+    rig.hold(grant(70, BlockRange::ALL, LayoutMode::Exclusive));
+    let began = rig.now;
+    while rig.now.since(began) < RIDES_OUT {
+        let out = rig.event(Event::Overdue);
+        assert_eq!(out, [], "after {:?}", rig.now.since(began));
+        rig.now = rig.now + Duration::from_millis(500);
+    }
+    let out = rig.recall(70);
+    assert!(out.contains(&Effect::AnswerCallback(CallbackAnswer::Draining)), "{out:?}");
+    let out = rig.event(Event::Overdue);
+    assert_eq!(routes(&out), vec![(Route::Draining, Reason::IoTimedOut)]);
+}
+
+#[test]
+fn at_home_each_stall_is_counted_for_itself_and_a_request_that_failed_is_not_waited_for() {
+    let mut rig = Rig::at_home();
+    for _ in 0..3 {
+        rig.event(Event::Overdue);
+        rig.now = rig.now + RIDES_OUT;
+    }
+    assert_eq!(rig.core.route().route, Route::Direct);
+    let out = rig.event(Event::PathSuspect { reason: Reason::IoTimedOut });
+    assert_eq!(routes(&out), vec![(Route::Draining, Reason::IoTimedOut)]);
+}
+
+#[test]
+fn away_from_the_coordinator_an_overdue_request_leaves_the_direct_route_at_once() {
+    let mut rig = Rig::bound();
+    let out = rig.event(Event::Overdue);
+    assert_eq!(routes(&out), vec![(Route::Draining, Reason::IoTimedOut)]);
+}

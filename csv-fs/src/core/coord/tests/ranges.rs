@@ -356,6 +356,59 @@ fn a_mapping_outside_the_grant_evicts() {
     assert!(effects.contains(&Effect::Report(Report::Evicting { client: a, why: EvictReason::OutsideGrant })));
 }
 
+/// The disk stalled for longer than a client is waited for. What the client had to say waited in the store, or behind that.
+#[test]
+fn a_client_whose_commit_waits_for_a_store_that_stands_still_is_not_late() {
+    let (mut w, a, b) = two();
+    let held = w.layout(a, BlockRange::new(0, 1), Want::Exclusive, MIB);
+    let (_, effects) = w.call(b, get(BlockRange::new(0, 1), Want::Exclusive));
+    let (id, ..) = callback(&effects);
+    w.event(Event::CallbackDone { id, answer: Some(CallbackAnswer::Accepted) });
+    // Something else of it is with the store, and only then it gives back.
+    let times = CommitBody { size: Some(MIB), ..CommitBody::default() };
+    let (_, commit) = w.call(a, Request::Commit { ino: InodeNo(77), commit: times, give_back: vec![] });
+    let evicts = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Report(Report::Evicting { .. })));
+    assert!(!evicts(&w.pass(LIMITS.recall * 2)), "evicted while the store stands still");
+    w.event(Event::StoreDone { op: store_op(&commit), done: stored(Answer::Ok(Reply::Done)) });
+    assert!(!evicts(&w.pass(LIMITS.recall / 2)), "evicted before it could say more");
+    let (_, effects) = w.give_back(a, &[held.id]);
+    read_op(&effects);
+}
+
+/// A store that goes on proves nothing for a client that is silent.
+#[test]
+fn after_a_stall_of_the_store_a_silent_client_is_waited_for_once_more_and_then_evicted() {
+    let (mut w, a, b) = two();
+    w.layout(a, BlockRange::new(0, 1), Want::Exclusive, MIB);
+    let (_, effects) = w.call(b, get(BlockRange::new(0, 1), Want::Exclusive));
+    callback(&effects);
+    let times = CommitBody { size: Some(MIB), ..CommitBody::default() };
+    let (_, commit) = w.call(a, Request::Commit { ino: InodeNo(77), commit: times, give_back: vec![] });
+    w.pass(LIMITS.recall * 2);
+    w.event(Event::StoreDone { op: store_op(&commit), done: stored(Answer::Ok(Reply::Done)) });
+    let effects = w.pass(LIMITS.recall);
+    assert!(effects.iter().any(|e| matches!(e, Effect::Report(Report::Evicting { client, .. }) if *client == a)));
+}
+
+/// The network is cut, and the majority is on the other side. It found everybody there evicted by the coordinator before.
+#[test]
+fn a_coordinator_that_may_not_be_one_any_more_evicts_nobody_for_silence() {
+    let (mut w, a, b) = two();
+    w.layout(a, BlockRange::new(0, 1), Want::Exclusive, MIB);
+    let (_, effects) = w.call(b, get(BlockRange::new(0, 1), Want::Exclusive));
+    callback(&effects);
+    w.pass(LIMITS.recall / 2);
+    w.event(Event::Permitted { may: false });
+    assert_eq!(w.pass(LIMITS.recall * 3), []);
+    assert_eq!(w.coord.next_deadline(), None);
+    w.event(Event::Permitted { may: true });
+    let evicting = |effects: &[Effect]| {
+        effects.iter().any(|e| matches!(e, Effect::Report(Report::Evicting { client, .. }) if *client == a))
+    };
+    assert!(!evicting(&w.pass(LIMITS.recall / 4)), "the time without permission was counted");
+    assert!(evicting(&w.pass(LIMITS.recall / 4)), "what is left of it is not forgiven");
+}
+
 /// The process stands still with a recall under way, for longer than a client is waited for. Its clock comes first, then the
 /// answer that came meanwhile.
 #[test]

@@ -66,7 +66,9 @@ impl Office {
                     via: Via::First,
                 });
             }
-            Settled::Done if marking => run.phase = Phase::Marking { until: now + self.config.timing.mark, caw: None },
+            Settled::Done if marking => {
+                run.phase = Phase::Marking { until: now + self.answers_a_mark_in(), caw: None, lives: None }
+            }
             Settled::Done => {
                 let slot = caw.new;
                 self.raised(now, run, slot, out);
@@ -105,6 +107,12 @@ impl Office {
             _ => {}
         }
         let Some(raised) = run.raised else { return };
+        if let Phase::Marking { caw: None, lives, .. } = &mut run.phase {
+            let (at, last) = lives.unwrap_or((Now(0), slot));
+            // A change of generation or mark is another fencer's.
+            let own = slot.counter > last.counter && (slot.fence_gen, slot.mark) == (last.fence_gen, last.mark);
+            *lives = Some((if own { now } else { at }, slot));
+        }
         if slot.incarnation > run.victim.incarnation {
             run.over(HowFenced::Superseded, slot.fence_gen);
         } else if slot.answer >= raised.fence_gen {

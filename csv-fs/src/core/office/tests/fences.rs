@@ -114,6 +114,23 @@ fn a_client_cut_from_the_network_answers_by_its_slot() {
     assert_eq!(lab.slots[&node(1)].answer, FenceGen(1));
 }
 
+/// A machine that was busy with other things: the daemon of the node that was cut off was ended in the middle of draining.
+#[test]
+fn a_victim_that_renews_its_slot_and_still_drains_is_waited_for_and_not_killed() {
+    let mut lab = Lab::three_with_3_in_office();
+    lab.host(3).never_drains = true;
+    lab.cut(3, 1);
+    lab.cut(3, 2);
+    lab.run_until("it is fenced", |l| l.fence_gen(3) > FenceGen(0));
+    lab.run_for(5000);
+    assert!(lab.hosts[&node(3)].up, "it was killed while it drained");
+    lab.host(3).never_drains = false;
+    let epoch = lab.lease.epoch;
+    lab.give(3, Event::Drained { epoch });
+    lab.run_until("the majority takes over", |l| l.coordinators().iter().any(|n| *n != 3));
+    assert!(lab.hosts[&node(3)].up, "it has answered");
+}
+
 #[test]
 fn a_late_fencer_leaves_a_rejoined_node_alone() {
     let mut lab = Lab::three_with_3_in_office();
