@@ -52,6 +52,8 @@ mod nodes;
 mod office;
 #[path = "it/posix.rs"]
 mod posix;
+#[path = "it/pressure.rs"]
+mod pressure;
 #[path = "it/quorum.rs"]
 mod quorum;
 #[path = "it/refusals.rs"]
@@ -60,19 +62,27 @@ mod refusals;
 mod replica;
 #[path = "it/routes.rs"]
 mod routes;
+#[path = "it/service.rs"]
+mod service;
 #[path = "it/shared.rs"]
 mod shared;
 #[path = "it/silence.rs"]
 mod silence;
 #[path = "it/space.rs"]
 mod space;
+#[path = "it/story.rs"]
+mod story;
 #[path = "it/stuck_write.rs"]
 mod stuck_write;
+#[path = "it/support.rs"]
+mod support;
 #[path = "it/suspended.rs"]
 mod suspended;
 #[path = "it/target.rs"]
 mod target;
 #[path = "it/unprivileged.rs"]
 mod unprivileged;
+#[path = "it/upgrade.rs"]
+mod upgrade;
 #[path = "it/xattrs.rs"]
 mod xattrs;
