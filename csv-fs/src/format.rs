@@ -17,6 +17,7 @@
 //! [`VERSION`], a logical block larger than 4096, a device smaller than [`MIN_VOLUME`]. docs/formats/volume.md
 //! draws the bytes; a test freezes them.
 
+mod describe;
 #[cfg(test)]
 mod fuzz;
 mod lease;
@@ -27,6 +28,7 @@ mod superblock;
 #[cfg(test)]
 mod tests;
 
+pub use describe::{ReadAt, describe};
 pub use lease::{LeaseBlock, Resigned};
 pub use recognise::{Foreign, REPLICA, SCAN_HEAD, SCAN_TAIL, recognise};
 pub use slot::{FenceMark, Slot};

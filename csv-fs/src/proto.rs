@@ -38,6 +38,12 @@ pub use xattr::{CAPABILITY, XattrCall, xattr_flags};
 /// 1: first. 2: file locks, holes, extended attributes, hints, files without a name, the umask in [`Request::Create`].
 pub const PROTO_VERSION: u16 = 2;
 
+/// The minor versions of these messages that this program speaks, oldest and newest: its own, and that of the release
+/// before. Two nodes speak the newest that both know; a message that is newer is not sent to a node that does not know it.
+/// Whoever appends a variant that is sent unasked raises the newest, and says here what it brought.
+/// 0: what version 2 began with. 1: nodes tell whether they are drained, and take a new list of nodes.
+pub const PROTO_MINORS: (u16, u16) = (0, 1);
+
 /// The opcode of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u16)]

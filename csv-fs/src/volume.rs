@@ -93,6 +93,8 @@ pub struct VolumeSetup {
     pub node: NodeId,
     /// The others.
     pub peers: Vec<NodeId>,
+    /// Whether this node takes no office for now.
+    pub barred: bool,
     /// Optional features of the kernel that the mount does without.
     pub without: Vec<Feature>,
     /// The rules of its machines: all, but for tests.
@@ -346,6 +348,11 @@ impl Volume {
     /// Tells when its life here has ended without being asked to; then it is to be stopped.
     pub fn over(&self) -> tokio::sync::watch::Receiver<Option<Over>> {
         self.host.life().over()
+    }
+
+    /// From now on this node takes no office of this volume, or takes it again; what it holds it keeps.
+    pub fn bar(&self, barred: bool) {
+        self.host.bar(barred);
     }
 
     /// Redirects this node's data through the coordinator, or stops that.

@@ -183,7 +183,8 @@ impl Link {
     fn down(&self, why: DownReason) {
         let same = matches!(&*self.state.borrow(), LinkState::Down { why: was, .. } if *was == why);
         if !same {
-            tracing::warn!(peer = %self.to.subject, addrs = ?self.to.addrs, "no connection: {why}");
+            // Whoever keeps the dialer is told the state, and tells people.
+            tracing::debug!(peer = %self.to.subject, addrs = ?self.to.addrs, "no connection: {why}");
         }
         self.state.send_replace(LinkState::Down { why, since: self.down_since });
     }

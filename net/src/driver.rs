@@ -62,7 +62,7 @@ where
         writer.abort();
     }
     conn.outbox.kill();
-    tracing::info!(peer = %conn.peer(), remote = %conn.remote(), conn = conn.id(), "connection closed: {why}");
+    tracing::debug!(peer = %conn.peer(), remote = %conn.remote(), conn = conn.id(), "connection closed: {why}");
     service.closed(&conn, &why);
     why
 }

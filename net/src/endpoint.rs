@@ -223,7 +223,7 @@ impl Shared {
     ) -> (Arc<Conn>, impl Future<Output = ()> + Send + 'static) {
         let id = NEXT_CONN.fetch_add(1, Ordering::Relaxed);
         let conn = Conn::new(id, accepted.hello, accepted.agreed);
-        tracing::info!(peer = %conn.peer(), remote = %conn.remote(), conn = id, "connection open");
+        tracing::debug!(peer = %conn.peer(), remote = %conn.remote(), conn = id, "connection open");
         self.conns.lock().insert(id, conn.clone());
         // Either the shutdown saw the connection in the table, or this sees the shutdown.
         if self.stopping() {

@@ -9,15 +9,18 @@ use std::path::PathBuf;
 use clap::{Arg, Args, Command as ClapCommand, CommandFactory, Parser, Subcommand};
 
 use crate::api::{DiskFault, Node, Timing};
+use crate::events::Severity;
 use crate::{demo, places};
 
 mod replica;
+mod support;
 mod target;
 
 pub(crate) use replica::{
     ReplicaCommand, ReplicaCreateArgs, ReplicaName, ReplicaOnNoQuorum, ReplicaProtocol, ReplicaQuorum, WitnessCommand,
     WitnessPlace,
 };
+pub(crate) use support::{SupportArgs, SupportPart};
 pub(crate) use target::{TargetCommand, TargetControl, TargetServeArgs};
 
 /// A shared volume for a group of Linux hosts.
@@ -103,6 +106,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// What happened
     Events(EventsArgs),
+    /// Collect everything about this node into one archive, secrets masked
+    SupportBundle(SupportArgs),
     /// A SAN's targets and units, tried without a kernel module
     #[command(subcommand, arg = unused_socket())]
     Iscsi(IscsiCommand),
@@ -121,6 +126,9 @@ pub(crate) enum Command {
     /// Things that only a configuration with `debug = true` allows
     #[command(subcommand)]
     Debug(DebugCommand),
+    /// Child of a support bundle: makes one part
+    #[command(hide = true, subcommand)]
+    SupportPart(SupportPart),
     /// Child of the demo: copies a tree in
     #[command(hide = true)]
     DemoCopy(demo::CopyArgs),
@@ -187,6 +195,9 @@ pub(crate) struct DaemonArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = places::CONFIG)]
     pub(crate) config: PathBuf,
+    /// Speak with other nodes as the release before does: for trying an upgrade, and the way back from one
+    #[arg(long)]
+    pub(crate) compat: bool,
 }
 
 /// `volume ...`
@@ -271,6 +282,24 @@ pub(crate) struct CheckArgs {
 pub(crate) enum NodeCommand {
     /// The nodes of the cluster
     List,
+    /// Move every office away from a node, and let it take none and mount nothing new until it is resumed
+    Drain {
+        /// The node [default: this one]
+        node: Option<Node>,
+    },
+    /// Put a drained node back into service
+    Resume {
+        /// The node [default: this one]
+        node: Option<Node>,
+    },
+    /// Take a node from the list of nodes, on all that stay
+    Remove {
+        /// The node; it is to be drained and stopped first
+        node: Node,
+        /// Change these bundle files, of daemons that do not run, in place of asking a daemon
+        #[arg(long, value_name = "FILE")]
+        bundle: Vec<PathBuf>,
+    },
 }
 
 /// `status`
@@ -287,9 +316,15 @@ pub(crate) struct StatusArgs {
 /// `events`
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EventsArgs {
-    /// Go on as they come
+    /// Go on as they come, over restarts of the daemon
     #[arg(long)]
     pub(crate) follow: bool,
+    /// Only those that are at least so grave: info, warning, error
+    #[arg(long, value_name = "SEVERITY", hide_possible_values = true)]
+    pub(crate) severity: Option<Severity>,
+    /// Only those about this volume
+    #[arg(long, value_name = "NAME")]
+    pub(crate) volume: Option<String>,
 }
 
 /// `iscsi ...`

@@ -2,19 +2,22 @@
 
 mod check;
 mod daemon_asks;
+mod events;
 mod init;
 mod iscsi;
 mod nbd;
+mod node;
 mod redirect;
 mod replica;
 mod status;
+mod support;
 mod target;
 mod volume;
 mod witness;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -29,16 +32,18 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Demo(args) => demo::run(args, global),
         Command::Init(args) => init::run(args, global),
-        Command::Daemon(args) => daemon::run(&args.config, global.verbose),
+        Command::Daemon(args) => daemon::run(&args.config, args.compat, global.verbose),
         Command::Volume(command) => volume::run(command, global),
-        Command::Node(command) => daemon_asks::node(command, global),
+        Command::Node(command) => node::run(command, global),
         Command::Status(args) => status::run(args, global),
+        Command::SupportBundle(args) => support::run(args, global),
+        Command::SupportPart(part) => crate::support::run_part(part).map(|()| Exit::Ok),
         Command::Iscsi(command) => iscsi::run(command, global),
         Command::Target(command) => target::run(command, global),
         Command::Nbd(command) => nbd::run(command, global),
         Command::Replica(command) => replica::run(command, global),
         Command::Witness(command) => witness::run(command, global),
-        Command::Events(args) => daemon_asks::events(args, global),
+        Command::Events(args) => events::run(args, global),
         Command::Debug(DebugCommand::Disk { fault }) => daemon_asks::debug_disk((*fault).into(), global),
         Command::Debug(DebugCommand::Evict { name, node }) => daemon_asks::debug_evict(name, *node, global),
         Command::DemoCopy(args) => demo::child(demo::copy(args)),
@@ -88,18 +93,27 @@ pub(crate) fn complain(global: &Global, failure: &Failure) {
 
 /// The daemon that a command talks to: the option, else the environment, else where it is by default.
 pub(crate) fn client(global: &Global) -> Client {
+    client_of(global, Path::new(places::SOCKET))
+}
+
+/// The same, with another default.
+pub(crate) fn client_of(global: &Global, default: &Path) -> Client {
     let named = || std::env::var_os(places::SOCKET_ENV).filter(|path| !path.is_empty()).map(PathBuf::from);
-    Client::new(global.socket.clone().or_else(named).unwrap_or_else(|| places::SOCKET.into()))
+    Client::new(global.socket.clone().or_else(named).unwrap_or_else(|| default.to_owned()))
 }
 
 /// Prints to standard output; a reader that has gone ends the command quietly, as with `| head`.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    print_on(text).map(drop)
+}
+
+/// The same for whoever prints again and again; false once nobody reads.
+pub(crate) fn print_on(text: &str) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::failed(format!("Cannot write the answer: {e}."), "See where the output goes."))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Failure::failed(format!("Cannot write the answer: {e}."), "See where the output goes.")),
     }
 }
 

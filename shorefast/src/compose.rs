@@ -2,6 +2,9 @@
 
 mod checking;
 mod control;
+mod drain;
+mod members;
+mod minors;
 mod moving;
 mod net_thread;
 mod node;
@@ -25,7 +28,7 @@ use block::shared::NodeId;
 use block::worker::Workers;
 use csv_fs::volume::Directory;
 use net::{DialTarget, Net, NetConfig, NetError, Security, TlsMaterial};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::api::NodeControl;
 use crate::clock::WallTime;
@@ -34,6 +37,9 @@ use crate::events::EventLog;
 use crate::exit::{Exit, Failure};
 use crate::init::{Bundle, dns_name};
 
+use drain::Drain;
+use members::List;
+use minors::Minors;
 use net_thread::NetThread;
 use node::{NodeParts, node_id};
 use peers::{Greeting, Peers};
@@ -46,15 +52,19 @@ pub(crate) async fn start(
     config: Arc<Config>,
     bundle: Bundle,
     events: Arc<EventLog>,
+    compat: bool,
 ) -> Result<Arc<dyn NodeControl>, Failure> {
     let records = Records::load(&config.state_dir)?;
+    let drain = Drain::load(&config.state_dir)?;
+    let minors = Minors::own(compat);
     let workers = start_workers(&config)?;
     let peers = Arc::new(Peers::new(&bundle));
-    let service = Arc::new(NodeService::new(Greeting::of(&bundle)));
+    let service = Arc::new(NodeService::new(Greeting::of(&bundle, minors)));
     let listen = listen_address(&config, &bundle)?;
     let net_config = NetConfig::new(listen, security(&config, &bundle)?);
     let (net_thread, net) = start_net(net_config, Arc::clone(&service) as Arc<dyn net::Service>).await?;
     let wanted: Vec<_> = records.live().cloned().collect();
+    let list = List { version: bundle.list_version, nodes: bundle.nodes.clone() };
     let node = Arc::new(NodeParts {
         config,
         bundle,
@@ -71,6 +81,10 @@ pub(crate) async fn start(
         net: tokio::sync::Mutex::new(None),
         _net_thread: net_thread,
         jobs: checking::Jobs::default(),
+        drain,
+        list: RwLock::new(list),
+        minors,
+        service: Arc::clone(&service),
     });
     service.serve(&node);
     node.peers.dial(&net, targets(&node, listen)?);

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::events::{Code, Draft, EventLog};
 use crate::exit::{Exit, Failure};
 use crate::init::Bundle;
+use crate::standing;
 
 /// An orderly stop moves the office and drains I/O; a disk that hangs must not make it last for ever.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,10 +31,11 @@ const SAME_WISH: Duration = Duration::from_secs(1);
 const CONTROL_THREADS: usize = 2;
 
 /// Runs a node until it is told to stop.
-pub(crate) fn run(config_path: &Path, verbose: u8) -> Result<Exit, Failure> {
+pub(crate) fn run(config_path: &Path, compat: bool, verbose: u8) -> Result<Exit, Failure> {
     let config = Arc::new(Config::load(config_path)?);
     let bundle = Bundle::load(&config.bundle)?;
     start_log(&config, verbose)?;
+    standing::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -42,19 +44,19 @@ pub(crate) fn run(config_path: &Path, verbose: u8) -> Result<Exit, Failure> {
         .map_err(|e| {
             Failure::failed(format!("Cannot start the control threads: {e}."), "See the limits of the system.")
         })?;
-    let ended = runtime.block_on(live(config, bundle));
+    let ended = runtime.block_on(live(config, bundle, compat));
     // Threads stuck on a disk that hangs must not keep a stopped daemon alive.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
-async fn live(config: Arc<Config>, bundle: Bundle) -> Result<Exit, Failure> {
+async fn live(config: Arc<Config>, bundle: Bundle, compat: bool) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
     let server = Server::bind(&config.socket).map_err(server_failure)?;
     let events = Arc::new(EventLog::new(bundle.node));
     let started = format!("{} of cluster {}, version {}", bundle.node, bundle.cluster, env!("CARGO_PKG_VERSION"));
     let node = tokio::select! {
-        node = compose::start(Arc::clone(&config), bundle, Arc::clone(&events)) => node?,
+        node = compose::start(Arc::clone(&config), bundle, Arc::clone(&events), compat) => node?,
         () = signals.next() => return Ok(Exit::Ok),
     };
     events.record(Draft::node(Code::DaemonStarted, started));

@@ -11,17 +11,26 @@ fn page_path(page: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(page)
 }
 
-/// Fails unless the page is exactly `text`.
-pub(crate) fn page_holds(page: &str, text: &str) {
+/// A page as it is.
+pub(crate) fn page(page: &str) -> String {
+    let _alone = PAGES.lock().unwrap_or_else(PoisonError::into_inner);
+    fs::read_to_string(page_path(page)).unwrap_or_else(|e| panic!("{page}: {e}"))
+}
+
+/// Fails unless the page is exactly `text` up to its first section.
+pub(crate) fn head_holds(page: &str, text: &str) {
+    let _alone = PAGES.lock().unwrap_or_else(PoisonError::into_inner);
     let path = page_path(page);
+    let whole = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{page}: {e}"));
+    let end = whole.find("\n## ").map_or(whole.len(), |end| end + 1);
     if std::env::var_os("UPDATE_DOCS").is_some() {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).expect("docs folder");
-        }
-        fs::write(&path, text).expect("writing the page");
+        fs::write(&path, format!("{text}{}", &whole[end..])).expect("writing the page");
+        return;
     }
-    let found = fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == text, "{page} is not what the program says; run `UPDATE_DOCS=1 cargo test -p shorefast` and look");
+    assert!(
+        &whole[..end] == text,
+        "the beginning of {page} is not what the program says; run `UPDATE_DOCS=1 cargo test -p shorefast` and look"
+    );
 }
 
 /// Fails unless the fenced block named `name` (```` ```name ````) of the page is exactly `text`.

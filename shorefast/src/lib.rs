@@ -6,6 +6,7 @@
 //! - [`config`], `places`, [`init`], `disk_url`: the configuration file, where things lie, how a cluster gets its
 //!   certificates, and what can be a disk. `san`: units over iSCSI, and what they lack for being one.
 //! - `daemon`: one node's life: start, serve, stop in stages. `compose` puts the libraries together for it.
+//! - `support`: the support bundle. `standing`: what lets a daemon go on without free memory.
 //! - `pace`: how often the progress of a check is told.
 //! - [`events`]: the stable list of what a node reports. `render`: tables for people.
 //! - `demo`: three nodes on one machine, hurt on purpose, and the report of how they took it.
@@ -33,6 +34,8 @@ mod places;
 mod render;
 mod replica;
 mod san;
+mod standing;
+mod support;
 
 #[cfg(test)]
 mod contract_tests;

@@ -56,6 +56,8 @@ mod nodes;
 mod office;
 #[path = "it/posix.rs"]
 mod posix;
+#[path = "it/pressure.rs"]
+mod pressure;
 #[path = "it/quorum.rs"]
 mod quorum;
 #[path = "it/refusals.rs"]
@@ -64,14 +66,20 @@ mod refusals;
 mod replica;
 #[path = "it/routes.rs"]
 mod routes;
+#[path = "it/service.rs"]
+mod service;
 #[path = "it/shared.rs"]
 mod shared;
 #[path = "it/silence.rs"]
 mod silence;
 #[path = "it/space.rs"]
 mod space;
+#[path = "it/story.rs"]
+mod story;
 #[path = "it/stuck_write.rs"]
 mod stuck_write;
+#[path = "it/support.rs"]
+mod support;
 #[path = "it/suspended.rs"]
 mod suspended;
 #[path = "it/target.rs"]
@@ -80,5 +88,7 @@ mod target;
 mod torture;
 #[path = "it/unprivileged.rs"]
 mod unprivileged;
+#[path = "it/upgrade.rs"]
+mod upgrade;
 #[path = "it/xattrs.rs"]
 mod xattrs;

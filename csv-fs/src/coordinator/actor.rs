@@ -332,7 +332,13 @@ impl Inner {
     }
 
     fn report(&self, report: Report) {
-        tracing::info!(volume = %self.volume, ?report, "coordinator");
+        // What is an event, too, is told once; why a session is ended is told only here.
+        match &report {
+            Report::Evicting { client, why } => {
+                tracing::info!(volume = %self.volume, "the session of {client} is being ended: {why}");
+            }
+            report => tracing::debug!(volume = %self.volume, ?report, "coordinator"),
+        }
         if self.reports.try_send(report).is_err() {
             tracing::debug!("nobody listens to the coordinator's reports");
         }

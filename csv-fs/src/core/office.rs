@@ -46,6 +46,7 @@ mod fence;
 mod look;
 mod own;
 mod proof;
+mod reason;
 mod role;
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,7 @@ pub use event::{
     AliveAnswer, Ask, AskId, CawResult, Event, KillOutcome, PeerLoss, Purpose, ReadSeq, ScsiResult, Tag, Ticket,
 };
 pub use proof::{Before, FenceProof, FencedEpoch, HowFenced};
+pub use reason::TakeoverWhy;
 pub use timing::{Timing, TimingError};
 pub use view::{Key, LeaseView, Mark, NodeSet, Resigned, Sight, SlotView};
 
@@ -163,6 +165,8 @@ pub struct Office {
     look: Look,
     own: Own,
     path: OwnPath,
+    /// It takes no office, for as long as somebody wants that.
+    barred: bool,
     arbiter: Arbiter,
     role: Role,
     /// Fences under way.
@@ -204,6 +208,7 @@ impl Office {
             look: Look::default(),
             own: Own::Unborn { retry: Now(0) },
             path: OwnPath { client_ok: true, io_lost: false },
+            barred: false,
             arbiter: Arbiter::default(),
             role: Role::default(),
             runs: BTreeMap::new(),
@@ -357,6 +362,7 @@ impl Office {
             }
             Event::Granted { fence_gen } => self.on_granted(fence_gen),
             Event::OwnPath { ok } => self.path.client_ok = ok,
+            Event::Barred { barred } => self.barred = barred,
             Event::Scsi { tag, result } => self.on_scsi(now, tag, result, out),
             Event::NexusUp { nexus } => self.on_nexus_up(nexus, out),
             Event::OwnSlotVia { nexus, slot } => self.on_own_slot_via(nexus, slot, out),

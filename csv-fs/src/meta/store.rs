@@ -100,7 +100,7 @@ impl Store {
         epoch: &FencedEpoch,
         latch: Arc<Latch>,
     ) -> Result<Store> {
-        tracing::info!(epoch = epoch.epoch().0, volume = %superblock.volume, "opening the metadata store");
+        tracing::debug!(epoch = epoch.epoch().0, volume = %superblock.volume, "opening the metadata store");
         Store::open_unfenced(dev, superblock, latch)
     }
 
@@ -196,7 +196,7 @@ impl Store {
                 records += 1;
             }
             txn.state = State::load(&*tables.counter)?;
-            tracing::info!(records, generation = checkpoint.generation, "replayed the redo log");
+            tracing::debug!(records, generation = checkpoint.generation, "replayed the redo log");
         }
         *self.inner.log.lock() = Some(Tail::new(volume, redo::CAPACITY, known.unwrap_or_default()));
         if records == 0 && known.is_some() { Ok(()) } else { txn.checkpoint() }

@@ -122,6 +122,8 @@ pub(super) struct VolumeHost {
     life: Life,
     /// Whether the disk carries another volume is being looked into, or known.
     judging: AtomicBool,
+    /// Whether offices of this node take no office: told to each.
+    barred: AtomicBool,
 }
 
 impl VolumeHost {
@@ -151,6 +153,7 @@ impl VolumeHost {
             lives: Mutex::default(),
             life: Life::new(),
             judging: AtomicBool::new(false),
+            barred: AtomicBool::new(false),
         })
     }
 
@@ -163,12 +166,23 @@ impl VolumeHost {
         {
             // Held while telling: a change in between must not be told before what it replaces.
             let peers = self.peers.lock();
+            office.bar(self.barred.load(Ordering::Acquire));
             *self.office.write() = Some(office);
             for (node, state) in &*peers {
                 self.tell_office(*node, *state);
             }
         }
         super::start::follow_office(self);
+    }
+
+    /// From now on this node takes no office, in this life and those that follow, or takes it again.
+    pub(super) fn bar(&self, barred: bool) {
+        // As in `attach_office`: an office that is attached meanwhile is told the one or the other last.
+        let _told = self.peers.lock();
+        self.barred.store(barred, Ordering::Release);
+        if let Some(office) = &*self.office.read() {
+            office.bar(barred);
+        }
     }
 
     /// Ends the beginning of new lives; to be waited for before the office is stopped for good.

@@ -233,6 +233,11 @@ impl OfficeHandle {
         self.send(Input::Event(Event::OwnPath { ok }));
     }
 
+    /// From now on no office is taken here, or it is again.
+    pub fn bar(&self, barred: bool) {
+        self.send(Input::Event(Event::Barred { barred }));
+    }
+
     /// The coordinator granted this node's client a generation.
     pub fn granted(&self, fence_gen: FenceGen) {
         self.send(Input::Event(Event::Granted { fence_gen }));

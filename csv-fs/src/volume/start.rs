@@ -212,6 +212,7 @@ impl Volume {
             Arc::clone(&setup.transport),
             Arc::clone(&setup.notices),
         );
+        host.bar(setup.barred);
         let config = office_config(&setup, &superblock, timing);
         host.attach_office(rebirth::start_office(&host, &disk, config.clone())?);
         let (client, fence_gen) = registered(&host).await?;

@@ -145,7 +145,9 @@ fn time_limit(request: &Request) -> Duration {
         | Request::VolumeUnmount { .. }
         | Request::VolumeMove { .. }
         | Request::VolumeRedirect { .. }
-        | Request::VolumeCheck { .. } => WORK_TIMEOUT,
+        | Request::VolumeCheck { .. }
+        | Request::NodeDrain { .. }
+        | Request::NodeRemove { .. } => WORK_TIMEOUT,
     }
 }
 

@@ -60,6 +60,10 @@ pub trait NodeControl: Send + Sync + 'static {
     /// Checks a volume at its coordinator; one that no node has mounted is left to whoever asks. A `repair` of a mounted
     /// one is refused.
     fn volume_check(&self, name: String, repair: bool, progress: Progress) -> Pending<'_, CheckAnswer>;
+    /// Drains a node, or puts it back into service; `None` is this node. Done once it coordinates nothing.
+    fn node_drain(&self, node: Option<Node>, on: bool, progress: Progress) -> Pending<'_, ()>;
+    /// Takes a node from the list of nodes, on all that stay.
+    fn node_remove(&self, node: Node, progress: Progress) -> Pending<'_, ()>;
     /// Gives back everything, in stages and within a bound: no new requests, drain, flush, end sessions, resign,
     /// unmount. Called once, by the daemon, after the API has closed.
     fn stop(&self) -> Pending<'_, ()>;

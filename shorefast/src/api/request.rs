@@ -67,6 +67,18 @@ pub enum Request {
     },
     /// The nodes.
     Nodes,
+    /// Drain a node, or put it back into service.
+    NodeDrain {
+        /// The node; none: the one that is asked.
+        node: Option<Node>,
+        /// Which of both.
+        on: bool,
+    },
+    /// Take a node from the list of nodes.
+    NodeRemove {
+        /// The node.
+        node: Node,
+    },
     /// What happened: what is remembered after that number, then, with `follow`, all that comes.
     Events {
         /// Go on as they come.

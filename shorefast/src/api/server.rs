@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -26,6 +26,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An answer line that nobody reads for this long ends the connection.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// That nobody is let in is said once, then at most so often.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Read and write for owner and group, nobody else.
 const SOCKET_MODE: u32 = 0o660;
@@ -91,11 +94,15 @@ impl Server {
     /// Dropping it stops accepting; requests being carried out go on in tasks of their own.
     pub async fn serve(&self, node: Arc<dyn NodeControl>) {
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut said = None::<Instant>;
         loop {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::warn!(%error, "the API socket did not accept; trying again");
+                    if said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
+                        tracing::warn!(%error, "the API socket does not accept; tried again until it does");
+                        said = Some(Instant::now());
+                    }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
@@ -203,6 +210,8 @@ async fn carry_out(node: &dyn NodeControl, request: Request, progress: Progress)
             node.volume_redirect(name, on, whom).await.map(|()| Reply::Done)
         }
         Request::VolumeCheck { name, repair } => node.volume_check(name, repair, progress).await.map(Reply::Check),
+        Request::NodeDrain { node: whom, on } => node.node_drain(whom, on, progress).await.map(|()| Reply::Done),
+        Request::NodeRemove { node: whom } => node.node_remove(whom, progress).await.map(|()| Reply::Done),
         Request::DebugDisk { fault } => node.debug_disk(fault).await.map(|()| Reply::Done),
         Request::DebugEvict { name, node: whom } => node.debug_evict(name, whom).await.map(|()| Reply::Done),
         // Streams; taken care of before.

@@ -154,6 +154,12 @@ pub struct NodeInfo {
     pub round_trip_us: Option<u64>,
     /// Its program's version, once it has said it.
     pub version: Option<String>,
+    /// The version of the messages that it and the one that was asked speak with one another, once it has said it.
+    #[serde(default)]
+    pub messages: Option<String>,
+    /// Whether it is drained: it takes no office. As it said last.
+    #[serde(default)]
+    pub drained: bool,
 }
 
 /// Counters of one route.

@@ -55,6 +55,9 @@ impl NodeControl for Control {
     fn volume_mount(&self, name: String) -> Pending<'_, VolumeStatus> {
         Box::pin(async move {
             let record = self.0.record(&name)?;
+            if self.0.running(&name).is_err() {
+                self.0.in_service(&format!("it does not mount {name}"))?;
+            }
             self.0.records.lock().unmounted(&record.id, false)?;
             let seen = self.0.tries(&record.id).unwrap_or_default().begun;
             let stands = |k: &Keeping| !matches!(k, Keeping::Unmounted { .. } | Keeping::Over { .. });
@@ -81,6 +84,14 @@ impl NodeControl for Control {
         Box::pin(async move { self.0.check(&name, repair, &progress).await })
     }
 
+    fn node_drain(&self, node: Option<Node>, on: bool, progress: Progress) -> Pending<'_, ()> {
+        Box::pin(async move { self.0.drain(node.unwrap_or(self.0.bundle.node), on, &progress).await })
+    }
+
+    fn node_remove(&self, node: Node, progress: Progress) -> Pending<'_, ()> {
+        Box::pin(async move { self.0.remove(node, &progress).await })
+    }
+
     fn stop(&self) -> Pending<'_, ()> {
         Box::pin(async move { self.stop_all().await })
     }
@@ -102,6 +113,7 @@ impl Control {
     async fn create(&self, ask: CreateVolume, progress: &Progress) -> Result<VolumeStatus, Failure> {
         let node = &self.0;
         check_name(&ask.name)?;
+        node.in_service("it makes no volume")?;
         if node.records.lock().named(&ask.name).is_some() {
             return Err(Failure::new(
                 Exit::Refused,
@@ -120,12 +132,13 @@ impl Control {
         let new = NewVolume {
             name: ask.name.clone(),
             disk: disk_url::shareable(disk)?,
-            nodes: u8::try_from(node.bundle.nodes.len()).unwrap_or(u8::MAX),
+            nodes: u8::try_from(node.list().nodes.len()).unwrap_or(u8::MAX),
             fast_timing: ask.timing == crate::api::Timing::Fast,
             wipe: ask.wipe.clone(),
         };
         progress.say(format!("Examining {shown}."));
         node.can_be_mounted(&ask.name).await?;
+        node.records.lock().writable()?;
         let id = csv_fs::volume::create(new, node.io.clone()).await.map_err(|e| create_failure(&e))?;
         node.events.record(Draft::volume(Code::VolumeCreated, &ask.name, format!("on {shown}, {id}")));
         progress.say("Formatted. Taking office and mounting.");
@@ -314,7 +327,8 @@ impl Control {
     }
 
     fn node_list(&self) -> Vec<NodeInfo> {
-        self.0.peers.list(self.0.bundle.own_address().unwrap_or_default())
+        let own = self.0.bundle.own_address().unwrap_or_default();
+        self.0.peers.list(own, self.0.minors, self.0.drain.is_on())
     }
 
     async fn whole_status(&self) -> Status {
@@ -326,7 +340,7 @@ impl Control {
             schema: SCHEMA,
             cluster: node.bundle.cluster.clone(),
             cluster_id: node.bundle.cluster_id.clone(),
-            list_version: node.bundle.list_version,
+            list_version: node.list().version,
             node: node.bundle.node,
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -340,13 +354,22 @@ impl Control {
 
     /// Every volume, with the routes of the nodes that answer.
     async fn volume_list(&self) -> Vec<VolumeStatus> {
-        for volume in self.0.directory.all() {
-            volume.refresh_space(WORDS_WITHIN).await;
-        }
-        let mut words = self.0.words_of_others(WORDS_WITHIN).await;
-        words.push(Words { node: self.0.bundle.node, told: self.0.own_word() });
+        let mut words = self.refreshed().await;
+        words.push(Words { node: self.0.bundle.node, told: self.0.own_word(), drained: self.0.drain.is_on() });
         let records: Vec<Record> = self.0.records.lock().live().cloned().collect();
         records.iter().map(|record| self.listed(record, &words)).collect()
+    }
+
+    /// What the other nodes say, while every volume that runs here asks for its space anew: all at once, so that neither many
+    /// volumes nor coordinators that do not answer make a status slow.
+    async fn refreshed(&self) -> Vec<Words> {
+        let mut space = tokio::task::JoinSet::new();
+        for volume in self.0.directory.all() {
+            space.spawn(async move { volume.refresh_space(WORDS_WITHIN).await });
+        }
+        let words = self.0.words_of_others(WORDS_WITHIN).await;
+        while space.join_next().await.is_some() {}
+        words
     }
 
     /// One volume, by what every node said of it.

@@ -99,6 +99,9 @@ impl NodeParts {
         let Ok(record) = self.record(name) else {
             return Eligible::Never("it does not know the volume".into());
         };
+        if self.drain.is_on() {
+            return Eligible::Never("it is drained".into());
+        }
         match self.keeping.lock().get(&record.id) {
             Some(Keeping::Running(volume)) => judged(&volume.office()),
             Some(Keeping::Pending { why, tries, .. }) => {
@@ -106,7 +109,7 @@ impl NodeParts {
                 if tries.in_vain_since(0) { Eligible::Never(why) } else { Eligible::NotYet(why) }
             }
             Some(Keeping::Over { why, .. }) => Eligible::Never(format!("it has not mounted the volume: {why}")),
-            Some(Keeping::Unmounted { .. }) | None => {
+            Some(Keeping::HeldBack { .. } | Keeping::Unmounted { .. }) | None => {
                 Eligible::Never("the volume is unmounted there, on request".into())
             }
         }

@@ -17,15 +17,19 @@ use csv_fs::proto::{PeerAnswer, PeerAsk};
 use csv_fs::volume::{Allow, Directory, Over, PeerState, StartError, Volume, VolumeSetup};
 use fuse::MountError;
 use net::{DownReason, LinkState, Net};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::checking::Jobs;
+use super::drain::Drain;
+use super::members::List;
+use super::minors::{Minors, OPERATORS};
 use super::net_thread::NetThread;
 use super::peers::Peers;
 use super::records::{Record, Records};
 use super::report;
 use super::retry::Backoff;
+use super::service::NodeService;
 use super::talk::NodeTalk;
 use super::teller::Teller;
 use super::told::{STARTING, Words};
@@ -62,6 +66,11 @@ pub(super) enum Keeping {
         why: String,
         /// What to do next.
         next: String,
+        /// Since when.
+        since: WallTime,
+    },
+    /// New while this node is drained: it waits until the node is back in service.
+    HeldBack {
         /// Since when.
         since: WallTime,
     },
@@ -112,6 +121,14 @@ pub(super) struct NodeParts {
     pub(super) _net_thread: NetThread,
     /// Checks that other nodes asked for.
     pub(super) jobs: Jobs,
+    /// Whether this node is drained.
+    pub(super) drain: Drain,
+    /// The nodes, as the latest list has them; the bundle has those of the start.
+    pub(super) list: RwLock<List>,
+    /// Which messages between nodes it speaks.
+    pub(super) minors: Minors,
+    /// What the network calls.
+    pub(super) service: Arc<NodeService>,
 }
 
 impl NodeParts {
@@ -155,12 +172,17 @@ impl NodeParts {
             let me = Arc::clone(self);
             asked.spawn(async move {
                 let asked_at = Instant::now();
-                let answer = me.talk(node, &NodeTalk::AskRoutes, within).await;
+                let ask =
+                    if me.peers.minor(node) >= Some(OPERATORS) { NodeTalk::AskWords } else { NodeTalk::AskRoutes };
+                let answer = me.talk(node, &ask, within).await;
                 me.peers.round_trip(node, answer.is_some().then(|| asked_at.elapsed()));
-                match answer {
-                    Some(NodeTalk::Routes(told)) => Node::new(node.get()).map(|node| Words { node, told }),
-                    _ => None,
-                }
+                let (told, drained) = match answer {
+                    Some(NodeTalk::Routes(told)) => (told, false),
+                    Some(NodeTalk::Words { told, drained }) => (told, drained),
+                    _ => return None,
+                };
+                me.peers.drained(node, drained);
+                Node::new(node.get()).map(|node| Words { node, told, drained })
             });
         }
         let mut words = Vec::new();
@@ -184,6 +206,10 @@ impl NodeParts {
     pub(super) fn take_records(self: &Arc<Self>, records: Vec<Record>) -> Result<(), Failure> {
         let mut news = Vec::new();
         for record in records {
+            let known = self.records.lock().knows(&record.id);
+            if !known {
+                self.is_new(&record.id)?;
+            }
             if self.records.lock().take(record.clone())? {
                 news.push(record);
             }
@@ -216,6 +242,10 @@ impl NodeParts {
         {
             let mut keeping = self.keeping.lock();
             if keeping.contains_key(&record.id) {
+                return;
+            }
+            if self.drain.holds_back(&record.id) {
+                keeping.insert(record.id.clone(), Keeping::HeldBack { since: WallTime::now() });
                 return;
             }
             if unmounted {
@@ -355,6 +385,7 @@ impl NodeParts {
             allow: self.allow(),
             node: self.me(),
             peers: self.peers.addresses().keys().copied().collect(),
+            barred: self.drain.is_on(),
             without: self.config.kernel_without.clone(),
             rules: self.config.rules,
             workers: self.io.clone(),
@@ -367,6 +398,8 @@ impl NodeParts {
     /// From now on messages for this volume reach it, and it knows who is heard.
     fn publish(&self, volume: &Arc<Volume>) {
         self.directory.insert(volume);
+        // It may have been drained, or resumed, since the volume began to start.
+        volume.bar(self.drain.is_on());
         for node in self.peers.addresses().keys() {
             if let Some(link) = self.peers.link(*node) {
                 volume.peer(*node, &peer_state(&link.borrow()));

@@ -7,7 +7,7 @@
 //! HELLO carries who we are and which list of nodes we have. Another cluster, another list version, or a number
 //! that is not the certificate's is refused with a sentence, and the sentence names the older node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ use net::{Conn, DialTarget, Dialer, DownReason, LinkState, Net, Payload, PeerHel
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::members::List;
+use super::minors::{self, Minors};
 use crate::api::{Link, Node, NodeInfo};
 use crate::clock::WallTime;
 use crate::init::{Bundle, dns_name};
@@ -32,6 +34,12 @@ pub(super) struct Greeting {
     /// The version of the file system's messages. Who does not say speaks the first.
     #[serde(default = "first_version")]
     messages: u16,
+    /// Its minor versions.
+    #[serde(default)]
+    minors: Minors,
+    /// Who is let in. Not told: the version says it.
+    #[serde(skip)]
+    nodes: Vec<Node>,
 }
 
 fn first_version() -> u16 {
@@ -40,14 +48,22 @@ fn first_version() -> u16 {
 
 impl Greeting {
     /// This node's.
-    pub(super) fn of(bundle: &Bundle) -> Greeting {
+    pub(super) fn of(bundle: &Bundle, minors: Minors) -> Greeting {
         Greeting {
             cluster_id: bundle.cluster_id.clone(),
             node: bundle.node,
             list_version: bundle.list_version,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             messages: PROTO_VERSION,
+            minors,
+            nodes: bundle.nodes.iter().map(|n| n.id).collect(),
         }
+    }
+
+    /// The same with another list of nodes.
+    pub(super) fn of_list(&self, list: &List) -> Greeting {
+        let nodes = list.nodes.iter().map(|n| n.id).collect();
+        Greeting { list_version: list.version, nodes, ..self.clone() }
     }
 
     /// Whose it is.
@@ -77,6 +93,12 @@ impl Greeting {
                 peer.remote, theirs.node, peer.identity
             )));
         }
+        if theirs.list_version <= self.list_version && !self.nodes.contains(&theirs.node) {
+            return Err(Refusal::new(format!(
+                "{} is not on version {} of the list of nodes, by which {} goes: it was removed",
+                theirs.node, self.list_version, self.node
+            )));
+        }
         if theirs.list_version != self.list_version {
             let older = if theirs.list_version < self.list_version { theirs.node } else { self.node };
             return Err(Refusal::new(format!(
@@ -91,6 +113,13 @@ impl Greeting {
                 theirs.node, theirs.messages, self.node, self.messages
             )));
         }
+        if self.minors.with(theirs.minors).is_none() {
+            let older = if theirs.minors.is_older_than(self.minors) { theirs.node } else { self.node };
+            return Err(Refusal::new(format!(
+                "{} ({}) speaks {} of the messages between nodes, {} ({}) speaks {}: upgrade {older}, one release after the other",
+                theirs.node, theirs.version, theirs.minors, self.node, self.version, self.minors
+            )));
+        }
         Ok(theirs)
     }
 }
@@ -98,11 +127,15 @@ impl Greeting {
 /// Everybody else.
 pub(super) struct Peers {
     me: Node,
-    addresses: BTreeMap<NodeId, String>,
+    addresses: Mutex<Arc<BTreeMap<NodeId, String>>>,
     dialers: Mutex<BTreeMap<NodeId, Dialer>>,
     /// Connections that others dialled to us, by their number.
     incoming: Mutex<BTreeMap<NodeId, BTreeMap<u64, Arc<Conn>>>>,
     versions: Mutex<BTreeMap<NodeId, String>>,
+    /// What each speaks with this node, as of its last connection.
+    minors: Mutex<BTreeMap<NodeId, u16>>,
+    /// Who has said that it is drained.
+    drained: Mutex<BTreeSet<NodeId>>,
     round_trips: Mutex<BTreeMap<NodeId, Duration>>,
     started: Instant,
 }
@@ -113,10 +146,14 @@ impl Peers {
         let others = bundle.nodes.iter().filter(|n| n.id != bundle.node);
         Peers {
             me: bundle.node,
-            addresses: others.filter_map(|n| Some((NodeId::new(n.id.number())?, n.address.clone()))).collect(),
+            addresses: Mutex::new(Arc::new(
+                others.filter_map(|n| Some((NodeId::new(n.id.number())?, n.address.clone()))).collect(),
+            )),
             dialers: Mutex::default(),
             incoming: Mutex::default(),
             versions: Mutex::default(),
+            minors: Mutex::default(),
+            drained: Mutex::default(),
             round_trips: Mutex::default(),
             started: Instant::now(),
         }
@@ -131,8 +168,37 @@ impl Peers {
     }
 
     /// All of them, by number and address.
-    pub(super) fn addresses(&self) -> &BTreeMap<NodeId, String> {
-        &self.addresses
+    pub(super) fn addresses(&self) -> Arc<BTreeMap<NodeId, String>> {
+        Arc::clone(&self.addresses.lock())
+    }
+
+    /// A node is no node of this cluster any more: nobody dials it, and its connections end.
+    pub(super) fn forget(&self, node: NodeId) {
+        let mut addresses = self.addresses.lock();
+        let rest = addresses.iter().filter(|(n, _)| **n != node).map(|(n, a)| (*n, a.clone())).collect();
+        *addresses = Arc::new(rest);
+        drop(addresses);
+        // Dropped, it ends.
+        drop(self.dialers.lock().remove(&node));
+        let conns = self.incoming.lock().remove(&node);
+        conns.into_iter().flatten().for_each(|(_, conn)| conn.close("this node was removed from the cluster"));
+        self.drained.lock().remove(&node);
+    }
+
+    /// The minor version of the messages that a node speaks with this one, once it has been connected.
+    pub(super) fn minor(&self, node: NodeId) -> Option<u16> {
+        self.minors.lock().get(&node).copied()
+    }
+
+    /// A node has said whether it is drained.
+    pub(super) fn drained(&self, node: NodeId, drained: bool) {
+        let mut all = self.drained.lock();
+        let _ = if drained { all.insert(node) } else { all.remove(&node) };
+    }
+
+    /// Whether it is, as it said last.
+    pub(super) fn is_drained(&self, node: NodeId) -> bool {
+        self.drained.lock().contains(&node)
     }
 
     /// Watches the link that we dial to a node.
@@ -147,8 +213,11 @@ impl Peers {
     }
 
     /// Remembers a connection that was dialled to us, and what its HELLO said.
-    pub(super) fn opened(&self, node: NodeId, conn: &Arc<Conn>, greeting: &Greeting) {
+    pub(super) fn opened(&self, node: NodeId, conn: &Arc<Conn>, greeting: &Greeting, own: Minors) {
         self.versions.lock().insert(node, greeting.version.clone());
+        if let Some(minor) = own.with(greeting.minors) {
+            self.minors.lock().insert(node, minor);
+        }
         if conn.role() == net::Role::Acceptor {
             self.incoming.lock().entry(node).or_default().insert(conn.id(), Arc::clone(conn));
         }
@@ -182,7 +251,7 @@ impl Peers {
     }
 
     /// All nodes for `node list`, this one included.
-    pub(super) fn list(&self, own_address: &str) -> Vec<NodeInfo> {
+    pub(super) fn list(&self, own_address: &str, minors: Minors, drained: bool) -> Vec<NodeInfo> {
         let mut nodes = vec![NodeInfo {
             node: self.me,
             address: own_address.to_owned(),
@@ -191,8 +260,10 @@ impl Peers {
             reason: None,
             round_trip_us: None,
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            messages: Some(minors::shown(minors.newest())),
+            drained,
         }];
-        nodes.extend(self.addresses.keys().filter_map(|node| self.info(*node)));
+        nodes.extend(self.addresses().keys().filter_map(|node| self.info(*node)));
         nodes.sort_by_key(|n| n.node);
         nodes
     }
@@ -209,13 +280,15 @@ impl Peers {
         };
         Some(NodeInfo {
             node: Node::new(node.get())?,
-            address: self.addresses.get(&node)?.clone(),
+            address: self.addresses().get(&node)?.clone(),
             link,
             since: WallTime::now().earlier(since.elapsed()),
             reason,
             // What it answered before it went down says nothing of now.
             round_trip_us: Some(node).filter(|_| link == Link::Up).and_then(|_| self.round_trip_us(node)),
             version: self.versions.lock().get(&node).cloned(),
+            messages: self.minor(node).map(minors::shown),
+            drained: self.is_drained(node),
         })
     }
 
@@ -239,7 +312,9 @@ mod tests {
 
     fn greeting(node: u8, messages: u16) -> Greeting {
         let node = serde_json::from_value(serde_json::json!(node)).expect("a node");
-        Greeting { cluster_id: "lab".to_owned(), node, list_version: 1, version: "0.1.0".to_owned(), messages }
+        let nodes = (1..=3).filter_map(Node::new).collect();
+        let (cluster_id, version) = ("lab".to_owned(), "0.1.0".to_owned());
+        Greeting { cluster_id, node, list_version: 1, version, messages, minors: Minors::own(false), nodes }
     }
 
     fn hello(from: &Greeting, app: Vec<u8>) -> PeerHello {
@@ -261,6 +336,44 @@ mod tests {
         let refused = said(&us, &hello(&other, before.to_string().into_bytes()));
         assert!(refused.contains("speaks version 1"), "{refused}");
         let same = greeting(2, 2);
-        assert_eq!(us.judge(&hello(&same, same.to_bytes())).expect("the same"), same);
+        let heard = us.judge(&hello(&same, same.to_bytes())).expect("the same");
+        assert_eq!(heard, Greeting { nodes: Vec::new(), ..same });
+    }
+
+    #[test]
+    fn versions_without_anything_in_common_are_refused_and_the_older_node_is_named_whoever_judges() {
+        let between = |oldest: u16, newest: u16| {
+            serde_json::from_value::<Minors>(serde_json::json!({ "oldest": oldest, "newest": newest })).expect("minors")
+        };
+        let us = Greeting { minors: between(6, 7), ..greeting(1, 2) };
+        let told = |minors| Greeting { minors, version: "0.9.9".to_owned(), ..greeting(2, 2) };
+        let too_old = told(between(4, 5));
+        let refused = us.judge(&hello(&too_old, too_old.to_bytes())).expect_err("refused").to_string();
+        for word in [
+            "node-2 (0.9.9) speaks 2.4 to 2.5",
+            "node-1 (0.1.0) speaks 2.6 to 2.7",
+            "upgrade node-2, one release after",
+        ] {
+            assert!(refused.contains(word), "{refused}");
+        }
+        let too_new = told(between(8, 9));
+        let refused = us.judge(&hello(&too_new, too_new.to_bytes())).expect_err("refused").to_string();
+        assert!(refused.contains("upgrade node-1"), "{refused}");
+        for near in [between(5, 6), between(7, 8)] {
+            let near = told(near);
+            us.judge(&hello(&near, near.to_bytes())).expect("a release apart");
+        }
+    }
+
+    /// Its certificate is still good.
+    #[test]
+    fn a_node_that_is_not_on_the_list_is_refused_by_that_and_one_with_a_newer_list_by_the_version() {
+        let us = Greeting { list_version: 2, nodes: vec![Node::new(1).expect("a node")], ..greeting(1, 2) };
+        for (version, word) in [(1, "it was removed"), (2, "it was removed"), (3, "install the newer bundle on node-1")]
+        {
+            let gone = Greeting { list_version: version, ..greeting(2, 2) };
+            let refused = us.judge(&hello(&gone, gone.to_bytes())).expect_err("refused").to_string();
+            assert!(refused.contains(word), "{refused}");
+        }
     }
 }

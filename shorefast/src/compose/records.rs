@@ -23,6 +23,8 @@ use crate::exit::Failure;
 
 /// Ends the name of the empty file that says that a volume was unmounted here.
 const UNMOUNTED: &str = "unmounted";
+/// No record is longer.
+const PROBE: usize = 8192;
 
 /// A volume as all nodes know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +86,11 @@ impl Records {
         self.by_id.values().filter(|r| !r.deleted)
     }
 
+    /// Whether there is a record of that volume, also of one that is deleted.
+    pub(super) fn knows(&self, id: &str) -> bool {
+        self.by_id.contains_key(id)
+    }
+
     /// Every record that others may be told.
     pub(super) fn to_tell(&self) -> Vec<Record> {
         self.by_id.values().filter(|r| !self.untold.contains(&r.id)).cloned().collect()
@@ -92,6 +99,24 @@ impl Records {
     /// A volume that exists, by name.
     pub(super) fn named(&self, name: &str) -> Option<&Record> {
         self.live().find(|r| r.name == name)
+    }
+
+    /// Fails unless a record could be written now: before something is done that is to be remembered.
+    pub(super) fn writable(&self) -> Result<(), Failure> {
+        let probe = self.dir.join("probe.new");
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&probe)?;
+            file.write_all(&[b'#'; PROBE])?;
+            file.sync_all()
+        };
+        let written = write();
+        let removed = fs::remove_file(&probe);
+        written.and(removed).map_err(|e| {
+            Failure::failed(
+                format!("Nothing can be remembered below {}: {e}.", self.dir.display()),
+                "Nothing was done. Free space or mend the permissions there, then repeat the command.",
+            )
+        })
     }
 
     /// Takes a record if it is newer than what is known; tells whether it was.

@@ -48,7 +48,7 @@ impl NodeParts {
 
     /// Refuses a node that the cluster does not have.
     pub(super) fn is_a_node(&self, node: Node) -> Result<(), Failure> {
-        if self.bundle.nodes.iter().any(|n| n.id == node) {
+        if self.list.read().has(node) {
             return Ok(());
         }
         Err(Failure::new(

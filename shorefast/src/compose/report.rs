@@ -110,6 +110,19 @@ fn how_ended(before: office::Before) -> String {
     }
 }
 
+fn how_fenced(how: office::HowFenced) -> &'static str {
+    use office::HowFenced;
+    // One more exists in simulations only, where a rule is taken out.
+    #[allow(unreachable_patterns, reason = "it is there with that feature")]
+    match how {
+        HowFenced::Dead => "its process is gone, and its last write has landed",
+        HowFenced::Answered => "it said itself that nothing of it is in flight",
+        HowFenced::Superseded => "a later session of that node has registered since",
+        HowFenced::KeysGone => "its reservation keys are gone from the disk",
+        _ => "nothing is known of how",
+    }
+}
+
 fn why_lost(why: office::LostWhy) -> &'static str {
     match why {
         office::LostWhy::Superseded => "another node holds the lease",
@@ -123,14 +136,18 @@ fn why_lost(why: office::LostWhy) -> &'static str {
 fn office(report: &office::Report) -> Option<(Code, String)> {
     use office::Report;
     Some(match report {
-        Report::Challenging { holder, epoch } => {
-            (Code::TakeoverStarted, format!("the coordinator of {epoch}, {holder}, does not renew its lease"))
+        Report::TakingOver { holder, epoch, why } => (
+            Code::TakeoverStarted,
+            format!("the coordinator of {epoch}, {}, is cut off from the disk: {why}", holder.node),
+        ),
+        Report::Fenced { proof } => {
+            (Code::ClientFenced, format!("{} can write no more: {}", session(proof.client()), how_fenced(proof.how())))
         }
-        Report::Fenced { proof } => (Code::ClientFenced, session(proof.client())),
         Report::OwnPathLost => (Code::PathLost, "this node's own slot cannot be renewed".to_owned()),
         Report::OwnPathBack => (Code::PathBack, "this node's own slot is renewed again".to_owned()),
         Report::NotPermitted
         | Report::Permitted { .. }
+        | Report::Challenging { .. }
         | Report::ChallengeDeferred { .. }
         | Report::Fencing { .. }
         | Report::FenceStep { .. }
@@ -143,9 +160,11 @@ fn coordinator(report: coord::Report) -> Option<(Code, String)> {
     Some(match report {
         Report::StoreFailed => (Code::OfficeLost, "the metadata store failed; office is given up".to_owned()),
         Report::GraceEnded => (Code::GraceEnded, "everything is served from now on".to_owned()),
-        Report::Evicted { client } => (Code::ClientEvicted, session(client)),
-        Report::PathFenced { client } => (Code::PathFenced, session(client)),
-        Report::PathBack { client } => (Code::PathBack, session(client)),
+        Report::Evicted { client } => (Code::ClientEvicted, format!("{} has ended", session(client))),
+        Report::PathFenced { client } => {
+            (Code::PathFenced, format!("{} goes on without its lost path, which is shut off", session(client)))
+        }
+        Report::PathBack { client } => (Code::PathBack, format!("{} has a path again", session(client))),
         Report::FenceFailed { client, why } => {
             (Code::IoWaiting, format!("{} could not be fenced yet: {why}", session(client)))
         }

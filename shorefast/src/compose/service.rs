@@ -12,6 +12,7 @@ use net::{CloseReason, Conn, DownReason, Message, PeerHello, Refusal, ReplyTo, S
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 
+use super::members::List;
 use super::node::{NodeParts, node_id};
 use super::peers::Greeting;
 use crate::events::{Code, Draft};
@@ -19,7 +20,7 @@ use crate::events::{Code, Draft};
 /// The service of a node's endpoint. The endpoint exists before the node does, so the node comes in later; until
 /// then nobody is let in.
 pub(super) struct NodeService {
-    greeting: Greeting,
+    greeting: RwLock<Arc<Greeting>>,
     node: RwLock<Weak<NodeParts>>,
     /// Which node an open connection leads to; read for every request.
     leads_to: RwLock<HashMap<u64, NodeId>>,
@@ -30,7 +31,18 @@ impl NodeService {
     /// Tasks run where this is called.
     pub(super) fn new(greeting: Greeting) -> NodeService {
         let (node, leads_to) = (RwLock::default(), RwLock::default());
+        let greeting = RwLock::new(Arc::new(greeting));
         NodeService { greeting, node, leads_to, control: Handle::current() }
+    }
+
+    /// From now on connections are judged by another list of nodes. Those that are open stay.
+    pub(super) fn goes_by(&self, list: &List) {
+        let mut greeting = self.greeting.write();
+        *greeting = Arc::new(greeting.of_list(list));
+    }
+
+    fn said(&self) -> Arc<Greeting> {
+        Arc::clone(&self.greeting.read())
     }
 
     /// From now on messages go to this node.
@@ -45,24 +57,25 @@ impl NodeService {
 
 impl Service for NodeService {
     fn greeting(&self, _subject: &str) -> Bytes {
-        self.greeting.to_bytes().into()
+        self.said().to_bytes().into()
     }
 
     fn hello(&self, peer: &PeerHello) -> Result<Bytes, Refusal> {
         if self.node().is_none() {
             return Err(Refusal::new("this node is just starting"));
         }
-        self.greeting.judge(peer)?;
-        Ok(self.greeting.to_bytes().into())
+        let said = self.said();
+        said.judge(peer)?;
+        Ok(said.to_bytes().into())
     }
 
     fn opened(&self, conn: &Arc<Conn>) {
         let _tasks = self.control.enter();
         // Judged by `hello` a moment ago; a connection that was refused does not open.
-        if let (Some(node), Ok(greeting)) = (self.node(), self.greeting.judge(conn.hello())) {
+        if let (Some(node), Ok(greeting)) = (self.node(), self.said().judge(conn.hello())) {
             let peer = node_id(greeting.node());
             self.leads_to.write().insert(conn.id(), peer);
-            node.peers.opened(peer, conn, &greeting);
+            node.peers.opened(peer, conn, &greeting, node.minors);
         }
     }
 

@@ -181,17 +181,25 @@ pub(super) fn problems(nodes: &[NodeInfo], volumes: &[VolumeStatus]) -> Vec<Prob
         });
     }
     for v in volumes {
-        volume_problems(v, &mut found);
+        let drained = nodes.iter().find(|n| n.link == Link::Myself && n.drained).map(|n| n.node);
+        volume_problems(v, drained, &mut found);
     }
     found
 }
 
-fn volume_problems(v: &VolumeStatus, found: &mut Vec<Problem>) {
+fn volume_problems(v: &VolumeStatus, drained: Option<Node>, found: &mut Vec<Problem>) {
     let mut say =
         |node, message: String, next: String| found.push(Problem { node, volume: Some(v.name.clone()), message, next });
     // What another node's metadata side does is that node's to complain about.
     if v.mount.is_some() && v.metadata != Metadata::Ok {
-        say(None, format!("{}: metadata {}", v.name, v.metadata), "Nothing, unless it stays.".into());
+        let next = match drained {
+            Some(me) if v.metadata == Metadata::Waiting => {
+                let n = me.number();
+                format!("{me} is drained and takes no office: if no other node can, `shorefast node resume {n}`.")
+            }
+            _ => "Nothing, unless it stays.".into(),
+        };
+        say(None, format!("{}: metadata {}", v.name, v.metadata), next);
     }
     for n in v.nodes.iter().filter(|n| is_a_problem(n)) {
         let reason = n.reason.as_deref().unwrap_or("no reason known");

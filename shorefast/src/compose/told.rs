@@ -18,6 +18,8 @@ use crate::clock::WallTime;
 pub(super) const STARTING: &str = "starting";
 /// Why a volume is not mounted that nobody wants mounted.
 pub(super) const ON_REQUEST: &str = "on request";
+/// Why a volume is not mounted that was made while the node was drained.
+pub(super) const DRAINED: &str = "node is drained";
 /// What is shown for a node that answers and has no word about a volume.
 pub(super) const NOT_KNOWN: &str = "not known there";
 
@@ -39,6 +41,8 @@ pub(super) struct Words {
     pub(super) node: Node,
     /// About each.
     pub(super) told: Vec<Told>,
+    /// Whether it is drained.
+    pub(super) drained: bool,
 }
 
 impl Words {
@@ -117,6 +121,7 @@ impl NodeParts {
                 let here = unmounted(node, why, *since, true);
                 (VolumeNode { next: Some(next.clone()), ..here }, None)
             }
+            Some(Keeping::HeldBack { since }) => (unmounted(node, DRAINED, *since, false), None),
             Some(Keeping::Unmounted { since }) => (unmounted(node, ON_REQUEST, *since, false), None),
             None => (unmounted(node, ON_REQUEST, self.started, false), None),
         };
@@ -145,7 +150,8 @@ mod tests {
     fn a_node_that_answers_and_has_no_word_about_a_volume_does_not_know_it() {
         let node = Node::new(2).expect("a node");
         let here = unmounted(node, ON_REQUEST, WallTime(0), false);
-        let words = Words { node, told: vec![Told { name: "a".into(), here: here.clone(), known: None }] };
+        let words =
+            Words { node, drained: false, told: vec![Told { name: "a".into(), here: here.clone(), known: None }] };
         assert_eq!(words.here("a"), here);
         let unknown = words.here("b");
         assert_eq!((unknown.reason.as_deref(), unknown.wanted, unknown.node), (Some(NOT_KNOWN), true, node));

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// How bad an event is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// As intended.
@@ -100,6 +100,9 @@ codes! {
     IoWaiting = "io-waiting", Warning, "A request waits unusually long; the message says for what.", "Look at what the message names.";
     NoPermission = "no-permission", Warning, "This node may not be coordinator, for a second already; the message says what is known of why.", "The advice beside the message fits its cause: the node's path to the disk, or how the nodes reach one another.";
     LocksLost = "locks-lost", Error, "File locks held through this node were not taken in by a new coordinator; the handles report errors until they are closed.", "Restart the programs that use them, and report it: this must not happen.";
+    NodeDrained = "node-drained", Info, "This node was drained: it coordinates nothing, takes no office and mounts nothing new.", "`shorefast node resume` ends it.";
+    NodeResumed = "node-resumed", Info, "This node is back in service after it was drained.", "Nothing.";
+    NodeRemoved = "node-removed", Info, "A node was taken from the list of nodes.", "Take its access to the disks away, too, and destroy its bundle.";
     DiskFaultSet = "disk-fault-set", Warning, "An operator made this node's disks misbehave (`debug disk`).", "`shorefast debug disk heal` ends it.";
     DiskFaultHealed = "disk-fault-healed", Info, "An operator ended the misbehaviour of this node's disks.", "Nothing.";
 }
@@ -121,19 +124,36 @@ mod tests {
             "# Events\n\n\
              What a node reports, by code. Codes are stable: a script may rely on their names. `shorefast events` shows\n\
              them, `shorefast events --json` prints one JSON object a line.\n\n\
-             This page is made from the program's own list; a test keeps them equal.\n\n\
+             The table is made from the program's own list, and each code has a section below; tests keep them together.\n\n\
              | code | severity | meaning | what to do next |\n|---|---|---|---|\n",
         );
         for code in Code::ALL {
             let (severity, meaning, next) = (code.severity(), code.meaning(), code.next_step());
-            writeln!(text, "| `{code}` | {severity} | {meaning} | {next} |").expect("writing to a string");
+            writeln!(text, "| [`{code}`](#{code}) | {severity} | {meaning} | {next} |").expect("writing to a string");
         }
+        text.push('\n');
         text
     }
 
     #[test]
-    fn events_page_is_the_programs_own_list() {
-        crate::docs_test::page_holds("docs/events.md", &document());
+    fn the_table_of_the_events_page_is_the_programs_own_list() {
+        crate::docs_test::head_holds("docs/events.md", &document());
+    }
+
+    /// Somebody who is woken by a code looks it up there.
+    #[test]
+    fn each_code_and_no_other_has_a_section_that_says_what_it_means_and_what_to_do() {
+        let page = crate::docs_test::page("docs/events.md");
+        let sections: Vec<(&str, &str)> = page.split("\n## ").skip(1).filter_map(|s| s.split_once('\n')).collect();
+        let named: Vec<&str> = sections.iter().map(|(title, _)| title.trim_matches('`')).collect();
+        let codes: Vec<&str> = Code::ALL.iter().map(|c| c.as_str()).collect();
+        assert_eq!(named, codes, "a section for each code, in the order of the table");
+        for (title, body) in sections {
+            let (means, to_do) = body.split_once("**What to do.**").unwrap_or_else(|| panic!("{title}: what to do?"));
+            let means =
+                means.trim().strip_prefix("**What it means.**").unwrap_or_else(|| panic!("{title}: what is it?"));
+            assert!(means.len() > 60 && to_do.trim().len() >= "Nothing.".len(), "{title} says too little");
+        }
     }
 
     #[test]

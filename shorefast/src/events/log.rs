@@ -107,9 +107,15 @@ impl EventLog {
             next: draft.next.unwrap_or_else(|| draft.code.next_step().to_owned()),
         };
         match event.severity {
-            Severity::Info => tracing::info!(code = %event.code, volume = event.volume, "{}", event.message),
-            Severity::Warning => tracing::warn!(code = %event.code, volume = event.volume, "{}", event.message),
-            Severity::Error => tracing::error!(code = %event.code, volume = event.volume, "{}", event.message),
+            Severity::Info => {
+                tracing::info!(code = %event.code, node = %event.node, volume = event.volume, "{}", event.message)
+            }
+            Severity::Warning => {
+                tracing::warn!(code = %event.code, node = %event.node, volume = event.volume, "{}", event.message)
+            }
+            Severity::Error => {
+                tracing::error!(code = %event.code, node = %event.node, volume = event.volume, "{}", event.message)
+            }
         }
         if kept.len() == EventLog::KEPT {
             kept.pop_front();

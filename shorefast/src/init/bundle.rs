@@ -1,7 +1,9 @@
 //! A node's bundle: one TOML file with all it needs to be part of its cluster.
 
 use std::fs;
-use std::path::Path;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +119,58 @@ impl Bundle {
         self.nodes.iter().find(|n| n.id == node).map(|n| n.address.as_str())
     }
 
+    /// The same bundle with another list of nodes.
+    pub(crate) fn of_list(&self, version: u64, nodes: Vec<BundleNode>) -> Bundle {
+        Bundle { list_version: version, nodes, ..self.clone() }
+    }
+
+    /// The next version of the list, without a node.
+    pub(crate) fn without(&self, node: Node) -> Result<Bundle, Failure> {
+        if node == self.node {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!("This is the bundle of {node} itself."),
+                "Name the bundles of the nodes that stay.",
+            ));
+        }
+        let nodes: Vec<BundleNode> = self.nodes.iter().filter(|n| n.id != node).cloned().collect();
+        if nodes.len() == self.nodes.len() {
+            return Err(Failure::new(
+                Exit::NotFound,
+                format!("There is no {node} in version {} of the list of nodes.", self.list_version),
+                "Nothing is to be done with this bundle.",
+            ));
+        }
+        Ok(self.of_list(self.list_version + 1, nodes))
+    }
+
+    /// Writes it in the place of another, whole or not at all.
+    pub(crate) fn save(&self, path: &Path) -> Result<(), Failure> {
+        let aside = self.put_aside(path)?;
+        let done = fs::rename(&aside, path).and_then(|()| fs::File::open(folder_of(path))?.sync_all());
+        done.map_err(|e| unsaved(path, &e))
+    }
+
+    /// Whether [`Bundle::save`] could; changes nothing.
+    pub(crate) fn could_be_saved(&self, path: &Path) -> Result<(), Failure> {
+        let aside = self.put_aside(path)?;
+        fs::remove_file(&aside).map_err(|e| unsaved(path, &e))
+    }
+
+    fn put_aside(&self, path: &Path) -> Result<PathBuf, Failure> {
+        let aside = path.with_extension("bundle.new");
+        let text = self.to_text().map_err(|e| unsaved(path, &io::Error::other(e)))?;
+        let write = || -> io::Result<()> {
+            // Left by a process that died; holds nothing that this one does not have.
+            let _ = fs::remove_file(&aside);
+            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(|e| unsaved(path, &e))?;
+        Ok(aside)
+    }
+
     /// As text.
     pub fn to_text(&self) -> Result<String, toml::ser::Error> {
         let body = toml::to_string(self)?;
@@ -125,6 +179,17 @@ impl Bundle {
             self.node, self.cluster
         ))
     }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn unsaved(path: &Path, e: &io::Error) -> Failure {
+    Failure::failed(
+        format!("The bundle {} cannot be written: {e}.", path.display()),
+        "Make its folder writable for the daemon, then repeat the command.",
+    )
 }
 
 /// The texts of certificates and key.

@@ -130,7 +130,7 @@ pub(crate) fn nodes(nodes: &[NodeInfo]) -> String {
             [
                 n.node.to_string(),
                 n.address.clone(),
-                n.link.to_string(),
+                state(n),
                 short(n.since.until(now)),
                 n.round_trip_us.map_or_else(|| "-".to_owned(), round_trip),
                 n.version.clone().unwrap_or_else(|| "-".to_owned()),
@@ -138,6 +138,11 @@ pub(crate) fn nodes(nodes: &[NodeInfo]) -> String {
             ]
         }),
     )
+}
+
+/// How a node can be reached, and whether it is drained.
+fn state(n: &NodeInfo) -> String {
+    if n.drained { format!("{}, drained", n.link) } else { n.link.to_string() }
 }
 
 /// `volume info`.
@@ -192,7 +197,7 @@ fn routes(s: &Status) -> String {
                 .collect();
             [
                 node.node.to_string(),
-                node.link.to_string(),
+                state(node),
                 node.round_trip_us.map_or_else(|| "-".to_owned(), round_trip),
                 if cells.is_empty() { "-".to_owned() } else { cells.join("   ") },
             ]

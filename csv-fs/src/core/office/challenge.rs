@@ -72,6 +72,7 @@ impl Office {
     /// Whether this node might take office now.
     fn eligible(&self) -> bool {
         self.arbiter.given.is_some()
+            && !self.barred
             && self.undrained.is_none()
             && self.path_ok()
             && self.life().is_some_and(|l| l.may_write())
@@ -184,6 +185,7 @@ impl Office {
             || now < self.probe_after
             || self.is_ended(holder)
             || !given
+            || self.barred
             || self.undrained.is_some()
             || !self.path_ok()
         {

@@ -6,6 +6,7 @@ use block::shared::{Epoch, FenceGen, NodeId};
 
 use super::event::{AskId, Purpose, ReadSeq, Tag, Ticket};
 use super::proof::{FenceProof, FencedEpoch};
+use super::reason::TakeoverWhy;
 use super::view::{Key, LeaseView, NodeSet, SlotView};
 use crate::proto::{CoordinatorHint, PeerAnswer};
 use crate::types::ClientId;
@@ -86,6 +87,8 @@ pub enum Report {
     ChallengeDeferred { holder: ClientId },
     /// A fence began; without a purpose it is for office.
     Fencing { client: ClientId, purpose: Option<Purpose> },
+    /// The holder is being fenced so that this node may take its office.
+    TakingOver { holder: ClientId, epoch: Epoch, why: TakeoverWhy },
     /// A fence had to use this step.
     FenceStep { client: ClientId, step: &'static str },
     /// A fence ended with proof.

@@ -155,6 +155,9 @@ pub enum Event {
     Granted { fence_gen: FenceGen },
     /// What the client's route machine knows of this node's path.
     OwnPath { ok: bool },
+    /// Somebody wants this node to take no office any more (it is drained), or to take it again. An office that it holds
+    /// it keeps.
+    Barred { barred: bool },
     /// Answer to [`Effect::Scsi`](super::Effect::Scsi).
     Scsi { tag: Tag, result: ScsiResult },
     /// A nexus to the disk came up (SCSI kind); it has no registration yet.

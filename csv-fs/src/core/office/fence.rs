@@ -331,6 +331,10 @@ impl Office {
     fn raise(&mut self, now: Now, run: &mut Run, found: SlotView, out: &mut Vec<Effect>) {
         if !std::mem::replace(&mut run.begun, true) {
             out.push(Effect::Report(Report::Fencing { client: run.victim, purpose: run.purpose }));
+            if let Some(epoch) = run.for_office {
+                let why = self.takeover_why(run.victim, epoch, run.lock == Lock::Held);
+                out.push(Effect::Report(Report::TakingOver { holder: run.victim, epoch, why }));
+            }
         }
         let later = found.incarnation > run.victim.incarnation;
         if found.incarnation < run.victim.incarnation {

@@ -62,6 +62,12 @@ impl NodeControl for Lonely {
     fn volume_check(&self, _: String, _: bool, _: Progress) -> Pending<'_, CheckAnswer> {
         none()
     }
+    fn node_drain(&self, _: Option<Node>, _: bool, _: Progress) -> Pending<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+    fn node_remove(&self, _: Node, _: Progress) -> Pending<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
     fn stop(&self) -> Pending<'_, ()> {
         Box::pin(async { Ok(()) })
     }

@@ -7,7 +7,18 @@ fn node(n: u8) -> Node {
 
 fn info(n: u8, link: Link) -> NodeInfo {
     let address = format!("192.0.2.{n}:7440");
-    NodeInfo { node: node(n), address, link, since: WallTime(0), reason: None, round_trip_us: Some(90), version: None }
+    let (since, round_trip_us) = (WallTime(0), Some(90));
+    NodeInfo {
+        node: node(n),
+        address,
+        link,
+        since,
+        reason: None,
+        round_trip_us,
+        version: None,
+        messages: None,
+        drained: false,
+    }
 }
 
 fn at(n: u8, route: Route, reason: Option<&str>) -> VolumeNode {

@@ -130,6 +130,26 @@ fn a_move_drains_then_resigns_then_the_named_node_takes_over() {
 }
 
 #[test]
+fn a_node_that_is_barred_keeps_its_office_takes_no_other_and_takes_again_once_it_may() {
+    let mut lab = Lab::three_with_3_in_office();
+    for n in [1, 3] {
+        lab.give(n, Event::Barred { barred: true });
+    }
+    lab.run_for(5000);
+    assert_eq!(lab.coordinators(), [3], "what it holds it keeps");
+    // In its favour, or in nobody's: it is not the one that follows.
+    lab.give(3, Event::Resign { to: Some(node(1)) });
+    lab.run_until("node 2 takes over", |l| l.coordinators() == [2]);
+    lab.kill(2, 0);
+    lab.run_for(30_000);
+    assert_eq!(lab.coordinators(), [], "nobody else may");
+    let killed = lab.hosts.values().flat_map(|h| &h.log).any(|(_, e)| matches!(e, Effect::Kill { .. }));
+    assert!(!killed, "who takes no office fences nobody for it");
+    lab.give(1, Event::Barred { barred: false });
+    lab.run_until("node 1 takes over", |l| l.coordinators() == [1]);
+}
+
+#[test]
 fn a_resignation_waits_for_the_page_write_that_is_still_in_the_fabric() {
     let mut lab = Lab::three_with_3_in_office();
     lab.host(3).never_drains = true;

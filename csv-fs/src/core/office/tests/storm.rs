@@ -33,7 +33,7 @@ fn disturb(lab: &mut Lab, chance: &mut Chance, nodes: u8) {
         }
         return;
     }
-    match chance.below(12) {
+    match chance.below(13) {
         0 => lab.kill(n, chance.below(300)),
         1 => lab.host(n).hang = true,
         2 => lab.unhang(n),
@@ -45,6 +45,7 @@ fn disturb(lab: &mut Lab, chance: &mut Chance, nodes: u8) {
         8 => lab.host(n).stick_lease ^= true,
         9 => drop(lab.land_stuck(n)),
         10 => drop(lab.give(n, Event::OwnPath { ok: chance.below(2) == 0 })),
+        11 => drop(lab.give(n, Event::Barred { barred: chance.below(2) == 0 })),
         _ => drop(lab.give(n, Event::Resign { to: (chance.below(2) == 0).then(|| node(n % nodes + 1)) })),
     }
 }
@@ -56,6 +57,7 @@ fn calm(lab: &mut Lab, nodes: u8) {
             lab.unhang(n);
             lab.thaw(n);
             lab.give(n, Event::OwnPath { ok: true });
+            lab.give(n, Event::Barred { barred: false });
         }
     }
     lab.run_for(1000);
