@@ -8,6 +8,7 @@
 //! - `daemon`: one node's life: start, serve, stop in stages. `compose` puts the libraries together for it.
 //! - `pace`: how often the progress of a check is told.
 //! - [`events`]: the stable list of what a node reports. `render`: tables for people.
+//! - `metrics`: numbers over HTTP, as Prometheus asks for them.
 //! - `demo`: three nodes on one machine, hurt on purpose, and the report of how they took it.
 //! - `commands/nbd`: a disk served over NBD, in a process of its own. `replica`: a replicated device, likewise.
 //!
@@ -28,6 +29,7 @@ mod disk_url;
 pub mod events;
 pub mod exit;
 pub mod init;
+mod metrics;
 mod pace;
 mod places;
 mod render;
