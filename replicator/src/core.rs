@@ -25,6 +25,7 @@
 //! - `reign`: ballots, grants, roles. `connect`: handshakes.
 //! - `resync`, `serve`: the ends of a synchronisation. [`pieces`]: what it compares and carries. [`pace`]: how much at once.
 //!   [`progress`]: how far. [`verify`], `repair`: equal replicas are compared, and made equal.
+//! - `rest`: nothing is under way, and that is written down; what a node proves by it when it starts.
 //! - `disk`, `writes`: the local queue of writes, metadata, failures. `requests`, `spans`: thousands under way, found fast. [`view`]: what can be seen from outside. [`witness`]: the tie-breaker.
 //!
 //! Refuses: two primaries at once. Not here yet: resizing, several volumes.
@@ -33,7 +34,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::ids::{Generation, Grant, NodeId, NodeSet, Span};
 use crate::meta::replica::{Commit, Recovered, Replica};
-use crate::meta::superblock::DiskState;
+use crate::meta::superblock::{DiskState, Life};
 
 mod app;
 pub mod config;
@@ -46,6 +47,7 @@ pub mod progress;
 mod reign;
 mod repair;
 mod requests;
+mod rest;
 mod resync;
 pub mod rules;
 mod serve;
@@ -127,6 +129,13 @@ pub struct Node {
     discard: bool,
     /// Meetings only tell what they would come to.
     tentative: bool,
+    /// The life of the machine and the disk in which it was started.
+    life: Life,
+    /// It was told to end; it has come to rest.
+    resting: bool,
+    rested: bool,
+    /// When anything was under way last.
+    busy_at: Now,
     /// Something was done that lets more be done.
     again: bool,
 }
@@ -144,7 +153,11 @@ impl Node {
             links: BTreeMap::new(),
             crashed: recovered.found.primary,
             lost_quorum: recovered.found.lost_quorum,
-            restarted: true,
+            restarted: !recovered.kept && config.rules.has(Rule::KeptIsProved),
+            life: recovered.life,
+            resting: false,
+            rested: false,
+            busy_at: now,
             told_grant: replica.superblock().grant,
             without_quorum: false,
             lost_primary: None,
@@ -202,6 +215,7 @@ impl Node {
             Event::Submit(req, ask) => self.submit(req, ask),
             Event::Promote { force } => self.promote(force),
             Event::Demote => self.demote(),
+            Event::Rest => self.rest(),
             Event::DiscardMyData => self.discard = true,
             Event::Verify => self.verify(),
             Event::Repair(from) => self.repair(from),
@@ -244,6 +258,7 @@ impl Node {
         self.pump_writes();
         self.pump_settle();
         self.pump_meta();
+        self.pump_rest();
         self.pump_completions();
     }
 
@@ -258,7 +273,8 @@ impl Node {
         debug_assert!(at_rest, "a target compares what others than its source are writing");
         if let Some(replica) = &self.replica {
             let cold = |w: &writes::LocalWrite| w.started && !replica.is_hot(w.span);
-            debug_assert!(!self.has(Rule::HotBeforeData) || !self.writes.iter().any(cold), "a write in a cold extent");
+            let judged = self.has(Rule::HotBeforeData) && self.has(Rule::StableBeforeRest);
+            debug_assert!(!judged || !self.writes.iter().any(cold), "a write in a cold extent");
         }
     }
 

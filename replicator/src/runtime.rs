@@ -17,7 +17,7 @@
 //!
 //! **The end.** [`Resource::stop`]: nothing new is begun, neither on the disk nor on the network; what is in the disk is waited
 //! for; requests are answered as aborted. To a peer it is a crash, and it costs no more than one. Whoever wants an
-//! orderly end demotes first.
+//! orderly end demotes first, and lets it come to rest ([`Resource::rest`]).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -36,11 +36,14 @@ mod actor;
 mod front;
 mod links;
 mod local;
+pub mod metrics;
 pub mod status;
 mod wire;
 pub mod witness;
 
-pub use local::{Local, NewReplica, audit, create, erase, find, resource_id};
+pub use local::{Local, NewReplica, audit, create, erase, find, life, resource_id};
+
+pub use crate::meta::superblock::Life;
 
 use crate::core::Node;
 use crate::core::config::{Config, Limits, OnNoQuorum, OnSlowPeer, Protocol, Timing, Unsettled};
@@ -50,12 +53,14 @@ use crate::core::rules::Rules;
 use crate::ids::{NodeId, NodeSet, SECTOR};
 use actor::{Actor, Tells};
 use links::{Gate, Greeting, Links};
+use metrics::Metrics;
 use status::Status;
 
 /// Times of the core, in milliseconds. A peer that is dead or cut off is noticed by `net` within 3 s; the core's own limit is for
 /// one that answers on the network and does nothing, and longer: a busy one is not to be taken for that. Writes that are not settled
-/// are settled twice a second.
-const TIMING: Timing = Timing { ping: 1_000, dead: 10_000, slow: 10_000, settle: 500, vote: 3_000 };
+/// are settled twice a second. A node comes to rest after half a minute: what writes less often pays for a hot extent each time, what
+/// writes more often never.
+const TIMING: Timing = Timing { ping: 1_000, dead: 10_000, slow: 10_000, settle: 500, vote: 3_000, rest: 30_000 };
 /// What is settled at once: a flush on each side for so much. Writes: sixteen times what 256 clients' requests are, a settlement
 /// for ten to twenty milliseconds of a fast disk's small writes. Bytes: what 64 writes of 1 MiB are, in twice which a slow peer
 /// may hold 128 MiB.
@@ -165,6 +170,8 @@ enum Input {
     Repair { from: NodeId, done: oneshot::Sender<bool> },
     OnNoQuorum { policy: OnNoQuorum, done: oneshot::Sender<()> },
     Status { done: oneshot::Sender<Status> },
+    Metrics { done: oneshot::Sender<Box<Metrics>> },
+    Rest { done: oneshot::Sender<bool> },
     Stop { done: oneshot::Sender<()> },
 }
 
@@ -175,6 +182,7 @@ pub struct Resource {
     listens: SocketAddr,
     primary: watch::Receiver<bool>,
     shown: watch::Sender<Option<Arc<Status>>>,
+    failed: watch::Receiver<bool>,
 }
 
 impl Resource {
@@ -233,12 +241,13 @@ impl Resource {
         });
         let (tells, primary) = watch::channel(false);
         let shown = watch::Sender::new(None);
-        let tells = Tells { primary: tells, shown: shown.clone(), detached };
+        let (fails, failed) = watch::channel(false);
+        let tells = Tells { primary: tells, shown: shown.clone(), detached, failed: fails };
         let mut actor = Actor::new(core, clock, disk, net, gate, config, tells);
         actor.dial_all();
         // It goes on without anybody waiting for it; `stop` does.
         drop(workers.spawn(0, move || actor.run(inputs)));
-        Ok(Resource { input, device, listens, primary, shown })
+        Ok(Resource { input, device, listens, primary, shown, failed })
     }
 
     /// The device. Its requests are answered while this node is primary.
@@ -259,6 +268,11 @@ impl Resource {
     /// Whether this node is primary, and its changes: it can be deposed by who was granted the reign.
     pub fn primary(&self) -> watch::Receiver<bool> {
         self.primary.clone()
+    }
+
+    /// Whether the local disk has failed, and was left.
+    pub fn failed(&self) -> watch::Receiver<bool> {
+        self.failed.clone()
     }
 
     async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Stopped> {
@@ -351,6 +365,26 @@ impl Resource {
     /// It has stopped.
     pub async fn status(&self) -> Result<Status, Stopped> {
         self.ask(|done| Input::Status { done }).await
+    }
+
+    /// What it counted and measured since it was started.
+    ///
+    /// # Errors
+    /// It has stopped.
+    pub async fn metrics(&self) -> Result<Metrics, Stopped> {
+        self.ask(|done| Input::Metrics { done }).await.map(|m| *m)
+    }
+
+    /// Comes to rest before it is stopped: connections end, what is under way lands, and it is written down that everything is
+    /// stable. True if it is; false for a primary, or without a disk. A disk that hangs is waited for.
+    ///
+    /// # Errors
+    /// It has stopped.
+    ///
+    /// # Cancel safety
+    /// Dropped, it goes on: nothing is accepted any more.
+    pub async fn rest(&self) -> Result<bool, Stopped> {
+        self.ask(|done| Input::Rest { done }).await
     }
 
     /// Stops; when it returns nothing of it is in the disk any more. A disk that hangs is waited for.

@@ -9,6 +9,7 @@
 //! - `support`: the support bundle. `standing`: what lets a daemon go on without free memory.
 //! - `pace`: how often the progress of a check is told.
 //! - [`events`]: the stable list of what a node reports. `render`: tables for people.
+//! - `metrics`: numbers over HTTP, as Prometheus asks for them.
 //! - `demo`: three nodes on one machine, hurt on purpose, and the report of how they took it.
 //! - `commands/nbd`: a disk served over NBD, in a process of its own. `replica`: a replicated device, likewise.
 //!
@@ -29,6 +30,7 @@ mod disk_url;
 pub mod events;
 pub mod exit;
 pub mod init;
+mod metrics;
 mod pace;
 mod places;
 mod render;

@@ -3,6 +3,7 @@
 //! - `record`: what a host remembers of a replica, a file. `make`: `replica create`, and what it refuses.
 //! - `sockets`: where its sockets are.
 //! - `check`: the audit of the metadata. `events`: what changes, a line each.
+//! - `machine`: what a restarted process has not lost. `metrics`: what Prometheus reads.
 //! - `force`: what a forced promotion may lose.
 //! - `life`: `replica up`: the process. `talk`: what commands and it say to one another.
 //!
@@ -13,7 +14,9 @@ pub(crate) mod check;
 mod events;
 pub(crate) mod force;
 pub(crate) mod life;
+mod machine;
 pub(crate) mod make;
+mod metrics;
 pub(crate) mod record;
 pub(crate) mod sockets;
 pub(crate) mod talk;

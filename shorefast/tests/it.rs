@@ -64,6 +64,8 @@ mod quorum;
 mod refusals;
 #[path = "it/replica.rs"]
 mod replica;
+#[path = "it/returns.rs"]
+mod returns;
 #[path = "it/routes.rs"]
 mod routes;
 #[path = "it/service.rs"]

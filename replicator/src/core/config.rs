@@ -50,6 +50,8 @@ pub struct Timing {
     pub settle: u64,
     /// A candidate that has no majority after so long gives up.
     pub vote: u64,
+    /// A node that was idle so long comes to rest: the log is emptied, and it is written down that everything is stable.
+    pub rest: u64,
 }
 
 /// How much is not settled.

@@ -63,7 +63,7 @@ impl Node {
         if self.links.contains_key(&node) {
             self.link_down(node);
         }
-        if self.replica.is_none() && !self.is_primary() {
+        if (self.replica.is_none() && !self.is_primary()) || self.resting {
             return self.fx.push(Effect::Close(node, conn, false));
         }
         let witness = self.config.tie_breaker == Some(node);
@@ -288,7 +288,7 @@ impl Node {
         if self.follows() != Some(node) {
             return;
         }
-        self.restarted = false;
+        self.cache_is_whole();
         if self.replica.as_ref().is_some_and(|r| r.superblock().flags.up_to_date) {
             self.disk = DiskState::UpToDate;
         }

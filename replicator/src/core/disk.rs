@@ -16,6 +16,7 @@ use super::rules::Rule;
 use super::writes::{LocalWrite, Why};
 use super::{Node, Role};
 use crate::ids::{Ballot, NodeId, Seq, Span};
+use crate::meta::replica::Commit;
 use crate::meta::superblock::DiskState;
 
 /// What a request to the disk was for.
@@ -181,14 +182,18 @@ impl Node {
             if !keep_order && !pages {
                 commit.write.first.clear();
             }
-            let io = self.io(Purpose::Meta);
-            self.fx.push(Effect::Meta(io, commit.write.clone()));
-            let waiters = std::mem::take(&mut self.waiters);
-            self.commit = Some((io, commit, waiters));
+            self.begin_commit(commit);
         }
         if starved {
             self.starved();
         }
+    }
+
+    pub(super) fn begin_commit(&mut self, commit: Commit) {
+        let io = self.io(Purpose::Meta);
+        self.fx.push(Effect::Meta(io, commit.write.clone()));
+        let waiters = std::mem::take(&mut self.waiters);
+        self.commit = Some((io, commit, waiters));
     }
 
     /// Extents of the oldest writes that wait, hot ones too: those must not make room for one another.
@@ -260,10 +265,14 @@ impl Node {
 
     /// The disk is left. A primary goes on through its peers; a secondary is of no use until it starts anew.
     pub(super) fn detach(&mut self) {
+        self.disown();
         if self.replica.take().is_none() {
             return;
         }
         self.tell(Report::Detached);
+        if self.resting {
+            self.tell(Report::AtRest(false));
+        }
         self.disk = DiskState::Diskless;
         self.commit = None;
         self.waiters.clear();

@@ -92,6 +92,8 @@ pub enum Event {
     },
     /// Become secondary.
     Demote,
+    /// Go down in order: take nothing any more, and come to rest.
+    Rest,
     /// At the next meeting what this node wrote apart is given up.
     DiscardMyData,
     /// Compare this node's data with those of equal peers.
@@ -160,6 +162,8 @@ pub enum Report {
     Synchronised(NodeId, Moved),
     /// The local disk failed and is left.
     Detached,
+    /// It was told to end, and has come to rest; or it cannot, being primary or without a disk.
+    AtRest(bool),
     /// Requests wait or fail: there is no quorum; or there is again.
     Quorum(bool),
     /// A peer is slow, and was left behind.

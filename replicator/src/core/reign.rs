@@ -110,6 +110,9 @@ impl Node {
 
     pub(super) fn promote(&mut self, force: bool) {
         let Role::Secondary = self.role else { return };
+        if self.resting {
+            return self.tell(Report::NotPromoted(Refusal::NoMajority));
+        }
         let Some(sb) = self.replica.as_ref().map(|r| r.superblock().clone()) else {
             return self.tell(Report::NotPromoted(Refusal::Data));
         };
@@ -580,7 +583,8 @@ impl Node {
         if let Some(replica) = &mut self.replica {
             replica.change(|sb| sb.flags.up_to_date = true);
         }
-        (self.crashed, self.lost_primary, self.without_quorum, self.restarted) = (false, None, false, false);
+        (self.crashed, self.lost_primary, self.without_quorum) = (false, None, false);
+        self.cache_is_whole();
         self.stream.clear();
         self.tell(Report::Promoted(ballot));
         self.tell(Report::Granted(grant));

@@ -507,7 +507,10 @@ impl Node {
         let good = self.replica.as_ref().is_some_and(|r| r.superblock().flags.up_to_date);
         self.disk = if good { DiskState::UpToDate } else { DiskState::Outdated };
         (self.crashed, self.lost_quorum, self.lost_primary, self.discard) = (false, false, None, false);
-        self.restarted &= self.links.get(&node).and_then(|l| l.hello.as_ref()).is_some_and(|h| h.side.restarted);
+        let lost = self.links.get(&node).and_then(|l| l.hello.as_ref()).is_some_and(|h| h.side.restarted);
+        if !(self.restarted && lost) {
+            self.cache_is_whole();
+        }
         if let Some(link) = self.links.get_mut(&node) {
             link.state = State::Equal;
         }

@@ -45,6 +45,10 @@ pub enum Rule {
     BarrierBeforeLater,
     /// A node that lost its cache reigns only if no member of the newest grant can have kept one.
     CacheKeeperReigns,
+    /// Who starts has kept what it acknowledged only if it proves that: it was at rest, or only its process has ended.
+    KeptIsProved,
+    /// That a disk is at rest is written down when nothing is under way there.
+    StableBeforeRest,
     /// A node that knows of no grant has no vote before a grant that names it is in force without it, and does not reign where others know one.
     NewcomerVotesLast,
     /// What a new replica was found to hold is marked for whoever may not hold the same.

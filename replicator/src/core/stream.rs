@@ -43,6 +43,11 @@ impl Stream {
         Stream { last, ..Stream::default() }
     }
 
+    /// Nothing is remembered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.barriers.is_empty()
+    }
+
     fn insert(&mut self, seq: Seq, span: Span, epoch: u64) {
         self.entries.insert(seq, Entry { span, epoch, done: false, settled: false });
         self.unwritten.insert(seq);

@@ -12,6 +12,9 @@ use crate::meta::layout::{Layout, Shape};
 use crate::meta::superblock::Superblock;
 use crate::meta::{MetaError, PAGE, Put, Reader};
 
+mod again;
+mod rest;
+
 const SHAPE: Shape = Shape { data: 64 * 8, bit: 8, extent: 32, peers: 2, log_slots: 4, log_pages: 4 };
 const RESOURCE: [u8; 16] = *b"resource-of-test";
 const A: Generation = Generation(0x100);
@@ -64,7 +67,7 @@ impl Bench {
         let mut image = Image(vec![0; layout.end().next_multiple_of(PAGE) as usize]);
         image.put(&write.first);
         image.put(&write.then);
-        let recovered = Replica::recover(&image, layout.end()).expect("a replica");
+        let recovered = Replica::recover(&image, layout.end(), Life::UNKNOWN).expect("a replica");
         let config = Config {
             me: id(1),
             disks: peers.iter().copied().chain([id(1)]).collect(),
@@ -74,7 +77,7 @@ impl Bench {
             on_no_quorum: OnNoQuorum::SuspendIo,
             on_slow_peer: OnSlowPeer::Block,
             policy: Default::default(),
-            timing: Timing { ping: 100, dead: 400, slow: 1000, settle: 100, vote: 400 },
+            timing: Timing { ping: 100, dead: 400, slow: 1000, settle: 100, vote: 400, rest: 1000 },
             unsettled: Unsettled { writes: 16, bytes: 1 << 30 },
             resync: LIMITS,
             rules: Rules::all(),

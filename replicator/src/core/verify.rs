@@ -137,9 +137,10 @@ impl Node {
         }
     }
 
+    /// One that is under way goes on: answers of an older one would be taken for those of a new one, and speak of what was there before.
     fn verify_begins(&mut self, node: NodeId, verify: Verify) {
         let total = self.replica.as_ref().map_or(0, |r| r.layout().shape.data);
-        if let Some(link) = self.links.get_mut(&node) {
+        if let Some(link) = self.links.get_mut(&node).filter(|l| l.verify.is_none()) {
             link.verify = Some(verify);
             self.verified.insert(node, Verified { total, ..Verified::default() });
         }

@@ -116,6 +116,11 @@ impl Writes {
         self.waiting.iter().filter_map(|n| self.all.get(n)).map(|w| w.span)
     }
 
+    /// None.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
     /// All, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &LocalWrite> {
         self.all.values()

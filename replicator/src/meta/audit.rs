@@ -43,8 +43,8 @@ pub fn audit(reader: &dyn Reader, len: u64) -> Result<Audit, MetaError> {
     let hot = log::replay(&ring, layout.shape.log_slots, superblock.device).map(|r| r.hot);
     match &hot {
         None => findings.push("the activity log is damaged: the next start sets every bit".to_owned()),
-        Some(hot) if superblock.flags.clean && !hot.is_empty() => {
-            findings.push(format!("{} extents are hot after a clean end", hot.len()));
+        Some(hot) if superblock.flags.at_rest && !hot.is_empty() => {
+            findings.push(format!("{} extents are hot beside a superblock that says that none is", hot.len()));
         }
         Some(hot) => {
             let end = layout.shape.data.div_ceil(layout.shape.extent);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::bitmap::Bitmap;
 use super::layout::Layout;
 use super::log::{self, ActivityLog, Transaction};
-use super::superblock::{Flags, Superblock, newest};
+use super::superblock::{Flags, Life, Superblock, newest};
 use super::{MetaError, MetaWrite, PAGE, Put, Reader};
 use crate::ids::{NodeId, NodeSet, Span};
 
@@ -45,12 +45,16 @@ pub struct Recovered {
     pub log_damaged: bool,
     /// What the flags said when it was found.
     pub found: Flags,
+    /// The life in which it is opened.
+    pub life: Life,
+    /// Nothing that was acknowledged here is missing: it was at rest, or only its process has ended.
+    pub kept: bool,
 }
 
 impl Commit {
     /// Whether something becomes hot by it.
     pub fn makes_hot(&self) -> bool {
-        self.transaction.is_some()
+        self.transaction.as_ref().is_some_and(|t| !t.enters.is_empty())
     }
 }
 
@@ -79,8 +83,8 @@ impl Replica {
         (replica, MetaWrite { first, then })
     }
 
-    /// Reads what is on a device of `len` bytes.
-    pub fn recover(reader: &dyn Reader, len: u64) -> Result<Recovered, MetaError> {
+    /// Reads what is on a device of `len` bytes, in this life of the machine and the disk.
+    pub fn recover(reader: &dyn Reader, len: u64, life: Life) -> Result<Recovered, MetaError> {
         let superblock = find(reader, len)?;
         let layout = superblock.layout;
         if layout.end() > len {
@@ -109,8 +113,13 @@ impl Replica {
             }
             None => replica.mark(all, Span::new(0, shape.data)),
         }
+        let log_damaged = replayed.is_none();
+        let at_rest = found.at_rest && hot == 0 && !log_damaged;
+        let kept = at_rest || life.goes_on(replica.superblock.life);
+        replica.superblock.flags.at_rest = kept;
+        replica.superblock.life = if kept { life } else { Life::UNKNOWN };
         let write = replica.apply_log();
-        Ok(Recovered { replica, write, hot, damaged_cells, log_damaged: replayed.is_none(), found })
+        Ok(Recovered { replica, write, hot, damaged_cells, log_damaged, found, life, kept })
     }
 
     /// Bits first, then the empty log and the superblock.
@@ -204,6 +213,9 @@ impl Replica {
         if transaction.is_none() && !self.changed && !pages {
             return None;
         }
+        if transaction.is_some() && self.superblock.flags.at_rest {
+            self.change(|sb| sb.flags.at_rest = false);
+        }
         let leaves = transaction.as_ref().map(|t| t.leaves.clone()).unwrap_or_default();
         let first = if pages { self.save_pages(None) } else { self.save_pages(Some(&leaves)) };
         let mut then = Vec::new();
@@ -217,6 +229,30 @@ impl Replica {
         }
         self.under_way = true;
         Some(Commit { write: MetaWrite { first, then }, transaction })
+    }
+
+    /// The log is to be empty, and that is written down; with `kept` also that everything acknowledged is stable. Only for who has
+    /// nothing under way and nothing pinned. None if a plan is under way, or that is written down already.
+    pub fn plan_rest(&mut self, kept: bool) -> Option<Commit> {
+        let empty = self.log.hot().next().is_none();
+        if self.under_way || (empty && !self.changed && self.superblock.flags.at_rest == kept) {
+            return None;
+        }
+        let first = self.save_pages(None);
+        let transaction = self.log.plan_reset();
+        let page = self.put_log(&transaction);
+        self.log.begin(&transaction);
+        self.superblock.flags.at_rest = kept;
+        (self.changed, self.under_way) = (false, true);
+        Some(Commit {
+            write: MetaWrite { first, then: vec![page, self.put_superblock()] },
+            transaction: Some(transaction),
+        })
+    }
+
+    /// Whether it is written down, or on its way, that nothing is hot; with `kept` also that everything acknowledged is stable.
+    pub fn is_at_rest(&self, kept: bool) -> bool {
+        self.log.hot().next().is_none() && self.superblock.flags.at_rest == kept
     }
 
     /// A plan is durable.
@@ -243,6 +279,12 @@ impl Replica {
             puts.extend(pages.iter().map(|p| Put { at: layout.bitmap_page(slot, *p), bytes: map.save(*p) }));
         }
         puts
+    }
+
+    /// A superblock that proves nothing of what was acknowledged here.
+    pub fn disowned(&mut self) -> Put {
+        (self.superblock.life, self.superblock.flags.at_rest) = (Life::UNKNOWN, false);
+        self.put_superblock()
     }
 
     fn put_log(&self, transaction: &Transaction) -> Put {

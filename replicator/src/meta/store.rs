@@ -10,7 +10,7 @@ use block::sync::{Memory, run_batch};
 use block::{AlignedBuf, BlockDevice, ByteLen, ByteOffset, Op};
 
 use super::replica::{Recovered, Replica};
-use super::superblock::Superblock;
+use super::superblock::{Life, Superblock};
 use super::{MetaError, MetaWrite, Put, Reader};
 
 /// The metadata's device.
@@ -36,9 +36,9 @@ impl Store {
         Ok(replica)
     }
 
-    /// Reads a replica, and makes durable what recovery found.
-    pub fn open(&self) -> Result<Recovered, MetaError> {
-        let recovered = Replica::recover(self, self.len())?;
+    /// Reads a replica in this life of the machine and the disk, and makes durable what recovery found.
+    pub fn open(&self, life: Life) -> Result<Recovered, MetaError> {
+        let recovered = Replica::recover(self, self.len(), life)?;
         self.write(&recovered.write)?;
         Ok(recovered)
     }

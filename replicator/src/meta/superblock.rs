@@ -11,7 +11,7 @@ use super::layout::{Layout, MAX_PEERS, Shape};
 use super::{MetaError, PAGE};
 use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, SECTOR, Seq};
 
-/// Version of the format. 1: first.
+/// Version of the format. 1: first. Programs that know of no [`Life`] leave zeroes there, which prove nothing.
 pub const VERSION: u32 = 1;
 /// Former generations that are remembered.
 pub const HISTORY: usize = 32;
@@ -46,8 +46,22 @@ pub struct Flags {
     pub up_to_date: bool,
     /// Was primary and lost quorum.
     pub lost_quorum: bool,
-    /// Went down in order: no extent is hot.
-    pub clean: bool,
+    /// Everything that was acknowledged here is stable here, and no extent is hot. Taken back before anything is written.
+    pub at_rest: bool,
+}
+
+/// One life of the machine and of the disk in it: what completed in it is there for as long as it lasts, stable or not. Zeroes: not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Life(pub [u8; 16]);
+
+impl Life {
+    /// Nothing is known.
+    pub const UNKNOWN: Life = Life([0; 16]);
+
+    /// Whether it proves that what completed is there still.
+    pub fn goes_on(self, then: Life) -> bool {
+        self != Life::UNKNOWN && self == then
+    }
 }
 
 /// What is remembered of a peer.
@@ -100,6 +114,8 @@ pub struct Superblock {
     pub peers: Vec<Peer>,
     /// Former generations, newest first.
     pub history: Vec<Generation>,
+    /// In which nothing that was acknowledged here is missing; unknown if something may be.
+    pub life: Life,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -148,7 +164,8 @@ struct RawSuper {
     peer: [RawPeer; MAX_PEERS],
     history: [U64; HISTORY],
     began: U64,
-    tail: [u8; 3480],
+    life: [u8; 16],
+    tail: [u8; 3464],
 }
 
 const _: () = assert!(size_of::<RawSuper>() as u64 == PAGE);
@@ -172,7 +189,7 @@ impl Superblock {
             node,
             size: layout.shape.data,
             layout,
-            flags: Flags { clean: true, ..Flags::default() },
+            flags: Flags::default(),
             current: Generation::JUST_CREATED,
             began: 0,
             position: Seq(0),
@@ -180,6 +197,7 @@ impl Superblock {
             grant: Grant::default(),
             peers: peers.iter().map(peer).collect(),
             history: Vec::new(),
+            life: Life::UNKNOWN,
         }
     }
 
@@ -244,6 +262,7 @@ impl Superblock {
         raw.bitmaps = self.layout.bitmaps.into();
         raw.current = self.current.0.into();
         raw.began = self.began.into();
+        raw.life = self.life.0;
         raw.position = self.position.0.into();
         raw.promised_round = self.promised.round.into();
         raw.promised_node = u32::from(self.promised.node).into();
@@ -310,6 +329,7 @@ impl Superblock {
             },
             peers: raw.peer.iter().filter_map(RawPeer::read).collect(),
             history: raw.history.iter().map(|g| Generation(g.get())).filter(|g| g.is_some()).collect(),
+            life: Life(raw.life),
         })
     }
 }
@@ -351,13 +371,13 @@ impl RawSuper {
 
 impl Flags {
     fn bits(self) -> u8 {
-        let all = [self.primary, self.consistent, self.up_to_date, self.lost_quorum, self.clean];
+        let all = [self.primary, self.consistent, self.up_to_date, self.lost_quorum, false, self.at_rest];
         all.iter().enumerate().fold(0, |bits, (n, flag)| bits | u8::from(*flag) << n)
     }
 
     fn from_bits(bits: u8) -> Flags {
         let is = |n: u8| bits >> n & 1 == 1;
-        Flags { primary: is(0), consistent: is(1), up_to_date: is(2), lost_quorum: is(3), clean: is(4) }
+        Flags { primary: is(0), consistent: is(1), up_to_date: is(2), lost_quorum: is(3), at_rest: is(5) }
     }
 }
 

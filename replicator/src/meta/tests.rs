@@ -11,7 +11,7 @@ use super::audit::audit;
 use super::layout::{EXTENT, Layout, Shape};
 use super::replica::Replica;
 use super::store::Store;
-use super::superblock::{DiskState, Superblock};
+use super::superblock::{DiskState, Life, Superblock};
 use super::{MetaError, PAGE};
 use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, SECTOR, Seq, Span};
 
@@ -48,7 +48,8 @@ fn bytes_of_version_1_are_frozen() {
     sb.began = 1_700_000_000;
     sb.promised = Ballot { round: 3, node: 2 };
     sb.grant = Grant { ballot: sb.promised, version: 4, generation: sb.current, members: NodeSet::of(node(2)) };
-    sb.flags.primary = true;
+    (sb.flags.primary, sb.flags.at_rest) = (true, true);
+    sb.life = Life(*b"a life of a host");
     sb.peers[1].bitmap = Generation(6);
     sb.peers[1].outdated = true;
     sb.history = vec![Generation(6), Generation(5)];
@@ -61,7 +62,7 @@ fn bytes_of_version_1_are_frozen() {
     assert_eq!(Superblock::decode(&bytes), Ok(sb));
 }
 
-const FROZEN: [u32; 3] = [2_385_107_320, 3_783_946_274, 2_736_630_033];
+const FROZEN: [u32; 3] = [3_033_720_202, 3_783_946_274, 2_736_630_033];
 
 #[test]
 fn default_shapes_keep_their_bounds() {
@@ -83,7 +84,7 @@ fn replica_is_found_at_the_end_of_a_device_and_on_its_own() {
     for layout in [small_layout(), Layout::external(small())] {
         let store = Store::new(Arc::new(device(&layout)));
         store.format(superblock(layout)).expect("made");
-        let found = store.open().expect("found");
+        let found = store.open(Life::UNKNOWN).expect("found");
         assert_eq!(found.replica.layout(), &layout);
         assert_eq!((found.hot, found.damaged_cells, found.log_damaged), (0, 0, false));
         let audit = audit(&store, store.len()).expect("audited");
@@ -96,7 +97,7 @@ fn what_is_no_replica_or_too_new_or_too_large_is_refused_and_left_alone() {
     let layout = Layout::external(small());
     let disk = Arc::new(device(&layout));
     let store = Store::new(Arc::clone(&disk) as Arc<dyn BlockDevice>);
-    assert_eq!(store.open().err(), Some(MetaError::NotThere));
+    assert_eq!(store.open(Life::UNKNOWN).err(), Some(MetaError::NotThere));
     let mut sb = superblock(layout);
     store.format(sb.clone()).expect("made");
     sb.incompat = 1;
@@ -104,11 +105,11 @@ fn what_is_no_replica_or_too_new_or_too_large_is_refused_and_left_alone() {
     store
         .write(&super::MetaWrite { first: Vec::new(), then: vec![super::Put { at: 0, bytes: sb.encode() }] })
         .expect("written");
-    assert_eq!(store.open().err(), Some(MetaError::Newer { version: 1, incompat: 1 }));
+    assert_eq!(store.open(Life::UNKNOWN).err(), Some(MetaError::Newer { version: 1, incompat: 1 }));
     let shorter = MemDevice::new(ByteLen(layout.end() - PAGE), BlockSize::B512);
     let whole = store.device_bytes(layout.end() - PAGE);
     futures_free_write(&shorter, &whole);
-    let refused = Store::new(Arc::new(shorter)).open().err();
+    let refused = Store::new(Arc::new(shorter)).open(Life::UNKNOWN).err();
     assert!(matches!(refused, Some(MetaError::Newer { .. } | MetaError::TooSmall { .. })), "{refused:?}");
 }
 
@@ -135,7 +136,10 @@ fn a_device_shorter_than_its_metadata_says_is_refused() {
     let shorter = MemDevice::new(ByteLen(layout.end() - PAGE), BlockSize::B512);
     futures_free_write(&shorter, &store.device_bytes(layout.end() - PAGE));
     let needed = layout.end();
-    assert_eq!(Store::new(Arc::new(shorter)).open().err(), Some(MetaError::TooSmall { needed, len: needed - PAGE }));
+    assert_eq!(
+        Store::new(Arc::new(shorter)).open(Life::UNKNOWN).err(),
+        Some(MetaError::TooSmall { needed, len: needed - PAGE })
+    );
 }
 
 #[test]
@@ -154,10 +158,10 @@ fn one_damaged_superblock_costs_nothing_and_two_are_told() {
         found.findings,
         ["superblock A: both superblocks are damaged; the replica must be made anew and synchronised in full"]
     );
-    assert!(store.open().is_ok());
+    assert!(store.open(Life::UNKNOWN).is_ok());
     hurt(0);
     hurt(PAGE);
-    assert_eq!(store.open().err(), Some(MetaError::Damaged));
+    assert_eq!(store.open(Life::UNKNOWN).err(), Some(MetaError::Damaged));
 }
 
 #[test]
@@ -187,7 +191,7 @@ fn any_bytes_in_place_of_metadata_are_refused_or_read_never_a_panic() {
         }
         let reader = Bytes(bytes);
         let len = layout.end();
-        if let Ok(found) = Replica::recover(&reader, len) {
+        if let Ok(found) = Replica::recover(&reader, len, Life::UNKNOWN) {
             assert!(found.replica.layout().end() <= len);
         }
         drop(audit(&reader, len));
@@ -202,4 +206,42 @@ impl super::Reader for Bytes {
         let end = end.ok_or(MetaError::TooSmall { needed: u64::MAX, len: self.0.len() as u64 })?;
         Ok(self.0[at as usize..end as usize].to_vec())
     }
+}
+
+/// What a start finds proves that nothing acknowledged is missing, or it proves nothing.
+#[test]
+fn only_rest_and_the_same_life_prove_that_nothing_is_lost() {
+    let (one, other) = (Life([1; 16]), Life([2; 16]));
+    let layout = Layout::external(small());
+    let store = Store::new(Arc::new(device(&layout)));
+    let mut sb = superblock(layout);
+    sb.flags.at_rest = true;
+    store.format(sb).expect("made");
+    let open = |life| store.open(life).expect("opened");
+    assert!(open(Life::UNKNOWN).kept && open(one).kept && open(other).kept, "at rest, in whatever life");
+    let writes = || {
+        let mut replica = open(one).replica;
+        assert_eq!((replica.superblock().life, replica.superblock().flags.at_rest), (one, true));
+        let hot = replica.plan(&BTreeSet::from([1]), false).expect("room");
+        store.write(&hot.write).expect("written");
+        replica.committed(&hot);
+        assert!(!replica.superblock().flags.at_rest, "taken back before the first write");
+    };
+    writes();
+    assert!(open(one).kept, "only its process has ended");
+    writes();
+    let found = open(other);
+    assert!(
+        !found.kept && found.replica.superblock().life == Life::UNKNOWN && !found.replica.superblock().flags.at_rest
+    );
+    assert!(!open(other).kept, "nor when only the process ends now");
+    assert!(!open(Life::UNKNOWN).kept && !open(Life::UNKNOWN).kept, "not knowing proves nothing");
+    let mut replica = open(other).replica;
+    replica.mark(NodeSet::of(node(2)), Span::new(0, 8));
+    let rest = replica.plan_rest(true).expect("not at rest yet");
+    store.write(&rest.write).expect("written");
+    replica.committed(&rest);
+    assert!(replica.plan_rest(true).is_none() && replica.is_at_rest(true));
+    let found = open(one);
+    assert!(found.kept && found.hot == 0 && found.replica.bitmap(node(2)).is_some_and(|m| m.is_set(0)));
 }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::front::Front;
 use super::links::Gate;
 use super::local::Disk;
+use super::metrics::{Metrics, Peering};
 use super::status::{self, PeerStatus, Preview, Status, Synchronised, WitnessStatus};
 use super::wire::{self, Packed};
 use super::{Input, PeerAddress, ResourceConfig, WitnessAddress};
@@ -76,6 +77,7 @@ struct Peer {
     said: Option<String>,
     preview: Option<Preview>,
     synchronised: Option<Synchronised>,
+    measured: Peering,
 }
 
 /// Whom it tells of changes.
@@ -86,6 +88,7 @@ pub(super) struct Tells {
     pub(super) shown: watch::Sender<Option<Arc<Status>>>,
     /// The local disk was left.
     pub(super) detached: Arc<AtomicBool>,
+    pub(super) failed: watch::Sender<bool>,
 }
 
 /// The tie-breaker.
@@ -111,8 +114,10 @@ pub(super) struct Actor {
     demotes: Vec<oneshot::Sender<()>>,
     /// What the last repair gave up.
     not_repaired: u64,
+    metadata_writes: u64,
     /// Requests in the disk.
     flying: usize,
+    rests: Vec<oneshot::Sender<bool>>,
     stops: Vec<oneshot::Sender<()>>,
 }
 
@@ -126,7 +131,14 @@ impl Actor {
         config: ResourceConfig,
         tells: Tells,
     ) -> Actor {
-        let peer = |address| Peer { address, dialer: None, said: None, preview: None, synchronised: None };
+        let peer = |address| Peer {
+            address,
+            dialer: None,
+            said: None,
+            preview: None,
+            synchronised: None,
+            measured: Peering::default(),
+        };
         let on_no_quorum = config.quorum.as_ref().map_or(OnNoQuorum::SuspendIo, |q| q.on_loss);
         let witness = config.quorum.and_then(|q| q.witness);
         Actor {
@@ -144,7 +156,9 @@ impl Actor {
             promotes: Vec::new(),
             demotes: Vec::new(),
             not_repaired: 0,
+            metadata_writes: 0,
             flying: 0,
+            rests: Vec::new(),
             stops: Vec::new(),
         }
     }
@@ -289,6 +303,11 @@ impl Actor {
                 answer(done, ());
             }
             Input::Status { done } => answer(done, self.status()),
+            Input::Metrics { done } => answer(done, Box::new(self.metrics())),
+            Input::Rest { done } => {
+                self.rests.push(done);
+                self.handle(Event::Rest);
+            }
             _ => {}
         }
     }
@@ -322,6 +341,9 @@ impl Actor {
         let sectors = self.disk.sectors();
         let Some(line) = self.lines.get_mut(&id) else { return };
         line.came += 1;
+        if let Some(peer) = self.peers.get_mut(&line.node) {
+            peer.measured.totals.received_bytes += (frame.body.len() + frame.payload.len()) as u64;
+        }
         let voter = self.gate.is_witness(line.node);
         match wire::unpack(frame, line.came, sectors) {
             Ok(message) if voter && !wire::is_a_voters(&message) => {
@@ -331,6 +353,9 @@ impl Actor {
             }
             Ok(message) => {
                 let node = line.node;
+                if let (Message::WriteAck(seq), Some(peer)) = (&message, self.peers.get_mut(&node)) {
+                    peer.measured.acknowledged(*seq, boottime_us());
+                }
                 self.handle(Event::Received(node, ConnId(id), message));
             }
             Err(e) => {
@@ -344,6 +369,9 @@ impl Actor {
     fn closed(&mut self, id: u64, why: &str) {
         let Some(line) = self.lines.remove(&id) else { return };
         tracing::info!("the connection to {} is over: {why}", line.node);
+        if let Some(peer) = self.peers.get_mut(&line.node) {
+            peer.measured.lost();
+        }
         self.handle(Event::Lost(line.node, ConnId(id)));
     }
 
@@ -395,7 +423,10 @@ impl Actor {
             Effect::Digest(io, span) => self.fly(|disk| disk.look(io, span, None)),
             Effect::Compare(io, span, theirs) => self.fly(|disk| disk.look(io, span, Some(theirs))),
             Effect::Flush(io) => self.fly(|disk| disk.flush(io)),
-            Effect::Meta(io, write) => self.fly(|disk| disk.metadata(io, write)),
+            Effect::Meta(io, write) => {
+                self.metadata_writes += 1;
+                self.fly(|disk| disk.metadata(io, write));
+            }
             Effect::Complete(req, result) => {
                 let full = self.is_full();
                 self.front.at(boottime_us());
@@ -415,6 +446,16 @@ impl Actor {
         line.sent += 1;
         match wire::pack(message, line.sent) {
             Ok(frame) => {
+                if let Some(peer) = self.peers.get_mut(&line.node) {
+                    peer.measured.totals.sent_bytes += frame.len() as u64;
+                    match message {
+                        Message::Write { seq, data, .. } => {
+                            peer.measured.wrote(*seq, data.len() as u64, boottime_us());
+                        }
+                        Message::Zero { seq, .. } => peer.measured.wrote(*seq, 0, boottime_us()),
+                        _ => {}
+                    }
+                }
                 line.bytes += frame.len();
                 line.backlog.push_back(frame);
                 line.flush();
@@ -443,6 +484,9 @@ impl Actor {
         }
         if let Some(line) = self.lines.remove(&conn) {
             line.conn.close("begin anew");
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.measured.lost();
+            }
         }
     }
 
@@ -474,11 +518,16 @@ impl Actor {
                     tracing::error!("{node} and this one cannot be put together: {verdict:?} by {rules:?}");
                 }
                 if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.measured.totals.split_brains += u64::from(verdict == Verdict::SplitBrain);
                     peer.said = Some(format!("{verdict:?} by {rules:?}"));
                 }
             }
+            Report::AtRest(rests) => self.rests.drain(..).for_each(|done| answer(done, rests)),
             Report::NotRepaired(bytes) => self.not_repaired = bytes,
-            Report::Detached => self.tells.detached.store(true, Ordering::Relaxed),
+            Report::Detached => {
+                self.tells.detached.store(true, Ordering::Relaxed);
+                self.tells.failed.send_replace(true);
+            }
             Report::Preview(node, verdict, rules, sectors) => {
                 if let Some(peer) = self.peers.get_mut(&node) {
                     let bytes = sectors.saturating_mul(crate::ids::SECTOR);
@@ -493,6 +542,16 @@ impl Actor {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn metrics(&self) -> Metrics {
+        let now = boottime_us();
+        Metrics {
+            status: self.status(),
+            requests: self.front.measured().clone(),
+            metadata_writes: self.metadata_writes,
+            peers: self.peers.iter().map(|(n, p)| (*n, p.measured.metrics(now))).collect(),
         }
     }
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use block::{Io, IoErrorKind, Op};
 use bytes::Bytes;
 
+use super::metrics::Requests;
 use super::wire::{MAX_DATA, MAX_ZERO};
 use crate::core::event::{AppError, Ask, ReqId};
 use crate::core::pace::Load;
@@ -21,6 +22,7 @@ const MAX_PIECES: usize = 2048;
 
 struct Whole {
     io: Io,
+    since_us: u64,
     issued: u64,
     open: usize,
     error: Option<IoErrorKind>,
@@ -40,8 +42,11 @@ pub(super) struct Front {
     pieces: BTreeMap<ReqId, Piece>,
     /// What ended since it was last asked for.
     load: Load,
+    /// What ended since the start.
+    measured: Requests,
     now_us: u64,
-    held: VecDeque<Io>,
+    /// With when they came.
+    held: VecDeque<(u64, Io)>,
     next: u64,
 }
 
@@ -50,8 +55,10 @@ impl Front {
     pub(super) fn begin(&mut self, io: Io, full: bool, asks: &mut Vec<(ReqId, Ask)>) {
         match io.op {
             Op::Read | Op::Write { .. } | Op::WriteZeroes | Op::Discard if io.len.0 == 0 => io.complete(Ok(())),
-            _ if full || self.pieces.len() >= MAX_PIECES || !self.held.is_empty() => self.held.push_back(io),
-            _ => self.start(io, asks),
+            _ if full || self.pieces.len() >= MAX_PIECES || !self.held.is_empty() => {
+                self.held.push_back((self.now_us, io));
+            }
+            _ => self.start(self.now_us, io, asks),
         }
     }
 
@@ -60,9 +67,9 @@ impl Front {
         self.next
     }
 
-    fn start(&mut self, io: Io, asks: &mut Vec<(ReqId, Ask)>) {
+    fn start(&mut self, since_us: u64, io: Io, asks: &mut Vec<(ReqId, Ask)>) {
         let id = self.number();
-        self.wholes.insert(id, Whole { io, issued: 0, open: 0, error: None });
+        self.wholes.insert(id, Whole { io, since_us, issued: 0, open: 0, error: None });
         self.issue(id, asks);
     }
 
@@ -97,9 +104,32 @@ impl Front {
         if !whole.is_over() {
             self.issue(id, asks);
         } else if let Some(whole) = self.wholes.remove(&id) {
+            self.measure(&whole);
             whole.finish();
         }
         self.release(full, asks);
+    }
+
+    fn measure(&mut self, whole: &Whole) {
+        let (took, len) = (self.now_us.saturating_sub(whole.since_us), whole.io.len.0);
+        let done = &mut self.measured;
+        match whole.io.op {
+            _ if whole.error.is_some() => {}
+            Op::Read => {
+                done.reads.add(took);
+                done.read_bytes += len;
+            }
+            Op::Write { .. } | Op::WriteZeroes | Op::Discard => {
+                done.writes.add(took);
+                done.written_bytes += len;
+            }
+            Op::Flush => done.flushes.add(took),
+        }
+    }
+
+    /// What ended since the start, and not with an error.
+    pub(super) fn measured(&self) -> &Requests {
+        &self.measured
     }
 
     /// The time of what is told from now on, in microseconds from anywhere.
@@ -116,15 +146,15 @@ impl Front {
     pub(super) fn release(&mut self, full: bool, asks: &mut Vec<(ReqId, Ask)>) {
         while !full
             && self.pieces.len() < MAX_PIECES
-            && let Some(io) = self.held.pop_front()
+            && let Some((since_us, io)) = self.held.pop_front()
         {
-            self.start(io, asks);
+            self.start(since_us, io, asks);
         }
     }
 
     /// Ends everything: the resource stops. What was under way may be there, and cannot land any more.
     pub(super) fn fail_all(&mut self) {
-        self.held.drain(..).for_each(|io| io.fail(IoErrorKind::ShuttingDown));
+        self.held.drain(..).for_each(|(_, io)| io.fail(IoErrorKind::ShuttingDown));
         self.pieces.clear();
         std::mem::take(&mut self.wholes).into_values().for_each(|w| w.io.fail(IoErrorKind::Aborted));
     }
@@ -278,6 +308,8 @@ mod tests {
         for (req, _) in asks.clone() {
             front.completed(req, Ok(Bytes::new()), false, &mut asks);
         }
+        assert_eq!((front.measured().writes.count(), front.measured().writes.sum_us), (2, 700));
+        assert_eq!(front.measured().written_bytes, 1024);
         let load = front.load();
         assert_eq!((load.writes.count, load.writes.sum_us, load.reads.count), (2, 700, 0));
         assert_eq!(front.load(), Load::default());

@@ -16,7 +16,7 @@ use crate::meta::audit::Audit;
 use crate::meta::layout::{Layout, Shape};
 use crate::meta::replica::Recovered;
 use crate::meta::store::Store;
-use crate::meta::superblock::Superblock;
+use crate::meta::superblock::{Life, Superblock};
 use crate::meta::{MetaError, MetaWrite, PAGE};
 
 /// What a new replica is to be.
@@ -38,6 +38,15 @@ pub fn resource_id(cluster: &str, name: &str) -> [u8; 16] {
     let mut id = [0; 16];
     id.copy_from_slice(&digest[..16]);
     id
+}
+
+/// A life of a machine and of a disk in it, from what tells them apart: the machine's boot, and which disk it is since it was
+/// plugged in. What completed in it is there while it lasts.
+pub fn life(boot: &str, disk: &str) -> Life {
+    let digest = Sha256::digest(format!("shorefast life {boot}/{disk}"));
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    Life(id)
 }
 
 /// Makes a replica of a disk, its metadata behind its data; the bytes of data it has. Nobody has judged them yet: the first
@@ -83,13 +92,14 @@ pub struct Local {
 }
 
 impl Local {
-    /// Opens the replica on a disk. The caller keeps every other user away from it. Blocks its thread.
+    /// Opens the replica on a disk, in this life of the machine and the disk ([`life`]). The caller keeps every other user away
+    /// from it. Blocks its thread.
     ///
     /// # Errors
     /// No replica, one of a newer program, a damaged one, a disk that is smaller than its metadata says.
-    pub fn open(device: Arc<dyn BlockDevice>) -> Result<Local, MetaError> {
+    pub fn open(device: Arc<dyn BlockDevice>, life: Life) -> Result<Local, MetaError> {
         let store = Store::new(Arc::clone(&device));
-        let recovered = store.open()?;
+        let recovered = store.open(life)?;
         Ok(Local { device, provisioning: None, store, recovered })
     }
 
@@ -106,6 +116,11 @@ impl Local {
     /// What was written down.
     pub fn superblock(&self) -> &Superblock {
         self.recovered.replica.superblock()
+    }
+
+    /// Whether what was found proves that nothing is missing of what was acknowledged here.
+    pub fn has_kept(&self) -> bool {
+        self.recovered.kept
     }
 
     /// Bytes of data.

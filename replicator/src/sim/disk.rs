@@ -139,6 +139,12 @@ impl Disk {
         self.meta.crash(rng);
     }
 
+    /// The process that used it ends: what flies lands or was never sent, and what is cached stays.
+    pub(super) fn abandoned(&mut self, rng: &mut Rng) {
+        let flying: Vec<u64> = self.flying.keys().copied().collect();
+        flying.into_iter().for_each(|io| self.tear(io, rng));
+    }
+
     /// A part of what flies lands, the rest never does: the disk failed.
     pub(super) fn tear(&mut self, io: u64, rng: &mut Rng) {
         for (meta, sector, bytes) in self.flying.remove(&io).unwrap_or_default() {

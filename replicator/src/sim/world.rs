@@ -20,7 +20,7 @@ use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, SECTOR, Span};
 use crate::meta::MetaWrite;
 use crate::meta::layout::{Layout, Shape};
 use crate::meta::replica::Replica;
-use crate::meta::superblock::{DiskState, Superblock};
+use crate::meta::superblock::{DiskState, Life, Superblock};
 
 mod act;
 mod judge;
@@ -58,6 +58,10 @@ pub(super) struct Rates {
     /// Of votes, in 1000: the disk takes long for them.
     pub(super) slow_votes: u64,
     pub(super) replace: u64,
+    /// The process ends, and the machine lives on.
+    pub(super) kill: u64,
+    /// A node is told to end in order; then its machine is switched off, or not.
+    pub(super) rest: u64,
 }
 
 impl Rates {
@@ -76,7 +80,17 @@ impl Rates {
             witness: 20,
             slow_votes: 0,
             replace: 0,
+            kill: 0,
+            rest: 0,
         }
+    }
+
+    /// In a third of the seeds of the mixed faults processes end as well.
+    fn of_seed(self, seed: u64) -> Rates {
+        if self.kill + self.rest == 0 && self.demote == Rates::mixed().demote && seed % 3 == 2 {
+            return Rates { kill: 20, rest: 20, ..self };
+        }
+        self
     }
 }
 
@@ -113,6 +127,7 @@ pub(super) struct Outcome {
 
 /// Runs one.
 pub(super) fn run_seed(plan: Plan) -> Outcome {
+    let plan = Plan { rates: plan.rates.of_seed(plan.seed), ..plan };
     let mut world = World::new(plan);
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));
     let verdict = match (world.oracle.violation.take(), result) {
@@ -143,6 +158,8 @@ enum Happening {
     Admin,
     Fault,
     Restart(NodeId),
+    Rest(NodeId, u64),
+    Ends(NodeId, u64, Option<bool>),
     Mend(NodeId, NodeId),
     Quicken(NodeId),
 }
@@ -169,6 +186,8 @@ struct Host {
     disk: Disk,
     node: Option<Node>,
     life: u64,
+    /// Another one when power has failed.
+    machine: Life,
     work: BTreeMap<IoId, Work>,
     jobs: BTreeMap<ReqId, Job>,
     ballot: Ballot,
@@ -339,6 +358,7 @@ impl World {
             disk,
             node: None,
             life: 0,
+            machine: Life([1; 16]),
             work: BTreeMap::new(),
             jobs: BTreeMap::new(),
             ballot: Ballot::default(),
@@ -410,7 +430,7 @@ impl World {
             on_no_quorum: self.on_no_quorum,
             on_slow_peer: self.on_slow_peer,
             policy: Default::default(),
-            timing: Timing { ping: 40, dead: 160, slow: 250, settle: 50, vote: 250 },
+            timing: Timing { ping: 40, dead: 160, slow: 250, settle: 50, vote: 250, rest: 120 },
             unsettled: Unsettled { writes: 12, bytes: u64::MAX / 4 },
             rules: self.plan.rules,
             resync: self.limits,
@@ -424,8 +444,10 @@ impl World {
         let now = Now(self.now);
         let Some(host) = self.hosts.get_mut(&node).filter(|h| h.node.is_none()) else { return };
         let len = host.disk.meta_len();
-        match Replica::recover(&host.disk, len) {
+        match Replica::recover(&host.disk, len, host.machine) {
             Ok(recovered) => {
+                let cached = host.disk.snapshot();
+                host.disk.flush(&cached);
                 host.disk.format(&recovered.write.first);
                 host.disk.format(&recovered.write.then);
                 host.node = Some(Node::new(config, recovered, now));

@@ -13,7 +13,7 @@ use block::{AlignedBuf, BlockDevice, BlockSize, ByteLen, ByteOffset, FaultDevice
 use net::Security;
 use replicator::core::config::Protocol;
 use replicator::ids::NodeId;
-use replicator::runtime::{Local, NewReplica, PeerAddress, Resource, ResourceConfig, create};
+use replicator::runtime::{Life, Local, NewReplica, PeerAddress, Resource, ResourceConfig, create};
 
 use super::rig::DEADLINE;
 
@@ -59,7 +59,7 @@ impl Two {
             let new = NewReplica { resource: [7; 16], node: node(n), peers: vec![node(other)], size: None };
             let opened = tokio::task::spawn_blocking(move || {
                 create(&new, device.clone()).expect("made");
-                Local::open(device).expect("opened")
+                Local::open(device, Life::UNKNOWN).expect("opened")
             });
             let local = opened.await.expect("no panic");
             resources.push(Resource::start(config, local, &workers.handle()).await.expect("started"));

@@ -2,7 +2,7 @@
 //!
 //! The way up: the record, the disk for this process alone, its metadata, the control socket, the endpoint, NBD. The way down: the
 //! export is withdrawn (what clients have under way is answered), a primary becomes secondary (everything is settled with the
-//! peers), the resource stops. A primary that cannot come to rest in time is stopped like one that crashed, which is told.
+//! peers), the disk comes to rest, which is written down, the resource stops. A primary that cannot come to rest in time is stopped like one that crashed, which is told.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,20 +15,20 @@ use replicator::nbd::{Export, Exports, Listen, Server as Nbd};
 use replicator::runtime::status::{self, PeerStatus, Resync, Status};
 use replicator::runtime::{Local, PeerAddress, Resource, ResourceConfig, Stopped, resource_id};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixStream;
+use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
-use super::events;
 use super::make::node_id;
-use super::open_alone;
-use super::record::Record;
+use super::record::{MetricsAt, Record};
 use super::talk::{Answer, Ask, MAX_LINE};
+use super::{events, machine, open_alone};
 use crate::api::{Server as Socket, ServerError};
 use crate::cli::{Global, ReplicaName};
 use crate::daemon::{Signals, log_to_stderr};
 use crate::exit::{Exit, Failure};
 use crate::init::{Bundle, dns_name};
+use crate::metrics;
 
 /// How long a primary may take to settle with its peers on the way down.
 const SETTLE_WITHIN: Duration = Duration::from_secs(10);
@@ -65,15 +65,18 @@ pub(crate) fn run(
     let limits = |e: std::io::Error| Failure::failed(format!("Cannot start: {e}."), "See the limits of the system.");
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = Workers::start(cores, "replica").map_err(limits)?;
-    let local = open(&record, &bundle, &workers)?;
+    let local = open(&record, &bundle, &workers, &which.dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(limits)?;
     let ended = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let socket = Socket::bind(&Record::control(&which.dir, &which.name)).map_err(|e| taken(&which.name, &e))?;
         let up = Arc::new(Up::start(&record, &bundle, local, &workers, &which.dir).await?);
+        let metrics = metrics_listener(&record).await?;
         ready(&up.ready(&record))?;
         tokio::select! {
             () = serve(&socket, Arc::clone(&up)) => {}
+            () = serve_metrics(metrics, Arc::clone(&up)) => {}
+            () = up.remember_failure() => {}
             () = up.withdraw_when_deposed() => {}
             () = up.down.notified() => {}
             () = signals.next() => {}
@@ -92,11 +95,43 @@ pub(crate) fn run(
     ended
 }
 
+/// Where metrics are asked for. Of several replicas of a host the first one has the place that nobody said.
+async fn metrics_listener(record: &Record) -> Result<Option<TcpListener>, Failure> {
+    let at = record.metrics().map_err(|said| Failure::usage(format!("{said}."), "Correct the replica's file."))?;
+    match at {
+        MetricsAt::Off => Ok(None),
+        MetricsAt::Told(at) => metrics::listen(at).await.map(Some).map_err(|e| {
+            Failure::failed(
+                format!("Metrics cannot be served at {at}: {e}."),
+                "Set `metrics` in the replica's file to another place, or to \"off\".",
+            )
+        }),
+        MetricsAt::Default(at) => match metrics::listen(at).await {
+            Ok(listener) => Ok(Some(listener)),
+            Err(e) => {
+                tracing::warn!("no metrics: {at}: {e}; set `metrics` in the replica's file to another place");
+                Ok(None)
+            }
+        },
+    }
+}
+
+async fn serve_metrics(listener: Option<TcpListener>, up: Arc<Up>) {
+    let Some(listener) = listener else { return std::future::pending().await };
+    metrics::serve(listener, move || {
+        let up = Arc::clone(&up);
+        async move { up.resource.metrics().await.ok().map(|m| super::metrics::shown(&m)) }
+    })
+    .await;
+}
+
 /// The disk, if it carries this replica.
-fn open(record: &Record, bundle: &Bundle, workers: &Workers) -> Result<Local, Failure> {
+fn open(record: &Record, bundle: &Bundle, workers: &Workers, dir: &Path) -> Result<Local, Failure> {
     let shown = record.disk.display();
     let disk = open_alone(&record.disk, workers)?;
-    let local = Local::open(disk.device()).map(|l| l.provisioned(disk.provisioning())).map_err(|e| {
+    let failed = Record::failed(dir, &record.name);
+    let life = machine::life_of(&record.disk, &failed);
+    let local = Local::open(disk.device(), life).map(|l| l.provisioned(disk.provisioning())).map_err(|e| {
         Failure::failed(
             format!("{shown} cannot be used as the replica {}: {e}.", record.name),
             "See whether it is the right disk.",
@@ -111,6 +146,13 @@ fn open(record: &Record, bundle: &Bundle, workers: &Workers) -> Result<Local, Fa
             "See whether disk and bundle in the replica's file are the right ones.",
         ));
     }
+    machine::forget_failure(&failed).map_err(|e| {
+        Failure::failed(format!("{} cannot be removed: {e}.", failed.display()), "See who may write there.")
+    })?;
+    tracing::info!(
+        "what was acknowledged here is {}",
+        if local.has_kept() { "all there" } else { "not known to be all there" }
+    );
     Ok(local)
 }
 
@@ -278,6 +320,18 @@ impl Up {
         std::future::pending::<()>().await;
     }
 
+    /// A disk that fails is remembered beside the record: when it works again it may lack what it acknowledged. Never ends.
+    async fn remember_failure(&self) {
+        let mut failed = self.resource.failed();
+        if failed.wait_for(|failed| *failed).await.is_ok() {
+            let file = Record::failed(&self.dir, &self.name);
+            if let Err(e) = machine::remember_failure(&file) {
+                tracing::error!("{} cannot be written: {e}", file.display());
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
     /// What differs in the file and can be changed while it runs.
     async fn adjust(&self) -> Result<Result<(), Stopped>, Failure> {
         let wanted = Record::load(&self.dir, &self.name)?;
@@ -375,6 +429,10 @@ impl Up {
         self.exports.withdraw(&self.name);
         if tokio::time::timeout(SETTLE_WITHIN, self.resource.demote()).await.is_err() {
             tracing::error!("{} did not come to rest as a primary, and is stopped as if it had crashed", self.name);
+        }
+        match tokio::time::timeout(SETTLE_WITHIN, self.resource.rest()).await {
+            Ok(Ok(true)) | Ok(Err(Stopped)) => {}
+            _ => tracing::error!("{} is stopped without having come to rest", self.name),
         }
         // Before NBD: it answers what clients wait for.
         self.resource.stop().await;

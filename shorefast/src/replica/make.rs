@@ -99,6 +99,7 @@ fn record(args: &ReplicaCreateArgs, bundle: &Bundle) -> Result<Record, Failure> 
         on_no_quorum: args.on_no_quorum,
         listen: args.listen,
         bundle: absolute(&args.bundle)?,
+        metrics: None,
         peers,
         witness,
     };

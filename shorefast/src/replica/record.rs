@@ -15,6 +15,7 @@ use crate::api::Node;
 use crate::cli::{ReplicaOnNoQuorum, ReplicaQuorum};
 use crate::exit::{Exit, Failure};
 use crate::init::dns_name;
+use crate::metrics;
 
 /// A replica's configuration on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,10 +35,25 @@ pub(super) struct Record {
     pub(super) on_no_quorum: ReplicaOnNoQuorum,
     pub(super) listen: SocketAddr,
     pub(super) bundle: PathBuf,
+    /// Where metrics are served: `ADDR:PORT` or `off`. Without it 127.0.0.1:9943, if no other process serves there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) metrics: Option<String>,
+    // Tables come last in the file.
     /// HOST:PORT by node.
     pub(super) peers: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) witness: Option<WitnessRecord>,
+}
+
+/// Where metrics are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MetricsAt {
+    /// Nowhere.
+    Off,
+    /// There, or the replica does not start.
+    Told(SocketAddr),
+    /// Nobody said: there, unless it is taken.
+    Default(SocketAddr),
 }
 
 /// The tie-breaker, as `witness create` told it.
@@ -98,6 +114,11 @@ impl Record {
         dir.join(format!("{name}.nbd"))
     }
 
+    /// What tells that its disk has failed since it was opened last.
+    pub(super) fn failed(dir: &Path, name: &str) -> PathBuf {
+        dir.join(format!("{name}.disk-failed"))
+    }
+
     /// Reads it.
     pub(super) fn load(dir: &Path, name: &str) -> Result<Record, Failure> {
         check_name(name)?;
@@ -132,6 +153,7 @@ impl Record {
 
     /// What quorum and tie-breaker have to do with the rest.
     pub(super) fn fits(&self) -> Result<(), String> {
+        self.metrics()?;
         if self.has_quorum() && self.protocol != 'C' {
             return Err("quorum needs protocol C: at A and B a peer may lack what was acknowledged".to_owned());
         }
@@ -149,6 +171,16 @@ impl Record {
             return Err(format!("the tie-breaker {} has a replica itself", witness.node));
         }
         Ok(())
+    }
+
+    /// Where its metrics are served.
+    pub(super) fn metrics(&self) -> Result<MetricsAt, String> {
+        let address = |text: &str| text.parse().map_err(|_| format!("metrics: {text:?} is no ADDR:PORT, and not off"));
+        match self.metrics.as_deref() {
+            Some("off") => Ok(MetricsAt::Off),
+            Some(text) => address(text).map(MetricsAt::Told),
+            None => address(metrics::DEFAULT).map(MetricsAt::Default),
+        }
     }
 
     /// How it runs with quorum.
@@ -237,6 +269,7 @@ mod tests {
             on_no_quorum: ReplicaOnNoQuorum::SuspendIo,
             listen: ([127, 0, 0, 1], 7790).into(),
             bundle: "/etc/shorefast/node.bundle".into(),
+            metrics: None,
             peers: BTreeMap::from([("node-2".to_owned(), "127.0.0.2:7790".to_owned())]),
             witness: None,
         }
@@ -275,7 +308,11 @@ mod tests {
             assert_eq!(Record::load(dir.path(), "r0"), Ok(record));
         }
         assert_eq!(Record::load(dir.path(), "r1").expect_err("none").kind, Exit::NotFound);
-        for wrong in [Record { schema: 2, ..record() }, Record { protocol: 'X', ..record() }] {
+        let at = |text: &str| Record { metrics: Some(text.to_owned()), ..record() };
+        assert_eq!(at("off").metrics(), Ok(MetricsAt::Off));
+        assert_eq!(at("10.0.0.1:9000").metrics(), Ok(MetricsAt::Told(([10, 0, 0, 1], 9000).into())));
+        assert_eq!(record().metrics(), Ok(MetricsAt::Default(([127, 0, 0, 1], 9943).into())));
+        for wrong in [Record { schema: 2, ..record() }, Record { protocol: 'X', ..record() }, at("9943")] {
             wrong.save(dir.path()).expect("saved");
             assert_eq!(Record::load(dir.path(), "r0").expect_err("refused").kind, Exit::Usage);
         }

@@ -28,6 +28,8 @@ pub(crate) struct Field {
     /// The tie-breaker's node: the one after the replicas.
     witness: Option<usize>,
     options: Vec<String>,
+    /// How often the machine of each node has begun a new life.
+    boots: Vec<u32>,
     _folder: tempfile::TempDir,
 }
 
@@ -58,6 +60,7 @@ impl Field {
             dir,
             replicas,
             witness: witness.then_some(nodes),
+            boots: vec![0; nodes],
             options: options.iter().map(|o| (*o).to_owned()).collect(),
             _folder: folder,
         };
@@ -118,15 +121,30 @@ impl Field {
     /// Runs a node's process, replica or tie-breaker, and waits until it is ready.
     pub(crate) fn up(&mut self, n: usize) {
         let (dir, bundle, listen) = (self.folder(n), self.bundle(n), format!("{}:{PORT}", self.net.address(n)));
-        // `ip` becomes the program.
+        // `ip` becomes the program; it makes a mount namespace, in which the machine's life is the one that the test says.
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.net.space(n), PROGRAM]);
+        let boot = self.folder(n).join("boot");
+        fs::write(&boot, format!("{n}-{}\n", self.boots[n - 1])).expect("written");
+        let (space, script) = (self.net.space(n), "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"");
+        command.args(["netns", "exec", &space, "sh", "-c", script, path(&boot), PROGRAM]);
         if self.witness == Some(n) {
             command.args(["witness", "up", "--listen", &listen, "--dir", path(dir), "--bundle", path(&bundle)]);
         } else {
             command.args(["replica", "up", "r0", "--dir", path(dir)]);
         }
         self.nodes[n - 1].start(command);
+    }
+
+    /// The machine of a node that does not run is switched off, and on again.
+    pub(crate) fn switch_off(&mut self, n: usize) {
+        assert!(!self.node(n).runs());
+        self.boots[n - 1] += 1;
+    }
+
+    /// Power fails at a node: its process ends, and whatever its disk had in a cache may be lost.
+    pub(crate) fn lose_power(&mut self, n: usize) {
+        self.kill(n);
+        self.boots[n - 1] += 1;
     }
 
     pub(crate) fn up_all(&mut self) {

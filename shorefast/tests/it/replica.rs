@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::fixture::{background, path, run, until};
+use crate::fixture::{addresses, background, path, run, until};
 
 #[path = "replica/client.rs"]
 pub(crate) mod client;
@@ -469,4 +469,59 @@ fn a_check_names_what_is_wrong_with_the_metadata_and_changes_nothing() {
     disk[end - 8192 + 100] ^= 1;
     fs::write(sites.disk(1), &disk).expect("writes");
     sites.tell(1, &["check", "r0"]).expect(5, &["both superblocks are damaged"]);
+}
+
+/// What Prometheus reads: lag and acknowledgements of writes that were made, the state that status tells.
+#[test]
+fn metrics_tell_acknowledgements_lag_and_state() {
+    let mut sites = Sites::new("C", [16 << 20; 2]);
+    let port = addresses(1)[0].clone();
+    let file = sites.folder(1).join("r0.toml");
+    let text = fs::read_to_string(&file).expect("the file");
+    fs::write(&file, format!("metrics = \"{port}\"\n{text}")).expect("writes");
+    sites.up(1);
+    sites.up(2);
+    sites.must(1, &["primary", "r0", "--force"]);
+    sites.until_equal(1);
+    let metrics = || scrape(&port, "/metrics");
+    let number = |text: &str, name: &str| -> f64 {
+        let line = text.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("{name} in {text}"));
+        line.rsplit(' ').next().and_then(|n| n.parse().ok()).expect("a number")
+    };
+    let acks = "shorefast_replica_peer_acknowledgement_seconds_count{name=\"r0\",peer=\"2\"}";
+    let writes = "shorefast_replica_request_seconds_count{name=\"r0\",op=\"write\"}";
+    let before = metrics();
+    let mut client = sites.client(1);
+    for n in 0..20 {
+        client.write(n, &pattern(n, 1), n % 5 == 0).expect("written");
+    }
+    let after = metrics();
+    for name in [acks, writes] {
+        assert_eq!(number(&after, name) - number(&before, name), 20.0, "{name}");
+    }
+    let written = "shorefast_replica_written_bytes_total{name=\"r0\"}";
+    assert_eq!(number(&after, written) - number(&before, written), f64::from(20 * 4096));
+    assert_eq!(number(&after, "shorefast_replica_primary{"), 1.0);
+    assert_eq!(number(&after, "shorefast_replica_peer_lag_bytes{"), 0.0);
+    assert!(after.contains("shorefast_replica_disk{name=\"r0\",state=\"UpToDate\"} 1"), "{after}");
+    // A peer that is frozen writes nothing: the lag grows with what is sent to it.
+    sites.signal(2, "STOP");
+    let mut other = sites.client(1);
+    let waits = background(move || other.write(30, &pattern(30, 2), false));
+    until("there is a lag", || number(&metrics(), "shorefast_replica_peer_lag_bytes{") == 4096.0);
+    let first = number(&metrics(), "shorefast_replica_peer_lag_seconds{");
+    until("the lag grows", || number(&metrics(), "shorefast_replica_peer_lag_seconds{") > first + 0.01);
+    sites.signal(2, "CONT");
+    waits.ended("the write").expect("written");
+    until("there is no lag", || number(&metrics(), "shorefast_replica_peer_lag_bytes{") == 0.0);
+    assert!(scrape(&port, "/").starts_with("HTTP/1.1 404"));
+}
+
+fn scrape(at: &str, path: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(at).expect("it is served");
+    let asked = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\n\r\n");
+    std::io::Write::write_all(&mut stream, asked.as_bytes()).expect("asked");
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut text).expect("an answer");
+    text
 }

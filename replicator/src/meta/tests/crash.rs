@@ -44,7 +44,7 @@ impl Pair {
         let start = mem.copy();
         let disk = RecordingDevice::new(mem);
         let store = Store::new(Arc::clone(&disk) as Arc<dyn BlockDevice>);
-        let replica = store.open().expect("opens").replica;
+        let replica = store.open(Life::UNKNOWN).expect("opens").replica;
         let zero = vec![0; BLOCKS as usize];
         let mut pair =
             Pair { disk, store, replica, versions: zero.clone(), open: Vec::new(), peer: zero, peers: Vec::new() };
@@ -149,10 +149,12 @@ fn check(pair: &Pair, start: &MemDevice, seed: u64) -> usize {
         for survivors in few {
             let image = Arc::new(log.replay(start, prefix, survivors));
             let store = Store::new(Arc::clone(&image) as Arc<dyn BlockDevice>);
-            let found = store.open().unwrap_or_else(|e| panic!("seed {seed}, prefix {prefix}, {survivors:?}: {e}"));
+            let found = store
+                .open(Life::UNKNOWN)
+                .unwrap_or_else(|e| panic!("seed {seed}, prefix {prefix}, {survivors:?}: {e}"));
             assert!(!found.log_damaged && found.damaged_cells == 0, "a crash damages nothing");
             // Twice: a crash right after recovery finds the bits durable.
-            let again = store.open().expect("opens again").replica;
+            let again = store.open(Life::UNKNOWN).expect("opens again").replica;
             let data = store.device_bytes(BLOCKS * 4096);
             for (block, here) in data.chunks_exact(4096).enumerate() {
                 if here == bytes_of(peer[block]) {
@@ -192,7 +194,8 @@ fn a_superblock_change_is_there_whole_or_not_at_all() {
         }
         for seed in 0..20 {
             let image = log.replay(&start, prefix, Survivors::Seeded(seed));
-            let found = Replica::recover(&Store::new(Arc::new(image)), pair.store.len()).expect("one copy is good");
+            let found = Replica::recover(&Store::new(Arc::new(image)), pair.store.len(), Life::UNKNOWN)
+                .expect("one copy is good");
             let sb = found.replica.superblock();
             let whole = sb.current.0 == 4 || sb.position.0 + 100 == sb.current.0;
             let new = sb.current.0 == acknowledged || sb.current.0 == (acknowledged + 1).max(101);

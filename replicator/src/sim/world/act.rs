@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Milliseconds in which a node that was told to end comes to rest, whatever its disk does.
+const RESTS_WITHIN: u64 = 3_000;
+
 impl World {
     pub(super) fn happen(&mut self, happening: Happening) {
         match happening {
@@ -30,6 +33,13 @@ impl World {
                     self.start(node);
                 }
             }
+            Happening::Rest(node, life) => {
+                if self.hosts[&node].life == life && self.is_up(node) {
+                    self.later(RESTS_WITHIN, Happening::Ends(node, life, None));
+                    self.event(node, Event::Rest);
+                }
+            }
+            Happening::Ends(node, life, rests) => self.ends(node, life, rests),
             Happening::Mend(a, b) => {
                 self.cut.remove(&pair(a, b));
                 self.delay.remove(&pair(a, b));
@@ -364,6 +374,14 @@ impl World {
             self.later(wait, Happening::Mend(node, other));
         }
         self.replace_a_disk();
+        if rates.kill > 0 && self.chance("killed", rates.kill) {
+            self.kill(node);
+        }
+        if rates.rest > 0 && self.chance("told to end", rates.rest) {
+            let (life, wait) = (self.hosts[&node].life, self.rng.below(120));
+            self.event(node, Event::Demote);
+            self.later(wait, Happening::Rest(node, life));
+        }
         let due = rates.reset > 0 && self.now + 4 * LOOK * FAULTS.saturating_sub(self.faults) >= HURT;
         let reset = if due && self.faults < FAULTS { 1000 } else { rates.reset };
         if other != node && self.chance("reset", reset) {
@@ -420,18 +438,61 @@ impl World {
         self.later(wait, Happening::Dial(a, b));
     }
 
+    /// Power fails: the cache is lost.
     fn crash(&mut self, node: NodeId) {
-        let Some(host) = self.hosts.get_mut(&node).filter(|h| h.node.is_some()) else { return };
+        if self.is_up(node) {
+            self.power_off(node);
+            self.oracle.crashed(node, self.now);
+            self.end_process(node);
+        }
+    }
+
+    /// Only the process ends.
+    fn kill(&mut self, node: NodeId) {
+        if self.is_up(node) {
+            if let Some(host) = self.hosts.get_mut(&node) {
+                host.disk.abandoned(&mut self.rng);
+            }
+            self.oracle.stream_over(node);
+            self.end_process(node);
+        }
+    }
+
+    fn power_off(&mut self, node: NodeId) {
+        let life = self.events;
+        if let Some(host) = self.hosts.get_mut(&node) {
+            host.disk.crash(&mut self.rng);
+            host.machine = Life([life.to_le_bytes(); 2].concat().try_into().unwrap_or_default());
+        }
+    }
+
+    fn end_process(&mut self, node: NodeId) {
+        let Some(host) = self.hosts.get_mut(&node) else { return };
         host.node = None;
         host.life += 1;
         host.work.clear();
         host.jobs.clear();
         host.slow = 0;
-        host.disk.crash(&mut self.rng);
-        self.oracle.crashed(node, self.now);
         self.disconnected(node);
         let wait = 60 + self.rng.below(700);
         self.later(wait, Happening::Restart(node));
+    }
+
+    /// A node that was told to end has come to rest, or cannot, or has not for long. At rest it loses nothing when its machine is
+    /// switched off.
+    fn ends(&mut self, node: NodeId, life: u64, rests: Option<bool>) {
+        if self.hosts[&node].life != life || !self.is_up(node) {
+            return;
+        }
+        let off = self.rng.permille(500);
+        match rests {
+            Some(true) if off => {
+                self.power_off(node);
+                self.kill(node);
+            }
+            Some(_) => self.kill(node),
+            None => self.oracle.object("I7 Heals", format!("{node} was told to end and does not come to rest")),
+        }
     }
 
     fn crash_witness(&mut self) {

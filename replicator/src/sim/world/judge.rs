@@ -61,7 +61,7 @@ impl World {
                 let ballot = self.hosts[&at].ballot;
                 // A disk that was taken away since had accepted.
                 let there = |h: &Host| {
-                    let found = Replica::recover(&h.disk, h.disk.meta_len());
+                    let found = Replica::recover(&h.disk, h.disk.meta_len(), Life::UNKNOWN);
                     found.is_ok_and(|r| r.replica.superblock().current != Generation::JUST_CREATED)
                 };
                 let disks: Vec<(NodeId, &Disk)> =
@@ -76,6 +76,10 @@ impl World {
                     self.oracle.highest = Some((*ballot, at));
                 }
             }
+            Report::AtRest(rests) => {
+                let life = self.hosts[&at].life;
+                self.later(1, Happening::Ends(at, life, Some(*rests)));
+            }
             Report::Verified(peer, differs, _) if *differs > 0 => {
                 self.oracle.object("I3 Equal", format!("{at} and {peer} were compared, and {differs} sectors differ"));
             }
@@ -89,7 +93,7 @@ impl World {
         for node in self.disks.iter() {
             let mut disk = self.hosts[&node].disk.clone();
             disk.crash(&mut self.rng);
-            match Replica::recover(&disk, disk.meta_len()) {
+            match Replica::recover(&disk, disk.meta_len(), Life::UNKNOWN) {
                 Ok(recovered) => drop(left.insert(node, (disk, recovered.replica))),
                 Err(e) => return self.oracle.object("I4 Covered", format!("{node} could not read its metadata: {e}")),
             }
