@@ -31,6 +31,8 @@ pub(crate) const MAJOR: u32 = 7;
 pub(crate) const MINOR: u32 = 45;
 /// Linux 6.1. Below it FUSE_INIT_EXT, killpriv v2 and max_pages cannot all be relied on.
 pub(crate) const MINOR_FLOOR: u32 = 37;
+/// In the number of a request: it was sent again, since whoever read it first has not answered it (FUSE_UNIQUE_RESEND).
+pub(crate) const RESENT: u64 = 1 << 63;
 /// The kernel refuses reads into less (`FUSE_MIN_READ_BUFFER`).
 pub(crate) const MIN_READ_BUFFER: usize = 8192;
 

@@ -22,6 +22,7 @@ mod reader;
 
 use crate::abi::{self, InHeader, opcode};
 use crate::device::{Device, Readiness};
+use crate::kept::{Fate, Resends};
 use crate::parse::{self, Dialect, Malformed};
 use crate::reply::{Delivery, Reply};
 use crate::request::Request;
@@ -63,6 +64,8 @@ pub(crate) struct Session {
     pub(crate) pool: Arc<BufPool>,
     pub(crate) max_write: usize,
     pub(crate) dialect: Dialect,
+    /// What becomes of requests that come again; `None` if nobody served this mount before.
+    pub(crate) resends: Option<Arc<Resends>>,
 }
 
 /// One channel of a mount, to be served by one worker.
@@ -151,7 +154,7 @@ impl Channel {
                 return None;
             }
         };
-        let reply = Reply::new(Arc::clone(&self.device), header.unique, header.opcode);
+        let reply = self.again(&header, Reply::new(Arc::clone(&self.device), header.unique, header.opcode))?;
         if header.opcode == opcode::POLL {
             always_ready(reply, reader.message(len));
             return None;
@@ -171,6 +174,29 @@ impl Channel {
         }
     }
 
+    /// The reply of a request that may have come again; `None` if it is not handed out once more. An INTERRUPT has the bit
+    /// of what it interrupts.
+    fn again(&self, header: &InHeader, reply: Reply) -> Option<Reply> {
+        if header.unique & abi::RESENT == 0 || header.opcode == opcode::INTERRUPT {
+            return Some(reply);
+        }
+        let (unique, opcode) = (reply.unique(), header.opcode);
+        let fate = self.session.resends.as_ref().map_or(Fate::Forgotten, |resends| resends.delivered(unique));
+        let reply = match &self.session.resends {
+            Some(resends) => reply.counted_by(resends),
+            None => reply,
+        };
+        match fate {
+            Fate::Served => return Some(reply),
+            Fate::Forgotten => tracing::warn!(unique, opcode, "a request from before the restart gets EIO"),
+            Fate::Deadly => {
+                tracing::error!(unique, opcode, "a request that was in flight at three deaths in a row gets EIO");
+            }
+        }
+        reply.error(libc::EIO);
+        None
+    }
+
     /// A message that is no request. Without a header there is nobody to answer.
     fn refuse(&self, from: Option<(&InHeader, Reply)>, why: Malformed) {
         match from {
@@ -185,7 +211,8 @@ impl Channel {
 
 fn request(header: &InHeader, op: crate::op::Operation, reply: Reply) -> Request {
     let InHeader { unique, nodeid, uid, gid, pid, .. } = *header;
-    Request { unique, nodeid, uid, gid, pid, op, reply }
+    let resent = unique & abi::RESENT != 0;
+    Request { unique: unique & !abi::RESENT, resent, nodeid, uid, gid, pid, op, reply }
 }
 
 /// POLL: a file is always ready, as poll(2) says of every regular file. Answered here because

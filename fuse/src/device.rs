@@ -8,6 +8,7 @@
 
 #![allow(unsafe_code)] // the clone ioctl, and tokio's registration of a descriptor
 
+use crate::abi::{self, OutHeader};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
@@ -15,6 +16,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use zerocopy::IntoBytes;
 
 /// Where the kernel offers FUSE.
 pub(crate) const PATH: &str = "/dev/fuse";
@@ -66,6 +68,12 @@ impl Device {
     pub(crate) fn writev(&self, message: &[IoSlice<'_>]) -> Result<(), Errno> {
         let len = message.iter().map(|part| part.len()).sum();
         whole(rustix::io::writev(&self.fd, message)?, len)
+    }
+
+    /// Has everything that was read and not answered sent again.
+    pub(crate) fn resend(&self) -> Result<(), Errno> {
+        let len = u32::try_from(size_of::<OutHeader>()).map_err(|_| Errno::INVAL)?;
+        self.write(OutHeader { len, error: abi::NOTIFY_RESEND, unique: 0 }.as_bytes())
     }
 
     /// Waits until a message can be read or the connection has ended; false after `timeout_ms`.

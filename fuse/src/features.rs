@@ -119,6 +119,9 @@ features! {
     HasExpireOnly = 35, "HAS_EXPIRE_ONLY", Asked,
         "A name can be expired without dropping what is below it.",
         "expiring a name invalidates it", "mounts and open directories below an expired name keep their path";
+    HasResend = 39, "HAS_RESEND", Asked,
+        "The kernel sends what a process had read and not answered to the one that takes its mount over.",
+        "a mount is taken over only from a process that left in order and owed nothing", "mounts that outlive the death of their daemon";
 }
 
 /// Which features a mount has.

@@ -7,6 +7,8 @@
 //!   device.
 //! - [`Notifier`] drops the kernel's caches, on a thread of its own. [`Interrupts`] brings INTERRUPT to
 //!   whoever waits. [`probe`] tells a live mount from a dead and a silent one.
+//! - [`Keeper`], [`Kept`] and [`Inherited`]: a mount that outlives the process that serves it. Its descriptors are kept
+//!   by somebody else, and the next process takes it over without INIT and asks the kernel for what was in flight.
 //! - [`features::TABLE`]: the optional features of kernels, and what is lost without each.
 //!
 //! The protocol is 7.45, the floor Linux 6.1 (7.37), the transport classic /dev/fuse with cloned
@@ -23,6 +25,7 @@ mod device;
 pub mod features;
 mod init;
 mod interrupt;
+mod kept;
 mod mount;
 mod notify;
 pub mod op;
@@ -35,9 +38,10 @@ pub use channel::{Channel, Ended, ServeError};
 pub use features::{Feature, FeatureSet};
 pub use init::{InitRefused, Negotiated};
 pub use interrupt::{Interrupts, Watch, Watched};
+pub use kept::{Before, Keeper, Keepsake, Kept, RecordError};
 pub use mount::{
-    AbortError, AllowOther, Mount, MountError, MountHow, MountOptions, MountState, Unmount, UnmountError, probe,
-    replaces_dead,
+    AbortError, AllowOther, InheritError, Inherited, Mount, MountError, MountHow, MountOptions, MountState, Resent,
+    Unmount, UnmountError, probe, replaces_dead,
 };
 pub use notify::{Notified, Notifier, NotifyError};
 pub use op::{FileHandle, LockOwner, Operation, Time};

@@ -19,12 +19,14 @@ mod attach;
 mod control;
 mod error;
 mod handshake;
+mod inherit;
 mod options;
 mod point;
 mod table;
 
 pub use attach::replaces_dead;
-pub use error::{AbortError, MountError, UnmountError};
+pub use error::{AbortError, InheritError, MountError, UnmountError};
+pub use inherit::{Inherited, Resent};
 pub use options::{AllowOther, MountHow, MountOptions};
 pub use point::{MountState, probe};
 
@@ -32,10 +34,12 @@ use crate::channel::{Channel, Session, slab_size};
 use crate::device::Device;
 use crate::features::Feature;
 use crate::init::{Negotiated, Wanted};
+use crate::kept::{Described, Keepsake, Record, Resends};
 use crate::notify::Notifier;
 use crate::parse::Dialect;
 use block::buf::BufPool;
 use error::{errno, system};
+use rustix::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,8 +65,10 @@ pub struct Mount {
     by_helper: bool,
     allow_other: bool,
     cleaned: usize,
-    /// Tells whether the connection is alive.
-    device: Arc<Device>,
+    /// Of its channels. The first tells whether the connection is alive.
+    devices: Vec<Arc<Device>>,
+    /// What outlives this process, if somebody keeps it.
+    record: Option<Arc<Record>>,
     negotiated: Negotiated,
     notifier: Notifier,
     mounted: AtomicBool,
@@ -166,7 +172,28 @@ impl Mount {
     /// # Errors
     /// See [`AbortError`]; [`AbortError::Gone`] if the connection has ended already, aborted or unmounted.
     pub fn abort(&self) -> Result<(), AbortError> {
-        control::abort(self.connection, &self.device)
+        control::abort(self.connection, &self.devices[0])
+    }
+
+    /// Requests that were read and not answered yet, while no channel is served any more.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        // Each is held by this mount, and the first by the notifier's thread; the rest are replies.
+        let held = self.devices.len() + usize::from(self.notifier.is_running());
+        self.devices.iter().map(Arc::strong_count).sum::<usize>().saturating_sub(held)
+    }
+
+    /// Leaves the mount to the next process: it stays in the tree, and whoever uses it waits. No channel may be served any
+    /// more. Tells whether everything that was read is answered; what is not will be sent again.
+    ///
+    /// # Errors
+    /// If nobody keeps it, or the record cannot be written. It is unmounted lazily then.
+    pub fn leave(self) -> Result<bool, InheritError> {
+        let record = self.record.clone().ok_or(InheritError::NotKept)?;
+        let drained = self.unanswered() == 0;
+        record.leaves(drained).map_err(InheritError::System)?;
+        self.mounted.store(false, Ordering::Release);
+        Ok(drained)
     }
 
     /// In use may mean for a moment: whoever looks at every mount has it open for that long, and a child that this process
@@ -208,6 +235,10 @@ fn begin(
     let wanted =
         Wanted { max_write: options.max_write, max_background: options.max_background, without: &options.without };
     let negotiated = handshake::run(&attached.device, wanted)?;
+    let (allow_other, by_helper) = (attached.allow_other, attached.by_helper());
+    let devices = clones(attached.device, options.channels)?;
+    let mut described = Described::new(&claimed.path, by_helper, allow_other, negotiated);
+    let record = kept(options, &devices, &described)?;
     if let Some(mount) = &attached.detached {
         attach::place(mount, claimed)?;
         *placed = true;
@@ -216,12 +247,14 @@ fn begin(
     if !claimed.below.is_still_empty().map_err(system("listing the mount point behind the mount"))? {
         return Err(MountError::NotEmpty(path.clone()));
     }
-    let by_helper = attached.by_helper();
     let connection = table::at(path)
         .map_err(|error| system("reading /proc/self/mountinfo")(errno(&error)))?
         .ok_or_else(|| system("finding the new mount")(rustix::io::Errno::NOENT))?
         .minor;
-    let devices = clones(attached.device, options.channels)?;
+    described.connection = connection;
+    if let Some(record) = &record {
+        record.describe(&described).map_err(system("describing the mount for who comes after"))?;
+    }
     let expire = negotiated.features.has(Feature::HasExpireOnly);
     let notifier = Notifier::start(Arc::clone(&devices[0]), expire)
         .map_err(|error| system("starting the notification thread")(errno(&error)))?;
@@ -229,14 +262,32 @@ fn begin(
         path: path.clone(),
         connection,
         by_helper,
-        allow_other: attached.allow_other,
+        allow_other,
         cleaned: claimed.cleaned,
-        device: Arc::clone(&devices[0]),
+        devices: devices.clone(),
+        record,
         negotiated,
         notifier,
         mounted: AtomicBool::new(true),
     };
-    Ok((mount, channels(devices, &negotiated, options.idle_slabs)))
+    Ok((mount, channels(devices, &negotiated, options.idle_slabs, None)))
+}
+
+/// Before anybody can use the mount its keeper has all that it takes to serve it.
+fn kept(
+    options: &MountOptions,
+    devices: &[Arc<Device>],
+    described: &Described,
+) -> Result<Option<Arc<Record>>, MountError> {
+    let Some(keeper) = &options.keeper else { return Ok(None) };
+    let failed = |error: std::io::Error| system("giving the mount to its keeper")(errno(&error));
+    let record = Record::create().map_err(system("making the record of the mount"))?;
+    record.describe(described).map_err(system("describing the mount for who comes after"))?;
+    keeper.keep(Keepsake::Record, record.as_fd()).map_err(failed)?;
+    for (number, device) in (0..).zip(devices) {
+        keeper.keep(Keepsake::Channel(number), device.as_fd()).map_err(failed)?;
+    }
+    Ok(Some(Arc::new(record)))
 }
 
 fn clones(first: Device, count: usize) -> Result<Vec<Arc<Device>>, MountError> {
@@ -248,13 +299,19 @@ fn clones(first: Device, count: usize) -> Result<Vec<Arc<Device>>, MountError> {
     Ok(devices)
 }
 
-fn channels(devices: Vec<Arc<Device>>, negotiated: &Negotiated, idle_slabs: usize) -> Vec<Channel> {
+fn channels(
+    devices: Vec<Arc<Device>>,
+    negotiated: &Negotiated,
+    idle_slabs: usize,
+    resends: Option<Arc<Resends>>,
+) -> Vec<Channel> {
     // At most 1 MiB.
     let max_write = negotiated.max_write as usize;
     let session = Arc::new(Session {
         pool: BufPool::new(slab_size(max_write), idle_slabs),
         max_write,
         dialect: Dialect { setxattr_ext: negotiated.features.has(Feature::SetxattrExt) },
+        resends,
     });
     devices.into_iter().map(|device| Channel::new(device, Arc::clone(&session))).collect()
 }

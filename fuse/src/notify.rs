@@ -77,6 +77,11 @@ impl Notifier {
         Ok(Self { queue, expire })
     }
 
+    /// Whether its thread is there, which holds a descriptor of the mount.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.queue.is_closed()
+    }
+
     /// Attributes of the inode go, and cached data of the range; `None` is to the end of the file.
     ///
     /// # Cancel safety

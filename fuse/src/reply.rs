@@ -25,6 +25,7 @@ pub use directory::DirBuf;
 use crate::abi::{self, OutHeader, opcode};
 use crate::attr::{Attr, Entry, Opened, Statfs};
 use crate::device::Device;
+use crate::kept::Resends;
 use crate::op::{Lock, LockKind, Time};
 use rustix::io::Errno;
 use std::io::IoSlice;
@@ -54,21 +55,30 @@ pub enum Delivery {
 #[derive(Debug)]
 pub struct Reply {
     device: Arc<Device>,
+    /// As the kernel wants it back.
     unique: u64,
     opcode: u32,
     answered: bool,
+    /// Where it is counted, if it was sent again.
+    resent: Option<Arc<Resends>>,
 }
 
 impl Reply {
     pub(crate) fn new(device: Arc<Device>, unique: u64, opcode: u32) -> Self {
         let answered = matches!(opcode, opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT);
-        Self { device, unique, opcode, answered }
+        Self { device, unique, opcode, answered, resent: None }
+    }
+
+    /// The reply of a request that was sent again.
+    pub(crate) fn counted_by(mut self, resends: &Arc<Resends>) -> Self {
+        self.resent = Some(Arc::clone(resends));
+        self
     }
 
     /// The request's number, as INTERRUPT names it.
     #[must_use]
     pub fn unique(&self) -> u64 {
-        self.unique
+        self.unique & !abi::RESENT
     }
 
     /// Done, nothing to say.
@@ -247,7 +257,11 @@ impl Reply {
             return Delivery::Delivered;
         }
         self.answered = true;
-        match write(&self.device) {
+        let written = write(&self.device);
+        if let Some(resends) = self.resent.take() {
+            resends.answered(self.unique & !abi::RESENT);
+        }
+        match written {
             Ok(()) => Delivery::Delivered,
             // ENOENT: interrupted and gone; the others: unmounted or aborted.
             Err(Errno::NOENT | Errno::NODEV | Errno::CONNABORTED | Errno::PERM) => Delivery::Gone,

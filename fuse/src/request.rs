@@ -8,6 +8,8 @@ use crate::reply::Reply;
 pub struct Request {
     /// The kernel's number for it; INTERRUPT names it.
     pub unique: u64,
+    /// A process before has read it and not answered it: it may have been executed already. It has the number that it had.
+    pub resent: bool,
     /// The inode it is about; for operations on names, their directory.
     pub nodeid: u64,
     /// User of the caller.

@@ -6,6 +6,8 @@
 
 #[path = "it/harness.rs"]
 mod harness;
+#[path = "it/lives.rs"]
+mod lives;
 #[path = "it/memfs.rs"]
 mod memfs;
 
@@ -15,6 +17,8 @@ mod data;
 mod directories;
 #[path = "it/ends.rs"]
 mod ends;
+#[path = "it/inherit.rs"]
+mod inherit;
 #[path = "it/locks.rs"]
 mod locks;
 #[path = "it/notifications.rs"]

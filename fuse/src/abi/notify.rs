@@ -7,6 +7,8 @@ pub(crate) const NOTIFY_INVAL_INODE: i32 = 2;
 pub(crate) const NOTIFY_INVAL_ENTRY: i32 = 3;
 pub(crate) const NOTIFY_STORE: i32 = 4;
 pub(crate) const NOTIFY_DELETE: i32 = 6;
+/// Since Linux 6.9: everything that was read and not answered is to be read again. No body.
+pub(crate) const NOTIFY_RESEND: i32 = 7;
 
 /// `NotifyInvalEntry::flags`: the name only expires, the dentry is kept (FUSE_HAS_EXPIRE_ONLY).
 pub(crate) const EXPIRE_ONLY: u32 = 1;

@@ -82,6 +82,7 @@ mod tests {
             pool: BufPool::new(slab_size(MAX), 4),
             max_write: MAX,
             dialect: crate::parse::Dialect::default(),
+            resends: None,
         };
         Reader::new(&session)
     }

@@ -15,7 +15,8 @@ fn answer_to_a_new_kernel_is_these_bytes() {
     let features = agreed.features;
     assert_eq!(features.missing().count(), 0, "{features}");
     let words: Vec<u32> = answer.as_bytes().chunks(4).map(|c| u32::from_ne_bytes(c.try_into().unwrap())).collect();
-    let expected = [7, 45, 131_072, 0x7074_f47b, 512 | 384 << 16, 1 << 20, 1, 256, 1 << 3, 0, 0, 0, 0, 0, 0, 0];
+    let expected =
+        [7, 45, 131_072, 0x7074_f47b, 512 | 384 << 16, 1 << 20, 1, 256, 1 << 3 | 1 << 7, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(words, expected);
 }
 
@@ -58,7 +59,7 @@ fn features_of_the_second_word_count_only_with_init_ext() {
     assert!(!agreed.features.has(Feature::HasExpireOnly));
     assert_eq!(answer.flags2, 0);
     let missing: Vec<_> = agreed.features.missing().map(|row| row.name).collect();
-    assert_eq!(missing, ["INIT_EXT", "HAS_EXPIRE_ONLY"]);
+    assert_eq!(missing, ["INIT_EXT", "HAS_EXPIRE_ONLY", "HAS_RESEND"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Why mounting, unmounting or aborting failed: a kind each, and a sentence that says what to do.
 
 use crate::init::InitRefused;
+use crate::kept::RecordError;
 use rustix::io::Errno;
 use std::path::PathBuf;
 
@@ -100,6 +101,29 @@ pub enum UnmountError {
     Fusermount(String),
     /// A system call failed that never should.
     #[error("unmounting: {0}")]
+    System(#[source] Errno),
+}
+
+/// Why a mount that was kept is not taken over, or left.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InheritError {
+    /// Its record cannot be used.
+    #[error("the record of the mount: {0}")]
+    Record(#[from] RecordError),
+    /// Nobody keeps it, or not all of it was kept.
+    #[error("its descriptors were not kept")]
+    NotKept,
+    /// It was unmounted or aborted meanwhile.
+    #[error("the mount is gone")]
+    Gone,
+    /// Requests were in flight, and this kernel cannot send them again.
+    #[error(
+        "requests were in flight when the process before ended, and this kernel (before 6.9) cannot send them again"
+    )]
+    CannotResend,
+    /// A system call failed that never should.
+    #[error("taking the mount over: {0}")]
     System(#[source] Errno),
 }
 

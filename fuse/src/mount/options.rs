@@ -3,7 +3,9 @@
 use super::MountError;
 use crate::features::Feature;
 use crate::init::{MAX_WRITE_FLOOR, MAX_WRITE_LIMIT};
+use crate::kept::Keeper;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Channels of one mount: one per worker, and nobody has more workers than that.
 const CHANNELS_MAX: usize = 256;
@@ -65,6 +67,8 @@ pub struct MountOptions {
     pub how: MountHow,
     /// Unmount a dead mount of our type that is in the way.
     pub clean_stale: bool,
+    /// Who keeps it when this process is gone; it is asked before the mount is in the tree.
+    pub keeper: Option<Arc<dyn Keeper>>,
 }
 
 impl MountOptions {
@@ -89,6 +93,7 @@ impl MountOptions {
             without: Vec::new(),
             how: MountHow::Auto,
             clean_stale: true,
+            keeper: None,
         }
     }
 

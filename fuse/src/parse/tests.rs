@@ -231,6 +231,8 @@ fn flock_is_told_from_fcntl() {
     is(33, &body(1, 1), &Operation::Setlkw(lock(LockKind::Write, true)));
     assert_eq!(parsed(32, &body(3, 0)).unwrap_err(), Malformed::Lock);
     is(36, &bytes!(0x1232_u64), &Operation::Interrupt { unique: 0x1232 });
+    // Of a request that was sent again: it is the same request.
+    is(36, &bytes!(0x8000_0000_0000_1232_u64), &Operation::Interrupt { unique: 0x1232 });
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Mounts for tests: served on threads, watched, taken away.
 
 use crate::memfs::MemFs;
-use fuse::{Ended, Mount, MountHow, MountOptions, Unmount};
+use fuse::{Channel, Ended, Mount, MountHow, MountOptions, Request, Unmount};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// How long anything may take before a test is called stuck.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(25);
@@ -83,17 +84,34 @@ impl Drop for Served {
 /// Mounts and serves each channel on a thread with a runtime of its own.
 pub(crate) fn serve(fs: &Arc<MemFs>, options: &MountOptions) -> (Mount, mpsc::Receiver<Ended>) {
     let (mount, channels) = Mount::open(options).expect("mount");
+    let fs = Arc::clone(fs);
+    let (stop, ended) = serve_channels(channels, move |request| fs.handle(request));
+    // Never stopped: they end with the mount.
+    std::mem::forget(stop);
+    (mount, ended)
+}
+
+/// Serves each channel on a thread with a runtime of its own, until what is returned first is dropped or the mount ends.
+pub(crate) fn serve_channels(
+    channels: Vec<Channel>,
+    handle: impl Fn(Request) + Clone + Send + 'static,
+) -> (watch::Sender<()>, mpsc::Receiver<Ended>) {
     let (end, ended) = mpsc::channel();
+    let (stop, stopped) = watch::channel(());
     for channel in channels {
-        let (fs, end) = (Arc::clone(fs), end.clone());
+        let (handle, end, mut stopped) = (handle.clone(), end.clone(), stopped.clone());
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let local = tokio::task::LocalSet::new();
-            let served = local.block_on(&runtime, channel.serve(move |request| fs.handle(request)));
-            let _ = end.send(served.expect("serve"));
+            local.block_on(&runtime, async move {
+                tokio::select! {
+                    served = channel.serve(handle) => drop(end.send(served.expect("serve"))),
+                    _ = stopped.changed() => {}
+                }
+            });
         });
     }
-    (mount, ended)
+    (stop, ended)
 }
 
 /// Runs `f` on a thread of its own; after the deadline `free` is called and the test fails.
@@ -148,6 +166,14 @@ impl Drop for Child {
         let _ = self.0.kill();
         let _ = self.0.try_wait();
     }
+}
+
+/// True if every thread of the process is stopped (T), as its stat file says behind the name.
+pub(crate) fn all_stopped(pid: u32) -> bool {
+    std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|task| {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('T')
+    })
 }
 
 /// This very test, run again as another process: `role` tells it that it is the child.

@@ -1,6 +1,8 @@
 //! What a dead daemon leaves behind.
 
-use crate::harness::{Child, Cleaned, DEADLINE, again, can_mount, options, role, serve, wait_until, within};
+use crate::harness::{
+    Child, Cleaned, DEADLINE, again, all_stopped, can_mount, options, role, serve, wait_until, within,
+};
 use crate::memfs::MemFs;
 use fuse::MountHow;
 use fuse::{Mount, MountError, MountOptions, MountState, Unmount, probe};
@@ -14,14 +16,6 @@ fn be_a_daemon(at: &str) {
     let fs = MemFs::new(&["file"]);
     let (_mount, ended) = serve(&fs, &options(Path::new(at)));
     let _ = ended.recv_timeout(2 * DEADLINE);
-}
-
-/// True if every thread of the process is stopped (T), as its stat file says behind the name.
-fn all_stopped(pid: u32) -> bool {
-    std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|task| {
-        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
-        stat.rsplit_once(") ").unwrap().1.starts_with('T')
-    })
 }
 
 fn start_daemon(test: &str, at: &Path) -> Child {
