@@ -18,9 +18,13 @@
 
 mod attached;
 mod handoff;
+#[cfg(test)]
+mod handoff_tests;
 mod local;
 mod ring;
+mod spread;
 mod start;
+mod sync;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -35,9 +39,10 @@ pub(crate) use attached::{Attached, Bell, alone, drive, is_attached};
 pub(crate) use local::{Refused, submit_here};
 
 use crate::file::transfer::Transfer;
-use handoff::Inbox;
 pub use task::{Task, TaskLost};
 pub use watch::Watch;
+
+type Inbox = handoff::Inbox<Transfer, task::Start>;
 
 /// How long [`Workers::shutdown`] waits for requests inside the kernel before it gives up.
 const SHUTDOWN_BOUND: Duration = Duration::from_secs(30);
@@ -154,7 +159,7 @@ impl Handle {
     /// Hands a request to some worker; gives it back if that one is closing. Waits while its queue
     /// is full. For threads that are no workers.
     pub(crate) fn hand_over(&self, request: Transfer) -> Result<(), Transfer> {
-        self.inboxes[handoff::next_worker(self.inboxes.len())].push_request(request)
+        self.inboxes[spread::next_worker(self.inboxes.len())].push_request(request)
     }
 }
 

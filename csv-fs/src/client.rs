@@ -9,10 +9,15 @@
 //! counts. In-place I/O under held layouts asks nobody and goes on while there is no coordinator.
 
 pub mod counters;
+mod counts;
 pub mod data;
 pub mod fs;
 mod gate;
+#[cfg(test)]
+mod gate_tests;
 mod inode;
+#[cfg(test)]
+mod interleavings;
 mod layout;
 pub mod link;
 mod outstanding;
@@ -20,4 +25,5 @@ mod ranges;
 pub mod session;
 mod space;
 mod spawn;
+mod sync;
 mod writes;

@@ -3,16 +3,12 @@
 //! Requests: at most [`REQUESTS`] per worker; a submitter that finds it full sleeps until the worker
 //! has taken some. The worker takes whatever is there in one turn, so the wait is one turn long.
 //! Starts of tasks: at most [`STARTS`]; the next one is refused (its task is lost).
+//!
+//! `handoff_tests` goes through the interleavings with other primitives in the place of `super::sync`.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crossbeam_queue::ArrayQueue;
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::Notify;
-
-use super::task::Start;
-use crate::file::transfer::Transfer;
+use super::sync::{ArrayQueue, AtomicBool, Condvar, Mutex, Notify, Ordering};
 
 /// Requests waiting for one worker: four times the depth that a metadata commit or a redirecting
 /// coordinator reaches, at ~200 bytes each.
@@ -21,10 +17,10 @@ const REQUESTS: usize = 1024;
 /// volume; this many means a bug.
 const STARTS: usize = 16384;
 
-/// One worker's way in.
-pub(super) struct Inbox {
-    requests: ArrayQueue<Transfer>,
-    starts: Mutex<VecDeque<Start>>,
+/// One worker's way in: of requests `R`, and of starts of tasks `S`.
+pub(super) struct Inbox<R, S> {
+    requests: ArrayQueue<R>,
+    starts: Mutex<VecDeque<S>>,
     /// Submitters that found `requests` full sleep here.
     room: Condvar,
     waiting: Mutex<usize>,
@@ -35,29 +31,15 @@ pub(super) struct Inbox {
     pub(super) stop: Notify,
 }
 
-thread_local! {
-    /// Where this thread's next request goes, so that requests of one thread spread over the workers.
-    static NEXT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
-}
+impl<R, S> Inbox<R, S> {
+    pub(super) fn new() -> Inbox<R, S> {
+        Inbox::with_room(REQUESTS)
+    }
 
-/// The worker for this thread's next request: 16 requests in a row go to the same one, so that a
-/// batch wakes few workers.
-pub(super) fn next_worker(count: usize) -> usize {
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    NEXT.with(|next| {
-        let mut n = next.get();
-        if n == 0 {
-            n = 1 + 16 * THREADS.fetch_add(1, Ordering::Relaxed);
-        }
-        next.set(n.wrapping_add(1).max(1));
-        (n / 16) % count
-    })
-}
-
-impl Inbox {
-    pub(super) fn new() -> Inbox {
+    /// One that holds so many requests.
+    pub(super) fn with_room(requests: usize) -> Inbox<R, S> {
         Inbox {
-            requests: ArrayQueue::new(REQUESTS),
+            requests: ArrayQueue::new(requests),
             starts: Mutex::new(VecDeque::new()),
             room: Condvar::new(),
             waiting: Mutex::new(0),
@@ -68,7 +50,7 @@ impl Inbox {
     }
 
     /// Queues a request; gives it back if the worker is closing.
-    pub(super) fn push_request(&self, mut request: Transfer) -> Result<(), Transfer> {
+    pub(super) fn push_request(&self, mut request: R) -> Result<(), R> {
         loop {
             if self.closed.load(Ordering::SeqCst) {
                 return Err(request);
@@ -95,7 +77,7 @@ impl Inbox {
     }
 
     /// The next request, if any.
-    pub(super) fn pop_request(&self) -> Option<Transfer> {
+    pub(super) fn pop_request(&self) -> Option<R> {
         self.requests.pop()
     }
 
@@ -107,7 +89,7 @@ impl Inbox {
     }
 
     /// Queues the start of a task, or drops it (its task is lost).
-    pub(super) fn push_start(&self, start: Start) {
+    pub(super) fn push_start(&self, start: S) {
         let mut starts = self.starts.lock();
         if self.closed.load(Ordering::SeqCst) || starts.len() >= STARTS {
             drop(starts);
@@ -120,7 +102,7 @@ impl Inbox {
     }
 
     /// Everything to be started.
-    pub(super) fn take_starts(&self) -> VecDeque<Start> {
+    pub(super) fn take_starts(&self) -> VecDeque<S> {
         std::mem::take(&mut *self.starts.lock())
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
-use super::handoff::Inbox;
+use super::Inbox;
 use super::ring::Ring;
 use super::{Handle, Refused, ShutdownError, Workers, local};
 use crate::error::IoErrorKind;

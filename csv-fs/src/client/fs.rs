@@ -11,6 +11,7 @@
 
 mod attr;
 mod dir;
+mod gone;
 mod ioctl;
 mod locks;
 mod look;
@@ -28,6 +29,7 @@ use fuse::op::{FileHandle, Operation, Read, Write};
 use fuse::{Reply, Request};
 
 use self::attr::Form;
+use self::gone::Folders;
 use super::data::{DataPath, OpenFile, ReadTo, WriteTo};
 use super::session::{Caller, EIO, Errno};
 use crate::types::{HandleId, InodeNo};
@@ -38,6 +40,7 @@ const NEAR: usize = 64;
 /// One mount of one volume.
 pub struct FileSystem {
     path: Arc<DataPath>,
+    folders: Folders,
 }
 
 /// The handler of one channel: lives on one worker.
@@ -56,7 +59,7 @@ struct Who {
 impl FileSystem {
     /// A file system over this data path.
     pub fn new(path: Arc<DataPath>) -> Arc<FileSystem> {
-        Arc::new(FileSystem { path })
+        Arc::new(FileSystem { path, folders: Folders::default() })
     }
 
     /// The data path below.
@@ -189,19 +192,6 @@ fn done(reply: Reply, result: Result<(), Errno>) {
         Err(Errno(errno)) => sent(reply.error(errno)),
     }
 }
-
-/// An error about a file that the kernel knows from a name, not from a handle. One that is gone has been removed or replaced since the
-/// name was looked up: ESTALE makes the kernel look it up again, and tell ENOENT only if the name is gone.
-///
-/// Prevents: a file is replaced by rename all the time, and who looks at its name is told now and then that nothing is there.
-fn of_looked_up(errno: Errno) -> Errno {
-    if errno == ENOENT { ESTALE } else { errno }
-}
-
-/// `ENOENT`.
-const ENOENT: Errno = Errno(rustix::io::Errno::NOENT.raw_os_error());
-/// `ESTALE`.
-const ESTALE: Errno = Errno(rustix::io::Errno::STALE.raw_os_error());
 
 /// Whether anybody still waited for it makes no difference to most answers.
 fn sent(_: fuse::Delivery) {}

@@ -3,42 +3,26 @@
 //! An unlock, a FLUSH and a RELEASE leave this node only after every write accepted before them has ended. Prevents: a
 //! program that is killed with a write on its way gives its lock to another node, and the write lands on what that one
 //! wrote.
-//!
-//! Two counts, of which one is in use. Whoever wants quiet turns new writes over to the other one and waits for the first to
-//! run empty, so that a stream of writes does not keep him for ever. The rule of a write is *count, then look*: if the
-//! counts were turned over meanwhile it counts again, so no write is overlooked.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{Mutex, Notify};
 
+use super::counts::Counts;
 use super::inode::Inode;
 
 /// The counts of one file.
 #[derive(Debug, Default)]
 pub(crate) struct Writes {
-    counts: [AtomicU64; 2],
-    current: AtomicUsize,
+    counts: Counts,
     ended: Notify,
     /// One turn at a time: when a count is taken into use again, it is empty.
     turn: Mutex<()>,
 }
 
 impl Writes {
-    fn begin(&self) -> usize {
-        loop {
-            let at = self.current.load(Ordering::SeqCst);
-            self.counts[at].fetch_add(1, Ordering::SeqCst);
-            if self.current.load(Ordering::SeqCst) == at {
-                return at;
-            }
-            self.end(at);
-        }
-    }
-
     fn end(&self, at: usize) {
-        if self.counts[at].fetch_sub(1, Ordering::SeqCst) == 1 && self.current.load(Ordering::SeqCst) != at {
+        if self.counts.end(at) {
             self.ended.notify_waiters();
         }
     }
@@ -48,14 +32,14 @@ impl Writes {
     /// # Cancel safety
     /// Safe: may be dropped and called again.
     pub(crate) async fn quiet(&self) {
-        if self.counts.iter().all(|c| c.load(Ordering::SeqCst) == 0) {
+        if self.counts.are_empty() {
             return;
         }
         let _turn = self.turn.lock().await;
-        let old = self.current.load(Ordering::SeqCst);
+        let old = self.counts.current();
         // One that was dropped while it waited has left the other count behind, not empty: it is waited for first.
         self.empty(1 - old).await;
-        self.current.store(1 - old, Ordering::SeqCst);
+        self.counts.use_from_now(1 - old);
         self.empty(old).await;
     }
 
@@ -64,7 +48,7 @@ impl Writes {
             let ended = self.ended.notified();
             tokio::pin!(ended);
             ended.as_mut().enable();
-            if self.counts[at].load(Ordering::SeqCst) == 0 {
+            if self.counts.is_empty(at) {
                 return;
             }
             ended.await;
@@ -81,7 +65,7 @@ pub(crate) struct Accepted {
 
 impl Accepted {
     pub(crate) fn new(inode: &Arc<Inode>) -> Accepted {
-        Accepted { inode: Arc::clone(inode), at: inode.writes.begin() }
+        Accepted { inode: Arc::clone(inode), at: inode.writes.counts.begin(|at| inode.writes.end(at)) }
     }
 }
 

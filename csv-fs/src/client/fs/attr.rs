@@ -6,7 +6,7 @@ use block::units::ByteLen;
 use fuse::op::{SetTime, SetattrIn};
 use fuse::{Entry, FileKind, Reply, Statfs, Time};
 
-use super::{FileSystem, of_looked_up, sent};
+use super::{FileSystem, sent};
 use crate::client::inode::{timestamp, wall_nanos};
 use crate::client::session::{Caller, Errno};
 use crate::proto::SetAttr;
@@ -63,7 +63,8 @@ impl FileSystem {
             kill_suid_sgid: set.kill_suidgid,
             kill_capability: false,
         };
-        Form::Attr.show(reply, self.change(ino, wanted, caller).await.map_err(of_looked_up));
+        let changed = self.change(ino, wanted, caller).await;
+        Form::Attr.show(reply, changed.map_err(|e| self.of_looked_up(ino, e)));
     }
 
     /// A time that is set must not be undone by the time of an earlier write that is sent later.

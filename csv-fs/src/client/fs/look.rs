@@ -12,7 +12,7 @@ use fuse::op::Name;
 
 use super::attr::Form;
 use super::names::bytes;
-use super::{FileSystem, odd, of_looked_up, sent, xattr};
+use super::{FileSystem, odd, sent, xattr};
 use crate::client::session::{Caller, EIO, Errno};
 use crate::proto::{Reply as Answer, Request, XattrCall};
 use crate::types::{Attr, InodeNo};
@@ -22,48 +22,53 @@ impl FileSystem {
     pub(super) fn look_up(self: &Arc<Self>, parent: InodeNo, name: Name, reply: Reply) {
         let told = self.path.told();
         let request = Request::Lookup { parent, name: bytes(name) };
-        self.look(request, reply, Form::Entry, move |fs, attr| fs.path.exact_now(attr, told));
+        self.look(None, request, reply, Form::Entry, move |fs, attr| fs.path.exact_now(attr, told));
     }
 
     /// GETATTR and STATX.
     pub(super) fn attributes(self: &Arc<Self>, ino: InodeNo, reply: Reply, form: Form) {
         let before = self.path.told_of(ino);
-        self.look(Request::Getattr { ino }, reply, form, move |fs, attr| fs.path.exact_since(attr, &before));
+        self.look(Some(ino), Request::Getattr { ino }, reply, form, move |fs, attr| fs.path.exact_since(attr, &before));
     }
 
     /// GETXATTR.
     pub(super) fn value(self: &Arc<Self>, ino: InodeNo, name: Name, size: u32, reply: Reply) {
         let request = Request::Xattr(XattrCall::Get { ino, name: bytes(name) });
-        self.ask(request, reply, move |_, answer, reply| match answer {
+        self.ask(request, reply, move |fs, answer, reply| match answer {
             Ok(Answer::Bytes(value)) => xattr::tell(reply, Ok(value), size),
             Ok(other) => xattr::tell(reply, odd(other), size),
-            Err(errno) => xattr::tell(reply, Err(of_looked_up(errno)), size),
+            Err(errno) => xattr::tell(reply, Err(fs.of_looked_up(ino, errno)), size),
         });
     }
 
-    /// Asks for attributes. `exact` makes them so, unless they have to be asked for again.
+    /// Asks for attributes, of an inode that was looked up or by name. `exact` makes them so, unless they have to be asked
+    /// for again.
     fn look(
         self: &Arc<Self>,
+        looked_up: Option<InodeNo>,
         request: Request,
         reply: Reply,
         form: Form,
         exact: impl FnOnce(&FileSystem, Attr) -> Option<Attr> + Send + 'static,
     ) {
         self.ask(request, reply, move |fs, answer, reply| match answer {
-            Ok(Answer::Attr(attr)) => match exact(&fs, attr) {
-                Some(attr) => form.show(reply, Ok(attr)),
-                None => fs.look_again(attr.ino, reply, form),
-            },
+            Ok(Answer::Attr(attr)) => {
+                fs.folders.note(&attr);
+                match exact(&fs, attr) {
+                    Some(attr) => form.show(reply, Ok(attr)),
+                    None => fs.look_again(attr.ino, reply, form),
+                }
+            }
             Ok(other) => form.show(reply, odd(other)),
-            Err(errno) if form == Form::Entry => form.show(reply, Err(errno)),
-            Err(errno) => form.show(reply, Err(of_looked_up(errno))),
+            Err(errno) => form.show(reply, Err(looked_up.map_or(errno, |ino| fs.of_looked_up(ino, errno)))),
         });
     }
 
     fn look_again(self: &Arc<Self>, ino: InodeNo, reply: Reply, form: Form) {
         let fs = Arc::clone(self);
         self.path.run(Some(reply.unique()), |caller| async move {
-            form.show(reply, fs.path.attr(ino, &caller).await.map_err(of_looked_up));
+            let attr = fs.path.attr(ino, &caller).await;
+            form.show(reply, attr.map_err(|e| fs.of_looked_up(ino, e)));
         });
     }
 

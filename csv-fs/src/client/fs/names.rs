@@ -4,7 +4,7 @@ use fuse::Reply;
 use fuse::op::{Mkdir, Mknod, Name, Rename};
 
 use super::attr::Form;
-use super::{FileSystem, Who, done, fail, odd, of_looked_up, sent};
+use super::{FileSystem, Who, done, fail, odd, sent};
 use crate::client::session::{Caller, Errno};
 use crate::proto::{Reply as Answer, Request, rename_flags};
 use crate::types::{Attr, InodeNo};
@@ -33,7 +33,8 @@ impl FileSystem {
     }
 
     pub(super) async fn readlink(&self, ino: InodeNo, reply: Reply, caller: &Caller) {
-        match self.path.session.call(caller, Request::Readlink { ino }).await.map_err(of_looked_up) {
+        let read = self.path.session.call(caller, Request::Readlink { ino }).await;
+        match read.map_err(|e| self.of_looked_up(ino, e)) {
             Ok(Answer::Target(target)) => sent(reply.data(&target)),
             Ok(other) => fail(reply, odd(other)),
             Err(Errno(errno)) => sent(reply.error(errno)),

@@ -8,7 +8,7 @@ use fuse::{Delivery, OpenFlags, Opened, Reply};
 
 use super::attr::entry;
 use super::names::bytes;
-use super::{FileSystem, Who, done, odd, of_looked_up, sent};
+use super::{FileSystem, Who, done, odd, sent};
 use crate::client::data::OpenFile;
 use crate::client::session::{Caller, Errno};
 use crate::proto::{OpenRequest, Reply as Answer, Request, SetAttr};
@@ -25,7 +25,7 @@ const FLAGS: OpenFlags = OpenFlags::DIRECT_IO.and(OpenFlags::PARALLEL_DIRECT_WRI
 impl FileSystem {
     pub(super) async fn open(&self, ino: InodeNo, flags: i32, kill: bool, reply: Reply, caller: &Caller) {
         let handle = self.path.new_handle();
-        match self.open_inode(ino, handle, flags, kill, caller).await.map_err(of_looked_up) {
+        match self.open_inode(ino, handle, flags, kill, caller).await.map_err(|e| self.of_looked_up(ino, e)) {
             Ok(()) => self.opened(handle, reply.opened(opened(handle))).await,
             Err(Errno(errno)) => sent(reply.error(errno)),
         }

@@ -4,7 +4,7 @@ use fuse::Reply;
 use fuse::op::{Name, Setxattr};
 
 use super::names::bytes;
-use super::{FileSystem, Who, done, odd, of_looked_up};
+use super::{FileSystem, Who, done, odd};
 use crate::client::session::{Caller, Errno};
 use crate::proto::{Reply as Answer, Request, XattrCall};
 use crate::types::InodeNo;
@@ -29,7 +29,9 @@ impl FileSystem {
     }
 
     async fn xattr(&self, call: XattrCall, caller: &Caller) -> Result<Vec<u8>, Errno> {
-        match self.path.session.call(caller, Request::Xattr(call)).await.map_err(of_looked_up)? {
+        let ino = call.ino();
+        let answer = self.path.session.call(caller, Request::Xattr(call)).await;
+        match answer.map_err(|e| self.of_looked_up(ino, e))? {
             Answer::Bytes(bytes) => Ok(bytes),
             Answer::Done => Ok(Vec::new()),
             other => odd(other),

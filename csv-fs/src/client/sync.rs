@@ -1,0 +1,3 @@
+//! What the lock-free parts are made of.
+
+pub(super) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
