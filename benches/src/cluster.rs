@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::apart::Apart;
 use crate::{Failure, fio};
 
 /// The volume of a benchmark.
@@ -40,29 +41,56 @@ impl Member {
     }
 }
 
+/// What sort of cluster.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    /// TLS between nodes.
+    pub tls: bool,
+    /// The volume's timers.
+    pub timing: &'static str,
+    /// A fault device under the disks.
+    pub fault: bool,
+    /// On a network of its own, which can be cut.
+    pub apart: bool,
+}
+
+impl Kind {
+    /// With TLS and these timers, and nothing else.
+    pub fn timed(timing: &'static str) -> Kind {
+        Kind { tls: true, timing, fault: false, apart: false }
+    }
+}
+
 /// Daemons of one host that share a disk image.
 pub struct Cluster {
     program: PathBuf,
     dir: PathBuf,
     /// The nodes, from 1.
     pub members: Vec<Member>,
+    /// The network of its own; it goes after the daemons have ended.
+    pub apart: Option<Apart>,
 }
 
 impl Cluster {
     /// Starts `nodes` daemons below `dir` and makes one volume on an image of `bytes`, each of which was written before:
     /// what is measured later is not the allocation below.
     pub fn start(program: &Path, dir: &Path, nodes: u8, bytes: u64, tls: bool) -> Result<Cluster, Failure> {
-        Cluster::start_on(program, dir, nodes, (tls, "fast"), |disk| fio::fill(disk, bytes, true))
+        Cluster::start_on(program, dir, nodes, Kind { tls, ..Kind::timed("fast") }, |disk| fio::fill(disk, bytes, true))
     }
 
     /// The same with the timers for real storage: for what is not about failover, and may keep the machine busy.
     pub fn start_patient(program: &Path, dir: &Path, nodes: u8, bytes: u64) -> Result<Cluster, Failure> {
-        Cluster::start_on(program, dir, nodes, (true, "default"), |disk| fio::fill(disk, bytes, true))
+        Cluster::start_on(program, dir, nodes, Kind::timed("default"), |disk| fio::fill(disk, bytes, true))
     }
 
     /// That on an image of which nothing was written: for what is not about the blocks of files.
     pub fn start_sparse(program: &Path, dir: &Path, nodes: u8, bytes: u64) -> Result<Cluster, Failure> {
-        Cluster::start_on(program, dir, nodes, (true, "default"), |disk| {
+        Cluster::start_kind(program, dir, nodes, bytes, Kind::timed("default"))
+    }
+
+    /// The same of any sort.
+    pub fn start_kind(program: &Path, dir: &Path, nodes: u8, bytes: u64, kind: Kind) -> Result<Cluster, Failure> {
+        Cluster::start_on(program, dir, nodes, kind, |disk| {
             fs::File::create_new(disk).and_then(|f| f.set_len(bytes)).map_err(|e| Failure::at(disk, e))
         })
     }
@@ -71,12 +99,13 @@ impl Cluster {
         program: &Path,
         dir: &Path,
         nodes: u8,
-        (tls, timing): (bool, &str),
+        kind: Kind,
         make_disk: impl FnOnce(&Path) -> Result<(), Failure>,
     ) -> Result<Cluster, Failure> {
-        let mut cluster = Cluster { program: program.to_owned(), dir: dir.to_owned(), members: Vec::new() };
+        let apart = if kind.apart { Some(Apart::new(nodes)?) } else { None };
+        let addresses = apart.as_ref().map_or_else(|| free_addresses(nodes), |net| Ok(net.addresses()))?;
+        let mut cluster = Cluster { program: program.to_owned(), dir: dir.to_owned(), members: Vec::new(), apart };
         fs::create_dir_all(dir).map_err(|e| Failure::at(dir, e))?;
-        let addresses = free_addresses(nodes)?;
         let mut init = Command::new(program);
         init.args(["init", "--cluster", "bench", "--out"]).arg(dir.join("bundles"));
         for (n, address) in (1..=nodes).zip(&addresses) {
@@ -85,14 +114,14 @@ impl Cluster {
         run(&mut init)?;
         for n in 1..=nodes {
             let member = Member { node: n, dir: dir.join(format!("node-{n}")), child: None };
-            configure(&member, dir, tls)?;
+            configure(&member, dir, kind)?;
             cluster.members.push(member);
             cluster.start_daemon(usize::from(n - 1))?;
         }
         let disk = cluster.disk();
         make_disk(&disk)?;
         cluster
-            .shorefast(0, &["volume", "create", VOLUME, "--timing", timing, "--disk", &disk.display().to_string()])?;
+            .shorefast(0, &["volume", "create", VOLUME, "--timing", kind.timing, "--disk", &disk.display().to_string()])?;
         for at in 0..cluster.members.len() {
             cluster.wait_until(at, "its volume to be mounted", |status| {
                 route(status, at as u64 + 1).as_deref() == Some("direct")
@@ -114,7 +143,16 @@ impl Cluster {
             .append(true)
             .open(dir.join("daemon.log"))
             .map_err(|e| Failure::at(&dir, e))?;
-        let child = Command::new(&self.program)
+        let mut command = match &self.apart {
+            // It becomes the program, in the mounts of this process.
+            Some(net) => {
+                let mut command = Command::new("nsenter");
+                command.arg(net.door(self.members[at].node)).arg(&self.program);
+                command
+            }
+            None => Command::new(&self.program),
+        };
+        let child = command
             .args(["daemon", "--config"])
             .arg(dir.join("shorefast.toml"))
             .stdin(Stdio::null())
@@ -214,15 +252,16 @@ pub fn route(status: &serde_json::Value, node: u64) -> Option<String> {
     own["route"].as_str().map(str::to_owned)
 }
 
-fn configure(member: &Member, dir: &Path, tls: bool) -> Result<(), Failure> {
+fn configure(member: &Member, dir: &Path, kind: Kind) -> Result<(), Failure> {
     fs::create_dir_all(member.dir.join("mnt")).map_err(|e| Failure::at(&member.dir, e))?;
     let text = format!(
-        "bundle = {bundle:?}\nsocket = {socket:?}\nstate_dir = {state:?}\nmount_root = {mounts:?}\nlog = \"warn\"\ndebug = true\nfault_device = false\nplain_network = {plain}\n",
+        "bundle = {bundle:?}\nsocket = {socket:?}\nstate_dir = {state:?}\nmount_root = {mounts:?}\nlog = \"warn\"\ndebug = true\nfault_device = {fault}\nplain_network = {plain}\n",
         bundle = dir.join(format!("bundles/node-{}.bundle", member.node)),
         socket = member.socket(),
         state = member.dir.join("state"),
         mounts = member.dir.join("mnt"),
-        plain = !tls,
+        fault = kind.fault,
+        plain = !kind.tls,
     );
     let path = member.dir.join("shorefast.toml");
     fs::write(&path, text).map_err(|e| Failure::at(&path, e))

@@ -2,13 +2,14 @@
 //!
 //! - `arms`: what is measured (a fio job, appends, small files), each one call that gives one figure.
 //! - `pairs`: two arms in turn, and the table of their ratios.
-//! - `solo`, `trio`, `meta`, `takeover`, `nbd`, `iscsi`: the sections of the run, each on systems of its own.
-//! - `cluster`, `minifuse`, `bundle`: real daemons, ended and unmounted when dropped.
+//! - `solo`, `trio`, `meta`, `takeover`, `survive`, `nbd`, `iscsi`: the sections of the run, each on systems of its own.
+//! - `cluster`, `apart` (a network of its own), `minifuse`, `bundle`: real daemons, ended and unmounted when dropped.
 //! - `place`, `machine`, `interrupt`, `report`: where it runs, on what, how it ends, what it leaves.
 //!
 //! Figures count only as ratios of medians within one run; no test asserts one. `src/main.rs` is the program.
 #![forbid(unsafe_code)]
 
+pub mod apart;
 pub mod arms;
 pub mod bundle;
 pub mod cluster;
@@ -26,6 +27,7 @@ pub mod place;
 pub mod report;
 pub mod solo;
 pub mod stats;
+pub mod survive;
 pub mod takeover;
 pub mod trio;
 

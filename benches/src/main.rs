@@ -13,7 +13,7 @@ use benches::machine::Machine;
 use benches::meta::{self, Meta};
 use benches::report::Report;
 use benches::solo::Solo;
-use benches::{Effort, Failure, interrupt, iscsi, nbd, place, takeover, trio};
+use benches::{Effort, Failure, interrupt, iscsi, nbd, place, survive, takeover, trio};
 use clap::{Parser, ValueEnum};
 
 /// Shorefast beside its peers, interleaved.
@@ -35,7 +35,7 @@ struct Args {
     /// Only this section; may be given more than once
     #[arg(long, value_name = "NAME")]
     only: Vec<Section>,
-    /// Of sections inplace, meta and iscsi, only rows whose name contains this, for example "write 1m" or "create coord"
+    /// Of sections inplace, meta, survive and iscsi, only rows whose name contains this, for example "write 1m" or "create coord"
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     row: String,
     /// A folder on a disk file system [default: the temporary one, or beside the program]
@@ -60,6 +60,8 @@ enum Section {
     Create,
     /// The coordinator is killed, again and again
     Takeover,
+    /// A silent coordinator, one with many files, planned moves, changes of route
+    Survive,
     /// Names, look-ups and locks on one node, another and three; a volume with a million files (row "million")
     Meta,
     /// The NBD server over a null device, beside nbdkit and qemu-nbd
@@ -94,7 +96,7 @@ fn run(args: &Args) -> Result<Option<String>, Failure> {
     };
     let program = std::env::current_exe().map_err(|e| Failure::new(format!("where this program lies: {e}")))?;
     let programs = program.parent().map(Path::to_owned).unwrap_or_default();
-    let needed = [Solo::needs(&effort), trio::needs(&effort), takeover::needs(), meta::needs()]
+    let needed = [Solo::needs(&effort), trio::needs(&effort), takeover::needs(), meta::needs(), survive::needs()]
         .into_iter()
         .max()
         .unwrap_or_default();
@@ -128,6 +130,10 @@ fn sections(args: &Args, programs: &Path, dir: &Path, report: &mut Report) -> Re
         let (takeover, memory) = takeover::run(programs, dir, &effort)?;
         report.takeover = Some(takeover);
         report.memory.extend(memory);
+    }
+    if wanted(Section::Survive) {
+        eprintln!("silent coordinators, many files, moves, routes");
+        report.survived = Some(survive::run(programs, dir, &effort, &args.row)?);
     }
     if wanted(Section::Meta) {
         // Named like a row: it takes minutes, and there is one of it.

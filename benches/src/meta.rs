@@ -16,7 +16,7 @@
 
 mod bare;
 mod locks;
-mod million;
+pub(crate) mod million;
 mod names;
 mod switches;
 mod trips;

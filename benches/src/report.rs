@@ -7,6 +7,7 @@ use crate::machine::Machine;
 use crate::memory::{self, Resident};
 use crate::meta::{self, Scale};
 use crate::pairs::{self, Table};
+use crate::survive::{self, Survived};
 use crate::takeover::{self, Takeover};
 
 /// Everything that was measured.
@@ -24,6 +25,8 @@ pub struct Report {
     pub tables: Vec<Table>,
     /// Kills; absent if that section was not asked for.
     pub takeover: Option<Takeover>,
+    /// Takeovers, moves and routes; absent if that section was not asked for.
+    pub survived: Option<Survived>,
     /// A million files; absent if that section was not asked for.
     pub scale: Option<Scale>,
     /// Memory of daemons.
@@ -37,7 +40,7 @@ impl Report {
     pub fn new(machine: Machine, effort: Effort) -> Report {
         let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
         let (tables, memory) = (Vec::new(), Vec::new());
-        Report { schema: 1, machine, command, effort, tables, takeover: None, scale: None, memory, failure: None }
+        Report { schema: 1, machine, command, effort, tables, takeover: None, survived: None, scale: None, memory, failure: None }
     }
 
     /// All tables.
@@ -59,6 +62,7 @@ impl Report {
         );
         self.tables.iter().for_each(|t| text += &pairs::table(t));
         self.takeover.iter().for_each(|t| text += &takeover::table(t));
+        self.survived.iter().for_each(|s| text += &survive::table(s));
         self.scale.iter().for_each(|s| text += &meta::million_table(s));
         if !self.memory.is_empty() {
             text += &memory::table(&self.memory);

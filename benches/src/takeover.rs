@@ -5,7 +5,7 @@
 //! has a create acknowledged that began after the kill, and how long the killed node's lock on the disk lingered. Then
 //! the killed node is started again, and whoever coordinates now is next.
 
-mod load;
+pub(crate) mod load;
 mod locks;
 
 use std::path::Path;

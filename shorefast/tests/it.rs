@@ -32,6 +32,8 @@ mod fallbacks;
 mod field;
 #[path = "it/fixture.rs"]
 mod fixture;
+#[path = "it/flush.rs"]
+mod flush;
 #[path = "it/handles.rs"]
 mod handles;
 #[path = "it/holes.rs"]

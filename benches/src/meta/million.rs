@@ -23,7 +23,7 @@ use crate::cluster::{Cluster, VOLUME};
 use crate::{Failure, cpu, interrupt};
 
 const DIRS: u64 = 1000;
-const FILES_EACH: u64 = 1000;
+pub(crate) const FILES_EACH: u64 = 1000;
 /// Of the files one in so many is looked at by its name; all are listed.
 const STAT_EVERY: usize = 20;
 /// The volume, of which only the metadata is ever written.
@@ -76,10 +76,10 @@ pub fn run(programs: &Path, dir: &Path) -> Result<Scale, Failure> {
         cpu::resident_mib(pid)
     };
     let (empty_mib, _) = resident(0)?;
-    mounted_on_both(&cluster, false)?;
+    mounted_everywhere(&cluster, false)?;
     eprintln!("  making {} files", DIRS * FILES_EACH);
-    fill(&cluster.disk()).map_err(|e| Failure::at(&cluster.disk(), e))?;
-    mounted_on_both(&cluster, true)?;
+    fill(&cluster.disk(), DIRS).map_err(|e| Failure::at(&cluster.disk(), e))?;
+    mounted_everywhere(&cluster, true)?;
     // Mounted is not served yet: somebody takes office first.
     cluster.wait_until(0, "a coordinator", |status| status["volumes"][0]["coordinator"].is_u64())?;
     let coordinator = cluster.coordinator(0).ok_or_else(|| Failure::new("nobody coordinates the volume"))?;
@@ -99,7 +99,7 @@ pub fn run(programs: &Path, dir: &Path) -> Result<Scale, Failure> {
     let begin = Instant::now();
     cluster.shorefast(1 - coordinator, &["volume", "check", VOLUME])?;
     let mounted = checked(begin, resident(coordinator)?.1);
-    mounted_on_both(&cluster, false)?;
+    mounted_everywhere(&cluster, false)?;
     let unmounted = check_unmounted(&cluster)?;
     let (files, reach_mib) = (DIRS * FILES_EACH, COORDINATOR_MIB);
     Ok(Scale { files, empty_mib, walked_mib, reach_mib, walk_seconds, mounted, unmounted })
@@ -110,7 +110,7 @@ fn checked(begin: Instant, peak_mib: f64) -> Checked {
 }
 
 /// Mounts on every node, or unmounts.
-fn mounted_on_both(cluster: &Cluster, mounted: bool) -> Result<(), Failure> {
+pub(crate) fn mounted_everywhere(cluster: &Cluster, mounted: bool) -> Result<(), Failure> {
     let what = if mounted { "mount" } else { "unmount" };
     for at in 0..cluster.members.len() {
         cluster.shorefast(at, &["volume", what, VOLUME])?;
@@ -121,8 +121,8 @@ fn mounted_on_both(cluster: &Cluster, mounted: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Files of one block each, in a thousand folders. The epoch only opens the store: nobody else has the volume.
-fn fill(image: &Path) -> Result<(), Box<dyn std::error::Error>> {
+/// Files of one block each, a thousand in each folder. The epoch only opens the store: nobody else has the volume.
+pub(crate) fn fill(image: &Path, dirs: u64) -> Result<(), Box<dyn std::error::Error>> {
     let workers = Workers::start(1, "fill")?;
     let dev: Arc<dyn BlockDevice> = Arc::new(FileDevice::open(image, OpenOptions::default(), workers.handle())?);
     let superblock = read_superblock(&dev)?.superblock;
@@ -131,7 +131,7 @@ fn fill(image: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let epoch = FencedEpoch::by_resignation(&before, &before.taken_by(client, "bench", 1)).ok_or("no epoch")?;
     let store = Store::open(Arc::clone(&dev), &superblock, &epoch, Arc::new(Latch::new()))?;
     let now = Timestamp::from_epoch(std::time::SystemTime::UNIX_EPOCH.elapsed()?);
-    for d in 0..DIRS {
+    for d in 0..dirs {
         let mut txn = store.write()?;
         txn.run(now, |ops| {
             let dir = ops.create(&node(InodeNo::ROOT, &format!("dir-{d}"), 0o040_755), true)?.attr.ino;

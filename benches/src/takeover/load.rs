@@ -48,37 +48,49 @@ impl Log {
 }
 
 /// What one node's threads saw.
-pub(super) struct Taken {
+pub(crate) struct Taken {
     /// Its place in the cluster.
-    pub(super) node: usize,
+    pub(crate) node: usize,
     writes: Vec<Call>,
     creates: Vec<Call>,
     /// Failed calls.
-    pub(super) failures: Vec<String>,
+    pub(crate) failures: Vec<String>,
 }
 
 impl Taken {
     /// The longest write in place within a window; what of it lies outside is not counted.
-    pub(super) fn longest(&self, from: Instant, to: Instant) -> Duration {
+    pub(crate) fn longest(&self, from: Instant, to: Instant) -> Duration {
         let inside =
             self.writes.iter().map(|(begin, end)| (*end).min(to).saturating_duration_since((*begin).max(from)));
         inside.max().unwrap_or_default()
     }
 
+    /// The longest call of either kind within a window.
+    pub(crate) fn longest_of_all(&self, from: Instant, to: Instant) -> Duration {
+        let inside = |(begin, end): &Call| (*end).min(to).saturating_duration_since((*begin).max(from));
+        self.writes.iter().chain(&self.creates).map(inside).max().unwrap_or_default()
+    }
+
+    /// From `moment` to the end of the create that took longest of those that had not ended by then.
+    pub(crate) fn waited_after(&self, moment: Instant) -> Option<Duration> {
+        let later = self.creates.iter().filter(|(_, end)| *end > moment);
+        later.max_by_key(|(begin, end)| *end - *begin).map(|(_, end)| *end - moment)
+    }
+
     /// From `moment` to the first acknowledged create that began after it.
-    pub(super) fn first_after(&self, moment: Instant) -> Option<Duration> {
+    pub(crate) fn first_after(&self, moment: Instant) -> Option<Duration> {
         self.creates.iter().find(|(begin, _)| *begin >= moment).map(|(_, end)| *end - moment)
     }
 }
 
 /// Running threads.
-pub(super) struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     nodes: Vec<(Receiver<Log>, Receiver<Log>)>,
 }
 
 /// Each node's own file.
-pub(super) fn prepare(cluster: &Cluster) -> Result<(), Failure> {
+pub(crate) fn prepare(cluster: &Cluster) -> Result<(), Failure> {
     cluster.members.iter().try_for_each(|m| fio::fill(&own_file(&m.mount(), m.node), FILE, false))
 }
 
@@ -88,7 +100,7 @@ fn own_file(mount: &Path, node: u8) -> PathBuf {
 
 impl Load {
     /// On all nodes.
-    pub(super) fn start(cluster: &Cluster, round: usize) -> Result<Load, Failure> {
+    pub(crate) fn start(cluster: &Cluster, round: usize) -> Result<Load, Failure> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut nodes = Vec::new();
         for member in &cluster.members {
@@ -102,7 +114,7 @@ impl Load {
 
     /// Ends it. Every thread does one more call after it was told, so that a create that began after a kill is always
     /// among them.
-    pub(super) fn stop(self) -> Result<Vec<Taken>, Failure> {
+    pub(crate) fn stop(self) -> Result<Vec<Taken>, Failure> {
         self.stop.store(true, Ordering::SeqCst);
         let log = |from: &Receiver<Log>, node: usize| {
             from.recv_timeout(HANG).map_err(|_| {

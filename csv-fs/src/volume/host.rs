@@ -487,6 +487,9 @@ impl OwnNode for VolumeHost {
         match report {
             office::Report::Permitted { .. } => self.permitted(true),
             office::Report::NotPermitted => self.permitted(false),
+            office::Report::FenceStep { client, step } => {
+                tracing::info!(volume = %self.superblock.volume, "{client} is being fenced: {step}");
+            }
             _ => {}
         }
         self.notice(Notice::Office(report));

@@ -146,7 +146,7 @@ pub(super) fn timing(superblock: &Superblock) -> Timing {
     }
 }
 
-/// A node that is not heard any more is noticed within this (`net`'s keep-alive: 3 to 4 s), whatever the volume's times.
+/// A node that is not heard any more is noticed within this (`net`'s keep-alive: 3 to 3.5 s), whatever the volume's times.
 const CUT_NOTICED: Duration = Duration::from_secs(5);
 
 /// The times of a reign. Prevents: the network is cut, with the majority on the other side; before the coordinator has

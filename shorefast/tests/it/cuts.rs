@@ -320,6 +320,44 @@ fn a_coordinator_whose_disk_stalls_for_five_seconds_keeps_its_office_and_one_who
     lab.ends_well();
 }
 
+/// The process stands still, and goes on while it is being fenced: it finds that it is, and gives way.
+#[test]
+fn a_frozen_coordinator_that_wakes_while_it_is_fenced_writes_nothing_more_and_comes_back_by_itself() {
+    let Some(lab) = Lab::new(3, "fast") else { return };
+    lab.move_to(1);
+    lab.cluster.signal(1, "STOP");
+    until("it is being fenced", || [2, 3].iter().any(|n| lab.cluster.log(*n).contains("asked by a mark")));
+    lab.cluster.signal(1, "CONT");
+    until("another takes over", || [2, 3].contains(&lab.cluster.coordinator(2)));
+    lab.until_well();
+    for n in [2, 3] {
+        assert_eq!(lab.loads[n - 1].errors(), [], "seen by the program of node {n}");
+        assert!(!lab.cluster.log(n).contains("SIGKILL"), "it was ended although it went on");
+    }
+    let frozen = lab.loads[0].errors();
+    assert!(frozen.iter().all(|(_, errno)| *errno == EIO), "{frozen:?}");
+    lab.ends_well();
+}
+
+/// It does not wake: its process is ended, and what it had in the kernel has landed before anybody takes over.
+#[test]
+fn a_frozen_coordinator_is_ended_by_the_fence_and_takes_part_again_once_it_is_started() {
+    let Some(mut lab) = Lab::new(3, "fast") else { return };
+    lab.move_to(1);
+    lab.cluster.signal(1, "STOP");
+    until("another takes over", || [2, 3].contains(&lab.cluster.coordinator(2)));
+    lab.until_they_get_on(&[2, 3]);
+    let ended = [2, 3].iter().any(|n| lab.cluster.log(*n).contains("process ended by SIGKILL"));
+    assert!(ended, "it was succeeded while it could wake");
+    lab.cluster.kill(1);
+    lab.cluster.start(1);
+    until("node 1 has mounted it again", || lab.cluster.is_mounted(1));
+    lab.loads[0] = Load::start(1, &lab.cluster.mount(1, "v"), "of-1-again".to_owned());
+    lab.until_well();
+    lab.nobody_saw_an_error();
+    lab.ends_well();
+}
+
 /// All cuts of so many nodes of which node 1 coordinates: for each pair one of `states` (0 joined, 1 cut, 2 and 3 one way), each
 /// shape once, whatever the others are called.
 fn shapes(nodes: usize, states: u8) -> Vec<Cut> {

@@ -36,6 +36,7 @@ while (my $line = <STDIN>) {
   if ($what eq 'flock') { said(flock($f, $kind)) }
   elsif ($what eq 'close') { said(close($f)) }
   elsif ($what eq 'write') { said(defined syswrite($f, "x")) }
+  elsif ($what eq 'block') { sysseek($f, $kind * 4096, 0); said((syswrite($f, chr($start) x 4096) // 0) == 4096) }
   elsif ($what eq 'raise') {
     my ($done, $good, $told) = (0, 1, '');
     # Until it is told something else.

@@ -144,11 +144,11 @@ impl Office {
         let Role::Follower(f) = &self.role else { return };
         match f.challenge.as_ref().map(|c| &c.step) {
             Some(Step::Asking { since }) if now.since(*since) >= timing.ask => {
-                self.begin_fence(now, holder, lease, out)
+                self.begin_fence(now, holder, lease, true, out)
             }
             Some(_) => {}
             None if self.eligible() && self.declared_lost(holder, lease.epoch) => {
-                self.begin_fence(now, holder, lease, out)
+                self.begin_fence(now, holder, lease, false, out)
             }
             None if self.eligible() && self.look.lease_covered() >= timing.challenge_after => {
                 self.ask_holder(now, holder, lease, out)
@@ -208,12 +208,13 @@ impl Office {
         }
     }
 
-    fn begin_fence(&mut self, now: Now, holder: ClientId, lease: &LeaseView, out: &mut Vec<Effect>) {
+    /// `silent`: it was asked, and there was no answer.
+    fn begin_fence(&mut self, now: Now, holder: ClientId, lease: &LeaseView, silent: bool, out: &mut Vec<Effect>) {
         if let Some(unproved) = self.unproved(holder) {
             return self.take(now, lease.clone(), Claim::Fenced(unproved), out);
         }
         self.challenge(holder, lease.epoch, Step::Fencing);
-        self.fence_for_office(now, holder, lease.epoch);
+        self.fence_for_office(now, holder, lease.epoch, silent);
     }
 
     /// What stands in for a proof where the rule that demands one was taken out.
@@ -261,7 +262,7 @@ impl Office {
         }
         let Some(lease) = self.look.sight.as_ref().map(|s| s.lease.clone()) else { return };
         if self.eligible() && lease.holder == Some(c.holder) && lease.epoch == c.epoch && !lease.is_vacant() {
-            self.begin_fence(now, c.holder, &lease, out);
+            self.begin_fence(now, c.holder, &lease, answer == AliveAnswer::Silent, out);
         }
     }
 

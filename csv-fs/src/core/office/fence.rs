@@ -66,6 +66,8 @@ pub(super) struct Run {
     for_office: Option<Epoch>,
     /// The client has said already that nothing of its own is in flight.
     answered: bool,
+    /// It has just been asked whether it lives, and did not answer: what else it is asked is not waited for.
+    silent: bool,
     lock: Lock,
     /// The slot with the generation raised, once it is.
     raised: Option<SlotView>,
@@ -164,8 +166,9 @@ impl Office {
     }
 
     /// The holder is to be fenced so that this node may take office.
-    pub(super) fn fence_for_office(&mut self, now: Now, holder: ClientId, epoch: Epoch) {
-        self.run_for(now, holder, None).for_office = Some(epoch);
+    pub(super) fn fence_for_office(&mut self, now: Now, holder: ClientId, epoch: Epoch, silent: bool) {
+        let run = self.run_for(now, holder, None);
+        (run.for_office, run.silent) = (Some(epoch), silent);
     }
 
     /// The holder's LIVE lock is to be tried; if it is acquired, the fence goes on from there.
@@ -192,6 +195,7 @@ impl Office {
                 tickets: Vec::new(),
                 for_office: None,
                 answered: false,
+                silent: false,
                 lock,
                 raised: None,
                 looked: false,
@@ -412,6 +416,10 @@ impl Office {
         }
         out.push(Effect::Report(Report::FenceStep { client: run.victim, step: "asked over the network" }));
         out.push(Effect::AskFence { client: run.victim, fence_gen: slot.fence_gen });
+        if run.silent {
+            // Its answer still counts while the mark is waited for.
+            return self.mark(now, run, out);
+        }
         run.phase = Phase::Asking { until: now + self.config.timing.ask };
     }
 

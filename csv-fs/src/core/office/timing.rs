@@ -50,8 +50,8 @@ impl Timing {
         recall: Duration::from_secs(2),
         grace: Duration::from_secs(2),
         hedge: Duration::from_millis(300),
-        ask: Duration::from_millis(500),
-        mark: Duration::from_secs(1),
+        ask: Duration::from_millis(250),
+        mark: Duration::from_millis(500),
     };
 
     /// Slots and the lease are read this often: twice per renewal, so that none is missed.

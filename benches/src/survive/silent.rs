@@ -1,0 +1,72 @@
+//! Takeover of a coordinator that says nothing: its process stands still, or its network is cut and its disk is well.
+
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Bench, Round, Row, SETTLE, coordinator, ms, succeeded, until_direct};
+use crate::cluster::{Cluster, Kind};
+use crate::takeover::load::{Load, Taken};
+use crate::Failure;
+
+const FAST: f64 = 4000.0;
+const DEFAULT: f64 = 15_000.0;
+/// Rounds take a quarter of a minute and more.
+const ROUNDS: usize = 5;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    CutOff,
+    Frozen,
+}
+
+pub(super) fn run(bench: &Bench<'_>, rows: &mut Vec<Row>) -> Result<(), Failure> {
+    for (timing, reach) in [("fast", FAST), ("default", DEFAULT)] {
+        for (how, name) in [(How::CutOff, "cut off"), (How::Frozen, "frozen")] {
+            let what = format!("takeover, {name}, {timing}");
+            if !bench.wants(&what) {
+                continue;
+            }
+            let mut cluster = bench.cluster(Kind { apart: how == How::CutOff, ..Kind::timed(timing) })?;
+            rows.push(bench.row(&what, reach, bench.rounds.min(ROUNDS), |n| round(&mut cluster, how, n))?);
+        }
+    }
+    Ok(())
+}
+
+fn round(cluster: &mut Cluster, how: How, n: usize) -> Result<Round, Failure> {
+    let victim = coordinator(cluster, None)?;
+    let load = Load::start(cluster, n)?;
+    thread::sleep(SETTLE);
+    let begin = Instant::now();
+    match (how, &cluster.apart) {
+        (How::CutOff, Some(net)) => net.cut_off(cluster.members[victim].node)?,
+        _ => signal(cluster, victim, "-STOP")?,
+    }
+    succeeded(cluster, victim)?;
+    // Grace, and whoever waits for it.
+    thread::sleep(Duration::from_secs(1));
+    match &cluster.apart {
+        // The programs there get their answers, whatever they are.
+        Some(net) => net.mend()?,
+        // The fence has ended it; a frozen process would hold its programs for ever.
+        None => {
+            cluster.kill(victim)?;
+            cluster.start_daemon(victim)?;
+        }
+    }
+    let survivors: Vec<Taken> = load.stop()?.into_iter().filter(|t| t.node != victim).collect();
+    until_direct(cluster, victim)?;
+    let first = survivors.iter().filter_map(|t| t.waited_after(begin)).min();
+    let ms = ms(first.ok_or_else(|| Failure::new("no survivor could create a file"))?);
+    Ok(Round { ms, failed_calls: survivors.iter().map(|t| t.failures.len()).sum() })
+}
+
+fn signal(cluster: &Cluster, at: usize, signal: &str) -> Result<(), Failure> {
+    let pid = cluster.members[at].pid().ok_or_else(|| Failure::new("a daemon has ended"))?;
+    let sent = Command::new("kill").args([signal, &pid.to_string()]).status();
+    match sent.is_ok_and(|s| s.success()) {
+        true => Ok(()),
+        false => Err(Failure::new(format!("{signal} was not sent to node {}", at + 1))),
+    }
+}
