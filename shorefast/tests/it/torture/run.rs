@@ -25,6 +25,7 @@ pub(super) struct Plan {
     pub(super) faults: &'static [Fault],
     pub(super) without_rule: Option<String>,
     pub(super) pause_us: u64,
+    pub(super) only_names: bool,
 }
 
 /// A run that has begun.
@@ -125,6 +126,7 @@ impl Run {
             seed: self.plan.seed,
             direct,
             pause_us: self.plan.pause_us,
+            only_names: self.plan.only_names,
             zero: self.zero,
         };
         let log = self.logs.join(format!("{}.{}", called(round), self.processes));
