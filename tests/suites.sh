@@ -5,7 +5,8 @@
 #
 # quick: unit tests and tidy tests. full: everything within 15 minutes. long: also tests marked `#[ignore = "long: ..."]`,
 # and 3000 seeds of the simulation of the safety core, 2000 of that of an iSCSI session, 5000 of that of several paths and 5000 of that of replicas,
-# and a million steps of the file system against its reference, no suite longer than 20 minutes.
+# a million steps of the file system against its reference, and twice ten minutes of programs on three nodes under faults, no suite
+# longer than 20 minutes.
 # What long leaves out fails it.
 # A test that cannot run here prints `skipped: REASON` (or `SKIPPED NAME: REASON`) and passes; REQUIRE_ALL=1 makes that
 # a failure, as it does an ignored test whose reason does not begin with "long: ".
@@ -20,6 +21,8 @@ TARGET="${CARGO_TARGET_DIR:-target}"
 LOGS="$TARGET/test-logs"
 # The long run of the file system against its reference.
 MODEL=client::data::tests::whole::d80_of_twenty_seeds_and_50_000_steps_each
+# The long run of programs on three nodes under faults.
+TORTURE=torture::one_volume_could_have_answered_what_programs_on_three_nodes_were_told_in_ten_minutes_of_faults
 # A suite that takes longer hangs; it is ended, and what it printed is shown.
 case "$MODE" in long) LIMIT=1200 ;; *) LIMIT=420 ;; esac
 
@@ -91,8 +94,8 @@ suite() {
 
 run_programs() {
     local folder kind program name args=(--show-output)
-    # A million steps take longer than a suite may: `run_model` runs them in parts.
-    [ "$MODE" = long ] && args+=(--include-ignored --skip "$MODEL")
+    # A million steps and twenty minutes take longer than a suite may: `run_model` and `run_torture` run them in parts.
+    [ "$MODE" = long ] && args+=(--include-ignored --skip "$MODEL" --skip "$TORTURE")
     while read -r folder kind program; do
         if [ "$MODE" = quick ] && [ "$kind" = test ] && [ "$(basename "$folder")" != tests ]; then continue; fi
         name="$(basename "$folder")"
@@ -150,6 +153,21 @@ run_model() {
     done
 }
 
+# Twenty minutes of faults in two runs, each with a seed of its own, which its log names.
+run_torture() {
+    local folder kind program part log
+    read -r folder kind program < <(programs | grep -E '/shorefast test .*/it-[0-9a-f]{16}$')
+    for part in 1 2; do
+        log="$LOGS/torture-$part.log"
+        suite "torture $part/2" "$log" env -C "$folder" "$program" --exact "$TORTURE" --ignored --nocapture
+        if ! grep -qE '^test result: ok. 1 passed' "$log"; then
+            echo "torture $part did not run"
+            FAILED+=("torture $part: not run") FAILED_ALL=$((FAILED_ALL + 1))
+        fi
+        grep -E '^(seed |[0-9]+ calls on |acknowledged and lost|executed after)' "$log"
+    done
+}
+
 run_demo() {
     suite demo "$LOGS/demo.log" "$TARGET/debug/shorefast" demo --report "$LOGS/demo-report.html"
     if [ "$(id -u)" = 0 ]; then run_demo_as_nobody; fi
@@ -202,6 +220,6 @@ report() {
 
 build
 run_programs
-if [ "$MODE" = long ]; then run_simulation; run_model; fi
+if [ "$MODE" = long ]; then run_simulation; run_model; run_torture; fi
 if [ "$MODE" != quick ]; then run_demo; fi
 report

@@ -88,6 +88,9 @@ fn clusters<'a>(events: &[&'a Event], failed: Failed) -> Result<Vec<Cluster<'a>>
     let mut reads: BTreeMap<u64, Vec<&Event>> = BTreeMap::new();
     for event in events.iter().copied() {
         match (&event.op, &event.outcome) {
+            (Op::Write { .. }, Outcome::Torn) => {
+                return Err(violation(Wrong::Torn, "a part of a block was written".to_owned(), &[event]));
+            }
             (Op::Write { value, .. }, _) => {
                 writes.insert(*value, event);
             }
@@ -178,6 +181,7 @@ mod tests {
         assert_eq!(wrong(&[read(1, 0, 10, 9)]), Some(Wrong::Invented));
         assert_eq!(wrong(&[read(1, 0, 10, 9), write(2, 20, 30, 9, Outcome::Done)]), Some(Wrong::Invented));
         assert_eq!(wrong(&[call(1, 0, 10, Op::Read { block: BLOCK }, Outcome::Torn)]), Some(Wrong::Torn));
+        assert_eq!(wrong(&[write(1, 0, 10, 9, Outcome::Torn)]), Some(Wrong::Torn));
     }
 
     /// Random small histories: the zones agree with a search through every order.

@@ -177,4 +177,26 @@ mod tests {
         assert_eq!(counts(format!("{evicted}{}{}{}", failed(5, 2, 5), failed(30, 1, 5), failed(30, 2, 28))), (3, 0, 0));
         assert_eq!(counts(format!("{killed}{}{}", failed(15, 2, 107), failed(30, 2, 107))), (1, 1, 0));
     }
+
+    /// docs/evidence/README.md says of each file what the checker says of it.
+    #[test]
+    fn kept_histories_are_judged_as_their_page_says() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/evidence");
+        let (mut right, mut wrong) = (0, 0);
+        for entry in std::fs::read_dir(folder).expect("the evidence").map_while(Result::ok) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.ends_with(".txt.gz") {
+                continue;
+            }
+            let text = std::process::Command::new("zcat").arg(entry.path()).output().expect("zcat runs").stdout;
+            let found = judge(&raw::read(&String::from_utf8(text).expect("text")).expect("a history"));
+            assert!(found.calls > 500, "{name}: {found}");
+            match name.starts_with("passing") {
+                true => assert!(found.is_right(), "{name}: {found}"),
+                false => assert!(!found.violations.is_empty(), "{name}: {found}"),
+            }
+            *(if found.is_right() { &mut right } else { &mut wrong }) += 1;
+        }
+        assert!(right > 0 && wrong > 0, "{right} right, {wrong} wrong");
+    }
 }

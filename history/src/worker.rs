@@ -63,6 +63,8 @@ pub struct Work {
     pub direct: bool,
     /// The longest pause between two calls, in microseconds.
     pub pause_us: u64,
+    /// Whether it only makes, moves and removes names: what is executed twice shows at once.
+    pub only_names: bool,
     /// When the run began.
     pub zero: Nanos,
 }
@@ -183,6 +185,7 @@ impl<'a> Worker<'a> {
     fn something(&mut self) -> io::Result<()> {
         let which = self.chance.below(LOGS.len() as u64) as usize;
         match self.chance.below(100) {
+            _ if self.work.only_names => self.some_name(),
             0..22 => {
                 let block = self.chance.below(BLOCKS);
                 self.write(block)

@@ -23,8 +23,9 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) seconds: u64,
     pub(super) faults: &'static [Fault],
-    pub(super) without_rule: Option<&'static str>,
+    pub(super) without_rule: Option<String>,
     pub(super) pause_us: u64,
+    pub(super) only_names: bool,
 }
 
 /// A run that has begun.
@@ -46,7 +47,8 @@ impl Run {
     pub(super) fn begin(test: &'static str, plan: Plan) -> Option<Run> {
         println!("seed {}: SHOREFAST_TORTURE_SEED={} does the same to the nodes", plan.seed, plan.seed);
         let zero = history::worker::now();
-        let configuration = plan.without_rule.map_or(String::new(), |rule| format!("without_rule = \"{rule}\"\n"));
+        let configuration =
+            plan.without_rule.as_ref().map_or(String::new(), |rule| format!("without_rule = \"{rule}\"\n"));
         let nemesis = Nemesis::begin(plan.seed, zero, &configuration)?;
         let logs = nemesis.cluster.dir.join("histories");
         fs::create_dir(&logs).expect("a folder");
@@ -59,7 +61,7 @@ impl Run {
     }
 
     /// All rounds; fails at the first that is not right, and if anything is left at the end.
-    pub(super) fn to_its_end(mut self) -> Verdict {
+    pub(super) fn finish(mut self) -> Verdict {
         let mut verdict = Verdict::default();
         while !self.is_over() {
             self.round();
@@ -124,6 +126,7 @@ impl Run {
             seed: self.plan.seed,
             direct,
             pause_us: self.plan.pause_us,
+            only_names: self.plan.only_names,
             zero: self.zero,
         };
         let log = self.logs.join(format!("{}.{}", called(round), self.processes));

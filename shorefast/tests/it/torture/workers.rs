@@ -27,7 +27,7 @@ pub(super) enum Role {
 pub(super) fn is_one() -> bool {
     let Ok(told) = std::env::var(ROLE) else { return false };
     let fields: Vec<&str> = told.split('\t').collect();
-    let [role, folder, called, node, process, seed, direct, pause, zero, log] = fields.as_slice() else {
+    let [role, folder, called, node, process, seed, direct, pause, only_names, zero, log] = fields.as_slice() else {
         panic!("{ROLE}={told} is not what a program is told");
     };
     let number = |text: &str| text.parse::<i64>().expect("a number");
@@ -39,6 +39,7 @@ pub(super) fn is_one() -> bool {
         seed: number(seed) as u64,
         direct: *direct == "true",
         pause_us: number(pause) as u64,
+        only_names: *only_names == "true",
         zero: number(zero),
     };
     let log_file = || File::options().create(true).append(true).open(log).expect("a log outside of the volume");
@@ -74,10 +75,10 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn start(test: &str, role: Role, work: &Work, log: &Path) -> Worker {
-        let Work { folder, called, node, process, seed, direct, pause_us, zero } = work;
+        let Work { folder, called, node, process, seed, direct, pause_us, only_names, zero } = work;
         let folder = folder.display();
         let told = format!(
-            "{role:?}\t{folder}\t{called}\t{node}\t{process}\t{seed}\t{direct}\t{pause_us}\t{zero}\t{}",
+            "{role:?}\t{folder}\t{called}\t{node}\t{process}\t{seed}\t{direct}\t{pause_us}\t{only_names}\t{zero}\t{}",
             log.display()
         );
         let child = Command::new(std::env::current_exe().expect("this program"))
