@@ -113,7 +113,7 @@ impl Drain {
     fn end(&self) -> Result<Vec<String>, Failure> {
         let mut mark = self.mark.lock();
         match fs::remove_file(&self.path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.unwritten(&e)),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.unwritten(&e)),
             _ => Ok(mark.take().map(|m| m.held_back).unwrap_or_default()),
         }
     }
