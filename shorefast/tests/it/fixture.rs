@@ -377,8 +377,13 @@ impl Cluster {
 
     /// Makes a volume on a fresh disk through node 1.
     pub(crate) fn create_volume(&self, name: &str) -> PathBuf {
+        self.create_timed(name, "fast")
+    }
+
+    /// With timers of that name: `default` where a machine that stalls for a moment must not show.
+    pub(crate) fn create_timed(&self, name: &str, timing: &str) -> PathBuf {
         let disk = self.disk(&format!("{name}.img"), 2 << 30);
-        self.ask(1, &["volume", "create", name, "--disk", path(&disk), "--timing", "fast"]).expect(0, &[]);
+        self.ask(1, &["volume", "create", name, "--disk", path(&disk), "--timing", timing]).expect(0, &[]);
         disk
     }
 }
