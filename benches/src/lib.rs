@@ -3,6 +3,7 @@
 //! - `arms`: what is measured (a fio job, appends, small files), each one call that gives one figure.
 //! - `pairs`: two arms in turn, and the table of their ratios.
 //! - `solo`, `trio`, `meta`, `takeover`, `survive`, `nbd`, `iscsi`: the sections of the run, each on systems of its own.
+//! - `crowd`: `status` on many nodes.
 //! - `cluster`, `apart` (a network of its own), `minifuse`, `bundle`: real daemons, ended and unmounted when dropped.
 //! - `place`, `machine`, `interrupt`, `report`: where it runs, on what, how it ends, what it leaves.
 //!
@@ -14,6 +15,7 @@ pub mod arms;
 pub mod bundle;
 pub mod cluster;
 pub mod cpu;
+pub mod crowd;
 pub mod fio;
 pub mod interrupt;
 pub mod iscsi;

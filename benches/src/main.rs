@@ -13,7 +13,7 @@ use benches::machine::Machine;
 use benches::meta::{self, Meta};
 use benches::report::Report;
 use benches::solo::Solo;
-use benches::{Effort, Failure, interrupt, iscsi, nbd, place, survive, takeover, trio};
+use benches::{Effort, Failure, crowd, interrupt, iscsi, nbd, place, survive, takeover, trio};
 use clap::{Parser, ValueEnum};
 
 /// Shorefast beside its peers, interleaved.
@@ -38,6 +38,9 @@ struct Args {
     /// Of sections inplace, meta, survive and iscsi, only rows whose name contains this, for example "write 1m" or "create coord"
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     row: String,
+    /// Volumes of section status; the reach is for 100
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u8).range(1..=100))]
+    volumes: u8,
     /// A folder on a disk file system [default: the temporary one, or beside the program]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -68,6 +71,8 @@ enum Section {
     Nbd,
     /// The iSCSI initiator on tgt, beside iscsi-perf and qemu-img
     Iscsi,
+    /// `status` on 64 nodes with 100 volumes
+    Status,
 }
 
 fn main() -> ExitCode {
@@ -96,10 +101,17 @@ fn run(args: &Args) -> Result<Option<String>, Failure> {
     };
     let program = std::env::current_exe().map_err(|e| Failure::new(format!("where this program lies: {e}")))?;
     let programs = program.parent().map(Path::to_owned).unwrap_or_default();
-    let needed = [Solo::needs(&effort), trio::needs(&effort), takeover::needs(), meta::needs(), survive::needs()]
-        .into_iter()
-        .max()
-        .unwrap_or_default();
+    let needed = [
+        Solo::needs(&effort),
+        trio::needs(&effort),
+        takeover::needs(),
+        meta::needs(),
+        survive::needs(),
+        crowd::needs(),
+    ]
+    .into_iter()
+    .max()
+    .unwrap_or_default();
     let dir = place::make(args.dir.as_deref(), needed)?;
     let mut report = Report::new(Machine::look(dir.path()), effort);
     report.failure = sections(args, &programs, dir.path(), &mut report).err().map(|why| why.to_string());
@@ -154,6 +166,10 @@ fn sections(args: &Args, programs: &Path, dir: &Path, report: &mut Report) -> Re
     if wanted(Section::Iscsi) {
         eprintln!("the iSCSI initiator on tgt");
         report.tables.extend(iscsi::run(&effort, &args.row)?);
+    }
+    if wanted(Section::Status) {
+        eprintln!("status on 64 nodes with 100 volumes");
+        report.crowd = Some(crowd::run(programs, dir, &effort, args.volumes.into())?);
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::Effort;
+use crate::crowd::{self, Crowd};
 use crate::machine::Machine;
 use crate::memory::{self, Resident};
 use crate::meta::{self, Scale};
@@ -29,6 +30,8 @@ pub struct Report {
     pub survived: Option<Survived>,
     /// A million files; absent if that section was not asked for.
     pub scale: Option<Scale>,
+    /// `status` on many nodes; absent if that section was not asked for.
+    pub crowd: Option<Crowd>,
     /// Memory of daemons.
     pub memory: Vec<Resident>,
     /// Why the run ended early, if it did.
@@ -40,7 +43,8 @@ impl Report {
     pub fn new(machine: Machine, effort: Effort) -> Report {
         let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
         let (tables, memory) = (Vec::new(), Vec::new());
-        Report { schema: 1, machine, command, effort, tables, takeover: None, survived: None, scale: None, memory, failure: None }
+        let (takeover, survived, scale, crowd, failure) = (None, None, None, None, None);
+        Report { schema: 1, machine, command, effort, tables, takeover, survived, scale, crowd, memory, failure }
     }
 
     /// All tables.
@@ -64,6 +68,7 @@ impl Report {
         self.takeover.iter().for_each(|t| text += &takeover::table(t));
         self.survived.iter().for_each(|s| text += &survive::table(s));
         self.scale.iter().for_each(|s| text += &meta::million_table(s));
+        self.crowd.iter().for_each(|c| text += &crowd::table(c));
         if !self.memory.is_empty() {
             text += &memory::table(&self.memory);
         }

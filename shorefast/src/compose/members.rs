@@ -79,7 +79,11 @@ impl NodeParts {
         self.may_go(node).await?;
         let next = self.list().without(node);
         let others: Vec<Node> = next.nodes.iter().map(|n| n.id).filter(|n| *n != self.bundle.node).collect();
-        progress.say(format!("Asking {} nodes to take version {} of the list.", others.len(), next.version));
+        progress.say(format!(
+            "Asking the {} other nodes that stay to take version {} of the list.",
+            others.len(),
+            next.version
+        ));
         for other in &others {
             self.ask_list(*other, NodeTalk::PrepareList(next.clone())).await.map_err(|why| {
                 Failure::new(

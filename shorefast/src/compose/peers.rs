@@ -288,7 +288,8 @@ impl Peers {
             round_trip_us: Some(node).filter(|_| link == Link::Up).and_then(|_| self.round_trip_us(node)),
             version: self.versions.lock().get(&node).cloned(),
             messages: self.minor(node).map(minors::shown),
-            drained: self.is_drained(node),
+            // What it said before it went down says nothing of now, either.
+            drained: link == Link::Up && self.is_drained(node),
         })
     }
 

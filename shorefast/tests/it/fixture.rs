@@ -238,7 +238,7 @@ impl Cluster {
         for n in 1..=nodes {
             self.until_answers(n);
         }
-        self.create_volume_timed("v", timing);
+        self.create_timed("v", timing);
         for n in 2..=nodes {
             until("the mount", || self.is_mounted(n));
         }
@@ -415,10 +415,11 @@ impl Cluster {
 
     /// Makes a volume on a fresh disk through node 1.
     pub(crate) fn create_volume(&self, name: &str) -> PathBuf {
-        self.create_volume_timed(name, "fast")
+        self.create_timed(name, "fast")
     }
 
-    fn create_volume_timed(&self, name: &str, timing: &str) -> PathBuf {
+    /// With timers of that name: `default` where a machine that stalls for a moment must not show.
+    pub(crate) fn create_timed(&self, name: &str, timing: &str) -> PathBuf {
         let disk = self.disk(&format!("{name}.img"), 2 << 30);
         self.ask(1, &["volume", "create", name, "--disk", path(&disk), "--timing", timing]).expect(0, &[]);
         disk

@@ -8,6 +8,7 @@ use crate::none;
 const PURE: &[&str] = &[
     "csv-fs/src/core/",
     "csv-fs/src/core.rs",
+    "csv-fs/src/format/describe.rs",
     "csv-fs/src/meta/check.rs",
     "csv-fs/src/meta/check/areas.rs",
     "csv-fs/src/meta/check/blocks.rs",
@@ -56,9 +57,12 @@ const PURE: &[&str] = &[
     "replicator/src/runtime/wire.rs",
     "scsi/src/",
     "shorefast/src/cli.rs",
+    "shorefast/src/compose/minors.rs",
     "shorefast/src/render.rs",
     "shorefast/src/render/",
     "shorefast/src/demo/report/",
+    "shorefast/src/support/mask.rs",
+    "shorefast/src/support/plan.rs",
 ];
 
 /// What they must not name.
