@@ -13,7 +13,7 @@ use benches::machine::Machine;
 use benches::meta::{self, Meta};
 use benches::report::Report;
 use benches::solo::Solo;
-use benches::{Effort, Failure, interrupt, iscsi, nbd, place, takeover, trio};
+use benches::{Effort, Failure, interrupt, iscsi, nbd, place, replica, takeover, trio};
 use clap::{Parser, ValueEnum};
 
 /// Shorefast beside its peers, interleaved.
@@ -35,7 +35,7 @@ struct Args {
     /// Only this section; may be given more than once
     #[arg(long, value_name = "NAME")]
     only: Vec<Section>,
-    /// Of sections inplace, meta and iscsi, only rows whose name contains this, for example "write 1m" or "create coord"
+    /// Of sections inplace, meta, replica and iscsi, only rows whose name contains this, for example "write 1m" or "create coord"
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     row: String,
     /// A folder on a disk file system [default: the temporary one, or beside the program]
@@ -64,6 +64,8 @@ enum Section {
     Meta,
     /// The NBD server over a null device, beside nbdkit and qemu-nbd
     Nbd,
+    /// Replicated devices on two hosts with a veth pair between, beside disks, links and devices without replication; as root
+    Replica,
     /// The iSCSI initiator on tgt, beside iscsi-perf and qemu-img
     Iscsi,
 }
@@ -94,10 +96,11 @@ fn run(args: &Args) -> Result<Option<String>, Failure> {
     };
     let program = std::env::current_exe().map_err(|e| Failure::new(format!("where this program lies: {e}")))?;
     let programs = program.parent().map(Path::to_owned).unwrap_or_default();
-    let needed = [Solo::needs(&effort), trio::needs(&effort), takeover::needs(), meta::needs()]
-        .into_iter()
-        .max()
-        .unwrap_or_default();
+    let needed =
+        [Solo::needs(&effort), trio::needs(&effort), takeover::needs(), meta::needs(), replica::needs(&effort)]
+            .into_iter()
+            .max()
+            .unwrap_or_default();
     let dir = place::make(args.dir.as_deref(), needed)?;
     let mut report = Report::new(Machine::look(dir.path()), effort);
     report.failure = sections(args, &programs, dir.path(), &mut report).err().map(|why| why.to_string());
@@ -144,6 +147,10 @@ fn sections(args: &Args, programs: &Path, dir: &Path, report: &mut Report) -> Re
     if wanted(Section::Nbd) {
         eprintln!("NBD servers over null devices");
         report.tables.extend(nbd::run(programs, dir, &effort)?);
+    }
+    if wanted(Section::Replica) {
+        eprintln!("replicated devices over a veth pair");
+        report.tables.extend(replica::run(programs, dir, &effort, &args.row)?);
     }
     if wanted(Section::Iscsi) {
         eprintln!("the iSCSI initiator on tgt");
