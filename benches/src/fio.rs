@@ -96,6 +96,77 @@ pub fn run(job: &Job, file: &Path, size: u64, seconds: f64) -> Result<Measured, 
     parse(&output.stdout, job.pattern.reads())
 }
 
+/// A job of one client on a device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NbdJob {
+    pub(crate) pattern: Pattern,
+    pub(crate) block: u32,
+    pub(crate) depth: u32,
+    /// Bytes of the device that it uses.
+    pub(crate) size: u64,
+}
+
+/// What fio tells of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct NbdTold {
+    pub(crate) per_second: f64,
+    pub(crate) ops: u64,
+    /// From submission to completion.
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+}
+
+/// Runs it on an NBD export.
+pub(crate) fn nbd(uri: &str, job: NbdJob, seconds: f64) -> Result<NbdTold, Failure> {
+    timed(&["--ioengine=nbd", &format!("--uri={uri}")], job, seconds)
+}
+
+/// Runs it on a file, past the page cache.
+pub(crate) fn file(file: &Path, job: NbdJob, seconds: f64) -> Result<NbdTold, Failure> {
+    timed(&["--ioengine=libaio", "--direct=1", &format!("--filename={}", file.display())], job, seconds)
+}
+
+fn timed(engine: &[&str], job: NbdJob, seconds: f64) -> Result<NbdTold, Failure> {
+    let output = Command::new("fio")
+        .args(["--name=b", "--output-format=json", "--time_based", "--norandommap", "--randrepeat=0", "--thread"])
+        .args(engine)
+        .arg(format!("--size={}", job.size))
+        .arg(format!("--rw={}", job.pattern.fio()))
+        .arg(format!("--bs={}", job.block))
+        .arg(format!("--iodepth={}", job.depth))
+        .arg(format!("--runtime={seconds}"))
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| Failure::new(format!("fio could not be started ({e}); install Debian's package fio")))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(Failure::new(format!("fio failed ({}): {said}", engine.join(" "))));
+    }
+    timed_told(&output.stdout, job.pattern.reads())
+}
+
+fn timed_told(json: &[u8], reads: bool) -> Result<NbdTold, Failure> {
+    let Measured { per_second, ops, .. } = parse(json, reads)?;
+    let start = json.iter().position(|&b| b == b'{').unwrap_or(0);
+    let all: serde_json::Value =
+        serde_json::from_slice(&json[start..]).map_err(|e| Failure::new(format!("fio's answer is not JSON: {e}")))?;
+    let times = &all["jobs"][0][if reads { "read" } else { "write" }]["clat_ns"]["percentile"];
+    let us = |p: &str| times[p].as_f64().map(|ns| ns / 1e3).ok_or_else(|| Failure::new("fio's answer lacks times"));
+    Ok(NbdTold { per_second, ops, p50_us: us("50.000000")?, p99_us: us("99.000000")? })
+}
+
+/// Writes every block of an NBD export once, with bytes that are not zero.
+pub(crate) fn nbd_fill(uri: &str, size: u64) -> Result<(), Failure> {
+    let status = Command::new("fio")
+        .args(["--name=fill", "--output-format=json", "--ioengine=nbd", "--thread", "--rw=write", "--bs=1M"])
+        .args(["--iodepth=8", "--refill_buffers", &format!("--uri={uri}"), &format!("--size={size}")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .map_err(|e| Failure::new(format!("fio could not be started ({e}); install Debian's package fio")))?;
+    if status.success() { Ok(()) } else { Err(Failure::new(format!("fio could not fill {uri}"))) }
+}
+
 pub(crate) fn parse(json: &[u8], reads: bool) -> Result<Measured, Failure> {
     // fio may print a note before its JSON.
     let start = json.iter().position(|&b| b == b'{').unwrap_or(0);
@@ -133,6 +204,14 @@ mod tests {
 {"jobs":[{"read":{"iops":12.5,"total_ios":25},"write":{"iops":0,"total_ios":0}}]}"#;
         let o = parse(json, true).unwrap();
         assert_eq!((o.per_second, o.ops), (12.5, 25));
+    }
+
+    #[test]
+    fn times_are_read_in_microseconds() {
+        let json = br#"{"jobs":[{"write":{"iops":2,"total_ios":4,"clat_ns":{"percentile":
+            {"50.000000":1500,"99.000000":9000}}}}]}"#;
+        let told = timed_told(json, false).unwrap();
+        assert_eq!((told.p50_us, told.p99_us, told.ops), (1.5, 9.0, 4));
     }
 
     #[test]

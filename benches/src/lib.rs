@@ -2,7 +2,7 @@
 //!
 //! - `arms`: what is measured (a fio job, appends, small files), each one call that gives one figure.
 //! - `pairs`: two arms in turn, and the table of their ratios.
-//! - `solo`, `trio`, `meta`, `takeover`, `survive`, `nbd`, `iscsi`: the sections of the run, each on systems of its own.
+//! - `solo`, `trio`, `meta`, `takeover`, `survive`, `nbd`, `replica`, `iscsi`: the sections of the run, each on systems of its own.
 //! - `crowd`: `status` on many nodes.
 //! - `cluster`, `apart` (a network of its own), `minifuse`, `bundle`: real daemons, ended and unmounted when dropped.
 //! - `place`, `machine`, `interrupt`, `report`: where it runs, on what, how it ends, what it leaves.
@@ -26,6 +26,7 @@ pub mod minifuse;
 pub mod nbd;
 pub mod pairs;
 pub mod place;
+pub mod replica;
 pub mod report;
 pub mod solo;
 pub mod stats;

@@ -13,7 +13,7 @@ use benches::machine::Machine;
 use benches::meta::{self, Meta};
 use benches::report::Report;
 use benches::solo::Solo;
-use benches::{Effort, Failure, crowd, interrupt, iscsi, nbd, place, survive, takeover, trio};
+use benches::{Effort, Failure, crowd, interrupt, iscsi, nbd, place, replica, survive, takeover, trio};
 use clap::{Parser, ValueEnum};
 
 /// Shorefast beside its peers, interleaved.
@@ -35,7 +35,7 @@ struct Args {
     /// Only this section; may be given more than once
     #[arg(long, value_name = "NAME")]
     only: Vec<Section>,
-    /// Of sections inplace, meta, survive and iscsi, only rows whose name contains this, for example "write 1m" or "create coord"
+    /// Of sections inplace, meta, survive, replica and iscsi, only rows whose name contains this, for example "write 1m" or "create coord"
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     row: String,
     /// Volumes of section status; the reach is for 100
@@ -69,6 +69,8 @@ enum Section {
     Meta,
     /// The NBD server over a null device, beside nbdkit and qemu-nbd
     Nbd,
+    /// Replicated devices on two hosts with a veth pair between, beside disks, links and devices without replication; as root
+    Replica,
     /// The iSCSI initiator on tgt, beside iscsi-perf and qemu-img
     Iscsi,
     /// `status` on 64 nodes with 100 volumes
@@ -107,6 +109,7 @@ fn run(args: &Args) -> Result<Option<String>, Failure> {
         takeover::needs(),
         meta::needs(),
         survive::needs(),
+        replica::needs(&effort),
         crowd::needs(),
     ]
     .into_iter()
@@ -162,6 +165,10 @@ fn sections(args: &Args, programs: &Path, dir: &Path, report: &mut Report) -> Re
     if wanted(Section::Nbd) {
         eprintln!("NBD servers over null devices");
         report.tables.extend(nbd::run(programs, dir, &effort)?);
+    }
+    if wanted(Section::Replica) {
+        eprintln!("replicated devices over a veth pair");
+        report.tables.extend(replica::run(programs, dir, &effort, &args.row)?);
     }
     if wanted(Section::Iscsi) {
         eprintln!("the iSCSI initiator on tgt");

@@ -189,6 +189,23 @@ impl Node {
 
     /// Takes one event and says what is to be done.
     pub fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
+        self.take(now, event);
+        self.pump();
+        out.append(&mut self.fx);
+    }
+
+    /// The same for several that came together: what is to be done after all of them. Requests, and what ended on the disk: where
+    /// thousands come in a second the pumps run once for many.
+    pub fn handle_all(&mut self, now: Now, events: &mut VecDeque<Event>, out: &mut Vec<Effect>) {
+        while let Some(event) = events.pop_front() {
+            debug_assert!(matches!(event, Event::Submit(..) | Event::Done(..)), "{event:?} is to be handled alone");
+            self.take(now, event);
+        }
+        self.pump();
+        out.append(&mut self.fx);
+    }
+
+    fn take(&mut self, now: Now, event: Event) {
         self.now = self.now.max(now);
         match event {
             Event::Connected(node, conn) => self.connected(node, conn),
@@ -223,8 +240,6 @@ impl Node {
             Event::OnNoQuorum(policy) => self.config.on_no_quorum = policy,
             Event::Tick => self.tick(),
         }
-        self.pump();
-        out.append(&mut self.fx);
     }
 
     fn pump(&mut self) {

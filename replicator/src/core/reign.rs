@@ -48,6 +48,8 @@ pub(super) struct Change {
     accepted: NodeSet,
     since: Now,
     asked_newcomers: bool,
+    /// Who shared the generation when it was asked for.
+    from: NodeSet,
 }
 
 /// A reign.
@@ -291,7 +293,8 @@ impl Node {
         let grant = Grant { ballot, version: 0, generation, members: self.members(present) };
         if let Role::Candidate(candidate) = &mut self.role {
             let (accepted, since) = (NodeSet::EMPTY, self.now);
-            candidate.proposal = Some(Change { grant, present, accepted, since, asked_newcomers: false });
+            candidate.proposal =
+                Some(Change { grant, present, accepted, since, asked_newcomers: false, from: present });
         }
         let began = self.began();
         if let Some(replica) = &mut self.replica {
@@ -537,7 +540,8 @@ impl Node {
         reign.version += 1;
         let grant = Grant { ballot: reign.ballot, version: reign.version, generation, members };
         let accepted = NodeSet::EMPTY;
-        reign.change = Some(Change { grant, present, accepted, since: now, asked_newcomers: false });
+        let from = reign.present;
+        reign.change = Some(Change { grant, present, accepted, since: now, asked_newcomers: false, from });
         let (version, ballot) = (reign.version, reign.ballot);
         let began = self.began();
         if let Some(replica) = &mut self.replica {
@@ -551,7 +555,8 @@ impl Node {
         let Role::Primary(reign) = &mut self.role else { return };
         let Some(change) = reign.change.take() else { return };
         reign.grant = change.grant;
-        reign.present = change.present;
+        // Who was lost meanwhile, having been told the generation, shares it still.
+        reign.present = change.present.or(reign.present.minus(change.from));
         reign.granted = change.present;
         for (_, link) in self.links.iter_mut().filter(|(n, _)| change.present.has(**n)) {
             (link.join, link.newcomer) = (None, false);

@@ -81,8 +81,12 @@ impl Node {
         }
     }
 
-    /// The disk has failed. If it works again after a restart it may lack what it acknowledged: that is written down, if it still can be.
+    /// The disk has failed. If it works again after a restart it may lack what it acknowledged: that is written down, if it still can be;
+    /// not beside a write of the other superblock, which a crash could tear as well.
     pub(super) fn disown(&mut self) {
+        if self.commit.is_some() {
+            return;
+        }
         let Some(replica) = &mut self.replica else { return };
         let then = vec![replica.disowned()];
         let io = self.io(Purpose::Meta);

@@ -97,6 +97,13 @@ struct Witness {
     dialer: Option<Dialer>,
 }
 
+/// What a turn begins with.
+enum Next {
+    Input(Input),
+    Tick,
+    Again,
+}
+
 /// The actor.
 pub(super) struct Actor {
     core: Node,
@@ -114,6 +121,8 @@ pub(super) struct Actor {
     demotes: Vec<oneshot::Sender<()>>,
     /// What the last repair gave up.
     not_repaired: u64,
+    /// Requests, and what ended on the disk, of this turn.
+    pending: VecDeque<Event>,
     metadata_writes: u64,
     /// Requests in the disk.
     flying: usize,
@@ -156,6 +165,7 @@ impl Actor {
             promotes: Vec::new(),
             demotes: Vec::new(),
             not_repaired: 0,
+            pending: VecDeque::new(),
             metadata_writes: 0,
             flying: 0,
             rests: Vec::new(),
@@ -184,31 +194,42 @@ impl Actor {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while self.stops.is_empty() || self.flying > 0 {
             let backlog = self.lines.values().any(|l| !l.backlog.is_empty());
-            tokio::select! {
+            let next = tokio::select! {
                 input = inputs.recv() => match input {
-                    Some(input) => self.take(input),
+                    Some(input) => Next::Input(input),
                     None => break,
                 },
-                _ = ticks.tick() => {
-                    // What has come already counts: a peer is not dead because this node was busy.
-                    for _ in 0..inputs.len() {
-                        let Ok(input) = inputs.try_recv() else { break };
-                        self.take(input);
-                    }
-                    let load = self.front.load();
-                    self.handle(Event::Load(load));
-                    self.handle(Event::Tick);
-                    self.show();
-                }
-                () = tokio::time::sleep(AGAIN), if backlog => {}
+                _ = ticks.tick() => Next::Tick,
+                () = tokio::time::sleep(AGAIN), if backlog => Next::Again,
+            };
+            // What one turn asks of the disk goes to the kernel together.
+            let _batch = block::worker::batch();
+            match next {
+                Next::Input(input) => self.take(input),
+                Next::Tick => self.tick(&mut inputs),
+                Next::Again => {}
             }
             for _ in 0..BATCH {
                 let Ok(input) = inputs.try_recv() else { break };
                 self.take(input);
             }
+            self.handle_pending();
             self.send_backlog();
+            self.handle_pending();
         }
         self.end(inputs).await;
+    }
+
+    fn tick(&mut self, inputs: &mut mpsc::UnboundedReceiver<Input>) {
+        // What has come already counts: a peer is not dead because this node was busy.
+        for _ in 0..inputs.len() {
+            let Ok(input) = inputs.try_recv() else { break };
+            self.take(input);
+        }
+        let load = self.front.load();
+        self.handle(Event::Load(load));
+        self.handle(Event::Tick);
+        self.show();
     }
 
     async fn end(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
@@ -237,11 +258,11 @@ impl Actor {
                 let (full, mut asks) = (self.is_full(), Vec::new());
                 self.front.at(boottime_us());
                 self.front.begin(io, full, &mut asks);
-                self.submit(asks);
+                self.pending.extend(asks.into_iter().map(|(req, ask)| Event::Submit(req, ask)));
             }
             Input::Done(io, result) => {
                 self.flying -= 1;
-                self.handle(Event::Done(io, result));
+                self.pending.push_back(Event::Done(io, result));
             }
             Input::Digested(io, digests) => {
                 self.flying -= 1;
@@ -381,19 +402,31 @@ impl Actor {
     }
 
     fn submit(&mut self, asks: Vec<(ReqId, Ask)>) {
-        asks.into_iter().for_each(|(req, ask)| self.handle(Event::Submit(req, ask)));
+        self.pending.extend(asks.into_iter().map(|(req, ask)| Event::Submit(req, ask)));
     }
 
-    /// One event and its effects. Requests that a completion lets in are asked for once the effects are carried out.
+    /// One event and its effects, after what came before it.
     fn handle(&mut self, event: Event) {
-        let (mut events, mut effects, mut asks) = (VecDeque::from([event]), Vec::new(), Vec::new());
-        while let Some(event) = events.pop_front() {
-            self.core.handle(self.clock.now(), event, &mut effects);
-            for effect in effects.drain(..) {
-                self.carry_out(effect, &mut asks);
-            }
-            events.extend(asks.drain(..).map(|(req, ask)| Event::Submit(req, ask)));
+        self.handle_pending();
+        let mut effects = Vec::new();
+        self.core.handle(self.clock.now(), event, &mut effects);
+        self.carry_out_all(effects);
+        self.handle_pending();
+    }
+
+    /// What came in this turn, and its effects; requests that a completion lets in come next.
+    fn handle_pending(&mut self) {
+        while !self.pending.is_empty() {
+            let mut effects = Vec::new();
+            self.core.handle_all(self.clock.now(), &mut self.pending, &mut effects);
+            self.carry_out_all(effects);
         }
+    }
+
+    fn carry_out_all(&mut self, effects: Vec<Effect>) {
+        let mut asks = Vec::new();
+        effects.into_iter().for_each(|effect| self.carry_out(effect, &mut asks));
+        self.submit(asks);
         self.tell_role();
     }
 

@@ -33,6 +33,11 @@ impl World {
                     self.start(node);
                 }
             }
+            Happening::Turn(node, life) => {
+                if self.hosts[&node].life == life {
+                    self.turn(node);
+                }
+            }
             Happening::Rest(node, life) => {
                 if self.hosts[&node].life == life && self.is_up(node) {
                     self.later(RESTS_WITHIN, Happening::Ends(node, life, None));
@@ -472,6 +477,7 @@ impl World {
         host.life += 1;
         host.work.clear();
         host.jobs.clear();
+        host.pending.clear();
         host.slow = 0;
         self.disconnected(node);
         let wait = 60 + self.rng.below(700);

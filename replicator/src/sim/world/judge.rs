@@ -122,7 +122,7 @@ impl World {
 
     /// I3: of two that are equal and have nothing under way every sector is the same.
     pub(super) fn look_at_equals(&mut self) {
-        let quiet = self.hosts.values().all(|h| h.work.is_empty() && h.jobs.is_empty());
+        let quiet = self.hosts.values().all(|h| h.work.is_empty() && h.jobs.is_empty() && h.pending.is_empty());
         if !quiet {
             return;
         }
@@ -160,7 +160,7 @@ impl World {
             Happening::Deliver(_, _, _, m) => !matches!(m, Message::Ping | Message::Pong),
             _ => false,
         };
-        let still = self.hosts.values().all(|h| h.work.is_empty() && h.jobs.is_empty());
+        let still = self.hosts.values().all(|h| h.work.is_empty() && h.jobs.is_empty() && h.pending.is_empty());
         still && !self.happenings.values().any(carries)
     }
 
