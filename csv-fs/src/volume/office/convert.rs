@@ -81,7 +81,8 @@ fn same_bytes(cell: &[u8], again: &[u8], what: &'static str) -> Result<(), Forma
 }
 
 impl From<TimingMs> for Timing {
-    /// What the superblock does not carry is the same for all volumes.
+    /// What the superblock does not carry is the same for all volumes, but that nobody is asked or marked for longer than it
+    /// takes to hear from who renews as often as this.
     fn from(ms: TimingMs) -> Timing {
         let of = |ms: u32| std::time::Duration::from_millis(u64::from(ms));
         Timing {
@@ -91,6 +92,8 @@ impl From<TimingMs> for Timing {
             path_timeout: of(ms.path_timeout),
             recall: of(ms.recall),
             grace: of(ms.grace),
+            ask: of(ms.renew).min(Timing::DEFAULT.ask),
+            mark: (of(ms.renew) * 2).min(Timing::DEFAULT.mark),
             ..Timing::DEFAULT
         }
     }
