@@ -36,7 +36,7 @@ pub(super) fn run(bench: &Bench<'_>, rows: &mut Vec<Row>) -> Result<(), Failure>
 
 fn round(cluster: &mut Cluster, how: How, n: usize) -> Result<Round, Failure> {
     let victim = coordinator(cluster, None)?;
-    let load = Load::start(cluster, n)?;
+    let load = Load::start_without(cluster, n, Some(victim))?;
     thread::sleep(SETTLE);
     let begin = Instant::now();
     match (how, &cluster.apart) {
@@ -47,15 +47,14 @@ fn round(cluster: &mut Cluster, how: How, n: usize) -> Result<Round, Failure> {
     // Grace, and whoever waits for it.
     thread::sleep(Duration::from_secs(1));
     match &cluster.apart {
-        // The programs there get their answers, whatever they are.
         Some(net) => net.mend()?,
-        // The fence has ended it; a frozen process would hold its programs for ever.
+        // The fence has ended it.
         None => {
             cluster.kill(victim)?;
             cluster.start_daemon(victim)?;
         }
     }
-    let survivors: Vec<Taken> = load.stop()?.into_iter().filter(|t| t.node != victim).collect();
+    let survivors: Vec<Taken> = load.stop()?;
     until_direct(cluster, victim)?;
     let first = survivors.iter().filter_map(|t| t.waited_after(begin)).min();
     let ms = ms(first.ok_or_else(|| Failure::new("no survivor could create a file"))?);

@@ -86,7 +86,7 @@ impl Taken {
 /// Running threads.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
-    nodes: Vec<(Receiver<Log>, Receiver<Log>)>,
+    nodes: Vec<(usize, Receiver<Log>, Receiver<Log>)>,
 }
 
 /// Each node's own file.
@@ -101,13 +101,19 @@ fn own_file(mount: &Path, node: u8) -> PathBuf {
 impl Load {
     /// On all nodes.
     pub(crate) fn start(cluster: &Cluster, round: usize) -> Result<Load, Failure> {
+        Load::start_without(cluster, round, None)
+    }
+
+    /// On all nodes but one. What that one has open hangs while it is cut off or frozen, and so would every program that this
+    /// one starts, which inherits it and closes it.
+    pub(crate) fn start_without(cluster: &Cluster, round: usize, not: Option<usize>) -> Result<Load, Failure> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut nodes = Vec::new();
-        for member in &cluster.members {
+        for (at, member) in cluster.members.iter().enumerate().filter(|(at, _)| Some(*at) != not) {
             let file = own_file(&member.mount(), member.node);
             let prefix = member.mount().join(format!("new-{}-{round}", member.node));
             let (a, b) = (Arc::clone(&stop), Arc::clone(&stop));
-            nodes.push((spawn(move || write_in_place(&file, &a))?, spawn(move || create(&prefix, &b))?));
+            nodes.push((at, spawn(move || write_in_place(&file, &a))?, spawn(move || create(&prefix, &b))?));
         }
         Ok(Load { stop, nodes })
     }
@@ -121,9 +127,10 @@ impl Load {
                 Failure::new(format!("a call on node {} hangs for more than {} s", node + 1, HANG.as_secs()))
             })
         };
-        let nodes = self.nodes.iter().enumerate();
-        nodes
-            .map(|(node, (writes, creates))| {
+        self.nodes
+            .iter()
+            .map(|(node, writes, creates)| {
+                let node = *node;
                 let (writes, creates) = (log(writes, node)?, log(creates, node)?);
                 let failures = writes.failure.into_iter().chain(creates.failure).collect();
                 Ok(Taken { node, writes: writes.calls, creates: creates.calls, failures })
