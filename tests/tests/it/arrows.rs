@@ -15,9 +15,18 @@ fn allowed(folder: &str) -> &'static [&'static str] {
         "net" | "fuse" => &["block"],
         "csv-fs" => &["block", "net", "fuse"],
         "replicator" => &["block", "net"],
-        "shorefast" => {
-            &["scsi", "block", "net", "fuse", "iscsi", "iscsi-initiator", "iscsi-target", "csv-fs", "replicator", "history"]
-        }
+        "shorefast" => &[
+            "scsi",
+            "block",
+            "net",
+            "fuse",
+            "iscsi",
+            "iscsi-initiator",
+            "iscsi-target",
+            "csv-fs",
+            "replicator",
+            "history",
+        ],
         _ => &[
             "scsi",
             "block",
