@@ -93,9 +93,10 @@ suite() {
 }
 
 run_programs() {
-    local folder kind program name args=(--show-output)
-    # A million steps and twenty minutes take longer than a suite may: `run_model` and `run_torture` run them in parts.
-    [ "$MODE" = long ] && args+=(--include-ignored --skip "$MODEL" --skip "$TORTURE")
+    # Programs on three nodes under faults are a suite of their own: `run_torture`.
+    local folder kind program name args=(--show-output --skip torture::)
+    # A million steps take longer than a suite may: `run_model` runs them in parts.
+    [ "$MODE" = long ] && args+=(--include-ignored --skip "$MODEL")
     while read -r folder kind program; do
         if [ "$MODE" = quick ] && [ "$kind" = test ] && [ "$(basename "$folder")" != tests ]; then continue; fi
         name="$(basename "$folder")"
@@ -153,10 +154,16 @@ run_model() {
     done
 }
 
-# Twenty minutes of faults in two runs, each with a seed of its own, which its log names.
+# A minute of faults, and a coordinator with a defect that must be found; in long mode also twenty minutes in two runs, each with
+# a seed of its own. The logs name the seeds.
 run_torture() {
-    local folder kind program part log
+    local folder kind program part log skip=()
+    # What is run below is not missing here.
+    [ "$MODE" = long ] && skip=(--skip "$TORTURE")
     read -r folder kind program < <(programs | grep -E '/shorefast test .*/it-[0-9a-f]{16}$')
+    suite torture "$LOGS/torture.log" env -C "$folder" "$program" torture:: "${skip[@]}" --test-threads 1 --nocapture
+    grep -E '^seed ' "$LOGS/torture.log"
+    [ "$MODE" = long ] || return 0
     for part in 1 2; do
         log="$LOGS/torture-$part.log"
         suite "torture $part/2" "$log" env -C "$folder" "$program" --exact "$TORTURE" --ignored --nocapture
@@ -220,6 +227,7 @@ report() {
 
 build
 run_programs
-if [ "$MODE" = long ]; then run_simulation; run_model; run_torture; fi
+if [ "$MODE" != quick ]; then run_torture; fi
+if [ "$MODE" = long ]; then run_simulation; run_model; fi
 if [ "$MODE" != quick ]; then run_demo; fi
 report

@@ -140,6 +140,23 @@ struct Worker<'a> {
     gone: bool,
 }
 
+/// Opens a folder, also one whose node is being evicted: what is under way then ends with EIO, and counts as such.
+fn begin(work: &Work, mut log: &File, at: BorrowedFd<'_>, folder: &Path) -> io::Result<OwnedFd> {
+    let object = format!("{}/folder", work.called);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    loop {
+        let line = raw::invoked(now() - work.zero, work.process, work.node, &object, &Op::Open);
+        log.write_all(line.as_bytes())?;
+        let opened = rustix::fs::openat(at, folder, flags, Mode::empty());
+        let outcome = opened.as_ref().map_or_else(|e| outcome_of(*e), |_| Outcome::Done);
+        log.write_all(raw::answered(now() - work.zero, work.process, &outcome).as_bytes())?;
+        match outcome {
+            Outcome::Failed(EIO) => std::thread::sleep(AGAIN),
+            _ => return Ok(opened?),
+        }
+    }
+}
+
 /// What a call came to, when it came to an error.
 fn outcome_of(e: Errno) -> Outcome {
     match e {
@@ -151,10 +168,9 @@ fn outcome_of(e: Errno) -> Outcome {
 
 impl<'a> Worker<'a> {
     fn new(work: &'a Work, log: File) -> io::Result<Worker<'a>> {
-        let path = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat(CWD, &work.folder, path, Mode::empty())?;
-        let directories: Result<Vec<OwnedFd>, Errno> =
-            DIRECTORIES.iter().map(|d| rustix::fs::openat(&folder, *d, path, Mode::empty())).collect();
+        let folder = begin(work, &log, CWD, &work.folder)?;
+        let directories: io::Result<Vec<OwnedFd>> =
+            DIRECTORIES.iter().map(|d| begin(work, &log, folder.as_fd(), Path::new(d))).collect();
         let direct = if work.direct { OFlags::DIRECT } else { OFlags::empty() };
         let mut handles = vec![(REGISTERS, OFlags::RDWR | direct, None), (LOCK, OFlags::RDWR, None)];
         handles.extend(LOGS.map(|(name, _)| (name, OFlags::RDWR | OFlags::APPEND | direct, None)));

@@ -247,6 +247,9 @@ fn in_place(asked: BlockRange, facts: &LayoutFacts) -> bool {
 /// `answer` with the attributes that `fresh` found.
 fn refreshed(answer: Answer, fresh: Answer) -> Answer {
     match (answer, fresh) {
+        // Prevents: a name is looked up, and while its file's holder commits another file takes its place: told is that nothing
+        // has that name. It led there when it was looked up; who asks about that file next is told that it is gone.
+        (Answer::Ok(Reply::Attr(attr)), gone) if gone == errno(Errno::NOENT) => Answer::Ok(Reply::Attr(attr)),
         (Answer::Ok(Reply::Attr(_)), fresh) => fresh,
         (Answer::Ok(Reply::Created { opened, .. }), Answer::Ok(Reply::Attr(attr))) => {
             Answer::Ok(Reply::Created { attr, opened })

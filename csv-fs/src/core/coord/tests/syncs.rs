@@ -108,6 +108,20 @@ fn g32_a_lookup_that_finds_a_file_held_elsewhere_looks_again_after_a_sync() {
 }
 
 #[test]
+fn g32a_a_name_whose_file_was_replaced_during_a_sync_is_not_said_to_be_gone() {
+    let (mut w, a, b, _) = writer_and_reader();
+    let (tag, effects) = w.call(b, Request::Lookup { parent: InodeNo::ROOT, name: b"f".to_vec() });
+    let found = Answer::Ok(Reply::Attr(attr(INO, 0)));
+    let effects = w.event(Event::ReadDone { op: read_op(&effects), done: ReadDone::Answer(found.clone()) });
+    callback(&effects);
+    let (_, effects) = w.call(a, commit(MIB, FIRST));
+    let effects = w.event(Event::StoreDone { op: store_op(&effects), done: stored(Answer::Ok(Reply::Done)) });
+    let gone = ReadDone::Answer(Answer::Errno(rustix::io::Errno::NOENT.raw_os_error()));
+    let effects = w.event(Event::ReadDone { op: read_op(&effects), done: gone });
+    assert_eq!(effects, [Effect::Answer { tag, answer: found }]);
+}
+
+#[test]
 fn g33_a_lookup_that_read_before_a_holder_returned_looks_again() {
     let (mut w, a, b, id) = writer_and_reader();
     let (_, looked) = w.call(b, Request::Lookup { parent: InodeNo::ROOT, name: b"f".to_vec() });
