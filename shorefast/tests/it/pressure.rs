@@ -464,81 +464,91 @@ fn patiently<T: Send + 'static>(what: &'static str, f: impl FnOnce() -> T + Send
     started.ended(what)
 }
 
+const FILES: usize = 10_000;
+const WAITERS: usize = 1_000;
+const WRITERS: usize = 256;
+
+/// Of threads by the hundred.
+type Threads = Vec<std::thread::JoinHandle<std::io::Result<()>>>;
+
+fn thread(work: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> std::thread::JoinHandle<std::io::Result<()>> {
+    std::thread::Builder::new().stack_size(128 << 10).spawn(work).expect("a thread")
+}
+
+fn all_end(what: &'static str, threads: Threads) {
+    patiently(what, move || {
+        for thread in threads {
+            thread.join().expect("no panic").unwrap_or_else(|e| panic!("{what}: {e}"));
+        }
+    });
+}
+
+fn open_many(dir: PathBuf) -> Vec<File> {
+    let open = move |n: usize| -> std::io::Result<File> {
+        let file = File::options().read(true).write(true).create_new(true).open(dir.join(format!("open-{n}")))?;
+        file.write_all_at(&[b'o'; 16], 0)?;
+        Ok(file)
+    };
+    patiently("opening", move || (0..FILES).map(open).collect::<Result<_, _>>()).expect("all are opened")
+}
+
+fn locked(file: std::io::Result<File>) -> std::io::Result<File> {
+    let file = file?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+/// Each has an open file of its own, and lets go at once.
+fn wait_for_lock(lock: &Path, got: &Arc<AtomicUsize>) -> Threads {
+    let wait = |_| {
+        let (lock, got) = (lock.to_owned(), Arc::clone(got));
+        thread(move || {
+            locked(File::open(lock))?;
+            got.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        })
+    };
+    (0..WAITERS).map(wait).collect()
+}
+
+fn write_many(dir: &Path, n: usize) -> Threads {
+    let write = |w: usize| {
+        let file = dir.join(format!("writer-{n}-{w}"));
+        thread(move || {
+            let file = File::options().read(true).write(true).create_new(true).open(file)?;
+            for round in 0..20_u64 {
+                file.write_all_at(&[w as u8; 4096], round * 4096)?;
+            }
+            file.sync_all()?;
+            let mut found = Vec::new();
+            (&file).read_to_end(&mut found)?;
+            assert!(found.len() == 20 * 4096 && found.iter().all(|b| *b == w as u8), "writer {w} on node {n}");
+            Ok(())
+        })
+    };
+    (0..WRITERS).map(write).collect()
+}
+
 #[test]
 #[ignore = "long: 10 000 open files, 1 000 waiters for a lock, 256 writers on each of two nodes"]
 fn ten_thousand_open_files_a_thousand_waiters_and_256_writers_a_node_outlive_the_coordinator() {
     if !can_mount() {
         return;
     }
-    const FILES: usize = 10_000;
-    const WAITERS: usize = 1_000;
-    const WRITERS: usize = 256;
     let mut cluster = Cluster::with_volume(3);
-    let dir = cluster.mount(2, "v");
-    let files = patiently("opening", move || -> std::io::Result<Vec<File>> {
-        let open = |n| {
-            let file = File::options().read(true).write(true).create_new(true).open(dir.join(format!("open-{n}")))?;
-            file.write_all_at(&[b'o'; 16], 0)?;
-            Ok(file)
-        };
-        (0..FILES).map(open).collect()
-    })
-    .expect("all are opened");
-    // The holder on node 3; all who wait on node 2, each with an open file of its own.
+    let files = open_many(cluster.mount(2, "v"));
+    // The holder on node 3; all who wait on node 2.
     let lock = cluster.mount(3, "v").join("lock");
-    let held = within("the lock", move || {
-        let file = File::create(lock)?;
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
-        Ok::<File, std::io::Error>(file)
-    })
-    .expect("free");
+    let held = within("the lock", move || locked(File::create(lock))).expect("free");
     let got = Arc::new(AtomicUsize::new(0));
-    let waiters: Vec<_> = (0..WAITERS)
-        .map(|_| {
-            let (path, got) = (cluster.mount(2, "v").join("lock"), Arc::clone(&got));
-            let wait = move || -> std::io::Result<()> {
-                let file = File::open(path)?;
-                rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
-                got.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            };
-            std::thread::Builder::new().stack_size(128 << 10).spawn(wait).expect("a thread")
-        })
-        .collect();
-    let writers: Vec<_> = [2, 3].into_iter().flat_map(|n| (0..WRITERS).map(move |w| (n, w))).collect();
-    let dirs = [cluster.mount(2, "v"), cluster.mount(3, "v")];
-    let writing: Vec<_> = writers
-        .into_iter()
-        .map(|(n, w)| {
-            let file = dirs[n - 2].join(format!("writer-{n}-{w}"));
-            let write = move || -> std::io::Result<()> {
-                let file = File::options().read(true).write(true).create_new(true).open(file)?;
-                for round in 0..20_u64 {
-                    file.write_all_at(&[w as u8; 4096], round * 4096)?;
-                }
-                file.sync_all()?;
-                let mut found = Vec::new();
-                (&file).read_to_end(&mut found)?;
-                assert!(found.len() == 20 * 4096 && found.iter().all(|b| *b == w as u8), "writer {w} on node {n}");
-                Ok(())
-            };
-            std::thread::Builder::new().stack_size(128 << 10).spawn(write).expect("a thread")
-        })
-        .collect();
+    let waiters = wait_for_lock(&cluster.mount(2, "v").join("lock"), &got);
+    let writing: Threads = [2, 3].into_iter().flat_map(|n| write_many(&cluster.mount(n, "v"), n)).collect();
     cluster.kill(1);
     until("another coordinator", || [2, 3].contains(&cluster.coordinator(2)));
-    patiently("the writers", move || {
-        for writer in writing {
-            writer.join().expect("no panic").expect("no error over the takeover");
-        }
-    });
+    all_end("the writers, over the takeover", writing);
     assert_eq!(got.load(Ordering::Relaxed), 0, "the lock was held all the time");
     within("letting go", move || drop(held));
-    patiently("the waiters", move || {
-        for waiter in waiters {
-            waiter.join().expect("no panic").expect("each gets the lock in its turn");
-        }
-    });
+    all_end("the waiters, each in its turn", waiters);
     assert_eq!(got.load(Ordering::Relaxed), WAITERS);
     patiently("the open files", move || {
         for (n, file) in files.iter().enumerate() {
