@@ -134,7 +134,8 @@ fn timed(engine: &[&str], job: NbdJob, seconds: f64) -> Result<NbdTold, Failure>
         .arg(format!("--rw={}", job.pattern.fio()))
         .arg(format!("--bs={}", job.block))
         .arg(format!("--iodepth={}", job.depth))
-        .arg(format!("--runtime={seconds}"))
+        // fio takes half a second for none, and a job without an end.
+        .arg(format!("--runtime={}ms", (seconds * 1e3).max(100.0) as u64))
         .stdin(Stdio::null())
         .output()
         .map_err(|e| Failure::new(format!("fio could not be started ({e}); install Debian's package fio")))?;

@@ -39,6 +39,8 @@ pub mod superblock;
 pub mod vote;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 /// Bytes of a page of metadata.

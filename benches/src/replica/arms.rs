@@ -116,20 +116,18 @@ impl<'a> Slowest<'a> {
     fn link(&self, seconds: f64) -> Result<f64, Failure> {
         let iperf = std::path::Path::new("iperf3");
         let missing = |e| Failure::new(format!("iperf3 could not be started: {e}; see ./setup --for bench"));
-        let mut server =
-            on(2, iperf).args(["-s", "-1", "-p", IPERF_PORT]).stdout(Stdio::null()).spawn().map_err(missing)?;
-        let mut told = None;
-        let asked = until("iperf3 answers", || {
+        let mut server = on(2, iperf).args(["-s", "-p", IPERF_PORT]).stdout(Stdio::null()).spawn().map_err(missing)?;
+        let mut bits = None;
+        let asked = until("iperf3 tells a rate", || {
             let seconds = format!("{}", seconds.ceil().max(1.0));
             let ended = on(1, iperf).args(["-c", ADDRESSES[1], "-p", IPERF_PORT, "-J", "-t", &seconds]).output();
-            told =
-                ended.ok().filter(|e| e.status.success()).and_then(|e| serde_json::from_slice::<Value>(&e.stdout).ok());
-            told.is_some()
+            let told = ended.ok().and_then(|e| serde_json::from_slice::<Value>(&e.stdout).ok());
+            bits = told.and_then(|t| t["end"]["sum_received"]["bits_per_second"].as_f64());
+            bits.is_some()
         });
         let _ = server.kill();
         let _ = server.wait();
         asked?;
-        let bits = told.and_then(|t| t["end"]["sum_received"]["bits_per_second"].as_f64());
         bits.map(|b| b / 8.0 / MIB).ok_or_else(|| Failure::new("iperf3 told no rate"))
     }
 }

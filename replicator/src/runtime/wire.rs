@@ -196,6 +196,9 @@ fn check_ballots(ballots: &[Ballot]) -> Result<(), WireError> {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::core::event::ReqId;
