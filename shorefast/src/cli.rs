@@ -187,6 +187,9 @@ pub(crate) struct DaemonArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = places::CONFIG)]
     pub(crate) config: PathBuf,
+    /// Started by a holder, which is on the standard input
+    #[arg(long, hide = true)]
+    pub(crate) held: bool,
 }
 
 /// `volume ...`

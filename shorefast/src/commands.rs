@@ -29,7 +29,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Demo(args) => demo::run(args, global),
         Command::Init(args) => init::run(args, global),
-        Command::Daemon(args) => daemon::run(&args.config, global.verbose),
+        Command::Daemon(args) => daemon::run(&args.config, args.held, global.verbose),
         Command::Volume(command) => volume::run(command, global),
         Command::Node(command) => daemon_asks::node(command, global),
         Command::Status(args) => status::run(args, global),

@@ -32,6 +32,7 @@ use crate::clock::WallTime;
 use crate::config::Config;
 use crate::events::EventLog;
 use crate::exit::{Exit, Failure};
+use crate::holder::held::Held;
 use crate::init::{Bundle, dns_name};
 
 use net_thread::NetThread;
@@ -46,6 +47,7 @@ pub(crate) async fn start(
     config: Arc<Config>,
     bundle: Bundle,
     events: Arc<EventLog>,
+    held: Option<Arc<Held>>,
 ) -> Result<Arc<dyn NodeControl>, Failure> {
     let records = Records::load(&config.state_dir)?;
     let workers = start_workers(&config)?;
@@ -55,10 +57,15 @@ pub(crate) async fn start(
     let net_config = NetConfig::new(listen, security(&config, &bundle)?);
     let (net_thread, net) = start_net(net_config, Arc::clone(&service) as Arc<dyn net::Service>).await?;
     let wanted: Vec<_> = records.live().cloned().collect();
+    if let Some(held) = &held {
+        let mounted = wanted.iter().filter(|record| record.wanted && !records.is_unmounted(&record.id));
+        held.only(&mounted.map(|record| record.id.clone()).collect::<Vec<_>>());
+    }
     let node = Arc::new(NodeParts {
         config,
         bundle,
         events,
+        held,
         started: WallTime::now(),
         io: workers.handle(),
         workers: Mutex::new(Some(workers)),

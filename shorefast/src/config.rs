@@ -23,6 +23,7 @@ pub const TEMPLATE: &str = "\
 # mount_root = \"/shorefast\"               # volumes are mounted below it, by name
 # workers = 4                             # default: one a core
 # allow_other = true                      # other users may use the mounts; default: true for root
+# holder = false                          # a small process starts the daemon, and starts it again when it dies
 # log = \"info\"                            # error, warn, info, debug, trace
 # debug = false                           # allows the keys below and `shorefast debug`
 # fault_device = false                    # under every disk, switched by `shorefast debug disk`
@@ -47,6 +48,8 @@ pub struct Config {
     pub workers: Option<usize>,
     /// Whether other users may use the mounts; none: if the daemon is root.
     pub allow_other: Option<bool>,
+    /// Whether a holder starts the daemon, and starts it again when it dies.
+    pub holder: bool,
     /// The log filter.
     pub log: String,
     /// Whether `debug` commands and the keys below are allowed.
@@ -70,6 +73,7 @@ struct File {
     mount_root: Option<PathBuf>,
     workers: Option<Spanned<usize>>,
     allow_other: Option<bool>,
+    holder: bool,
     log: Option<String>,
     debug: bool,
     fault_device: Option<Spanned<bool>>,
@@ -107,6 +111,7 @@ impl Config {
             mount_root: file.mount_root.unwrap_or_else(|| places::MOUNTS.into()),
             workers: file.workers.map(Spanned::into_inner),
             allow_other: file.allow_other,
+            holder: file.holder,
             log: file.log.unwrap_or_else(|| "info".to_owned()),
             debug: file.debug,
             fault_device: set(file.fault_device),
@@ -122,7 +127,7 @@ fn expected(key: &str) -> Option<&'static str> {
         "bundle" | "socket" | "state_dir" | "mount_root" => "a path in quotes",
         "listen" => "\"ADDRESS:PORT\" with a numeric address",
         "workers" => "a whole number from 1 to 256",
-        "allow_other" | "debug" | "fault_device" | "plain_network" => "true or false",
+        "allow_other" | "holder" | "debug" | "fault_device" | "plain_network" => "true or false",
         "kernel_without" => "a list of names in quotes",
         "log" => "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
         _ => return None,

@@ -18,6 +18,10 @@ use crate::compose;
 use crate::config::Config;
 use crate::events::{Code, Draft, EventLog};
 use crate::exit::{Exit, Failure};
+use crate::holder::{
+    self,
+    held::{Held, Wish},
+};
 use crate::init::Bundle;
 
 /// An orderly stop moves the office and drains I/O; a disk that hangs must not make it last for ever.
@@ -30,10 +34,15 @@ const SAME_WISH: Duration = Duration::from_secs(1);
 const CONTROL_THREADS: usize = 2;
 
 /// Runs a node until it is told to stop.
-pub(crate) fn run(config_path: &Path, verbose: u8) -> Result<Exit, Failure> {
+pub(crate) fn run(config_path: &Path, held: bool, verbose: u8) -> Result<Exit, Failure> {
     let config = Arc::new(Config::load(config_path)?);
     let bundle = Bundle::load(&config.bundle)?;
     start_log(&config, verbose)?;
+    if config.holder && !held {
+        return holder::run(config_path, verbose);
+    }
+    let held = if held { Some(Held::attach()?) } else { None };
+    serves_memory();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -42,30 +51,60 @@ pub(crate) fn run(config_path: &Path, verbose: u8) -> Result<Exit, Failure> {
         .map_err(|e| {
             Failure::failed(format!("Cannot start the control threads: {e}."), "See the limits of the system.")
         })?;
-    let ended = runtime.block_on(live(config, bundle));
+    let ended = runtime.block_on(live(config, bundle, held));
     // Threads stuck on a disk that hangs must not keep a stopped daemon alive.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
-async fn live(config: Arc<Config>, bundle: Bundle) -> Result<Exit, Failure> {
+/// Before any thread: they inherit it. Memory may only come free through this daemon, when what is dirty lies on its mounts: so
+/// it never waits for that itself, and its buffers are never on the way out when the kernel copies from or to them.
+fn serves_memory() {
+    block::buf::lock_memory();
+    // Only root may; a daemon of another user does without.
+    if let Err(e) = rustix::process::configure_io_flusher_behavior(true) {
+        tracing::debug!("not an I/O flusher: {e}");
+    }
+}
+
+async fn live(config: Arc<Config>, bundle: Bundle, held: Option<Arc<Held>>) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
     let server = Server::bind(&config.socket).map_err(server_failure)?;
     let events = Arc::new(EventLog::new(bundle.node));
     let started = format!("{} of cluster {}, version {}", bundle.node, bundle.cluster, env!("CARGO_PKG_VERSION"));
     let node = tokio::select! {
-        node = compose::start(Arc::clone(&config), bundle, Arc::clone(&events)) => node?,
+        node = compose::start(Arc::clone(&config), bundle, Arc::clone(&events), held.clone()) => node?,
         () = signals.next() => return Ok(Exit::Ok),
     };
     events.record(Draft::node(Code::DaemonStarted, started));
-    tokio::select! {
-        () = server.serve(Arc::clone(&node)) => (),
-        () = signals.next() => (),
-    }
+    let leaves = tokio::select! {
+        () = server.serve(Arc::clone(&node)) => false,
+        () = signals.next() => false,
+        () = asked_to_leave(held.as_deref(), &events) => true,
+    };
     drop(server);
     let asked = Instant::now();
-    events.record(Draft::node(Code::DaemonStopping, "asked to stop"));
-    stop(&*node, &mut signals, asked).await
+    let why = if leaves { "asked to make room for the next daemon" } else { "asked to stop" };
+    events.record(Draft::node(Code::DaemonStopping, why));
+    let ended = stop(&*node, &mut signals, asked).await;
+    if let Some(held) = held.filter(|_| leaves)
+        && let Err(e) = held.leaving()
+    {
+        tracing::error!("the holder does not hear that this daemon leaves: {e}");
+    }
+    ended
+}
+
+/// Resolves when the holder wants another daemon in this one's place. That the holder is gone is said and survived.
+async fn asked_to_leave(held: Option<&Held>, events: &EventLog) {
+    let Some(held) = held else { return std::future::pending().await };
+    match held.wish().await {
+        Wish::Leave => {}
+        Wish::Gone | Wish::Stay => {
+            events.record(Draft::node(Code::HolderGone, "this daemon goes on, and is not started again if it dies"));
+            std::future::pending().await
+        }
+    }
 }
 
 /// The orderly way down, with its bound.

@@ -30,6 +30,8 @@ mod fallbacks;
 mod field;
 #[path = "it/fixture.rs"]
 mod fixture;
+#[path = "it/holder.rs"]
+mod holder;
 #[path = "it/holes.rs"]
 mod holes;
 #[path = "it/iscsi.rs"]
