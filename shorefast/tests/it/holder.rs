@@ -2,7 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::process::Command;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fixture::{Cluster, background, can_mount, children, mounts_below, run, until, within};
 
@@ -21,9 +22,12 @@ fn daemon(cluster: &Cluster) -> Option<u64> {
     (status.code == 0).then(|| status.json()["pid"].as_u64().expect("a pid"))
 }
 
-fn kill(signal: &str, pid: u64) {
+/// By a system call: a program that is started closes its duplicates of this process's open files first, and would wait for the
+/// daemon that it is to kill.
+fn kill(signal: Signal, pid: u64) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid");
     // One that has just ended by itself is what was wanted.
-    let _ = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().expect("kill runs");
+    let _ = kill_process(pid, signal);
 }
 
 /// A daemon that has no holder to end it.
@@ -31,7 +35,7 @@ struct Ends(u64);
 
 impl Drop for Ends {
     fn drop(&mut self) {
-        kill("KILL", self.0);
+        kill(Signal::KILL, self.0);
     }
 }
 
@@ -46,7 +50,7 @@ fn connection(cluster: &Cluster) -> String {
 /// Kills the daemon, and waits until the next one has the volume.
 fn kill_daemon(cluster: &Cluster) {
     let before = daemon(cluster).expect("it answers");
-    kill("KILL", before);
+    kill(Signal::KILL, before);
     until("the next daemon", || daemon(cluster).is_some_and(|pid| pid != before) && cluster.is_mounted(1));
 }
 
@@ -67,11 +71,11 @@ fn r01_mount_outlives_its_daemon_and_what_is_asked_meanwhile_is_done_by_the_next
             file
         });
         let first = daemon(&cluster).expect("it answers");
-        kill("STOP", first);
-        // It waits: first for a daemon that does not answer, then for one that is not there.
+        kill(Signal::KILL, first);
+        // What it has read itself gets EIO; what nobody has read waits.
+        until("the end of the daemon", || !fs::exists(format!("/proc/{first}")).expect("readable"));
         let meanwhile = background(move || fs::write(&new, "meanwhile").and_then(|()| fs::read_to_string(&new)));
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        kill_stopped(&cluster, first);
+        until("the next daemon", || daemon(&cluster).is_some_and(|pid| pid != first) && cluster.is_mounted(1));
         assert_eq!(meanwhile.ended("a write across the death").expect("no error"), "meanwhile");
         assert_eq!(connection(&cluster), mount, "it is the same mount");
         let failed = within("a write to a file from before", move || file.write_all(b"after")).expect_err("must fail");
@@ -83,11 +87,6 @@ fn r01_mount_outlives_its_daemon_and_what_is_asked_meanwhile_is_done_by_the_next
     cluster.checks_clean(1);
     assert_eq!(cluster.stop(1), 0);
     assert!(mounts_below(&cluster.dir).is_empty(), "a requested stop takes the mount away");
-}
-
-fn kill_stopped(cluster: &Cluster, pid: u64) {
-    kill("KILL", pid);
-    until("the next daemon", || daemon(cluster).is_some_and(|now| now != pid) && cluster.is_mounted(1));
 }
 
 #[test]
@@ -130,7 +129,7 @@ fn r03_unmounted_volume_is_not_kept() {
     let cluster = held();
     cluster.ask(1, &["volume", "unmount", "v"]).expect(0, &[]);
     let before = daemon(&cluster).expect("it answers");
-    kill("KILL", before);
+    kill(Signal::KILL, before);
     until("the next daemon", || daemon(&cluster).is_some_and(|pid| pid != before));
     assert!(mounts_below(&cluster.dir).is_empty());
     cluster.ask(1, &["volume", "mount", "v"]).expect(0, &[]);
@@ -147,10 +146,10 @@ fn r04_daemon_that_dies_again_and_again_is_given_up_and_nobody_waits_for_ever() 
     let holder = cluster.pid(1);
     let path = cluster.mount(1, "v").join("file");
     let frozen = daemon(&cluster).expect("it answers");
-    kill("STOP", frozen);
+    kill(Signal::STOP, frozen);
     let waits = background(move || fs::write(path, "text"));
     until("the end of the holder", || {
-        children(holder).into_iter().for_each(|daemon| kill("KILL", daemon.into()));
+        children(holder).into_iter().for_each(|daemon| kill(Signal::KILL, daemon.into()));
         cluster.log(1).contains("times in a row")
     });
     // One of the daemons may have lived long enough to do it.
@@ -175,7 +174,7 @@ fn r05_daemon_survives_its_holder_and_says_so() {
     let path = cluster.mount(1, "v").join("file");
     within("a write", move || fs::write(path, "text")).expect("writes");
     assert_eq!(daemon(&cluster), Some(pid));
-    kill("TERM", pid);
+    kill(Signal::TERM, pid);
     until("the end of the daemon", || daemon(&cluster).is_none() && mounts_below(&cluster.dir).is_empty());
 }
 
