@@ -28,6 +28,12 @@ use bytes::Bytes;
 pub use pool::BufPool;
 use region::Window;
 
+/// From now on no region that is allocated is paged out, where that is allowed. A process that is killed while the kernel
+/// copies from or to memory that is not there loses the request, as far as whoever waits for it is concerned.
+pub fn lock_memory() {
+    region::LOCKED.store(true, std::sync::atomic::Ordering::Relaxed);
+}
+
 /// The alignment and granularity of every region.
 pub const ALIGN: usize = 4096;
 

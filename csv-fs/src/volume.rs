@@ -16,6 +16,7 @@
 mod check;
 mod create;
 mod host;
+mod keep;
 mod local;
 pub mod office;
 mod one_host;
@@ -41,6 +42,7 @@ use parking_lot::Mutex;
 pub use check::{Unattended, UnattendedError};
 pub use create::{CreateError, NewVolume, create};
 pub use host::Notice;
+pub use keep::Keeper;
 pub use over::Over;
 pub use peers::{PeerState, PeerTransport};
 pub use serve::{Directory, NodeBusiness};
@@ -58,6 +60,7 @@ use crate::proto::{CoordinatorHint, PeerAnswer, PeerAsk, Reply, Request, Space};
 use crate::types::VolumeId;
 
 use host::VolumeHost;
+use keep::VolumeKeeper;
 use place::Place;
 
 /// Ending a session and handing the office over may wait for a coordinator or a disk that is gone; after this it is
@@ -105,6 +108,8 @@ pub struct VolumeSetup {
     pub fault_device: bool,
     /// Connections to the others.
     pub transport: Arc<dyn PeerTransport>,
+    /// Who keeps what outlives this process, if anybody does.
+    pub keeper: Option<Arc<dyn Keeper>>,
     /// Where events go; must not block.
     pub notices: Arc<dyn Fn(Notice) + Send + Sync>,
 }
@@ -189,6 +194,7 @@ pub struct Volume {
     host: Arc<VolumeHost>,
     path: Arc<DataPath>,
     mount: Mutex<Option<(Mount, Place)>>,
+    keeper: Option<VolumeKeeper>,
     /// What was agreed with the kernel.
     features: FeatureSet,
     /// The last answer to STATFS, for status; asking anew takes a coordinator.
@@ -442,6 +448,9 @@ impl Volume {
             self.host.life().unmounting(false);
             *self.mount.lock() = Some((mount, place));
             return Err(e.into());
+        }
+        if let Some(keeper) = &self.keeper {
+            keeper.release();
         }
         Ok(())
     }

@@ -198,6 +198,9 @@ pub(crate) struct DaemonArgs {
     /// Speak with other nodes as the release before does: for trying an upgrade, and the way back from one
     #[arg(long)]
     pub(crate) compat: bool,
+    /// Started by a holder, which is on the standard input
+    #[arg(long, hide = true)]
+    pub(crate) held: bool,
 }
 
 /// `volume ...`

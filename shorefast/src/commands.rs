@@ -32,7 +32,9 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Demo(args) => demo::run(args, global),
         Command::Init(args) => init::run(args, global),
-        Command::Daemon(args) => daemon::run(&args.config, args.compat, global.verbose),
+        Command::Daemon(args) => {
+            daemon::run(&args.config, daemon::How { held: args.held, compat: args.compat }, global.verbose)
+        }
         Command::Volume(command) => volume::run(command, global),
         Command::Node(command) => node::run(command, global),
         Command::Status(args) => status::run(args, global),

@@ -35,6 +35,7 @@ use crate::clock::WallTime;
 use crate::config::Config;
 use crate::events::EventLog;
 use crate::exit::{Exit, Failure};
+use crate::holder::held::Held;
 use crate::init::{Bundle, dns_name};
 
 use drain::Drain;
@@ -53,6 +54,7 @@ pub(crate) async fn start(
     bundle: Bundle,
     events: Arc<EventLog>,
     compat: bool,
+    held: Option<Arc<Held>>,
 ) -> Result<Arc<dyn NodeControl>, Failure> {
     let records = Records::load(&config.state_dir)?;
     let drain = Drain::load(&config.state_dir)?;
@@ -65,10 +67,15 @@ pub(crate) async fn start(
     let (net_thread, net) = start_net(net_config, Arc::clone(&service) as Arc<dyn net::Service>).await?;
     let wanted: Vec<_> = records.live().cloned().collect();
     let list = List { version: bundle.list_version, nodes: bundle.nodes.clone() };
+    if let Some(held) = &held {
+        let mounted = wanted.iter().filter(|record| record.wanted && !records.is_unmounted(&record.id));
+        held.only(&mounted.map(|record| record.id.clone()).collect::<Vec<_>>());
+    }
     let node = Arc::new(NodeParts {
         config,
         bundle,
         events,
+        held,
         started: WallTime::now(),
         io: workers.handle(),
         workers: Mutex::new(Some(workers)),

@@ -28,6 +28,7 @@ pub const TEMPLATE: &str = "\
 # allow_other = true                      # other users may use the mounts; default: true for root
 # allow_suid = false                      # set-user-id bits and capabilities of programs on the mounts count (root only)
 # allow_devices = false                   # device nodes on the mounts can be opened (root only)
+# holder = false                          # a small process starts the daemon, and starts it again when it dies
 # log = \"info\"                            # error, warn, info, debug, trace
 # debug = false                           # allows the keys below and `shorefast debug`
 # fault_device = false                    # under every disk, switched by `shorefast debug disk`
@@ -56,6 +57,8 @@ pub struct Config {
     pub allow_suid: bool,
     /// Whether device nodes on the mounts can be opened.
     pub allow_devices: bool,
+    /// Whether a holder starts the daemon, and starts it again when it dies.
+    pub holder: bool,
     /// The log filter.
     pub log: String,
     /// Whether `debug` commands and the keys below are allowed.
@@ -83,6 +86,7 @@ struct File {
     allow_other: Option<bool>,
     allow_suid: bool,
     allow_devices: bool,
+    holder: bool,
     log: Option<String>,
     debug: bool,
     fault_device: Option<Spanned<bool>>,
@@ -123,6 +127,7 @@ impl Config {
             allow_other: file.allow_other,
             allow_suid: file.allow_suid,
             allow_devices: file.allow_devices,
+            holder: file.holder,
             log: file.log.unwrap_or_else(|| "info".to_owned()),
             debug: file.debug,
             fault_device: set(file.fault_device),
@@ -139,7 +144,9 @@ fn expected(key: &str) -> Option<&'static str> {
         "bundle" | "socket" | "state_dir" | "mount_root" => "a path in quotes",
         "listen" => "\"ADDRESS:PORT\" with a numeric address",
         "workers" => "a whole number from 1 to 256",
-        "allow_other" | "allow_suid" | "allow_devices" | "debug" | "fault_device" | "plain_network" => "true or false",
+        "allow_other" | "allow_suid" | "allow_devices" | "holder" | "debug" | "fault_device" | "plain_network" => {
+            "true or false"
+        }
         "kernel_without" => "a list of names in quotes",
         "without_rule" => "a name in quotes",
         "log" => "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",

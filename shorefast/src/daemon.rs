@@ -18,6 +18,10 @@ use crate::compose;
 use crate::config::Config;
 use crate::events::{Code, Draft, EventLog};
 use crate::exit::{Exit, Failure};
+use crate::holder::{
+    self,
+    held::{Held, Wish},
+};
 use crate::init::Bundle;
 use crate::standing;
 
@@ -30,11 +34,24 @@ const SAME_WISH: Duration = Duration::from_secs(1);
 /// Threads of the control plane: API, network connections, timers. Data I/O has its own workers.
 const CONTROL_THREADS: usize = 2;
 
+/// How a daemon is started.
+#[derive(Clone, Copy)]
+pub(crate) struct How {
+    /// By a holder, which is on the standard input.
+    pub(crate) held: bool,
+    /// To speak with other nodes as the release before does.
+    pub(crate) compat: bool,
+}
+
 /// Runs a node until it is told to stop.
-pub(crate) fn run(config_path: &Path, compat: bool, verbose: u8) -> Result<Exit, Failure> {
+pub(crate) fn run(config_path: &Path, how: How, verbose: u8) -> Result<Exit, Failure> {
     let config = Arc::new(Config::load(config_path)?);
     let bundle = Bundle::load(&config.bundle)?;
     start_log(&config, verbose)?;
+    if config.holder && !how.held {
+        return holder::run(config_path, how.compat, verbose);
+    }
+    let held = if how.held { Some(Held::attach()?) } else { None };
     standing::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
@@ -44,30 +61,50 @@ pub(crate) fn run(config_path: &Path, compat: bool, verbose: u8) -> Result<Exit,
         .map_err(|e| {
             Failure::failed(format!("Cannot start the control threads: {e}."), "See the limits of the system.")
         })?;
-    let ended = runtime.block_on(live(config, bundle, compat));
+    let ended = runtime.block_on(live(config, bundle, how.compat, held));
     // Threads stuck on a disk that hangs must not keep a stopped daemon alive.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
-async fn live(config: Arc<Config>, bundle: Bundle, compat: bool) -> Result<Exit, Failure> {
+async fn live(config: Arc<Config>, bundle: Bundle, compat: bool, held: Option<Arc<Held>>) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
     let server = Server::bind(&config.socket).map_err(server_failure)?;
     let events = Arc::new(EventLog::new(bundle.node));
     let started = format!("{} of cluster {}, version {}", bundle.node, bundle.cluster, env!("CARGO_PKG_VERSION"));
     let node = tokio::select! {
-        node = compose::start(Arc::clone(&config), bundle, Arc::clone(&events), compat) => node?,
+        node = compose::start(Arc::clone(&config), bundle, Arc::clone(&events), compat, held.clone()) => node?,
         () = signals.next() => return Ok(Exit::Ok),
     };
     events.record(Draft::node(Code::DaemonStarted, started));
-    tokio::select! {
-        () = server.serve(Arc::clone(&node)) => (),
-        () = signals.next() => (),
-    }
+    let leaves = tokio::select! {
+        () = server.serve(Arc::clone(&node)) => false,
+        () = signals.next() => false,
+        () = asked_to_leave(held.as_deref(), &events) => true,
+    };
     drop(server);
     let asked = Instant::now();
-    events.record(Draft::node(Code::DaemonStopping, "asked to stop"));
-    stop(&*node, &mut signals, asked).await
+    let why = if leaves { "asked to make room for the next daemon" } else { "asked to stop" };
+    events.record(Draft::node(Code::DaemonStopping, why));
+    let ended = stop(&*node, &mut signals, asked).await;
+    if let Some(held) = held.filter(|_| leaves)
+        && let Err(e) = held.leaving()
+    {
+        tracing::error!("the holder does not hear that this daemon leaves: {e}");
+    }
+    ended
+}
+
+/// Resolves when the holder wants another daemon in this one's place. That the holder is gone is said and survived.
+async fn asked_to_leave(held: Option<&Held>, events: &EventLog) {
+    let Some(held) = held else { return std::future::pending().await };
+    match held.wish().await {
+        Wish::Leave => {}
+        Wish::Gone | Wish::Stay => {
+            events.record(Draft::node(Code::HolderGone, "this daemon goes on, and is not started again if it dies"));
+            std::future::pending().await
+        }
+    }
 }
 
 /// The orderly way down, with its bound.

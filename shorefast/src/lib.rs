@@ -6,6 +6,7 @@
 //! - [`config`], `places`, [`init`], `disk_url`: the configuration file, where things lie, how a cluster gets its
 //!   certificates, and what can be a disk. `san`: units over iSCSI, and what they lack for being one.
 //! - `daemon`: one node's life: start, serve, stop in stages. `compose` puts the libraries together for it.
+//! - `holder`: the small process that starts a daemon, keeps what outlives it, and starts it again.
 //! - `support`: the support bundle. `standing`: what lets a daemon go on without free memory.
 //! - `pace`: how often the progress of a check is told.
 //! - [`events`]: the stable list of what a node reports. `render`: tables for people.
@@ -29,6 +30,7 @@ mod demo;
 mod disk_url;
 pub mod events;
 pub mod exit;
+mod holder;
 pub mod init;
 mod metrics;
 mod pace;

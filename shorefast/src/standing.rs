@@ -16,6 +16,7 @@ use rustix::process::configure_io_flusher_behavior;
 
 /// To be called before any thread is started.
 pub(crate) fn prepare() {
+    block::buf::lock_memory();
     if let Err(e) = configure_io_flusher_behavior(true) {
         tracing::warn!(
             "without CAP_SYS_RESOURCE ({e}) dirty pages of a loop device on a mount of this daemon may stop it"

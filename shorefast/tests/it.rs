@@ -36,6 +36,8 @@ mod fixture;
 mod flush;
 #[path = "it/handles.rs"]
 mod handles;
+#[path = "it/holder.rs"]
+mod holder;
 #[path = "it/holes.rs"]
 mod holes;
 #[path = "it/iscsi.rs"]

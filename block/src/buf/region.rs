@@ -10,10 +10,13 @@
 use std::alloc::{self, Layout};
 use std::ptr::NonNull;
 use std::sync::Weak;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use super::ALIGN;
 use super::pool::{self, BufPool};
+
+/// Whether regions that are allocated from now on are locked into memory.
+pub(super) static LOCKED: AtomicBool = AtomicBool::new(false);
 
 /// Where a region goes when its last window is dropped.
 pub(super) enum Home {
@@ -31,6 +34,8 @@ pub(super) struct Region {
     windows: AtomicUsize,
     memory: NonNull<u8>,
     size: usize,
+    /// It is never paged out.
+    locked: bool,
     home: Home,
 }
 
@@ -68,7 +73,8 @@ impl Region {
             // map the page now.
             unsafe { memory.add(page).write_volatile(0) };
         }
-        Box::new(Region { windows: AtomicUsize::new(0), memory, size, home })
+        let locked = LOCKED.load(Ordering::Relaxed) && lock(memory, size);
+        Box::new(Region { windows: AtomicUsize::new(0), memory, size, locked, home })
     }
 
     pub(super) fn size(&self) -> usize {
@@ -76,11 +82,28 @@ impl Region {
     }
 }
 
+/// Locks memory; false if that is not allowed (RLIMIT_MEMLOCK), which is said once.
+fn lock(memory: NonNull<u8>, size: usize) -> bool {
+    // SAFETY: the range was just allocated; locking changes nothing that a program can see.
+    let locked = unsafe { rustix::mm::mlock(memory.as_ptr().cast(), size) };
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if let Err(error) = locked
+        && !SAID.swap(true, Ordering::Relaxed)
+    {
+        tracing::warn!("buffers are not locked into memory: {error}; raise the limit of locked memory (LimitMEMLOCK=)");
+    }
+    locked.is_ok()
+}
+
 impl Drop for Region {
     fn drop(&mut self) {
         // SAFETY: allocated in `allocate` with exactly this size and alignment, and no window is
         // left, since windows own the region until the last is dropped.
         unsafe {
+            if self.locked {
+                // Before the allocator gives it to somebody else. One that stays locked costs memory, nothing more.
+                let _ = rustix::mm::munlock(self.memory.as_ptr().cast(), self.size);
+            }
             let layout = Layout::from_size_align_unchecked(self.size, ALIGN);
             alloc::dealloc(self.memory.as_ptr(), layout);
         }

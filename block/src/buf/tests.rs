@@ -170,3 +170,26 @@ proptest! {
         prop_assert!(!buf.is_aligned_to(0));
     }
 }
+
+/// Bytes of this process that are locked into memory.
+fn locked() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("readable");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).expect("it is there");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+}
+
+#[test]
+fn locked_buffers_are_locked_until_they_are_freed() {
+    // Larger than what other tests of this process allocate meanwhile, which is locked then, too.
+    const LEN: usize = 256 << 20;
+    super::lock_memory();
+    let before = locked();
+    let buf = AlignedBuf::with_capacity(LEN);
+    if before == locked() {
+        println!("skipped: this user may not lock memory");
+        return;
+    }
+    assert!(locked() >= before + LEN as u64 / 2);
+    drop(buf);
+    assert!(locked() < before + LEN as u64 / 2);
+}

@@ -154,7 +154,7 @@ impl DataPath {
             gates: (0..=workers).map(|_| Gate::default()).collect(),
             outstanding: Outstanding::new(workers),
             inodes: Mutex::default(),
-            files: files::Handles::default(),
+            files: files::Handles::of(session.client().incarnation),
             dirty: Mutex::default(),
             told: AtomicU64::new(0),
             logical,

@@ -109,12 +109,12 @@ impl ChannelHandler {
     fn read(&self, read: Read, reply: Reply) {
         match self.file(read.fh) {
             Some(file) => self.fs.path.submit_read(&file, read.offset.0, read.size, ReadTo::Fuse(reply)),
-            None => sent(reply.error(EBADF)),
+            None => sent(reply.error(self.fs.unknown(read.fh).0)),
         }
     }
 
     fn write(&self, write: Write, reply: Reply) {
-        let Some(file) = self.file(write.fh) else { return sent(reply.error(EBADF)) };
+        let Some(file) = self.file(write.fh) else { return sent(reply.error(self.fs.unknown(write.fh).0)) };
         let kill = write.write_flags.kill_suidgid;
         self.fs.path.submit_write(&file, write.offset.0, write.data, kill, WriteTo::fuse(reply));
     }
@@ -170,7 +170,12 @@ impl FileSystem {
     }
 
     fn open_file(&self, fh: FileHandle) -> Result<Arc<OpenFile>, Errno> {
-        self.path.file(HandleId(fh.0)).ok_or(Errno(EBADF))
+        self.path.file(HandleId(fh.0)).ok_or_else(|| self.unknown(fh))
+    }
+
+    /// What a handle gets that is not open: one that the process before has given out failed with that.
+    fn unknown(&self, fh: FileHandle) -> Errno {
+        if self.path.is_of_an_earlier_life(HandleId(fh.0)) { Errno(EIO) } else { Errno(EBADF) }
     }
 }
 

@@ -84,6 +84,8 @@ pub enum Notice {
     Superblock(String),
     /// A dead daemon's mount was taken away before mounting.
     StaleMountCleaned,
+    /// The mount of the daemon before was taken over.
+    MountTakenOver,
 }
 
 /// The reign that is, or is coming, or is ending.

@@ -59,6 +59,12 @@ impl Place {
         Place { options, linked: !fuse::replaces_dead(), before: Vec::new() }
     }
 
+    /// Where a mount lies that was taken over.
+    pub(super) fn of(mount: &Mount, options: MountOptions) -> Place {
+        let linked = mount.mountpoint().file_name() != options.mountpoint.file_name();
+        Place { linked, ..Place::new(options) }
+    }
+
     /// Whether it could be mounted there now; changes nothing. What is not there will be made. Blocks, as
     /// [`Mount::check`] does.
     pub(super) fn look(&self) -> Result<(), MountError> {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use block::device::BlockDevice;
 use block::file::OpenError;
 use block::shared::{FenceGen, SharedDisk};
-use fuse::{AllowOther, Channel, Ended, MountError, MountOptions};
+use fuse::{AllowOther, Channel, Ended, Kept, MountError, MountOptions};
 use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::host::{Notice, VolumeHost};
+use super::keep::VolumeKeeper;
 use super::office::OfficeConfig;
 use super::over::Over;
 use super::peers::{Finder, SlotProbe};
@@ -188,7 +189,11 @@ impl Volume {
         let superblock = superblock_of(&setup, &disk).await?;
         // Before anything of this node is registered: a mount point that is in the way must not cost an incarnation
         // at each attempt.
-        mountable(&setup.mount, &setup.name, setup.allow).await?;
+        let keeper = setup.keeper.clone().map(|keeper| VolumeKeeper::new(keeper, setup.id.clone()));
+        let kept = keeper.as_ref().map_or(Ok(None), VolumeKeeper::kept).map_err(|e| StartError::Host(e.to_string()))?;
+        if kept.is_none() {
+            mountable(&setup.mount, &setup.name, setup.allow).await?;
+        }
         let timing = timing(&superblock);
         timing.validate().map_err(StartError::Timing)?;
         let boot = super::office::boot_id()?;
@@ -218,9 +223,12 @@ impl Volume {
         let (client, fence_gen) = registered(&host).await?;
         let path = start_client(&setup, &host, &disk, &superblock, timing, client, fence_gen);
         host.attach_lives(rebirth::follow_lives(&host, path.session(), disk.clone(), config));
-        let Placed { mount, channels, place, was_dead } = match mount(&setup).await {
+        let Placed { mount, channels, place, was_dead } = match self::mount(&setup, keeper.clone(), kept, &host).await {
             Ok(placed) => placed,
             Err(e) => {
+                if let Some(keeper) = &keeper {
+                    keeper.release();
+                }
                 // Nobody is to be coordinator of a volume that it cannot serve to its own node.
                 host.no_more_lives().await;
                 host.office().stop().await;
@@ -241,6 +249,7 @@ impl Volume {
             path,
             features: mount.negotiated().features,
             mount: Mutex::new(Some((mount, place))),
+            keeper,
             space: Mutex::default(),
         }))
     }
@@ -374,9 +383,35 @@ fn mount_options(point: &Path, name: &str, allow: Allow) -> MountOptions {
     }
 }
 
-async fn mount(setup: &VolumeSetup) -> Result<Placed, StartError> {
+/// The mount that was kept, or a new one.
+async fn mount(
+    setup: &VolumeSetup,
+    keeper: Option<VolumeKeeper>,
+    kept: Option<Kept>,
+    host: &Arc<VolumeHost>,
+) -> Result<Placed, StartError> {
     let looked = mount_options(&setup.mount, &setup.name, setup.allow);
-    let place = Place::new(MountOptions { channels: setup.workers.count(), without: setup.without.clone(), ..looked });
+    let options = MountOptions {
+        channels: setup.workers.count(),
+        without: setup.without.clone(),
+        keeper: keeper.clone().map(|keeper| Arc::new(keeper) as Arc<dyn fuse::Keeper>),
+        ..looked
+    };
+    if let (Some(kept), Some(keeper)) = (kept, keeper) {
+        match VolumeKeeper::inherit(kept, &options) {
+            Ok((mount, channels)) => {
+                host.notice(Notice::MountTakenOver);
+                let place = Place::of(&mount, options);
+                return Ok(Placed { mount, channels, place, was_dead: false });
+            }
+            // Released it is dead, and replaced as such; at once, or at the next try.
+            Err(e) => {
+                tracing::warn!(volume = %setup.name, "the mount of the daemon before is not taken over: {e}");
+                keeper.release();
+            }
+        }
+    }
+    let place = Place::new(options);
     let mounted = tokio::task::spawn_blocking(move || place.mount()).await;
     mounted.map_err(|e| StartError::Host(e.to_string()))?
 }

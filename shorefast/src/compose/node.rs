@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use block::shared::{Epoch, NodeId};
 use block::worker::Workers;
 use csv_fs::proto::{PeerAnswer, PeerAsk};
-use csv_fs::volume::{Allow, Directory, Over, PeerState, StartError, Volume, VolumeSetup};
+use csv_fs::volume::{Allow, Directory, Keeper, Over, PeerState, StartError, Volume, VolumeSetup};
 use fuse::MountError;
 use net::{DownReason, LinkState, Net};
 use parking_lot::{Mutex, RwLock};
@@ -38,6 +38,7 @@ use crate::clock::WallTime;
 use crate::config::Config;
 use crate::events::{Code, Draft, EventLog};
 use crate::exit::{Exit, Failure};
+use crate::holder::held::Held;
 use crate::init::Bundle;
 
 /// How long a peer may take to say which volumes it knows.
@@ -104,6 +105,8 @@ pub(super) struct NodeParts {
     pub(super) config: Arc<Config>,
     pub(super) bundle: Bundle,
     pub(super) events: Arc<EventLog>,
+    /// What keeps its mounts when it is gone, if it was started by that.
+    pub(super) held: Option<Arc<Held>>,
     pub(super) started: WallTime,
     /// Owned here; ended with the node.
     pub(super) workers: Mutex<Option<Workers>>,
@@ -391,6 +394,7 @@ impl NodeParts {
             workers: self.io.clone(),
             fault_device: self.config.fault_device,
             transport: Arc::new(super::transport::Transport(Arc::clone(&self.peers))),
+            keeper: self.held.clone().map(|held| held as Arc<dyn Keeper>),
             notices: Teller::sink(teller),
         }
     }

@@ -90,6 +90,9 @@ fn told(notice: Notice) -> Option<(Code, String)> {
         Notice::StoreFailed { why } => (Code::OfficeLost, format!("the metadata store cannot be opened: {why}")),
         Notice::Coordinates(hint) => (Code::CoordinatorChanged, format!("{} coordinates in {}", hint.node, hint.epoch)),
         Notice::Superblock(remark) => (Code::SuperblockDamaged, remark),
+        Notice::MountTakenOver => {
+            (Code::MountTakenOver, "its daemon had died; files that were open then get EIO".to_owned())
+        }
         Notice::StaleMountCleaned => (Code::StaleMountCleaned, "its daemon had died".to_owned()),
         _ => return None,
     })

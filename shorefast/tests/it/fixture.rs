@@ -435,8 +435,13 @@ impl Drop for Cluster {
             }
             // While a test panics nothing more may panic.
             if let Some(mut child) = self.daemons[n - 1].take() {
+                // A holder first: it would start another daemon.
+                let held = children(child.id());
                 let _ = child.kill();
                 let _ = child.wait();
+                for pid in held {
+                    let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status();
+                }
             }
         }
         for point in mounts_below(&self.dir) {
@@ -444,6 +449,13 @@ impl Drop for Cluster {
             let _ = Command::new("fusermount3").args(["-u", "-z"]).arg(&point).stderr(Stdio::null()).status();
         }
     }
+}
+
+/// What a process has started and not waited for yet.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(Result::ok);
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists.flat_map(|list| list.split(' ').filter_map(|pid| pid.trim().parse().ok()).collect::<Vec<_>>()).collect()
 }
 
 /// Makes a cluster's bundles.

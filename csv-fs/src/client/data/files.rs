@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use block::shared::Incarnation;
 use parking_lot::{Mutex, RwLock};
 
 use super::{DataPath, IDLE_FILES, Pending};
@@ -57,13 +58,21 @@ pub(crate) struct ToldOf {
 #[derive(Debug)]
 pub(super) struct Handles {
     open: RwLock<HashMap<HandleId, Arc<OpenFile>>>,
+    /// The first of this process.
+    first: u64,
     next: AtomicU64,
     idle: Mutex<VecDeque<InodeNo>>,
 }
 
-impl Default for Handles {
-    fn default() -> Handles {
-        Handles { open: RwLock::default(), next: AtomicU64::new(1), idle: Mutex::default() }
+/// Handles of one incarnation: more than are opened in its life.
+const HANDLES: u64 = 1 << 32;
+
+impl Handles {
+    /// None is open. They begin above all of earlier incarnations. Prevents: a mount outlives its daemon, and a file that was open
+    /// before is taken for one that was opened since.
+    pub(super) fn of(incarnation: Incarnation) -> Handles {
+        let first = incarnation.0.saturating_mul(HANDLES) + 1;
+        Handles { open: RwLock::default(), first, next: AtomicU64::new(first), idle: Mutex::default() }
     }
 }
 
@@ -83,6 +92,11 @@ impl DataPath {
         let file = Arc::new(OpenFile { handle, inode, flags, poisoned: AtomicBool::new(false) });
         self.files.open.write().insert(handle, Arc::clone(&file));
         file
+    }
+
+    /// Whether a handle was given out by an earlier process, of which nothing is known here.
+    pub(crate) fn is_of_an_earlier_life(&self, handle: HandleId) -> bool {
+        handle.0 < self.files.first
     }
 
     /// An open file by its handle.
