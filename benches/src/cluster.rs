@@ -120,8 +120,10 @@ impl Cluster {
         }
         let disk = cluster.disk();
         make_disk(&disk)?;
-        cluster
-            .shorefast(0, &["volume", "create", VOLUME, "--timing", kind.timing, "--disk", &disk.display().to_string()])?;
+        cluster.shorefast(
+            0,
+            &["volume", "create", VOLUME, "--timing", kind.timing, "--disk", &disk.display().to_string()],
+        )?;
         for at in 0..cluster.members.len() {
             cluster.wait_until(at, "its volume to be mounted", |status| {
                 route(status, at as u64 + 1).as_deref() == Some("direct")

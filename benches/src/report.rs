@@ -40,7 +40,18 @@ impl Report {
     pub fn new(machine: Machine, effort: Effort) -> Report {
         let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
         let (tables, memory) = (Vec::new(), Vec::new());
-        Report { schema: 1, machine, command, effort, tables, takeover: None, survived: None, scale: None, memory, failure: None }
+        Report {
+            schema: 1,
+            machine,
+            command,
+            effort,
+            tables,
+            takeover: None,
+            survived: None,
+            scale: None,
+            memory,
+            failure: None,
+        }
     }
 
     /// All tables.

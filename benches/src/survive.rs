@@ -109,7 +109,8 @@ impl Bench<'_> {
             figures.push(one.ms);
             failed_calls += one.failed_calls;
         }
-        let spread = Spread::of(&figures).ok_or_else(|| Failure::new("the survive section needs at least one round"))?;
+        let spread =
+            Spread::of(&figures).ok_or_else(|| Failure::new("the survive section needs at least one round"))?;
         Ok(Row { what: what.to_owned(), figures, spread, reach, failed_calls })
     }
 }

@@ -4,10 +4,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Bench, Round, Row, SETTLE, coordinator, ms, until_direct};
+use crate::Failure;
 use crate::cluster::{Cluster, Kind};
 use crate::meta::million::{FILES_EACH, fill, mounted_everywhere};
 use crate::takeover::load::{Load, Taken};
-use crate::Failure;
 
 const REACH: f64 = 500.0;
 /// After the kill.

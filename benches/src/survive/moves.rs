@@ -4,9 +4,9 @@ use std::thread;
 use std::time::Instant;
 
 use super::{Bench, Round, Row, SETTLE, coordinator, ms};
+use crate::Failure;
 use crate::cluster::{Cluster, Kind, VOLUME};
 use crate::takeover::load::Load;
-use crate::Failure;
 
 const REACH: f64 = 100.0;
 

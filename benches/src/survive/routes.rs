@@ -4,9 +4,9 @@ use std::thread;
 use std::time::Instant;
 
 use super::{Bench, Round, Row, SETTLE, coordinator, ms, until_direct};
+use crate::Failure;
 use crate::cluster::{Cluster, Kind, route};
 use crate::takeover::load::Load;
-use crate::Failure;
 
 /// Of the timing `fast`, in milliseconds: so long a request is waited for before the path counts as lost.
 const PATH_TIMEOUT: f64 = 500.0;
@@ -17,7 +17,8 @@ const BACK: f64 = 50.0;
 pub(super) fn run(bench: &Bench<'_>, rows: &mut Vec<Row>) -> Result<(), Failure> {
     for (fault, before) in [("hang", PATH_TIMEOUT), ("fail", 0.0)] {
         let after = if before > 0.0 { ", after the path's time-out" } else { "" };
-        let (away, back) = (format!("route, disk {fault}s, longest write{after}"), format!("route, back after {fault}"));
+        let (away, back) =
+            (format!("route, disk {fault}s, longest write{after}"), format!("route, back after {fault}"));
         if !bench.wants(&away) && !bench.wants(&back) {
             continue;
         }
@@ -29,9 +30,9 @@ pub(super) fn run(bench: &Bench<'_>, rows: &mut Vec<Row>) -> Result<(), Failure>
             Ok(Round { ms: away.ms - before, failed_calls: away.failed_calls })
         })?);
         let mut backs = backs.into_iter();
-        rows.push(bench.row(&back, BACK, bench.rounds, |_| {
-            backs.next().ok_or_else(|| Failure::new("a round is missing"))
-        })?);
+        rows.push(
+            bench.row(&back, BACK, bench.rounds, |_| backs.next().ok_or_else(|| Failure::new("a round is missing")))?,
+        );
     }
     Ok(())
 }

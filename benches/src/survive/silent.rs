@@ -5,9 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Bench, Round, Row, SETTLE, coordinator, ms, succeeded, until_direct};
+use crate::Failure;
 use crate::cluster::{Cluster, Kind};
 use crate::takeover::load::{Load, Taken};
-use crate::Failure;
 
 const FAST: f64 = 4000.0;
 const DEFAULT: f64 = 15_000.0;

@@ -104,14 +104,7 @@ impl World {
     fn client_config(&self, client: ClientId, fence_gen: FenceGen) -> ClientConfig {
         let t = &self.timing;
         let rides_out = t.suspend_after.saturating_sub(t.path_timeout);
-        ClientConfig {
-            volume: VolumeId(1),
-            client,
-            fence_gen,
-            probe_every: t.renew,
-            kept_limit: KEPT,
-            rides_out,
-        }
+        ClientConfig { volume: VolumeId(1), client, fence_gen, probe_every: t.renew, kept_limit: KEPT, rides_out }
     }
 
     /// The node's slot is registered: its client begins, or its next life does.

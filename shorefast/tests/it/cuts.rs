@@ -113,7 +113,9 @@ impl Lab {
     /// Waits until every node says that all is well, and every program gets on.
     fn until_well(&self) {
         for n in self.all() {
-            until(&format!("all is well as node {n} sees it"), || self.cluster.ask(n, &["status", "--check"]).code == 0);
+            until(&format!("all is well as node {n} sees it"), || {
+                self.cluster.ask(n, &["status", "--check"]).code == 0
+            });
         }
         self.until_they_get_on(&self.all().collect::<Vec<_>>());
     }

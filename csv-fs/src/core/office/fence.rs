@@ -87,18 +87,35 @@ enum Lock {
 
 #[derive(Debug)]
 enum Phase {
-    Probe { until: Now },
-    Observe { from: ReadSeq },
+    Probe {
+        until: Now,
+    },
+    Observe {
+        from: ReadSeq,
+    },
     Raising(Caw<SlotView>),
     Locking,
-    Asking { until: Now },
+    Asking {
+        until: Now,
+    },
     /// `lives`: when the victim's own hand was last seen in its slot, and the slot as read last.
-    Marking { until: Now, caw: Option<Caw<SlotView>>, lives: Option<(Now, SlotView)> },
+    Marking {
+        until: Now,
+        caw: Option<Caw<SlotView>>,
+        lives: Option<(Now, SlotView)>,
+    },
     Killing,
     Waiting,
-    Scsi { tag: Tag, step: FenceStep },
-    ScsiPause { until: Now },
-    Own { asked: bool },
+    Scsi {
+        tag: Tag,
+        step: FenceStep,
+    },
+    ScsiPause {
+        until: Now,
+    },
+    Own {
+        asked: bool,
+    },
     Over(Result<FenceProof, FenceFailed>),
 }
 

@@ -87,9 +87,8 @@ impl Network {
     /// What the first of a pair sends does not reach the second any more, of all these pairs from one moment on; the other
     /// way it does. At the switch.
     pub(crate) fn cut_ways(&self, ways: &[(usize, usize)]) {
-        let drop = |(from, to): &(usize, usize)| {
-            format!("add rule bridge cut f iifname \"p{from}\" oifname \"p{to}\" drop\n")
-        };
+        let drop =
+            |(from, to): &(usize, usize)| format!("add rule bridge cut f iifname \"p{from}\" oifname \"p{to}\" drop\n");
         let chain = "add table bridge cut\nadd chain bridge cut f { type filter hook forward priority 0; }\n";
         self.at_the_switch(&(chain.to_owned() + &ways.iter().map(drop).collect::<String>()));
     }
