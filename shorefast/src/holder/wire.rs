@@ -108,8 +108,11 @@ pub(super) fn send(to: &OwnedFd, message: &[u8], fd: Option<BorrowedFd<'_>>) -> 
     rustix::io::retry_on_intr(|| sendmsg(to, &parts, &mut control, SendFlags::NOSIGNAL)).map(drop)
 }
 
+/// A message and the descriptor that came with it.
+pub(super) type Packet = (Vec<u8>, Option<OwnedFd>);
+
 /// The next message; `None` at the end. `wait`: for it to come, else EAGAIN if there is none.
-pub(super) fn receive(from: &OwnedFd, wait: bool) -> Result<Option<(Vec<u8>, Option<OwnedFd>)>, Errno> {
+pub(super) fn receive(from: &OwnedFd, wait: bool) -> Result<Option<Packet>, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = [0; LONGEST];
