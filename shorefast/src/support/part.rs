@@ -46,6 +46,8 @@ const THREAD_FILES: &[&str] = &["comm", "wchan", "syscall", "stack"];
 
 /// Prints a part.
 pub(crate) fn run(part: &SupportPart) -> Result<(), Failure> {
+    // Nobody is left to take what is printed. Where that cannot be set, the broken pipe ends it once it prints.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     match part {
         SupportPart::Folder { path } => folder(path),
         SupportPart::File { path, last } => file(path, *last),

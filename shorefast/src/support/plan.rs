@@ -7,8 +7,9 @@ use serde::Deserialize;
 
 /// A daemon that lives answers at once, also while its disks hang.
 const ASK: Duration = Duration::from_secs(10);
-/// The system tells at once, unless a disk or a mount stands still.
-const LOOK: Duration = Duration::from_secs(5);
+/// The system tells at once, unless a disk or a mount stands still. Longer than starting a process takes on a machine that is
+/// overloaded, which may be why the bundle is made.
+const LOOK: Duration = Duration::from_secs(15);
 /// A check reads all metadata of a volume.
 const CHECK: Duration = Duration::from_secs(300);
 

@@ -1,12 +1,22 @@
 //! What a person finds: the log of a takeover, and events that are followed over restarts of the daemon.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 
 use serde_json::Value;
 
 use crate::fixture::{Cluster, PATIENCE, PROGRAM, can_mount, until};
+
+/// A command that goes on until it is ended; ended with this value, also when a test fails.
+struct Follower(Child);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// Most that somebody wants to read of one takeover.
 const LINES: usize = 10;
@@ -95,14 +105,15 @@ fn a_coordinator_without_a_path_is_told_of_with_that_reason() {
 fn who_follows_events_sees_those_of_the_next_daemon_too_none_twice_and_none_left_out() {
     let mut cluster = Cluster::new(2);
     cluster.start(1);
-    let mut follower = Command::new(PROGRAM)
+    let follower = Command::new(PROGRAM)
         .args(["--socket", &cluster.socket(1), "--json", "events", "--follow"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .expect("the program runs");
-    let out = follower.stdout.take().expect("it is piped");
+    let mut follower = Follower(follower);
+    let out = follower.0.stdout.take().expect("it is piped");
     let (tx, lines) = mpsc::channel();
     let reader =
         std::thread::spawn(move || BufReader::new(out).lines().map_while(Result::ok).try_for_each(|l| tx.send(l)));
@@ -122,8 +133,7 @@ fn who_follows_events_sees_those_of_the_next_daemon_too_none_twice_and_none_left
     until_code("daemon-started");
     cluster.start(2);
     until_code("peer-up");
-    follower.kill().expect("it is our child");
-    follower.wait().expect("it is our child");
+    drop(follower);
     drop(lines);
     reader.join().expect("it reads to the end").ok();
     // Each life's numbers from 1 on, without a gap.
