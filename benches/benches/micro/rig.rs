@@ -59,6 +59,7 @@ impl Rig {
                     fence_gen: GEN,
                     probe_every: Duration::from_secs(1),
                     kept_limit: ClientConfig::KEPT_LIMIT,
+                    rides_out: Duration::ZERO,
                 },
                 coordinators: Arc::clone(&links) as Arc<dyn Coordinators>,
                 abort: fault as Arc<dyn AbortOwn>,
