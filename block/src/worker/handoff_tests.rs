@@ -9,7 +9,6 @@ use handoff::Inbox;
 /// The same code over loom's primitives.
 #[path = "handoff.rs"]
 #[allow(clippy::duplicate_mod, reason = "that is the point")]
-#[allow(clippy::duplicate_mod, reason = "that is the point")]
 #[allow(dead_code, reason = "starts of tasks and the limits of a real worker are not part of the model")]
 mod handoff;
 

@@ -12,11 +12,9 @@ use sync::Ordering;
 /// The same code over loom's atomics.
 #[path = "counts.rs"]
 #[allow(clippy::duplicate_mod, reason = "that is the point")]
-#[allow(clippy::duplicate_mod, reason = "that is the point")]
 mod counts;
 /// The same code over loom's atomics.
 #[path = "gate.rs"]
-#[allow(clippy::duplicate_mod, reason = "that is the point")]
 #[allow(clippy::duplicate_mod, reason = "that is the point")]
 #[allow(dead_code, reason = "not every call is part of a model")]
 mod gate;
