@@ -105,9 +105,13 @@ impl Look {
         }
     }
 
-    /// What a compare-and-write showed of the lease, newer than the last round.
-    pub(super) fn learn_lease(&mut self, lease: LeaseView) {
+    /// What a compare-and-write that ended now showed of the lease, newer than the last round. It is watched from here on.
+    ///
+    /// Prevents: two nodes challenge a silent holder at once; the one whose compare-and-write comes second learns who has the lease
+    /// now, believes that it has been unchanged for as long as the one before it, and fences the new holder.
+    pub(super) fn learn_lease(&mut self, lease: LeaseView, now: Now) {
         if let Some(sight) = self.sight.as_mut().filter(|s| s.lease.counter < lease.counter) {
+            self.lease = Some(Unchanged::new(lease.counter, now));
             sight.lease = lease;
         }
     }

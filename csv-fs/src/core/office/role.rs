@@ -210,14 +210,14 @@ impl Office {
                     self.resend_lease(now, Via::First, out);
                 }
             }
-            Settled::Done => self.lease_done(out),
+            Settled::Done => self.lease_done(now, out),
             Settled::Lost(found) => self.lease_lost(now, found, out),
         }
     }
 
-    fn lease_done(&mut self, out: &mut Vec<Effect>) {
+    fn lease_done(&mut self, now: Now, out: &mut Vec<Effect>) {
         if let Some(written) = self.lease_caw().map(|c| c.new.clone()) {
-            self.look.learn_lease(written);
+            self.look.learn_lease(written, now);
         }
         match std::mem::take(&mut self.role) {
             Role::Taking(taking) => self.taken(taking, out),
@@ -266,7 +266,7 @@ impl Office {
     }
 
     fn lease_lost(&mut self, now: Now, found: LeaseView, out: &mut Vec<Effect>) {
-        self.look.learn_lease(found.clone());
+        self.look.learn_lease(found.clone(), now);
         match std::mem::take(&mut self.role) {
             Role::Taking(taking) => self.take_again(now, taking, found, out),
             Role::Reigning(mut reign) if same_reign(&found, &reign.lease) => {

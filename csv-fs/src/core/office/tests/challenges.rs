@@ -181,6 +181,27 @@ fn two_challengers_at_once_leave_one_coordinator() {
     assert_eq!(lab.lease.epoch, Epoch(2), "one reign, not two");
 }
 
+/// Both found the holder silent and fenced it; the one that came second learned from its own compare-and-write who has the lease
+/// now, believed that lease to be as old as the one before, and fenced the heir a moment after it had taken office.
+#[test]
+fn a_challenger_that_comes_second_watches_the_new_holder_from_the_beginning() {
+    let mut seconds = 0;
+    for wakes_after in (0..400).step_by(10) {
+        let mut lab = Lab::three_with_3_in_office();
+        lab.host(3).frozen = true;
+        lab.run_until("it is fenced", |l| l.fence_gen(3) > FenceGen(0));
+        lab.run_for(wakes_after);
+        lab.thaw(3);
+        lab.run_until("somebody takes over", |l| l.coordinators().iter().any(|n| *n != 3));
+        lab.run_for(5000);
+        assert_eq!((lab.coordinators().len(), lab.lease.epoch), (1, Epoch(2)), "woken after {wakes_after} ms");
+        let heir = lab.coordinators()[0];
+        let fenced = |r: &Report| matches!(r, Report::Fenced { .. });
+        seconds += usize::from(heir != 3 && lab.reports(3 - heir, Now(0)).iter().any(fenced));
+    }
+    assert!(seconds > 0, "never did both fence it");
+}
+
 /// Two nodes fenced the coordinator at once; one of them took over, and the other kept its proof. Later the fenced
 /// client, alive, was coordinator again in due form, and the other took office over it by that old proof: two reigned.
 fn a_fenced_client_reigns_again(rules: Rules) -> Lab {
