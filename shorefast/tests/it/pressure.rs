@@ -270,10 +270,11 @@ fn a_daemon_without_file_descriptors_serves_its_mount_says_what_it_lacks_and_goe
     let mut cluster = Cluster::new(1);
     cluster.start(1);
     cluster.create_volume("v");
-    let open = fs::read_dir(format!("/proc/{}/fd", cluster.pid(1))).expect("it runs").count();
-    assert_eq!(cluster.stop(1), 0);
+    let open = |cluster: &Cluster| fs::read_dir(format!("/proc/{}/fd", cluster.pid(1))).expect("it runs").count();
     // A few more than it needs with one volume mounted.
-    cluster.start_as(1, &after(&format!("ulimit -n {}", open + 12)));
+    let limit = open(&cluster) + 12;
+    assert_eq!(cluster.stop(1), 0);
+    cluster.start_as(1, &after(&format!("ulimit -n {limit}")));
     until("the mount", || cluster.is_mounted(1));
     let take_all =
         || -> Vec<UnixStream> { (0..40).filter_map(|_| UnixStream::connect(cluster.socket(1)).ok()).collect() };
@@ -294,7 +295,11 @@ fn a_daemon_without_file_descriptors_serves_its_mount_says_what_it_lacks_and_goe
     until("the daemon answers", || cluster.ask(1, &["status", "--check"]).code == 0);
     assert_eq!(cluster.log(1).matches("does not accept").count(), 1, "it is said once");
     // A volume needs more of them than are left: refused with the reason, and tried again with success once there are.
-    let idle: Vec<UnixStream> = (0..9).filter_map(|_| UnixStream::connect(cluster.socket(1)).ok()).collect();
+    const LEFT: usize = 3;
+    let idle: Vec<UnixStream> = (open(&cluster)..limit - LEFT)
+        .map(|_| UnixStream::connect(cluster.socket(1)).expect("there is room"))
+        .collect();
+    until("they are taken", || open(&cluster) >= limit - LEFT);
     let disk = cluster.disk("w.img", 2 << 30);
     let made = cluster.ask(1, &["volume", "create", "w", "--disk", path(&disk), "--timing", "fast"]);
     assert_ne!(made.code, 0, "{made:?}");
