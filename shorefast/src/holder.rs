@@ -9,7 +9,7 @@
 //! A mount of FUSE lives as long as somebody has its descriptors open. The daemon gives the holder a copy of each before anybody
 //! can use the mount; while no daemon runs, whoever uses the mount waits. The next daemon gets all of them back.
 //!
-//! - [`core`](self::core) decides: what an end of the daemon means, how long to wait, when to give up. `wire`: the messages.
+//! - [`core`] decides: what an end of the daemon means, how long to wait, when to give up. `wire`: the messages.
 //!   `shelf`: the descriptors by their names. [`held`]: the daemon's end.
 //! - One thread, no runtime, memory locked where that is allowed: it has to work when the machine is out of memory.
 //! - SIGTERM and SIGINT are passed on, and end both. SIGHUP restarts the daemon from the path that this program was started
