@@ -102,6 +102,22 @@ struct Running {
     ended: watch::Sender<bool>,
 }
 
+impl Running {
+    /// Tells a coordinator that is there from now on whether its node may still be one.
+    ///
+    /// Prevents: permission goes between the look at it and the telling; who heard of that found the coordinator there and told
+    /// it first, and it believes the older word last.
+    fn tell_permission(&self, coordinator: &Coordinator) {
+        loop {
+            let may = self.permitted.load(Ordering::SeqCst);
+            coordinator.permitted(may);
+            if self.permitted.load(Ordering::SeqCst) == may {
+                return;
+            }
+        }
+    }
+}
+
 /// The host of one volume's office.
 pub(super) struct VolumeHost {
     me: Weak<VolumeHost>,
@@ -317,8 +333,7 @@ impl VolumeHost {
             Ok((coordinator, mut reports)) => {
                 let coordinator = Arc::new(coordinator);
                 running.coordinator.send_replace(Some(Arc::clone(&coordinator)));
-                // What was heard before it was there.
-                coordinator.permitted(running.permitted.load(Ordering::SeqCst));
+                running.tell_permission(&coordinator);
                 drop(coordinator);
                 self.notice(Notice::TookOffice { epoch: running.epoch, before: proof.before() });
                 if let Some(session) = self.session.get() {

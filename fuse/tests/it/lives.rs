@@ -4,10 +4,10 @@
 //! end in the first life, and who reads `deadly` kills the server.
 
 use crate::harness::{Child, again, options, serve_channels, wait_until};
-use block::units::ByteLen;
+use crate::memfs::attr;
 use fuse::{
-    Attr, Entry, FileHandle, FileKind, InheritError, Interrupts, Keeper, Keepsake, Kept, Mount, MountOptions,
-    OpenFlags, Opened, Operation, Reply, Request, Resent, Time,
+    Attr, Entry, FileHandle, InheritError, Interrupts, Keeper, Keepsake, Kept, Mount, MountOptions, OpenFlags, Opened,
+    Operation, Reply, Request, Resent,
 };
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{
@@ -382,20 +382,6 @@ impl BackedFs {
 
     fn attr(&self, ino: u64) -> Attr {
         let directory = ino == 1;
-        Attr {
-            ino,
-            size: ByteLen::from_usize(if directory { 0 } else { 1 << 20 }),
-            blocks: 0,
-            atime: Time::default(),
-            mtime: Time::default(),
-            ctime: Time::default(),
-            kind: if directory { FileKind::Directory } else { FileKind::Regular },
-            perm: if directory { 0o777 } else { 0o666 },
-            nlink: 1,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            blksize: 4096,
-        }
+        attr(ino, directory, if directory { 0 } else { 1 << 20 })
     }
 }

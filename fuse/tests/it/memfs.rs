@@ -201,21 +201,7 @@ impl MemFs {
     fn attr(&self, ino: u64) -> Attr {
         let directory = ino == ROOT;
         let len = self.state.lock().unwrap().files.get(&ino).map_or(0, Vec::len);
-        Attr {
-            ino,
-            size: ByteLen::from_usize(len),
-            blocks: (len as u64).div_ceil(512),
-            atime: Time::default(),
-            mtime: Time::default(),
-            ctime: Time::default(),
-            kind: if directory { FileKind::Directory } else { FileKind::Regular },
-            perm: if directory { 0o777 } else { 0o666 },
-            nlink: 1,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            blksize: 4096,
-        }
+        attr(ino, directory, len)
     }
 
     fn entry(&self, ino: u64, ttl: Duration) -> Entry {
@@ -303,3 +289,22 @@ impl MemFs {
 
 /// A memory file system has nothing to undo when an answer does not arrive.
 fn drop_delivery(_: fuse::Delivery) {}
+
+/// What everybody may do anything with.
+pub(crate) fn attr(ino: u64, directory: bool, len: usize) -> Attr {
+    Attr {
+        ino,
+        size: ByteLen::from_usize(len),
+        blocks: (len as u64).div_ceil(512),
+        atime: Time::default(),
+        mtime: Time::default(),
+        ctime: Time::default(),
+        kind: if directory { FileKind::Directory } else { FileKind::Regular },
+        perm: if directory { 0o777 } else { 0o666 },
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 4096,
+    }
+}

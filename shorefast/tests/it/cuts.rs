@@ -90,11 +90,11 @@ impl Lab {
     }
 
     fn apply(&self, cut: &Cut) {
-        self.cluster.net.as_ref().expect("a network of its own").cut_ways(&cut.0);
+        self.cluster.network().cut_ways(&cut.0);
     }
 
     fn heal(&self) {
-        self.cluster.net.as_ref().expect("a network of its own").mend();
+        self.cluster.network().mend();
     }
 
     fn rounds(&self) -> Vec<u64> {

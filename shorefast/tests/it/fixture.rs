@@ -142,7 +142,7 @@ pub(crate) struct Cluster {
     pub(crate) dir: PathBuf,
     daemons: Vec<Option<Child>>,
     /// The network that the daemons are on, if it is not this host's own. It goes after they have ended.
-    pub(crate) net: Option<Network>,
+    net: Option<Network>,
     _folder: tempfile::TempDir,
 }
 
@@ -158,11 +158,6 @@ impl Cluster {
     /// Certificates and configurations for some nodes; nothing runs yet.
     pub(crate) fn new(nodes: usize) -> Cluster {
         Cluster::on(addresses(nodes), None)
-    }
-
-    /// The same on addresses of a test's own.
-    pub(crate) fn at(addresses: &[String]) -> Cluster {
-        Cluster::on(addresses.to_vec(), None)
     }
 
     /// The same on a network of its own, which can be cut. None, said aloud, where there is no such thing.
@@ -185,6 +180,11 @@ impl Cluster {
             cluster.configure(n, "");
         }
         cluster
+    }
+
+    /// The network of a cluster that is apart.
+    pub(crate) fn network(&self) -> &Network {
+        self.net.as_ref().expect("it is on a network of its own")
     }
 
     /// Writes a node's configuration, with lines of a test's own.

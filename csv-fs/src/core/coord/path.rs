@@ -71,10 +71,15 @@ impl Coord {
 
     /// `PathBack`: no new redirected I/O; answered when what is outstanding has ended. If the client's slot shows a
     /// higher generation than the session, somebody who wanted this node's office raised it and gave up: the client is
-    /// fenced anew and told the generation of that. Without this it would be redirected for ever.
+    /// fenced anew and told the generation of that. Without this it would be redirected for ever. That holds also in a reign
+    /// that has not fenced it before: who asks to come back has had its gate closed since it proved that nothing is in flight.
+    ///
+    /// Prevents: two takeovers in a row leave a client redirected whose slot the second one raised; its programs write nothing that
+    /// would have to be redirected, so the new coordinator never hears of it but by this question, and refuses it again and again.
     pub(super) fn path_back(&mut self, op: OpId, client: ClientId, fence_gen: FenceGen) {
         let Some(session) = self.sessions.get_mut(&client) else { return };
-        if fence_gen > session.fence_gen && session.path == Path::Redirected && session.guards.is_empty() {
+        let settled = matches!(session.path, Path::Redirected | Path::Direct) && session.guards.is_empty();
+        if fence_gen > session.fence_gen && settled {
             session.path = Path::Fencing(op);
             self.set_stage(op, Stage::PathFencing);
             return self.out.push(Effect::Fence { client, purpose: FencePurpose::Path });

@@ -12,15 +12,13 @@ use history::raw;
 use history::worker::Chance;
 
 use super::workers::since;
-use crate::field::{Network, PORT};
-use crate::fixture::{Cluster, PROGRAM, can_mount};
+use crate::field::Network;
+use crate::fixture::{Cluster, can_mount};
 
 /// The nodes.
 pub(super) const NODES: usize = 3;
 /// A cluster of which nothing hurts any more is in order again within this, also on a slow machine.
 const ORDER: Duration = Duration::from_secs(120);
-/// For so long a cluster that lacks a rule is waited for: it may never be in order again, and what it answered is judged.
-const LAME: Duration = Duration::from_secs(20);
 
 /// How long networks are cut, in milliseconds: from what TCP makes up for to what gets a node evicted.
 const CUT: (u64, u64) = (300, 5000);
@@ -69,13 +67,10 @@ impl Fault {
 
 pub(super) struct Nemesis {
     pub(super) cluster: Cluster,
-    net: Network,
     zero: Nanos,
     chance: Chance,
     /// The incarnation of each node.
     lives: [u64; NODES],
-    /// Whether its daemons lack no rule.
-    whole: bool,
     /// Steps that are still to come before any is taken again, so that each happens.
     deck: Vec<Fault>,
     /// What was done and what became of it, as lines of a history.
@@ -88,24 +83,15 @@ impl Nemesis {
         if !can_mount() {
             return None;
         }
-        let net = Network::new(NODES)?;
-        let addresses: Vec<String> = (1..=NODES).map(|n| format!("{}:{PORT}", net.address(n))).collect();
-        let cluster = Cluster::at(&addresses);
+        let cluster = Cluster::apart(NODES)?;
         (1..=NODES).for_each(|n| cluster.configure(n, configuration));
         let (chance, deck, lines) = (Chance(seed), Vec::new(), String::new());
-        let whole = !configuration.contains("without_rule");
-        let mut nemesis = Nemesis { cluster, net, zero, chance, lives: [0; NODES], whole, deck, lines };
-        (1..=NODES).for_each(|n| nemesis.start(n));
+        let mut nemesis = Nemesis { cluster, zero, chance, lives: [0; NODES], deck, lines };
+        (1..=NODES).for_each(|n| nemesis.cluster.start(n));
         nemesis.cluster.create_volume("v");
         nemesis.until_in_order();
         nemesis.lives = nemesis.incarnations();
         Some(nemesis)
-    }
-
-    /// `ip netns exec` would give the daemon a mount namespace of its own, and nobody else its mount.
-    fn start(&mut self, n: usize) {
-        let wrapper = ["nsenter", &format!("--net=/run/netns/{}", self.net.space(n)), PROGRAM].map(str::to_owned);
-        self.cluster.start_as(n, &wrapper);
     }
 
     fn note(&mut self, text: &str) {
@@ -206,7 +192,7 @@ impl Nemesis {
     }
 
     fn revive(&mut self, node: usize) {
-        self.start(node);
+        self.cluster.start(node);
         self.until(&format!("the mount of node {node}"), |c| c.is_mounted(node));
         self.lives[node - 1] = self.incarnation(node);
         self.happened(since(self.zero), node, Turn::Begun);
@@ -220,9 +206,9 @@ impl Nemesis {
     }
 
     fn cut(&mut self, cut: impl FnOnce(&Network), node: usize, ms: (u64, u64)) {
-        cut(&self.net);
+        cut(self.cluster.network());
         self.wait(ms);
-        self.net.mend();
+        self.cluster.network().mend();
         self.note(&format!("the network of node {node} is whole"));
     }
 
@@ -310,12 +296,9 @@ impl Nemesis {
     }
 
     fn until(&self, what: &str, holds: impl Fn(&Cluster) -> bool) {
-        let began = Instant::now();
+        let deadline = Instant::now() + ORDER;
         while !holds(&self.cluster) {
-            if !self.whole && began.elapsed() > LAME {
-                return;
-            }
-            if began.elapsed() > ORDER {
+            if Instant::now() > deadline {
                 let mut said = format!("{what} did not come about within {} s", ORDER.as_secs());
                 for n in 1..=NODES {
                     let status = self.cluster.ask(n, &["status"]);

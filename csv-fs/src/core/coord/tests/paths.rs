@@ -101,6 +101,20 @@ fn a_fence_that_ends_after_an_eviction_began_makes_nobody_redirected() {
 fn a_client_whose_slot_was_raised_behind_the_table_is_fenced_anew_when_it_comes_back() {
     let (mut w, a, id) = one(Rules::all());
     w.fence_path(a);
+    fenced_anew_when_it_comes_back(&mut w, a);
+    assert!(w.redirect(a, id, RedirectOp::Write).is_ok(), "redirected as before");
+}
+
+/// The same in a reign that has not fenced it. A node on which programs only looked at names stayed redirected for good.
+#[test]
+fn a_client_that_an_earlier_reign_fenced_is_fenced_anew_if_its_slot_was_raised_behind_the_table() {
+    let (mut w, a, _) = one(Rules::all());
+    fenced_anew_when_it_comes_back(&mut w, a);
+    let (tag, effects) = w.call(a, Request::PathBack { fence_gen: FenceGen(GEN.0 + 3) });
+    assert_eq!(effects, [Effect::Report(Report::PathBack { client: a }), done(tag)]);
+}
+
+fn fenced_anew_when_it_comes_back(w: &mut World, a: ClientId) {
     let raised = FenceGen(GEN.0 + 2);
     let (tag, effects) = w.call(a, Request::PathBack { fence_gen: raised });
     assert_eq!(effects, [Effect::Fence { client: a, purpose: FencePurpose::Path }]);
@@ -109,5 +123,4 @@ fn a_client_whose_slot_was_raised_behind_the_table_is_fenced_anew_when_it_comes_
     let [Effect::Store { op, ask: StoreAsk::PathFenced { .. } }] = effects[..] else { panic!("{effects:?}") };
     let effects = w.event(Event::StoreDone { op, done: StoreDone::Done });
     assert_eq!(effects, [Effect::Report(Report::PathFenced { client: a }), ok(tag, Reply::PathFenced { fence_gen })]);
-    assert!(w.redirect(a, id, RedirectOp::Write).is_ok(), "redirected as before");
 }
