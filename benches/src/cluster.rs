@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::apart::Apart;
 use crate::{Failure, fio};
 
@@ -52,12 +54,14 @@ pub struct Kind {
     pub fault: bool,
     /// On a network of its own, which can be cut.
     pub apart: bool,
+    /// Daemons whose mounts outlive them.
+    pub holder: bool,
 }
 
 impl Kind {
     /// With TLS and these timers, and nothing else.
     pub fn timed(timing: &'static str) -> Kind {
-        Kind { tls: true, timing, fault: false, apart: false }
+        Kind { tls: true, timing, fault: false, apart: false, holder: false }
     }
 }
 
@@ -69,6 +73,8 @@ pub struct Cluster {
     pub members: Vec<Member>,
     /// The network of its own; it goes after the daemons have ended.
     pub apart: Option<Apart>,
+    /// Whether what was started are holders, which end their daemons only when they are asked to end.
+    holders: bool,
 }
 
 impl Cluster {
@@ -104,7 +110,13 @@ impl Cluster {
     ) -> Result<Cluster, Failure> {
         let apart = if kind.apart { Some(Apart::new(nodes)?) } else { None };
         let addresses = apart.as_ref().map_or_else(|| free_addresses(nodes), |net| Ok(net.addresses()))?;
-        let mut cluster = Cluster { program: program.to_owned(), dir: dir.to_owned(), members: Vec::new(), apart };
+        let mut cluster = Cluster {
+            program: program.to_owned(),
+            dir: dir.to_owned(),
+            members: Vec::new(),
+            apart,
+            holders: kind.holder,
+        };
         fs::create_dir_all(dir).map_err(|e| Failure::at(dir, e))?;
         let mut init = Command::new(program);
         init.args(["init", "--cluster", "bench", "--out"]).arg(dir.join("bundles"));
@@ -165,6 +177,14 @@ impl Cluster {
             .map_err(|e| Failure::at(&self.program, e))?;
         self.members[at].child = Some(child);
         self.wait_until(at, "its daemon to answer", |_| true)
+    }
+
+    /// Sends a signal to what was started at this place. By a system call: a program would have to wait for the daemon that it
+    /// is to signal, since it closes what this process has open.
+    pub fn signal(&self, at: usize, signal: Signal) -> Result<(), Failure> {
+        let pid = self.members[at].pid().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        let pid = pid.ok_or_else(|| Failure::new(format!("node {} has ended", at + 1)))?;
+        kill_process(pid, signal).map_err(|e| Failure::new(format!("no signal to node {}: {e}", at + 1)))
     }
 
     /// SIGKILLs a daemon and waits for its process to end.
@@ -233,9 +253,14 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for at in 0..self.members.len() {
+            if self.holders {
+                let _ = self.signal(at, Signal::TERM);
+            }
             if let Some(mut child) = self.members[at].child.take() {
                 // A daemon that is killed leaves a dead mount, which is taken away below.
-                let _ = child.kill();
+                if !self.holders {
+                    let _ = child.kill();
+                }
                 let _ = child.wait();
             }
             let _ = Command::new("umount").arg("-l").arg(self.members[at].mount()).stderr(Stdio::null()).status();
@@ -257,13 +282,14 @@ pub fn route(status: &serde_json::Value, node: u64) -> Option<String> {
 fn configure(member: &Member, dir: &Path, kind: Kind) -> Result<(), Failure> {
     fs::create_dir_all(member.dir.join("mnt")).map_err(|e| Failure::at(&member.dir, e))?;
     let text = format!(
-        "bundle = {bundle:?}\nsocket = {socket:?}\nstate_dir = {state:?}\nmount_root = {mounts:?}\nlog = \"warn\"\ndebug = true\nfault_device = {fault}\nplain_network = {plain}\n",
+        "bundle = {bundle:?}\nsocket = {socket:?}\nstate_dir = {state:?}\nmount_root = {mounts:?}\nlog = \"warn\"\ndebug = true\nfault_device = {fault}\nplain_network = {plain}\nholder = {holder}\n",
         bundle = dir.join(format!("bundles/node-{}.bundle", member.node)),
         socket = member.socket(),
         state = member.dir.join("state"),
         mounts = member.dir.join("mnt"),
         fault = kind.fault,
         plain = !kind.tls,
+        holder = kind.holder,
     );
     let path = member.dir.join("shorefast.toml");
     fs::write(&path, text).map_err(|e| Failure::at(&path, e))

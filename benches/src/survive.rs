@@ -3,6 +3,7 @@
 //! - `files`: takeover of a killed coordinator of a volume with 0, 100 000 and a million files.
 //! - `silent`: takeover of one that is cut off, or frozen, at the timers `fast` and `default`.
 //! - `moves`: the office is moved under load.
+//! - `restarts`: a node's daemon is restarted on purpose, under its mount.
 //! - `routes`: a node's disk hangs or fails, and is well again.
 //!
 //! The load is that of the section `takeover`: on each node a thread that writes in place and one that creates files. A takeover
@@ -11,6 +12,7 @@
 
 mod files;
 mod moves;
+mod restarts;
 mod routes;
 mod silent;
 
@@ -69,6 +71,7 @@ pub fn run(programs: &Path, dir: &Path, effort: &Effort, only: &str) -> Result<S
     files::run(&bench, &mut rows)?;
     silent::run(&bench, &mut rows)?;
     moves::run(&bench, &mut rows)?;
+    restarts::run(&bench, &mut rows)?;
     routes::run(&bench, &mut rows)?;
     Ok(Survived { rows })
 }

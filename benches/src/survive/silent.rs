@@ -1,8 +1,9 @@
 //! Takeover of a coordinator that says nothing: its process stands still, or its network is cut and its disk is well.
 
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use super::{Bench, Round, Row, SETTLE, coordinator, ms, succeeded, until_direct};
 use crate::Failure;
@@ -40,7 +41,7 @@ fn round(cluster: &mut Cluster, how: How, n: usize) -> Result<Round, Failure> {
     thread::sleep(SETTLE);
     match (how, &cluster.apart) {
         (How::CutOff, Some(net)) => net.cut_off(cluster.members[victim].node)?,
-        _ => signal(cluster, victim, "-STOP")?,
+        _ => cluster.signal(victim, Signal::STOP)?,
     }
     // A create that began before the last link was cut may still have been answered.
     let begin = Instant::now();
@@ -60,13 +61,4 @@ fn round(cluster: &mut Cluster, how: How, n: usize) -> Result<Round, Failure> {
     let first = survivors.iter().filter_map(|t| t.waited_after(begin)).min();
     let ms = ms(first.ok_or_else(|| Failure::new("no survivor could create a file"))?);
     Ok(Round { ms, failed_calls: survivors.iter().map(|t| t.failures.len()).sum() })
-}
-
-fn signal(cluster: &Cluster, at: usize, signal: &str) -> Result<(), Failure> {
-    let pid = cluster.members[at].pid().ok_or_else(|| Failure::new("a daemon has ended"))?;
-    let sent = Command::new("kill").args([signal, &pid.to_string()]).status();
-    match sent.is_ok_and(|s| s.success()) {
-        true => Ok(()),
-        false => Err(Failure::new(format!("{signal} was not sent to node {}", at + 1))),
-    }
 }

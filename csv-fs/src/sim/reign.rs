@@ -198,6 +198,9 @@ impl World {
                     let (now, epoch) = (self.now, self.reign(n).map_or(Epoch(0), |r| r.epoch));
                     self.oracle.overdue(epoch, client, now, recall / 2, path + 10_000 * MS);
                 }
+                if let Report::Evicting { why, .. } = &report {
+                    self.coverage.variant("evicted why", why);
+                }
                 self.coverage.variant("coord report", &report);
                 self.trace(|| format!("coordinator {n}: {report:?}"));
             }

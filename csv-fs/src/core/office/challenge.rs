@@ -164,7 +164,10 @@ impl Office {
 
     /// Whether the challenge timer need not be waited for. A holder that the arbiter left out counts as lost if its
     /// slot is alive (it was outvoted, and will not renew) or its connection ended and its port refuses; a silent one
-    /// gets the whole timer.
+    /// gets the whole timer, and so does one that this node hears.
+    ///
+    /// Prevents: the process of a coordinator stood still for less than its lease lasts; it goes on, its connections come back,
+    /// and the slot that it renews first of all still says that it hears nobody. It was succeeded within milliseconds.
     fn declared_lost(&self, holder: ClientId, epoch: Epoch) -> bool {
         let gone = self.lost.get(&holder.node).is_some_and(|(how, _)| *how != PeerLoss::Silent);
         let counts = self.look.counting(self.config.timing.slot_counts_for()).contains(holder.node);
@@ -172,7 +175,7 @@ impl Office {
         holder.node == self.config.node
             || self.is_ended(holder)
             || self.no_path == Some(epoch)
-            || outvoted && (gone || counts)
+            || outvoted && !self.heard.contains(holder.node) && (gone || counts)
     }
 
     /// Until when the holder's LIVE lock may be tried: for a while if its connection has just ended, once if its lease

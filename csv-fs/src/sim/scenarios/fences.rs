@@ -27,7 +27,7 @@ pub(super) const PAUSED_COORDINATOR: Scenario = Scenario {
         s.until(2000, "the page is on its way", |w| w.disk.pages_flying(node(1)));
         s.fault("pause", |w| w.pause(node(1), false));
         s.ends(&made, 40_000, "the creation is acknowledged");
-        s.run(3000);
+        s.until(20_000, "the page has landed", |w| !w.disk.pages_flying(node(1)));
         s.heals(&[]);
     },
     ..SCRIPT

@@ -80,6 +80,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
     ),
     ("coord effect", &["Answer", "AnswerBind", "Read", "Store", "Callback", "Fence", "Drained", "Report"]),
     ("coord report", &["GraceBegan", "GraceEnded", "Evicting", "Evicted", "PathFenced", "PathBack"]),
+    ("evicted why", &["RecallOverdue", "NotReasserted", "Unheard", "DeadAtTakeover"]),
     ("store ask", &["Request", "Session", "Evicting", "Evicted", "PathFenced", "Reap"]),
     ("callback", &["Recall", "Sync", "LockReady"]),
     ("callback answer", &["Accepted", "Draining", "NotHeld"]),

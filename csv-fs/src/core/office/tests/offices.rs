@@ -265,6 +265,35 @@ fn a_coordinator_whose_disk_stalls_for_less_than_its_lease_keeps_its_office() {
     }
 }
 
+/// The process of the coordinator stood still for less than its lease lasts, and its connections had timed out. It goes on, they
+/// come back, and the slot that it renews first of all still says that it hears nobody: it was called outvoted and succeeded
+/// within milliseconds.
+#[test]
+fn a_coordinator_that_is_heard_again_is_not_outvoted_by_what_its_slot_said_before() {
+    let mut lab = Lab::new(&[1, 2, 3]);
+    lab.timing = Timing::DEFAULT;
+    lab.start(3);
+    lab.run_until("node 3 takes office", |l| l.office(3).in_office().is_some());
+    lab.start(1);
+    lab.start(2);
+    lab.run_for(10_000);
+    lab.host(3).frozen = true;
+    lab.run_for(3000);
+    for n in 1..=2 {
+        lab.give(n, Event::PeerLost { node: node(3), how: PeerLoss::Silent });
+        lab.give(3, Event::PeerLost { node: node(n), how: PeerLoss::Closed });
+    }
+    // Between two looks of the others: they see the second slot that it writes, not the first.
+    lab.run_for(5700);
+    assert_eq!(lab.office(1).permission(), Permission::Given { clique: [node(1), node(2)].into_iter().collect() });
+    (1..=2).for_each(|n| drop(lab.give(n, Event::PeerHeard { node: node(3) })));
+    lab.thaw(3);
+    lab.run_for(600);
+    (1..=2).for_each(|n| drop(lab.give(3, Event::PeerHeard { node: node(n) })));
+    lab.run_for(10_000);
+    assert_eq!((lab.coordinators(), lab.lease.epoch), (vec![3], Epoch(1)));
+}
+
 /// The disk failed, the store with it, and office was given up because of that: nobody was told, since only the disk could
 /// have said so, and the others waited for the whole challenge.
 #[test]
