@@ -290,11 +290,16 @@ impl Cluster {
 
     /// Whether a node's daemon has ended by itself, or by another's hand.
     pub(crate) fn has_died(&mut self, n: usize) -> bool {
-        let ended = self.daemons[n - 1].as_mut().is_some_and(|d| d.try_wait().expect("it is our child").is_some());
+        let ended = self.is_dead(n);
         if ended {
             self.daemons[n - 1] = None;
         }
         ended
+    }
+
+    /// Whether a node's daemon has ended and nobody has buried it yet.
+    pub(crate) fn is_dead(&mut self, n: usize) -> bool {
+        self.daemons[n - 1].as_mut().is_some_and(|d| d.try_wait().expect("it is our child").is_some())
     }
 
     /// What a node's daemon wrote.
@@ -347,9 +352,12 @@ impl Cluster {
         run(&all)
     }
 
-    /// A volume of a node's status.
+    /// A volume of a node's status; none of one that does not answer.
     pub(crate) fn volume(&self, n: usize, name: &str) -> Option<Value> {
         let status = self.ask(n, &["--json", "status"]);
+        if status.code != 0 {
+            return None;
+        }
         let volumes = status.json()["volumes"].as_array()?.clone();
         volumes.into_iter().find(|v| v["name"] == name)
     }

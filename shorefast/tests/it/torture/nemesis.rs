@@ -122,7 +122,10 @@ impl Nemesis {
         self.note(&format!("{fault:?}: node {node}, coordinator {coordinator}"));
         self.hurt(fault, node, coordinator);
         self.bury(began);
-        self.until_in_order();
+        // Who has just woken may be ended all the same, by a fence that had just judged.
+        while !self.comes_to_order() {
+            self.bury(began);
+        }
         self.look_at_lives(began);
         self.note("in order");
     }
@@ -284,20 +287,28 @@ impl Nemesis {
     /// Every node is mounted and has been direct since, and all name one coordinator. Not all at one moment: a disk that is busy
     /// with other things for longer than the path timeout is left for a moment, and come back to.
     pub(super) fn until_in_order(&mut self) {
-        for node in 1..=NODES {
-            self.until(&format!("a direct mount on node {node}"), |c| {
-                c.is_mounted(node) && c.route(node).0 == "direct"
-            });
-        }
-        self.until("one coordinator", |c| {
-            let first = c.coordinator(1);
-            first != 0 && (2..=NODES).all(|n| c.coordinator(n) == first)
-        });
+        assert!(self.comes_to_order(), "a daemon has ended that nothing hurt");
     }
 
-    fn until(&self, what: &str, holds: impl Fn(&Cluster) -> bool) {
+    /// Waits for that; no if a daemon ends meanwhile.
+    fn comes_to_order(&mut self) -> bool {
+        let direct = (1..=NODES).all(|node| {
+            self.until(&format!("a direct mount on node {node}"), |c| c.is_mounted(node) && c.route(node).0 == "direct")
+        });
+        direct
+            && self.until("one coordinator", |c| {
+                let first = c.coordinator(1);
+                first != 0 && (2..=NODES).all(|n| c.coordinator(n) == first)
+            })
+    }
+
+    /// Waits until that holds; no if a daemon ends meanwhile.
+    fn until(&mut self, what: &str, holds: impl Fn(&Cluster) -> bool) -> bool {
         let deadline = Instant::now() + ORDER;
         while !holds(&self.cluster) {
+            if (1..=NODES).any(|node| self.cluster.is_dead(node)) {
+                return false;
+            }
             if Instant::now() > deadline {
                 let mut said = format!("{what} did not come about within {} s", ORDER.as_secs());
                 for n in 1..=NODES {
@@ -308,5 +319,6 @@ impl Nemesis {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+        true
     }
 }
