@@ -34,6 +34,9 @@ impl DataPath {
     /// # Cancel safety
     /// A dropped future may have flushed and committed a part.
     pub(crate) async fn fsync(&self, inode: &Arc<Inode>, caller: &Caller) -> Result<(), Errno> {
+        // Prevents: a program writes in place on another node, or closes its file, which is forgotten here; `sync FILE` is answered
+        // without a flush, and a power failure takes the writes away.
+        inode.unflushed.store(true, Ordering::SeqCst);
         self.commit(inode, true, caller).await?;
         if inode.lost.swap(false, Ordering::SeqCst) {
             return Err(Errno(EIO));

@@ -69,8 +69,9 @@ pub(super) struct Nemesis {
     pub(super) cluster: Cluster,
     zero: Nanos,
     chance: Chance,
-    /// The incarnation of each node.
+    /// The incarnation of each node, and when that was looked at.
     lives: [u64; NODES],
+    looked: Nanos,
     /// Steps that are still to come before any is taken again, so that each happens.
     deck: Vec<Fault>,
     /// What was done and what became of it, as lines of a history.
@@ -86,7 +87,7 @@ impl Nemesis {
         let cluster = Cluster::apart(NODES)?;
         (1..=NODES).for_each(|n| cluster.configure(n, configuration));
         let (chance, deck, lines) = (Chance(seed), Vec::new(), String::new());
-        let mut nemesis = Nemesis { cluster, zero, chance, lives: [0; NODES], deck, lines };
+        let mut nemesis = Nemesis { cluster, zero, chance, lives: [0; NODES], looked: 0, deck, lines };
         (1..=NODES).for_each(|n| nemesis.cluster.start(n));
         nemesis.cluster.create_volume("v");
         nemesis.until_in_order();
@@ -126,7 +127,7 @@ impl Nemesis {
         while !self.comes_to_order() {
             self.bury(began);
         }
-        self.look_at_lives(began);
+        self.look_at_lives();
         self.note("in order");
     }
 
@@ -243,8 +244,12 @@ impl Nemesis {
         self.revive(node);
     }
 
-    /// A node that lives and has another incarnation was evicted, and has told when it noticed.
-    fn look_at_lives(&mut self, began: Nanos) {
+    /// A node that lives and has another incarnation was evicted, and has told when it noticed: since the last look, not since this
+    /// step began. Each was in order once at the end of the step before, and may have been evicted for that one only then.
+    fn look_at_lives(&mut self) {
+        let looking = since(self.zero);
+        // It tells before it begins anew.
+        let began = std::mem::replace(&mut self.looked, looking) - 100_000_000;
         let now = self.incarnations();
         for node in 1..=NODES {
             if now[node - 1] != self.lives[node - 1] {

@@ -129,6 +129,29 @@ async fn d06_fsync_survives_a_crash_of_node_coordinator_and_disk_cache() {
     assert_eq!(other.read(&file, 0, 1 << 20).await, data);
 }
 
+/// As `sync FILE` does it, which has written nothing itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d06_fsync_by_who_wrote_nothing_covers_what_another_node_wrote_in_place() {
+    let cluster = Cluster::on(MemDevice::with_volatile_cache(ByteLen(1 << 30), BlockSize::B512)).await;
+    let mut cluster = cluster;
+    let ino = {
+        let (writer, other) = (cluster.node(1), cluster.node(2));
+        let file = writer.create("a").await;
+        writer.write(&file, 0, &pattern(65_536, 3)).await;
+        writer.fsync(&file).await;
+        let opened = other.open(file.ino()).await;
+        writer.write(&file, 0, &pattern(65_536, 4)).await;
+        other.fsync(&opened).await;
+        file.ino()
+    };
+    cluster.kill_coordinator().await;
+    cluster.device.crash();
+    cluster.take_office(4).await;
+    let other = cluster.node(3);
+    let file = other.open(ino).await;
+    assert_eq!(other.read(&file, 0, 1 << 20).await, pattern(65_536, 4));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d07_steady_writes_and_reads_in_place_send_no_message() {
     let cluster = Cluster::new().await;
