@@ -185,7 +185,7 @@ impl Client {
             Event::Overdue => self.overdue(now, out),
             Event::PathSuspect { reason } => self.leave_direct(now, reason, out),
             Event::FenceAsked { fence_gen } => {
-                if fence_gen > self.router.fence_gen {
+                if self.router.fence_asked(fence_gen) {
                     self.leave_direct(now, Reason::Fenced, out);
                 }
             }

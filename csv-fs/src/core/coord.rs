@@ -303,6 +303,12 @@ impl Coord {
         self.guards.len()
     }
 
+    /// Whether this client's path is fenced: its data comes over the coordinator.
+    #[cfg(any(test, feature = "simulation"))]
+    pub fn is_redirected(&self, client: ClientId) -> bool {
+        self.sessions.get(&client).is_some_and(|s| s.path == session::Path::Redirected)
+    }
+
     /// Whether this client holds this layout, as far as the coordinator knows. For oracles and status.
     pub fn holds(&self, client: ClientId, layout: LayoutId) -> bool {
         self.files.layout(layout).is_some_and(|(_, l)| l.client == client)

@@ -37,6 +37,8 @@ pub enum Rule {
     ResendAfterBind,
     /// What is repeated after the history has changed is followed by whatever was written over it meanwhile.
     RepeatInOrder,
+    /// A grant that is older than a fence opens no gate, whenever its answer comes.
+    FenceOutlastsAnswers,
     /// A path is taken back only after every redirected request has been answered and flushed.
     DrainBeforePathBack,
     /// A layout is given back only after the last request that took a guard on it has ended.

@@ -37,6 +37,7 @@ pub const SCENARIOS: &[Scenario] = &[
     fabric::ONLY_ONE,
     fences::WAKES_SUCCEEDED,
     fences::EVICTED_ON_THE_WIRE,
+    fences::LATE_ANSWER,
     fences::HALF_EVICTED,
     fences::REASSERTED_AFTER_EVICTION,
     fences::TWO_TAKEOVERS,

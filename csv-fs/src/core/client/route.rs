@@ -34,6 +34,9 @@
 //! - A path is good if the own slot was read twice in a row and carries the generation granted (rule
 //!   `RegisterThenReadSlot`). Prevents: a victim of a fence takes itself back. If the slot carries a higher one, nobody
 //!   granted that, and whoever raised it may have given up: PATH_BACK names it, and is answered with a new path fence.
+//! - A fence outlasts the answers that are older than it (rule `FenceOutlastsAnswers`). Prevents: PATH_BACK is answered, and the
+//!   answer is long on its way; the node is evicted, and asked to stop, which it has; the office says that nothing is in
+//!   flight; then the answer comes, the gate opens, and a write lands on blocks that are another's.
 
 use std::fmt;
 use std::time::Duration;
@@ -162,6 +165,8 @@ pub(super) struct Router {
     pub(super) early_reads: bool,
     /// Direct I/O is done under this generation only.
     pub(super) fence_gen: FenceGen,
+    /// The highest that anybody fenced this node at: below it no grant opens the gate.
+    fenced: FenceGen,
     /// What the last good probe read in the own slot.
     pub(super) seen: FenceGen,
     /// How often a proof was asked for, in all lives.
@@ -182,6 +187,7 @@ impl Router {
             forced: false,
             early_reads: true,
             fence_gen,
+            fenced: fence_gen,
             seen: fence_gen,
             aborts: 0,
             published,
@@ -244,6 +250,17 @@ impl Router {
         if self.awaits_proof(number) {
             self.stage = Stage::Aborting { number, retry: Some(now + RETRY) };
         }
+    }
+
+    /// This node was fenced at that generation. `true`: what it does directly now is under a lower one.
+    pub(super) fn fence_asked(&mut self, fence_gen: FenceGen) -> bool {
+        self.fenced = self.fenced.max(fence_gen);
+        fence_gen > self.fence_gen
+    }
+
+    /// Whether what was granted is of before a fence.
+    pub(super) fn is_fenced(&self) -> bool {
+        self.fenced > self.fence_gen
     }
 
     /// Direct again.

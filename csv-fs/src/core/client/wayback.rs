@@ -84,6 +84,9 @@ impl Client {
                 self.router.fence_gen = self.router.fence_gen.max(fence_gen);
                 return self.router.redirect(now);
             }
+            Ok(_) if self.router.is_fenced() && self.rules.has(Rule::FenceOutlastsAnswers) => {
+                return self.router.redirect(now);
+            }
             Ok(_) => {}
             Err(_) => return self.router.redirect(now),
         }

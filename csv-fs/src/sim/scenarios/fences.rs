@@ -74,6 +74,43 @@ pub(super) const EVICTED_ON_THE_WIRE: Scenario = Scenario {
     ..SCRIPT
 };
 
+/// A node is granted its path back, and the answer is slow. Before it comes the node is evicted, has stopped, and has said that
+/// nothing of it is in flight.
+pub(super) const LATE_ANSWER: Scenario = Scenario {
+    name: "the answer to the way back that a fence overtakes",
+    rule: Some(Rule::FenceOutlastsAnswers),
+    script: |s| {
+        s.begin(1);
+        s.does(2, Op::WriteHalf(file(0), 1, 0));
+        let two = s.who(2);
+        s.fault("administrator", |w| w.client(node(2), Event::Forced { redirect: true }));
+        s.until(5000, "node 2 is redirected", |w| route(w, node(2)) == Some(Route::BlockRedirected));
+        s.fault("slow link", |w| {
+            w.net.slow.insert((node(1), node(2)), 300 * MS);
+        });
+        s.world(|w| {
+            w.disk.stick_for = Some(5000 * MS);
+            w.disk.stick_data.insert(node(2), 1);
+            w.client(node(2), Event::Forced { redirect: false });
+        });
+        s.until(10_000, "it is granted its path", move |w| {
+            let reign = w.nodes[&node(1)].proc.as_ref().and_then(|p| p.reign.as_ref());
+            two.zip(reign).is_some_and(|(client, reign)| !reign.core.is_redirected(client))
+        });
+        s.world(|w| {
+            if let Some(client) = two {
+                w.coord(node(1), coord::Event::ClientDead { client });
+            }
+        });
+        let late = s.op(2, Op::WriteHalf(file(0), 1, 0));
+        s.run(8000);
+        drop(late);
+        s.world(|w| w.net.slow.clear());
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+    ..SCRIPT
+};
+
 /// The eviction of a paused client has begun, and its fence may be done; then the coordinator dies.
 pub(super) const HALF_EVICTED: Scenario = Scenario {
     name: "fenced but not yet evicted when the coordinator dies",

@@ -163,6 +163,38 @@ fn a_fence_of_this_generation_or_later_closes_the_gate() {
     assert_eq!(routes(&out), vec![(Route::Draining, Reason::Fenced)]);
 }
 
+/// The way back was granted under 4, and the answer is slow; meanwhile this node was fenced at 5, and said that it had stopped.
+#[test]
+fn an_answer_to_the_way_back_that_is_older_than_a_fence_opens_no_gate() {
+    let on_its_way = |rules| {
+        let mut rig = Rig::with(rules);
+        rig.bind_to(5, 1);
+        rig.redirected();
+        rig.after(250);
+        rig.event(Event::Probed { fence_gen: Some(FenceGen(4)) });
+        rig.after(250);
+        let call = sent_call(&rig.event(Event::Probed { fence_gen: Some(FenceGen(4)) }));
+        assert_eq!(rig.event(Event::FenceAsked { fence_gen: FenceGen(5) }), vec![], "the gate is closed already");
+        let out = rig.answer(&call, Answer::Ok(Reply::Done));
+        (rig, out)
+    };
+    let (_, out) = on_its_way(Rules::without(Rule::FenceOutlastsAnswers));
+    assert!(out.contains(&Effect::OpenDirect), "what the rule prevents: {out:?}");
+    let (mut rig, out) = on_its_way(Rules::all());
+    assert!(!out.contains(&Effect::OpenDirect), "{out:?}");
+    assert_eq!(rig.core.route().route, Route::BlockRedirected);
+    // It asks again under the new generation, is fenced anew, and comes back.
+    for (seen, answer) in [(5, Reply::PathFenced { fence_gen: FenceGen(6) }), (6, Reply::Done)] {
+        rig.after(250);
+        rig.event(Event::Probed { fence_gen: Some(FenceGen(seen)) });
+        rig.after(250);
+        let call = sent_call(&rig.event(Event::Probed { fence_gen: Some(FenceGen(seen)) }));
+        assert_eq!(call.request, Request::PathBack { fence_gen: FenceGen(seen) });
+        rig.answer(&call, Answer::Ok(answer));
+    }
+    assert_eq!(rig.core.route().route, Route::Direct);
+}
+
 #[test]
 fn the_administrator_redirects_and_gives_back() {
     let mut rig = Rig::bound();

@@ -94,12 +94,18 @@ impl Lab {
 
     /// Three nodes of which node 3 is coordinator, and everybody hears everybody.
     pub(super) fn three_with_3_in_office() -> Lab {
+        Lab::three_at(Timing::FAST)
+    }
+
+    /// The same at another timing.
+    pub(super) fn three_at(timing: Timing) -> Lab {
         let mut lab = Lab::new(&[1, 2, 3]);
+        lab.timing = timing;
         lab.start(3);
         lab.run_until("node 3 takes office", |l| l.office(3).in_office().is_some());
         lab.start(1);
         lab.start(2);
-        lab.run_for(3000);
+        lab.run_for(timing.renew.as_millis() as u64 * 12);
         assert_eq!(lab.coordinators(), [3]);
         lab
     }

@@ -241,13 +241,7 @@ fn a_coordinator_whose_requests_hang_finds_out_by_itself() {
 #[test]
 fn a_coordinator_whose_disk_stalls_for_less_than_its_lease_keeps_its_office() {
     for stalled in [&[3][..], &[1, 2, 3]] {
-        let mut lab = Lab::new(&[1, 2, 3]);
-        lab.timing = Timing::DEFAULT;
-        lab.start(3);
-        lab.run_until("node 3 takes office", |l| l.office(3).in_office().is_some());
-        lab.start(1);
-        lab.start(2);
-        lab.run_for(10_000);
+        let mut lab = Lab::three_at(Timing::DEFAULT);
         let since = lab.now;
         for n in stalled {
             lab.host(*n).hang = true;
@@ -270,13 +264,7 @@ fn a_coordinator_whose_disk_stalls_for_less_than_its_lease_keeps_its_office() {
 /// within milliseconds.
 #[test]
 fn a_coordinator_that_is_heard_again_is_not_outvoted_by_what_its_slot_said_before() {
-    let mut lab = Lab::new(&[1, 2, 3]);
-    lab.timing = Timing::DEFAULT;
-    lab.start(3);
-    lab.run_until("node 3 takes office", |l| l.office(3).in_office().is_some());
-    lab.start(1);
-    lab.start(2);
-    lab.run_for(10_000);
+    let mut lab = Lab::three_at(Timing::DEFAULT);
     lab.host(3).frozen = true;
     lab.run_for(3000);
     for n in 1..=2 {
@@ -386,10 +374,13 @@ fn who_takes_office_says_for_how_long_it_has_not_heard_whom() {
     (1..=2).for_each(|n| drop(lab.give(n, Event::PeerLost { node: node(3), how: PeerLoss::Refused })));
     lab.run_until("somebody takes over", |l| l.coordinators().iter().any(|n| *n != 3));
     let heir = if lab.coordinators().contains(&1) { 1 } else { 2 };
-    let acts = lab.acts(heir, since);
-    let told =
-        acts.iter().find_map(|e| if let Effect::TookOffice { unheard, .. } = e { Some(unheard.clone()) } else { None });
-    assert_eq!(told.expect("it took office"), [(node(3), lab.now.since(since) + SILENCE)].into());
+    assert_eq!(unheard(&lab, heir, since), [(node(3), lab.now.since(since) + SILENCE)].into());
+}
+
+/// What a node said of those it did not hear when it took office.
+fn unheard(lab: &Lab, heir: u8, since: Now) -> BTreeMap<NodeId, Duration> {
+    let taken = |e: Effect| if let Effect::TookOffice { unheard, .. } = e { Some(unheard) } else { None };
+    lab.acts(heir, since).into_iter().find_map(taken).expect("it took office")
 }
 
 #[test]
@@ -403,9 +394,6 @@ fn the_silence_of_an_earlier_life_is_not_held_against_the_next() {
     lab.run_for(1000);
     lab.kill(3, 0);
     lab.run_until("1 takes over", |l| l.coordinators() == [1]);
-    let acts = lab.acts(1, begun);
-    let told =
-        acts.iter().find_map(|e| if let Effect::TookOffice { unheard, .. } = e { Some(unheard.clone()) } else { None });
-    let silent = told.expect("it took office")[&node(2)];
+    let silent = unheard(&lab, 1, begun)[&node(2)];
     assert!(silent <= lab.now.since(begun), "{silent:?} of a life that began at {begun}");
 }
