@@ -434,6 +434,13 @@ impl World {
         *self.disk.live.entry(whose).or_insert(me) == me
     }
 
+    /// An office that ends drops the LIVE locks of others that it holds, those of which it has not heard yet among them.
+    /// Without this a node stayed away for as long as the process lived that was just proving it dead when it was evicted itself.
+    pub(super) fn release_all_live(&mut self, n: NodeId) {
+        let me = (n, self.nodes[&n].process);
+        self.disk.live.retain(|whose, holder| *whose == n || *holder != me);
+    }
+
     pub(super) fn release_live(&mut self, n: NodeId, whose: NodeId) {
         if self.disk.live.get(&whose) == Some(&(n, self.nodes[&n].process)) && n != whose {
             self.disk.live.remove(&whose);

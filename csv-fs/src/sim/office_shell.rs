@@ -357,6 +357,7 @@ impl World {
 
     /// A new office in the same process: the client's next incarnation registers.
     pub(super) fn new_office(&mut self, n: NodeId, poisoned: Vec<crate::types::HandleId>) {
+        self.release_all_live(n);
         let mut office = OfficeShell::new(self, n);
         office.reborn = Some(poisoned);
         let heard: Vec<NodeId> = self.all().into_iter().filter(|m| *m != n && self.net.hear(n, *m)).collect();
