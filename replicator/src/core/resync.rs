@@ -42,6 +42,9 @@ use crate::meta::superblock::DiskState;
 pub(super) const RUNS: usize = 256;
 /// Runs after which a target flushes, whatever they hold.
 const FLUSH_RUNS: usize = 1024;
+/// Milliseconds after which it flushes what it has. Prevents: over a slow line the amount that is flushed at once takes a minute, and a
+/// connection that breaks more often than that never comes to an end: what was not flushed is sent again.
+const FLUSH_AFTER: u64 = 1_000;
 /// Spans of one message of bits.
 const SPANS: usize = 1024;
 /// Milliseconds after which cleared bits are written down.
@@ -62,6 +65,8 @@ pub(super) struct Target {
     room: Option<u64>,
     /// Same as the source's and not flushed.
     unflushed: Vec<Run>,
+    /// Since when there has been any.
+    unflushed_since: Option<Now>,
     /// Starts and ends of all of these: they do not overlap.
     claimed: BTreeMap<u64, u64>,
     claimed_sectors: u64,
@@ -280,12 +285,18 @@ impl Node {
                 self.fx.push(Effect::Digest(io, run));
             }
         }
-        let (dirty, flush_bytes) = (self.dirty(node), self.config.resync.flush_bytes);
+        let (dirty, flush_bytes, now) = (self.dirty(node), self.config.resync.flush_bytes, self.now);
         let Some(target) = self.target(node).filter(|t| t.ready && t.exchanged) else { return };
         let idle = target.window.is_empty();
+        let some = !target.unflushed.is_empty();
+        let since = *target.unflushed_since.get_or_insert(now);
         let many = target.unflushed.len() >= FLUSH_RUNS || target.unflushed_bytes() >= flush_bytes;
-        if many || (idle && !target.unflushed.is_empty()) {
+        let long = now.0.saturating_sub(since.0) >= FLUSH_AFTER;
+        if many || (some && (idle || long)) {
             return self.flush_sync();
+        }
+        if !some {
+            target.unflushed_since = None;
         }
         if idle && dirty == 0 && !target.ended {
             target.ended = true;
@@ -426,6 +437,7 @@ impl Node {
         let Some(target) = self.target(node) else { return };
         let stable: Vec<Run> = target.unflushed.drain(..target.flushing).collect();
         target.flushing = 0;
+        target.unflushed_since = None;
         for run in &stable {
             target.claimed.remove(&run.span.at);
             target.claimed_sectors -= run.span.len;

@@ -254,6 +254,30 @@ fn a_synchronisation_does_not_end_while_a_write_of_a_former_connection_is_under_
     assert!(ends(&fx), "{fx:?}");
 }
 
+/// Over a slow line a connection that broke within a minute lost what had come until then, again and again.
+#[test]
+fn what_a_slow_synchronisation_has_is_made_stable_about_once_a_second() {
+    let mut bench = Bench::new(&[id(2)]);
+    bench.meets(1, B, A);
+    let runs = [Span::new(0, 8), Span::new(64, 8)];
+    let fx = bench.says(Message::Dirty(runs.to_vec(), true));
+    let fx = bench.metadata(fx);
+    for (io, _) in looks(&fx) {
+        bench.tell(Event::Digested(io, vec![[1; 32]]));
+    }
+    assert_eq!(flush(&bench.says(same(runs[0]))), None, "the other one is on its way");
+    let mut at = |ms| {
+        let mut fx = Vec::new();
+        bench.node.handle(Now(ms), Event::Received(id(2), ConnId(1), Message::Ping), &mut fx);
+        flush(&fx)
+    };
+    assert_eq!(at(900), None);
+    let io = at(1_100).expect("a flush");
+    assert_eq!(at(1_200), None, "one at a time");
+    let fx = bench.tell(Event::Done(io, Ok(Bytes::new())));
+    assert!(fx.iter().any(|f| matches!(f, Effect::Send(_, _, Message::PullAck(s)) if *s == [runs[0]])), "{fx:?}");
+}
+
 fn flush(fx: &[Effect]) -> Option<IoId> {
     fx.iter().find_map(|f| if let Effect::Flush(io) = f { Some(*io) } else { None })
 }
