@@ -52,7 +52,7 @@ use crate::client::counters::CounterSnapshot;
 use crate::client::data::DataPath;
 use crate::client::session::{Caller, Session};
 use crate::coordinator::Coordinator;
-use crate::core::client::{Binding, RouteInfo};
+use crate::core::client::{Binding, Overdue, RouteInfo};
 use crate::core::office::Permission;
 use crate::core::rules::Rules;
 use crate::format::{Superblock, TimingMs};
@@ -100,6 +100,8 @@ pub struct VolumeSetup {
     pub barred: bool,
     /// Optional features of the kernel that the mount does without.
     pub without: Vec<Feature>,
+    /// A program's request that waits for longer gets EIO once it cannot be executed any more; zero: it waits for ever.
+    pub io_timeout: Duration,
     /// The rules of its machines: all, but for tests.
     pub rules: Rules,
     /// Where I/O runs.
@@ -270,6 +272,11 @@ impl Volume {
     /// Its length in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.superblock.volume_len
+    }
+
+    /// Requests of programs that have waited for `io_timeout` and may still be executed.
+    pub fn overdue(&self) -> Overdue {
+        self.session().waits_longer()
     }
 
     /// Space as last heard from a coordinator.

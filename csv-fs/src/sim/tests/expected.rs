@@ -100,6 +100,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
     ),
     ("redirected", &["Read", "Write", "Flush"]),
     ("redirect answer", &["Done"]),
+    ("op", &["expired"]),
     (
         "client event",
         &[
@@ -111,6 +112,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
             "Submit",
             "Lock",
             "Cancel",
+            "Expired",
             "Answered",
             "Asked",
             "Drained",
