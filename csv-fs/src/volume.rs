@@ -18,6 +18,7 @@ mod create;
 mod host;
 mod keep;
 mod local;
+mod moving;
 pub mod office;
 mod one_host;
 mod over;
@@ -61,6 +62,7 @@ use crate::types::VolumeId;
 
 use host::VolumeHost;
 use keep::VolumeKeeper;
+use moving::Next;
 use place::Place;
 
 /// Ending a session and handing the office over may wait for a coordinator or a disk that is gone; after this it is
@@ -382,22 +384,23 @@ impl Volume {
         if state.hint.as_ref().is_some_and(|h| h.node == to) {
             return Ok(());
         }
-        if state.in_office.is_none() {
+        let Some(mut resigned) = state.in_office.map(|right| right.epoch()) else {
             return Err(format!("{} is not its coordinator", self.node));
-        }
+        };
         let deadline = tokio::time::Instant::now() + within;
-        let there = |s: &office::OfficeState| s.hint.as_ref().is_some_and(|h| h.node == to);
         loop {
-            // A node that has just mounted may not hold office yet: then it comes back here, and is offered again.
-            if self.host.office_state().in_office.is_some() {
-                self.host.office().resign_to(Some(to)).await.map_err(|e| e.to_string())?;
-            }
+            self.host.office().resign_to(Some(to)).await.map_err(|e| e.to_string())?;
             let mut watch = self.host.office().state();
-            let settled = watch.wait_for(|s| there(s) || s.in_office.is_some());
-            match tokio::time::timeout_at(deadline, settled).await {
-                Ok(Ok(state)) if there(&state) => return Ok(()),
-                Ok(Ok(_)) => {}
-                _ => return Err(format!("{to} has not taken office within {} s", within.as_secs())),
+            let followed = watch.wait_for(|s| moving::next(resigned, to, s) != Next::Wait);
+            let Ok(Ok(state)) = tokio::time::timeout_at(deadline, followed).await else {
+                return Err(format!("{to} has not taken office within {} s", within.as_secs()));
+            };
+            match moving::next(resigned, to, &state) {
+                Next::Taken => return Ok(()),
+                // A node that has just mounted may not hold office yet: then it comes back here.
+                Next::Offer(epoch) => resigned = epoch,
+                Next::MovedOn(node) => return Err(format!("{node} has taken office since")),
+                Next::Wait => {}
             }
         }
     }
