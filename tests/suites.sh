@@ -5,8 +5,8 @@
 #
 # quick: unit tests and tidy tests. full: everything within 15 minutes. long: also tests marked `#[ignore = "long: ..."]`,
 # and 3000 seeds of the simulation of the safety core, 2000 of that of an iSCSI session, 5000 of that of several paths and 5000 of that of replicas,
-# a million steps of the file system against its reference, and twice ten minutes of programs on three nodes under faults, no suite
-# longer than 20 minutes.
+# a million steps of the file system against its reference, every shape of cut between three, four and five nodes, and twice ten
+# minutes of programs on three nodes under faults, no suite longer than 20 minutes.
 # What long leaves out fails it.
 # A test that cannot run here prints `skipped: REASON` (or `SKIPPED NAME: REASON`) and passes; REQUIRE_ALL=1 makes that
 # a failure, as it does an ignored test whose reason does not begin with "long: ".
@@ -23,6 +23,8 @@ LOGS="$TARGET/test-logs"
 MODEL=client::data::tests::whole::d80_of_twenty_seeds_and_50_000_steps_each
 # The long run of programs on three nodes under faults.
 TORTURE=torture::one_volume_could_have_answered_what_programs_on_three_nodes_were_told_in_ten_minutes_of_faults
+# Every shape of cut between so many nodes, each a suite of its own; what its tests have in their names, and nothing else has.
+CUTS=_nodes_every_shape_of_cut
 # A suite that takes longer hangs; it is ended, and what it printed is shown.
 case "$MODE" in long) LIMIT=1200 ;; *) LIMIT=600 ;; esac
 
@@ -95,8 +97,8 @@ suite() {
 run_programs() {
     # Programs on three nodes under faults are a suite of their own: `run_torture`.
     local folder kind program name threads args=(--show-output --skip torture::)
-    # A million steps take longer than a suite may: `run_model` runs them in parts.
-    [ "$MODE" = long ] && args+=(--include-ignored --skip "$MODEL")
+    # What takes longer than a suite may is run in parts: `run_model`, `run_cuts`.
+    [ "$MODE" = long ] && args+=(--include-ignored --skip "$MODEL" --skip "$CUTS")
     while read -r folder kind program; do
         if [ "$MODE" = quick ] && [ "$kind" = test ] && [ "$(basename "$folder")" != tests ]; then continue; fi
         name="$(basename "$folder")"
@@ -169,13 +171,27 @@ run_torture() {
     [ "$MODE" = long ] || return 0
     for part in 1 2; do
         log="$LOGS/torture-$part.log"
-        suite "torture $part/2" "$log" env -C "$folder" "$program" --exact "$TORTURE" --ignored --nocapture
-        if ! grep -qE '^test result: ok. 1 passed' "$log"; then
-            echo "torture $part did not run"
-            FAILED+=("torture $part: not run") FAILED_ALL=$((FAILED_ALL + 1))
-        fi
+        run_one_long "torture $part/2" "$log" "$folder" "$program" "$TORTURE"
         grep -E '^(seed |[0-9]+ calls on |acknowledged and lost|executed after)' "$log"
     done
+}
+
+# Clusters that are taken through every shape of cut.
+run_cuts() {
+    local folder kind program test
+    read -r folder kind program < <(programs | grep -E '/shorefast test .*/it-[0-9a-f]{16}$')
+    for test in three"$CUTS"_one_way_too four"$CUTS" five"$CUTS"; do
+        run_one_long "cuts of ${test%%_*}" "$LOGS/cuts-${test%%_*}.log" "$folder" "$program" "cuts::of_$test"
+    done
+}
+
+# run_one_long NAME LOG FOLDER PROGRAM TEST: one long test as a suite. A test that was not there to be run fails.
+run_one_long() {
+    suite "$1" "$2" env -C "$3" "$4" --exact "$5" --ignored --nocapture
+    if ! grep -qE '^running 1 test' "$2"; then
+        echo "$1 did not run"
+        FAILED+=("$1: not run") FAILED_ALL=$((FAILED_ALL + 1))
+    fi
 }
 
 run_demo() {
@@ -231,6 +247,6 @@ report() {
 build
 run_programs
 if [ "$MODE" != quick ]; then run_torture; fi
-if [ "$MODE" = long ]; then run_simulation; run_model; fi
+if [ "$MODE" = long ]; then run_cuts; run_simulation; run_model; fi
 if [ "$MODE" != quick ]; then run_demo; fi
 report

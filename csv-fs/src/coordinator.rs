@@ -34,14 +34,16 @@ mod ticker;
 mod verify;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use block::buf::AlignedBuf;
 use block::device::BlockDevice;
-use block::shared::Epoch;
+use block::shared::{Epoch, NodeId};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::core::coord::{Coord, CoordConfig, Event, Limits, Report};
+use crate::core::coord::{Coord, CoordConfig, Event, Inherited, Limits, Report};
 use crate::core::office::{FencedEpoch, Timing};
 use crate::core::rules::Rules;
 use crate::format::Superblock;
@@ -72,6 +74,8 @@ pub struct Reign {
     pub suspension: Arc<Suspension>,
     /// Who fences.
     pub fencer: Arc<dyn Fencer>,
+    /// The nodes that this one does not hear, and for how long they have said nothing.
+    pub unheard: BTreeMap<NodeId, Duration>,
     /// The volume's times.
     pub timing: Timing,
     /// This boot of this node, part of every stability verifier.
@@ -112,7 +116,7 @@ pub struct Coordinator {
 }
 
 /// What a fence may take; bounds how long a draining path holds a recall up.
-const FENCE: std::time::Duration = std::time::Duration::from_secs(10);
+const FENCE: Duration = Duration::from_secs(10);
 
 impl Coordinator {
     /// Opens the store and begins to serve, in grace if the last reign left sessions. What users want to know comes over
@@ -124,7 +128,7 @@ impl Coordinator {
     /// # Cancel safety
     /// If dropped, the reign has not begun: the store is closed again and the latch tripped.
     pub async fn start(reign: Reign) -> Result<(Coordinator, mpsc::Receiver<Report>), StartError> {
-        let Reign { epoch, device, superblock, latch, suspension, fencer, timing, boot, rules } = reign;
+        let Reign { epoch, device, superblock, latch, suspension, fencer, unheard, timing, boot, rules } = reign;
         let limits =
             Limits { recall: timing.recall, grace: timing.grace, path_timeout: timing.path_timeout, fence: FENCE };
         let verifier = Verifier { epoch: epoch.epoch(), boot, generation: 0 };
@@ -139,7 +143,7 @@ impl Coordinator {
         writer::start(writer::Opening { inner: Arc::clone(&inner), superblock, epoch, opened })
             .map_err(StartError::Thread)?;
         let inherited = inherited.await.unwrap_or(Err(MetaError::Fatal(Fatal::Latched))).map_err(StartError::Store)?;
-        inner.event(Event::Start(inherited));
+        inner.event(Event::Start(Inherited { unheard, ..inherited }));
         tokio::spawn(ticker::run(Arc::downgrade(&inner)));
         Ok((coordinator, receiver))
     }

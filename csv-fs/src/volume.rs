@@ -251,6 +251,14 @@ impl Volume {
         self.host.coordinator()
     }
 
+    /// The same, and while its store is being opened once that is done.
+    ///
+    /// # Cancel safety
+    /// Safe: only looks.
+    pub(crate) async fn opened_coordinator(&self) -> Option<Arc<Coordinator>> {
+        self.host.reign()?.opened().await
+    }
+
     /// Who coordinates, as far as this node knows.
     pub fn hint(&self) -> Option<CoordinatorHint> {
         self.host.hint()

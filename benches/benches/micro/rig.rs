@@ -147,6 +147,7 @@ impl Links {
             latch: Arc::new(Latch::new()),
             suspension: Arc::default(),
             fencer: Arc::new(NoFence),
+            unheard: std::collections::BTreeMap::new(),
             timing: Timing::FAST,
             boot: 1,
             rules: Rules::all(),

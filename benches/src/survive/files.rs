@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Bench, Round, Row, SETTLE, coordinator, ms, until_direct};
+use super::{Bench, Round, Row, coordinator, ms, until_direct};
 use crate::Failure;
 use crate::cluster::{Cluster, Kind};
 use crate::meta::million::{FILES_EACH, fill, mounted_everywhere};
@@ -12,6 +12,8 @@ use crate::takeover::load::{Load, Taken};
 const REACH: f64 = 500.0;
 /// After the kill.
 const WINDOW: Duration = Duration::from_secs(2);
+/// Whom the round before killed counts again: nodes must have heard one another for two seconds before any of them may take office.
+const WELL: Duration = Duration::from_secs(3);
 
 pub(super) fn run(bench: &Bench<'_>, rows: &mut Vec<Row>) -> Result<(), Failure> {
     for files in [0, 100_000, 1_000_000] {
@@ -34,7 +36,7 @@ pub(super) fn run(bench: &Bench<'_>, rows: &mut Vec<Row>) -> Result<(), Failure>
 fn round(cluster: &mut Cluster, n: usize) -> Result<Round, Failure> {
     let victim = coordinator(cluster, None)?;
     let load = Load::start(cluster, n)?;
-    thread::sleep(SETTLE);
+    thread::sleep(WELL);
     let killed = Instant::now();
     cluster.kill(victim)?;
     thread::sleep(WINDOW.saturating_sub(killed.elapsed()));

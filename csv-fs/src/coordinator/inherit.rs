@@ -57,6 +57,7 @@ fn session(
             true => Fate::Dead { fence_gen: proof.fence_gen() },
             false => Fate::PathFenced { fence_gen: proof.fence_gen() },
         },
+        Before::Resigned(holder) if holder == row.client => Fate::Resigned,
         Before::Fenced(_) | Before::Resigned(_) | Before::New => Fate::Unknown,
     };
     DurableSession { client: row.client, fence_gen: row.fence_gen, state, answers, slot, fate, reason }

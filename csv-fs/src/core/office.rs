@@ -114,6 +114,8 @@ pub struct Config {
     pub kind: DiskKind,
     /// Nexuses to the disk. With one, a compare-and-write is never hedged.
     pub nexuses: u16,
+    /// A peer that is told as [`PeerLoss::Silent`] after it was heard had said nothing for so long.
+    pub silence: Duration,
 }
 
 /// Whether this node may be coordinator.
@@ -175,6 +177,8 @@ pub struct Office {
     heard: NodeSet,
     /// How and when a peer was lost that is not heard again yet.
     lost: BTreeMap<NodeId, (PeerLoss, Now)>,
+    /// Since when such a peer has said nothing, and its life as the slot showed it then.
+    unheard: BTreeMap<NodeId, (Option<Incarnation>, Now)>,
     /// Incarnations proved dead: they have no vote. Forgotten when a later one registers.
     dead: BTreeMap<NodeId, Incarnation>,
     /// The fence of the holder of this reign succeeded; consumed by the taking. It says nothing of a later reign of the
@@ -214,6 +218,7 @@ impl Office {
             runs: BTreeMap::new(),
             heard: NodeSet::EMPTY,
             lost: BTreeMap::new(),
+            unheard: BTreeMap::new(),
             dead: BTreeMap::new(),
             proved: None,
             undrained: None,
@@ -380,12 +385,17 @@ impl Office {
         if node != self.config.node {
             self.heard.insert(node);
             self.lost.remove(&node);
+            self.unheard.remove(&node);
         }
     }
 
     fn on_peer_lost(&mut self, now: Now, node: NodeId, how: PeerLoss) {
         self.heard.remove(node);
         self.lost.insert(node, (how, now));
+        // Told again, in another way, it has still said nothing since.
+        let since = if how == PeerLoss::Silent { now - self.config.silence } else { now };
+        let life = self.slot(node).map(|slot| slot.incarnation);
+        self.unheard.entry(node).or_insert((life, since));
     }
 
     fn is_dead(&self, client: ClientId) -> bool {

@@ -15,7 +15,7 @@ use crate::core::{client, coord};
 use crate::types::{Bind, ClientId};
 
 /// A peer that answers nothing for so long is lost, and its connections with it.
-const DEAD_PEER: u64 = 1000 * MS;
+pub(super) const DEAD_PEER: u64 = 1000 * MS;
 /// How often links are looked at.
 const LOOK: u64 = 100 * MS;
 

@@ -1,9 +1,12 @@
 //! The thin shell around an office core: reads, compare-and-writes and locks of the simulated disk, questions over the
 //! simulated network. It decides nothing.
 
+use std::time::Duration;
+
 use block::shared::{Epoch, NodeId};
 
 use super::disk::{Req, Res};
+use super::net::DEAD_PEER;
 use super::oracle::Invariant;
 use super::world::{Core, MS, World, micros};
 use crate::core::client as client_core;
@@ -52,6 +55,7 @@ impl OfficeShell {
             timing: w.timing,
             kind: w.kind(),
             nexuses: if w.setup.scsi { w.setup.nexuses } else { 1 },
+            silence: Duration::from_millis(DEAD_PEER / MS),
         };
         OfficeShell {
             core: Office::new(config, w.setup.rules),
@@ -179,7 +183,7 @@ impl World {
                     w.nexuses_try_again(n);
                 });
             }
-            Effect::TookOffice { proof, slots } => self.took_office(n, proof, slots),
+            Effect::TookOffice { proof, unheard } => self.took_office(n, proof, unheard),
             Effect::Suspend { .. } => self.suspend(n, true),
             Effect::Resume { .. } => self.suspend(n, false),
             Effect::TripLatch { epoch } => self.trip(n, epoch),

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
 use block::shared::{Epoch, NodeId};
 
@@ -45,6 +46,7 @@ pub(super) struct Reign {
     callbacks: BTreeMap<CallbackId, (u64, ClientId)>,
     redirects: BTreeSet<u64>,
     last_redirect: u64,
+    unheard: BTreeMap<NodeId, Duration>,
 }
 
 impl World {
@@ -53,16 +55,12 @@ impl World {
     }
 
     /// Office was taken: the store is opened, then the core starts.
-    pub(super) fn took_office(&mut self, n: NodeId, proof: FencedEpoch, _: BTreeMap<NodeId, SlotView>) {
+    pub(super) fn took_office(&mut self, n: NodeId, proof: FencedEpoch, unheard: BTreeMap<NodeId, Duration>) {
         self.trace(|| format!("{n} takes office: {proof:?}"));
         self.coverage.variant("office by", &proof.before());
         let t = self.timing;
-        let limits = Limits {
-            recall: t.recall,
-            grace: t.grace,
-            path_timeout: t.path_timeout,
-            fence: std::time::Duration::from_secs(10),
-        };
+        let limits =
+            Limits { recall: t.recall, grace: t.grace, path_timeout: t.path_timeout, fence: Duration::from_secs(10) };
         let verifier = Verifier { epoch: proof.epoch(), boot: u64::from(n.get()), generation: self.disk.resets };
         let core = Coord::new(CoordConfig { epoch: proof.epoch(), verifier, limits }, self.setup.rules);
         let reign = Reign {
@@ -83,6 +81,7 @@ impl World {
             callbacks: BTreeMap::new(),
             redirects: BTreeSet::new(),
             last_redirect: 0,
+            unheard,
         };
         let epoch = proof.epoch();
         if let Some(proc) = self.proc(n) {
@@ -113,8 +112,10 @@ impl World {
     fn store_opened(&mut self, n: NodeId, epoch: Epoch, state: Rc<State>, slots: &BTreeMap<NodeId, SlotView>) {
         let Some(reign) = self.same_reign(n, epoch).filter(|r| !r.latched) else { return };
         let before = reign.proof.before();
-        let inherited = inherited(&state, slots, before);
-        reign.committed = Some(state);
+        let mut unheard = std::mem::take(&mut reign.unheard);
+        reign.committed = Some(Rc::clone(&state));
+        unheard.retain(|node, _| !self.net.hear(n, *node));
+        let inherited = Inherited { unheard, ..inherited(&state, slots, before) };
         self.coord(n, Event::Start(inherited));
         self.pump_store(n);
     }
@@ -436,6 +437,7 @@ fn inherited(state: &State, slots: &BTreeMap<NodeId, SlotView>, before: Before) 
                 true => Fate::Dead { fence_gen: proof.fence_gen() },
                 false => Fate::PathFenced { fence_gen: proof.fence_gen() },
             },
+            Before::Resigned(holder) if holder == *client => Fate::Resigned,
             Before::Fenced(_) | Before::Resigned(_) | Before::New => Fate::Unknown,
         };
         DurableSession {
@@ -452,6 +454,7 @@ fn inherited(state: &State, slots: &BTreeMap<NodeId, SlotView>, before: Before) 
         sessions: state.sessions.iter().map(session).collect(),
         orphans: state.orphans.iter().copied().collect(),
         truncated: Vec::new(),
+        unheard: BTreeMap::new(),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::client::session::Session;
 use crate::coordinator::{Coordinator, Reign, Suspension};
 use crate::core::client::Reason;
 use crate::core::coord;
-use crate::core::office::{self, FencedEpoch, LostWhy, PeerLoss, SlotView};
+use crate::core::office::{self, FencedEpoch, LostWhy, PeerLoss};
 use crate::core::rules::Rules;
 use crate::format::Superblock;
 use crate::meta::Latch;
@@ -102,7 +102,40 @@ struct Running {
     ended: watch::Sender<bool>,
 }
 
+/// A reign as somebody sees it who waits for its begin or its end.
+#[derive(Clone)]
+pub(super) struct Watched {
+    opened: watch::Receiver<Option<Arc<Coordinator>>>,
+    pub(super) ended: watch::Receiver<bool>,
+}
+
+impl Watched {
+    /// The coordinator once its store is open; `None` if the reign ended before.
+    ///
+    /// # Cancel safety
+    /// Safe: only looks.
+    pub(super) async fn opened(&mut self) -> Option<Arc<Coordinator>> {
+        unless_ended(&mut self.opened, &mut self.ended).await
+    }
+}
+
+/// What `opened` comes to hold; `None` once `ended`, whatever it holds then.
+async fn unless_ended<T: Clone>(
+    opened: &mut watch::Receiver<Option<T>>,
+    ended: &mut watch::Receiver<bool>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        _ = ended.wait_for(|over| *over) => None,
+        open = opened.wait_for(Option::is_some) => open.ok().and_then(|c| c.clone()),
+    }
+}
+
 impl Running {
+    fn watched(&self) -> Watched {
+        Watched { opened: self.coordinator.subscribe(), ended: self.ended.subscribe() }
+    }
+
     /// Tells a coordinator that is there from now on whether its node may still be one.
     ///
     /// Prevents: permission goes between the look at it and the telling; who heard of that found the coordinator there and told
@@ -265,14 +298,14 @@ impl VolumeHost {
 
     /// The coordinator, while it serves.
     pub(super) fn coordinator(&self) -> Option<Arc<Coordinator>> {
-        self.reign().map(|(coordinator, _)| coordinator)
+        let running = self.reign.read().clone().filter(|running| !*running.ended.borrow())?;
+        running.coordinator.borrow().clone()
     }
 
-    /// The same, with what tells its end.
-    pub(super) fn reign(&self) -> Option<(Arc<Coordinator>, watch::Receiver<bool>)> {
-        let running = self.reign.read().clone()?;
-        let coordinator = running.coordinator.borrow().clone()?;
-        (!*running.ended.borrow()).then(|| (coordinator, running.ended.subscribe()))
+    /// The reign of this node, also while its store is being opened.
+    pub(super) fn reign(&self) -> Option<Watched> {
+        let running = self.reign.read().clone().filter(|running| !*running.ended.borrow())?;
+        Some(running.watched())
     }
 
     /// A peer's link changed; told to the office only if it really did.
@@ -317,14 +350,18 @@ impl VolumeHost {
         self.notice(Notice::Client(event));
     }
 
-    async fn open(self: Arc<Self>, running: Arc<Running>, proof: FencedEpoch) {
+    async fn open(self: Arc<Self>, running: Arc<Running>, proof: FencedEpoch, mut unheard: BTreeMap<NodeId, Duration>) {
+        let superblock = self.current_superblock().await;
+        // Who has been heard again meanwhile may come.
+        unheard.retain(|node, _| self.peers.lock().get(node) != Some(&PeerState::Up));
         let reign = Reign {
             epoch: proof,
             device: Arc::clone(&self.disk.data),
-            superblock: self.current_superblock().await,
+            superblock,
             latch: Arc::clone(&running.latch),
             suspension: Arc::clone(&running.suspension),
             fencer: Arc::new(self.office()),
+            unheard,
             timing: super::start::reign_timing(&self.superblock),
             boot: self.boot,
             rules: self.rules,
@@ -419,14 +456,8 @@ impl VolumeHost {
         }
         Box::pin(async move {
             let Some(running) = running else { return };
-            let mut opened = running.coordinator.subscribe();
-            let mut ended = running.ended.subscribe();
             // Either the store is open, or its opening has failed.
-            let coordinator = tokio::select! {
-                open = opened.wait_for(Option::is_some) => open.ok().and_then(|c| c.clone()),
-                _ = ended.wait_for(|over| *over) => None,
-            };
-            if let Some(coordinator) = coordinator {
+            if let Some(coordinator) = running.watched().opened().await {
                 if in_order {
                     coordinator.stop_for_move(None).await;
                 } else {
@@ -441,7 +472,7 @@ impl VolumeHost {
 }
 
 impl OwnNode for VolumeHost {
-    fn took_office(&self, proof: FencedEpoch, _slots: BTreeMap<NodeId, SlotView>) {
+    fn took_office(&self, proof: FencedEpoch, unheard: BTreeMap<NodeId, Duration>) {
         let running = Arc::new(Running {
             epoch: proof.epoch(),
             latch: Arc::new(Latch::new()),
@@ -453,7 +484,7 @@ impl OwnNode for VolumeHost {
         });
         *self.reign.write() = Some(Arc::clone(&running));
         if let Some(me) = self.me.upgrade() {
-            tokio::spawn(me.open(running, proof));
+            tokio::spawn(me.open(running, proof, unheard));
         }
     }
 
@@ -516,5 +547,51 @@ impl OwnNode for VolumeHost {
 impl PeerLink for VolumeHost {
     fn ask(&self, node: NodeId, ask: PeerAsk) -> BoxFuture<'_, Option<PeerAnswer>> {
         Box::pin(async move { peers::ask(&*self.transport, self.epoch(), node, &ask, ANSWER_WITHIN).await })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting() -> (watch::Sender<Option<u8>>, watch::Sender<bool>, impl Future<Output = Option<u8>>) {
+        let (opened, ended) = (watch::Sender::new(None), watch::Sender::new(false));
+        let (mut o, mut e) = (opened.subscribe(), ended.subscribe());
+        (opened, ended, async move { unless_ended(&mut o, &mut e).await })
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_the_store_is_being_opened_waits_for_it() {
+        let (opened, _ended, waits) = waiting();
+        let mut waits = std::pin::pin!(waits);
+        assert_eq!(at_once(&mut waits).await, None, "it is neither there nor over");
+        opened.send_replace(Some(7));
+        assert_eq!(waits.await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_store_that_is_not_opened_hears_of_the_end() {
+        let (_opened, ended, waits) = waiting();
+        let mut waits = std::pin::pin!(waits);
+        assert_eq!(at_once(&mut waits).await, None);
+        ended.send_replace(true);
+        assert_eq!(waits.await, None);
+    }
+
+    #[tokio::test]
+    async fn a_reign_that_is_over_is_not_taken_for_one_whose_store_is_open() {
+        let (opened, ended, waits) = waiting();
+        opened.send_replace(Some(7));
+        ended.send_replace(true);
+        assert_eq!(waits.await, None);
+    }
+
+    /// What a future says at once.
+    async fn at_once<T>(of: &mut std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        std::future::poll_fn(|cx| match of.as_mut().poll(cx) {
+            std::task::Poll::Ready(said) => std::task::Poll::Ready(Some(said)),
+            std::task::Poll::Pending => std::task::Poll::Ready(None),
+        })
+        .await
     }
 }

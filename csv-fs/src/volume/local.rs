@@ -1,16 +1,16 @@
 //! Coordinator and client of one node, in one process: the same calls as over the network, without it.
 //!
 //! A [`LocalLink`] ends when its reign does, as a connection ends with its peer: the client binds again, to whoever
-//! comes next.
+//! comes next. While the store of the reign is being opened, a bind waits for that.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use block::buf::AlignedBuf;
 use block::shared::{BoxFuture, Epoch};
 use bytes::Bytes;
-use tokio::sync::watch;
 
+use super::host::Watched;
 use crate::client::link::{CallDone, CoordinatorLink, LinkLost, RedirectDone};
 use crate::client::session::Session;
 use crate::coordinator::{ClientLink, Coordinator};
@@ -21,20 +21,21 @@ static NEXT: AtomicU64 = AtomicU64::new(u64::MAX / 2);
 
 /// The reign of this node, seen by its own client.
 pub(super) struct LocalLink {
-    coordinator: Arc<Coordinator>,
+    reign: Watched,
+    /// Since the bind.
+    coordinator: OnceLock<Arc<Coordinator>>,
     session: Arc<Session>,
     id: u64,
-    ended: watch::Receiver<bool>,
 }
 
 impl LocalLink {
-    /// `ended` turns true when the reign is over.
-    pub(super) fn new(coordinator: Arc<Coordinator>, session: Arc<Session>, ended: watch::Receiver<bool>) -> LocalLink {
-        LocalLink { coordinator, session, id: NEXT.fetch_add(1, Ordering::Relaxed), ended }
+    pub(super) fn new(reign: Watched, session: Arc<Session>) -> LocalLink {
+        LocalLink { reign, coordinator: OnceLock::new(), session, id: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
 
-    fn alive(&self) -> Result<(), LinkLost> {
-        if *self.ended.borrow() { Err(LinkLost) } else { Ok(()) }
+    /// The coordinator that this client has bound to, while it reigns.
+    fn bound(&self) -> Result<&Arc<Coordinator>, LinkLost> {
+        self.coordinator.get().filter(|_| !*self.reign.ended.borrow()).ok_or(LinkLost)
     }
 }
 
@@ -42,14 +43,14 @@ impl CoordinatorLink for LocalLink {
     fn bind(&self, _epoch: Epoch, request: BindRequest) -> BoxFuture<'_, Result<BindAnswer, LinkLost>> {
         let client = Arc::new(LocalClient { session: Arc::clone(&self.session), id: self.id });
         Box::pin(async move {
-            self.alive()?;
-            Ok(self.coordinator.bind(client, request).await)
+            let coordinator = self.reign.clone().opened().await.ok_or(LinkLost)?;
+            Ok(self.coordinator.get_or_init(|| coordinator).bind(client, request).await)
         })
     }
 
     fn call(&self, _epoch: Epoch, call: Call, done: CallDone) -> Option<BoxFuture<'static, ()>> {
-        match self.alive() {
-            Ok(()) => self.coordinator.call_then(call, move |answer| done.tell(Ok(answer))),
+        match self.bound() {
+            Ok(coordinator) => coordinator.call_then(call, move |answer| done.tell(Ok(answer))),
             Err(lost) => done.tell(Err(lost)),
         }
         None
@@ -62,11 +63,13 @@ impl CoordinatorLink for LocalLink {
         data: Option<Bytes>,
         done: RedirectDone,
     ) -> Option<BoxFuture<'static, ()>> {
-        if let Err(lost) = self.alive() {
-            done.tell(Err(lost));
-            return None;
-        }
-        let coordinator = Arc::clone(&self.coordinator);
+        let coordinator = match self.bound() {
+            Ok(coordinator) => Arc::clone(coordinator),
+            Err(lost) => {
+                done.tell(Err(lost));
+                return None;
+            }
+        };
         // As a task: handing a request to the device may wait, and whoever calls this holds the session's lock.
         Some(Box::pin(async move {
             let payload = data.map(|d| AlignedBuf::from_slice(&d));
@@ -75,7 +78,7 @@ impl CoordinatorLink for LocalLink {
     }
 
     fn closed(&self) -> BoxFuture<'_, ()> {
-        let mut ended = self.ended.clone();
+        let mut ended = self.reign.ended.clone();
         Box::pin(async move {
             // An error means that the reign's owner is gone, which ends it too.
             let _ = ended.wait_for(|over| *over).await;

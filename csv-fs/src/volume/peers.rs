@@ -65,8 +65,7 @@ impl Coordinators for Finder {
     fn link(&self, to: &CoordinatorHint) -> Option<Arc<dyn CoordinatorLink>> {
         let host = self.host.upgrade()?;
         if to.node == host.node() {
-            let (coordinator, ended) = host.reign()?;
-            return Some(Arc::new(LocalLink::new(coordinator, host.session()?, ended)));
+            return Some(Arc::new(LocalLink::new(host.reign()?, host.session()?)));
         }
         let conn = host.transport().conn(to.node)?;
         Some(Arc::new(RemoteLink(conn)))

@@ -118,7 +118,9 @@ impl Directory {
         };
         let conn = Arc::clone(conn);
         tokio::spawn(async move {
-            let answer = match volume.coordinator() {
+            // Whoever takes office tells of it before its store is open. Refused, a client would come again after a pause that
+            // is longer than the opening; it gives up by itself what takes too long.
+            let answer = match volume.opened_coordinator().await {
                 Some(coordinator) => {
                     let client = RemoteClient { epoch: coordinator.epoch(), conn: Arc::clone(&conn) };
                     let answer = coordinator.bind(Arc::new(client), request).await;

@@ -124,6 +124,7 @@ impl Volume {
             latch: Arc::clone(&latch),
             suspension,
             fencer: Arc::clone(&self.fences) as Arc<dyn Fencer>,
+            unheard: BTreeMap::new(),
             timing: Timing::FAST,
             boot: 11,
             rules: Rules::all(),

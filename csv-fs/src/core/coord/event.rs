@@ -4,9 +4,11 @@
 //! `StoreDone`, `StoreFailed`), the office (`FenceDone`, `ClientDead`, `Drain`, `Stop`) and time (`Tick`). Redirected
 //! I/O is begun by a plain method (`Coord::redirect_begin`) and ended by an event, because it sits on the data path.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
-use block::shared::{FenceGen, Incarnation};
+use block::shared::{FenceGen, Incarnation, NodeId};
 
 use crate::proto::{Answer, BindAnswer, BindRequest, Call, CallbackAnswer, CallbackAsk, CoordinatorHint, Request};
 use crate::types::*;
@@ -40,6 +42,8 @@ pub struct Inherited {
     pub orphans: Vec<InodeNo>,
     /// Files whose cut-off tail is not freed yet.
     pub truncated: Vec<InodeNo>,
+    /// The nodes that this one does not hear, and for how long they have said nothing.
+    pub unheard: BTreeMap<NodeId, Duration>,
 }
 
 /// A row of the session table.
@@ -96,6 +100,8 @@ pub enum Fate {
         /// The generation that fence raised.
         fence_gen: FenceGen,
     },
+    /// Of the coordinator that resigned: on request, or since it gave way to those that do not hear it.
+    Resigned,
 }
 
 /// Why a fence is asked for.
@@ -435,6 +441,8 @@ pub enum EvictReason {
     RecallOverdue,
     /// It did not re-assert within grace.
     NotReasserted,
+    /// It ran beside the coordinator of the old epoch, and its node had said nothing for longer than grace lasts.
+    Unheard,
     /// It was fenced with the old epoch, and is dead.
     DeadAtTakeover,
     /// Its slot shows another life, a generation lower than the committed one, or nothing valid.
@@ -454,6 +462,7 @@ impl fmt::Display for EvictReason {
         f.write_str(match self {
             EvictReason::RecallOverdue => "it did not give back what was recalled in time",
             EvictReason::NotReasserted => "it did not come back within grace after a takeover",
+            EvictReason::Unheard => "its node had not been heard for longer than grace lasts",
             EvictReason::DeadAtTakeover => "it was fenced with the coordinator it ran beside",
             EvictReason::SlotDisagrees => "its slot does not show the life and the generation on record",
             EvictReason::Unfinished => "an earlier coordinator had begun to evict it",

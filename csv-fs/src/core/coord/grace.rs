@@ -38,8 +38,11 @@ enum Verdict {
     Finish,
     /// It is dead and fenced.
     EvictFenced(block::shared::FenceGen),
-    /// It was replaced, or its slot was set back, behind the table's back.
-    Evict,
+    /// It is not heard, and has had the time of grace already; its path was fenced with the old epoch.
+    EvictUnheardFenced(block::shared::FenceGen),
+    /// It is not heard, and has had the time of grace already; or it was replaced, or its slot was set back, behind the table's
+    /// back.
+    Evict(EvictReason),
 }
 
 impl Coord {
@@ -48,7 +51,10 @@ impl Coord {
             return;
         }
         self.phase = Phase::Serving;
-        let verdicts: Vec<(ClientId, Verdict)> = inherited.sessions.iter().map(|s| (s.client, self.judge(s))).collect();
+        let grace = self.config.limits.grace;
+        let unheard = |c: ClientId| inherited.unheard.get(&c.node).is_some_and(|silent| *silent >= grace);
+        let verdicts: Vec<(ClientId, Verdict)> =
+            inherited.sessions.iter().map(|s| (s.client, self.judge(s, unheard(s.client)))).collect();
         for durable in inherited.sessions {
             let mut session = Session::new(durable.fence_gen, durable.answers);
             session.reason = durable.reason;
@@ -80,7 +86,12 @@ impl Coord {
     /// awaited has no redirected I/O, and is fenced anew before it gets any. Prevents: the coordinator is killed between
     /// raising the generation of a node that says `PathLost` and the commit of that, and the node, which did all it
     /// should, is evicted: its programs get EIO.
-    fn judge(&self, session: &DurableSession) -> Verdict {
+    ///
+    /// A coordinator that was succeeded, fenced or giving way, and is not heard, cannot come back, and grace is the time that it is
+    /// given to be heard again: what it said nothing before is part of that. Without this one whose network is cut costs
+    /// everybody the time after which a lease is challenged, and grace on top of it. Others that are not heard get all of
+    /// grace: their connections may be just coming back.
+    fn judge(&self, session: &DurableSession, unheard: bool) -> Verdict {
         let slot_agrees = session
             .slot
             .is_some_and(|slot| slot.incarnation == session.client.incarnation && slot.fence_gen >= session.fence_gen);
@@ -89,9 +100,13 @@ impl Coord {
             (DurableState::Evicting, _) if !self.rules.has(Rule::FinishEvicting) => Verdict::Out,
             (_, Fate::Dead { fence_gen }) => Verdict::EvictFenced(fence_gen),
             (DurableState::Evicting, _) => Verdict::Finish,
+            (DurableState::Live, Fate::PathFenced { fence_gen }) if unheard => Verdict::EvictUnheardFenced(fence_gen),
             (DurableState::Live, Fate::PathFenced { fence_gen }) => Verdict::AwaitRedirected(fence_gen),
-            (DurableState::Live, Fate::Unknown) if slot_agrees => Verdict::Await,
-            (DurableState::Live, Fate::Unknown) => Verdict::Evict,
+            (DurableState::Live, Fate::Unknown | Fate::Resigned) if !slot_agrees => {
+                Verdict::Evict(EvictReason::SlotDisagrees)
+            }
+            (DurableState::Live, Fate::Resigned) if unheard => Verdict::Evict(EvictReason::Unheard),
+            (DurableState::Live, Fate::Unknown | Fate::Resigned) => Verdict::Await,
         }
     }
 
@@ -113,7 +128,8 @@ impl Coord {
             }
             Verdict::Finish => self.evict_again(client),
             Verdict::EvictFenced(fence_gen) => self.evict_fenced(client, EvictReason::DeadAtTakeover, fence_gen),
-            Verdict::Evict => self.evict(client, EvictReason::SlotDisagrees),
+            Verdict::EvictUnheardFenced(fence_gen) => self.evict_fenced(client, EvictReason::Unheard, fence_gen),
+            Verdict::Evict(why) => self.evict(client, why),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What an office asks of its shell.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use block::shared::{Epoch, FenceGen, NodeId};
 
@@ -133,8 +134,8 @@ pub enum Effect {
     /// abort what is outstanding; answer [`Event::NothingInFlight`](super::Event::NothingInFlight). The client asks the
     /// coordinator whether its path was fenced or itself evicted.
     StopDirect { fence_gen: FenceGen },
-    /// In office: open the store. `slots` were read after the lease was taken or just before.
-    TookOffice { proof: FencedEpoch, slots: BTreeMap<NodeId, SlotView> },
+    /// In office: open the store. `unheard`: the nodes that this one does not hear, and for how long they have said nothing.
+    TookOffice { proof: FencedEpoch, unheard: BTreeMap<NodeId, Duration> },
     /// Begin no metadata commit any more, for now: the lease was not renewed in time.
     Suspend { epoch: Epoch },
     /// Go on.

@@ -186,11 +186,18 @@ impl Office {
         self.own_seen(now, seq, &sight, out);
         self.role_seen(now, seq, &sight.lease, out);
         self.runs_seen(now, seq, &sight, out);
-        self.forget_the_risen(&sight);
+        self.forget_the_risen(now, &sight);
     }
 
-    /// A node proved dead whose slot shows a later incarnation lives again.
-    fn forget_the_risen(&mut self, sight: &Sight) {
+    /// A node proved dead whose slot shows a later incarnation lives again. One that was lost is begun anew, too: what its life
+    /// before said nothing is not held against this one.
+    fn forget_the_risen(&mut self, now: Now, sight: &Sight) {
         self.dead.retain(|node, died| sight.slots.get(node).is_none_or(|slot| slot.incarnation <= *died));
+        for (node, (life, since)) in &mut self.unheard {
+            let shown = sight.slots.get(node).map(|slot| slot.incarnation);
+            if shown > *life {
+                (*life, *since) = (shown, now);
+            }
+        }
     }
 }

@@ -220,7 +220,7 @@ impl Office {
             self.look.learn_lease(written, now);
         }
         match std::mem::take(&mut self.role) {
-            Role::Taking(taking) => self.taken(taking, out),
+            Role::Taking(taking) => self.taken(now, taking, out),
             Role::Reigning(mut reign) => {
                 if let Some(caw) = reign.renewing.take() {
                     reign.last_good = caw.started;
@@ -237,7 +237,7 @@ impl Office {
     }
 
     /// The lease is this node's: in office, unless permission went meanwhile.
-    fn taken(&mut self, taking: Taking, out: &mut Vec<Effect>) {
+    fn taken(&mut self, now: Now, taking: Taking, out: &mut Vec<Effect>) {
         let Caw { expect, new, started, .. } = taking.caw;
         let proof = match taking.claim {
             Claim::Fenced(proof) => FencedEpoch::by_fence(&expect, &new, proof),
@@ -250,7 +250,7 @@ impl Office {
             return;
         };
         let hint = CoordinatorHint { epoch: proof.epoch(), node: self.config.node };
-        let slots = self.look.sight.as_ref().map(|s| s.slots.clone()).unwrap_or_default();
+        let unheard = self.unheard.iter().map(|(node, (_, since))| (*node, now.since(*since))).collect();
         self.heard_of = Some(hint.clone());
         self.role = Role::Reigning(Reign {
             proof,
@@ -261,7 +261,7 @@ impl Office {
             resign: None,
         });
         self.look.want();
-        out.push(Effect::TookOffice { proof, slots });
+        out.push(Effect::TookOffice { proof, unheard });
         out.push(Effect::Tell { to: None, what: Tell::NewEpoch(hint) });
     }
 

@@ -210,7 +210,7 @@ impl Actor {
         let Some(own) = self.links.own.upgrade() else { return };
         let links = self.links.clone();
         match effect {
-            Effect::TookOffice { proof, slots } => own.took_office(proof, slots),
+            Effect::TookOffice { proof, unheard } => own.took_office(proof, unheard),
             Effect::Suspend { epoch } => own.suspended(epoch, true),
             Effect::Resume { epoch } => own.suspended(epoch, false),
             Effect::TripLatch { epoch } => drained_after(own.trip(epoch), links, epoch),

@@ -1,10 +1,13 @@
 //! Who this process is: boot id, pid, start time, and a random base for its nonces.
 
 use std::io;
+use std::time::Duration;
 
 use super::{OfficeConfig, StartError};
 use crate::core::office::{Config, DiskKind};
 
+/// `net`'s keep-alive takes a peer for dead that has said nothing for so long.
+const SILENCE: Duration = Duration::from_secs(3);
 /// The longest address that a lease block holds.
 const ADDRESS_MAX: usize = 64;
 
@@ -27,6 +30,7 @@ pub(super) fn core_config(config: &OfficeConfig) -> Result<Config, StartError> {
         timing: config.timing,
         kind: DiskKind::File,
         nexuses: 1,
+        silence: SILENCE,
     })
 }
 

@@ -1,10 +1,11 @@
 //! What an office needs of its node and of its peers.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use block::shared::{BoxFuture, Epoch, FenceGen, NodeId};
 
-use crate::core::office::{FencedEpoch, LostWhy, Report, SlotView};
+use crate::core::office::{FencedEpoch, LostWhy, Report};
 use crate::proto::{PeerAnswer, PeerAsk};
 
 /// A way to ask other nodes.
@@ -19,8 +20,9 @@ pub trait PeerLink: Send + Sync + 'static {
 /// What an office does to its own node. Every method is called by the office's actor and must return at once; what
 /// takes time is in the future that it returns, and what the doc calls *at once* has happened before it returns.
 pub trait OwnNode: Send + Sync + 'static {
-    /// In office: start a coordinator with this proof. `slots`: as last read.
-    fn took_office(&self, proof: FencedEpoch, slots: BTreeMap<NodeId, SlotView>);
+    /// In office: start a coordinator with this proof. `unheard`: the nodes that are not heard, and for how long they have said
+    /// nothing.
+    fn took_office(&self, proof: FencedEpoch, unheard: BTreeMap<NodeId, Duration>);
 
     /// The lease was not renewed in time (`true`): begin no commit; or it is again.
     fn suspended(&self, epoch: Epoch, suspended: bool);

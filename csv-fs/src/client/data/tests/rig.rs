@@ -329,6 +329,7 @@ impl Cluster {
             latch: Arc::clone(&latch),
             suspension: Arc::default(),
             fencer: Arc::clone(&self.office) as Arc<dyn Fencer>,
+            unheard: BTreeMap::new(),
             timing: if self.dozes { PATIENT } else { Timing::FAST },
             boot: u64::from(node),
             rules: self.lacking.rules(),

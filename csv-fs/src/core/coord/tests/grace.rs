@@ -91,6 +91,59 @@ fn g53_a_coordinator_that_lost_its_path_is_path_fenced_not_evicted() {
     assert!(w.redirect(a, LayoutId(40), RedirectOp::Write).is_ok());
 }
 
+fn heir_that_hears_not(sessions: Vec<DurableSession>, silent: ClientId, since: Duration) -> (World, Vec<Effect>) {
+    let unheard = [(silent.node, since)].into();
+    World::inherit(Inherited { sessions, unheard, ..Inherited::default() }, Rules::all())
+}
+
+fn fenced_alive(c: ClientId) -> DurableSession {
+    DurableSession { fate: Fate::PathFenced { fence_gen: FenceGen(4) }, ..live(c) }
+}
+
+#[test]
+fn a_coordinator_that_was_fenced_alive_and_was_silent_for_longer_than_grace_is_evicted_with_one_commit() {
+    let a = client(1);
+    let (mut w, effects) = heir_that_hears_not(vec![fenced_alive(a)], a, LIMITS.grace);
+    let why = EvictReason::Unheard;
+    let op = store_op(&effects);
+    let ask = StoreAsk::Evicted { client: a, fence_gen: FenceGen(4), why };
+    assert_eq!(effects[1..], [Effect::Report(Report::Evicting { client: a, why }), Effect::Store { op, ask }]);
+    let effects = w.event(Event::StoreDone { op, done: StoreDone::Done });
+    assert!(effects.contains(&Effect::Report(Report::GraceEnded)), "{effects:?}");
+}
+
+#[test]
+fn a_fenced_coordinator_that_was_silent_for_less_than_grace_is_awaited() {
+    let a = client(1);
+    let (mut w, effects) = heir_that_hears_not(vec![fenced_alive(a)], a, LIMITS.grace - Duration::from_millis(1));
+    let op = store_op(&effects);
+    assert_eq!(effects[1..], [Effect::Store { op, ask: StoreAsk::PathFenced { client: a, fence_gen: FenceGen(4) } }]);
+    assert!(w.coord.in_grace());
+    w.event(Event::StoreDone { op, done: StoreDone::Done });
+    assert!(w.bind_with(a, vec![]).contains(&Effect::Report(Report::GraceEnded)));
+}
+
+#[test]
+fn a_coordinator_that_gave_way_and_was_silent_for_longer_than_grace_is_evicted() {
+    let a = client(1);
+    let gave_way = DurableSession { fate: Fate::Resigned, ..live(a) };
+    let (mut w, effects) = heir_that_hears_not(vec![gave_way.clone()], a, LIMITS.grace);
+    let effects = w.finish_eviction(a, EvictReason::Unheard, &effects);
+    assert!(effects.contains(&Effect::Report(Report::GraceEnded)), "{effects:?}");
+    let (w, effects) = heir(vec![gave_way]);
+    assert_eq!(effects, [Effect::Report(Report::GraceBegan { waiting_for: 1 })], "it is heard: a planned move");
+    assert!(w.coord.in_grace());
+}
+
+#[test]
+fn others_that_are_not_heard_get_all_of_grace() {
+    let a = client(1);
+    let (mut w, effects) = heir_that_hears_not(vec![live(a)], a, LIMITS.grace * 2);
+    assert_eq!(effects, [Effect::Report(Report::GraceBegan { waiting_for: 1 })]);
+    let effects = w.bind_with(a, vec![]);
+    assert_eq!(effects[0], Effect::Report(Report::GraceEnded));
+}
+
 #[test]
 fn g54_who_may_re_assert_is_decided_by_the_table_and_the_slot_alone() {
     let (a, b, c) = (client(1), client(2), client(3));

@@ -64,7 +64,8 @@ fn g71_an_orphan_is_freed_only_after_every_layout_on_it_came_back() {
 #[test]
 fn g72_no_orphan_is_freed_in_grace() {
     let a = client(1);
-    let inherited = Inherited { sessions: vec![live(a)], orphans: vec![INO], truncated: vec![InodeNo(7)] };
+    let inherited =
+        Inherited { sessions: vec![live(a)], orphans: vec![INO], truncated: vec![InodeNo(7)], ..Inherited::default() };
     let (mut w, effects) = World::inherit(inherited, Rules::all());
     assert!(!effects.iter().any(|e| matches!(e, Effect::Store { .. })));
     let open = Reassert::Open { ino: INO, handle: HandleId(1), flags: 0 };
@@ -122,7 +123,7 @@ fn a_file_whose_creation_was_not_heard_of_is_open_after_a_takeover() {
     let a = client(1);
     let answer = Answer::Ok(Reply::Created { attr: attr(INO, 0), opened: true });
     let session = DurableSession { answers: vec![(ordinary(3), 9, answer)], ..live(a) };
-    let inherited = Inherited { sessions: vec![session], orphans: vec![INO], truncated: vec![] };
+    let inherited = Inherited { sessions: vec![session], orphans: vec![INO], ..Inherited::default() };
     let creating = |seq| Reassert::Creating { handle: HandleId(4), slot: ordinary(3), seq };
     let (mut w, _) = World::inherit(inherited.clone(), Rules::all());
     assert!(!reaps(&w.bind_with(a, vec![creating(9)])), "a has it open");

@@ -107,7 +107,7 @@ fn g06_the_open_of_a_replayed_create_is_noted_again() {
     let a = client(1);
     let answer = Answer::Ok(Reply::Created { attr: attr(INO, 0), opened: true });
     let session = DurableSession { answers: vec![(ordinary(0), 9, answer.clone())], ..live(a) };
-    let inherited = Inherited { sessions: vec![session, live(client(2))], orphans: vec![], truncated: vec![] };
+    let inherited = Inherited { sessions: vec![session, live(client(2))], ..Inherited::default() };
     let (mut w, _) = World::inherit(inherited, Rules::all());
     w.bind_with(a, vec![]);
     w.bind_with(client(2), vec![]);

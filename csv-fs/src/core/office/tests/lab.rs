@@ -9,6 +9,9 @@ use crate::core::time::Now;
 use crate::proto::PeerAnswer;
 use block::shared::{FenceGen, Incarnation, NodeId};
 
+/// A peer that is told as silent has said nothing for so long.
+pub(super) const SILENCE: Duration = Duration::from_secs(3);
+
 pub(super) fn node(n: u8) -> NodeId {
     NodeId::new(n).expect("a node id")
 }
@@ -114,6 +117,7 @@ impl Lab {
             timing: self.timing,
             kind: self.kind,
             nexuses: self.nexuses,
+            silence: SILENCE,
         };
         let host = Host {
             office: Office::new(config, self.rules),

@@ -1,6 +1,6 @@
 //! Taking, keeping and giving up office.
 
-use super::lab::{Lab, client, node};
+use super::lab::{Lab, SILENCE, client, node};
 use crate::core::office::*;
 use crate::core::rules::{Rule, Rules};
 use block::shared::{Epoch, FenceGen};
@@ -344,4 +344,39 @@ fn a_restarted_coordinator_succeeds_itself_as_a_later_incarnation() {
     assert!(
         matches!(proof.before(), Before::Fenced(p) if p.client() == client(1, 1) && p.how() == HowFenced::Superseded)
     );
+}
+
+#[test]
+fn who_takes_office_says_for_how_long_it_has_not_heard_whom() {
+    let mut lab = Lab::three_with_3_in_office();
+    let since = lab.now;
+    lab.cut(1, 3);
+    lab.cut(2, 3);
+    // Told once more, in another way: it has still said nothing since.
+    lab.run_for(100);
+    (1..=2).for_each(|n| drop(lab.give(n, Event::PeerLost { node: node(3), how: PeerLoss::Refused })));
+    lab.run_until("somebody takes over", |l| l.coordinators().iter().any(|n| *n != 3));
+    let heir = if lab.coordinators().contains(&1) { 1 } else { 2 };
+    let acts = lab.acts(heir, since);
+    let told =
+        acts.iter().find_map(|e| if let Effect::TookOffice { unheard, .. } = e { Some(unheard.clone()) } else { None });
+    assert_eq!(told.expect("it took office"), [(node(3), lab.now.since(since) + SILENCE)].into());
+}
+
+#[test]
+fn the_silence_of_an_earlier_life_is_not_held_against_the_next() {
+    let mut lab = Lab::three_with_3_in_office();
+    lab.cut(1, 2);
+    lab.run_for(5000);
+    lab.kill(2, 0);
+    let begun = lab.now;
+    lab.start(2);
+    lab.run_for(1000);
+    lab.kill(3, 0);
+    lab.run_until("1 takes over", |l| l.coordinators() == [1]);
+    let acts = lab.acts(1, begun);
+    let told =
+        acts.iter().find_map(|e| if let Effect::TookOffice { unheard, .. } = e { Some(unheard.clone()) } else { None });
+    let silent = told.expect("it took office")[&node(2)];
+    assert!(silent <= lab.now.since(begun), "{silent:?} of a life that began at {begun}");
 }

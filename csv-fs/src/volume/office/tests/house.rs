@@ -71,7 +71,7 @@ impl Life {
 }
 
 impl OwnNode for Life {
-    fn took_office(&self, _: FencedEpoch, _: BTreeMap<NodeId, SlotView>) {
+    fn took_office(&self, _: FencedEpoch, _: BTreeMap<NodeId, Duration>) {
         self.did(Did::Took(self.me));
     }
     fn suspended(&self, _: Epoch, _: bool) {}
