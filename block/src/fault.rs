@@ -35,6 +35,8 @@ pub use self::core::FaultState;
 pub(crate) use self::core::Pass;
 pub use seeded::{FaultPlan, SeededFaults};
 
+use tokio::sync::watch;
+
 use crate::device::{BlockDevice, Geometry, Io};
 use crate::error::{IoError, IoErrorKind};
 use crate::shared::{AbortOwn, BoxFuture, NothingInFlight};
@@ -43,12 +45,14 @@ use crate::shared::{AbortOwn, BoxFuture, NothingInFlight};
 pub struct FaultDevice {
     core: Arc<Core>,
     ignore_aborts: AtomicBool,
+    holds_aborts: watch::Sender<bool>,
 }
 
 impl FaultDevice {
     /// A fault device that passes everything through to `below`.
     pub fn new(below: Arc<dyn BlockDevice>) -> Arc<FaultDevice> {
-        Arc::new(FaultDevice { core: Core::new(below), ignore_aborts: AtomicBool::new(false) })
+        let (ignore_aborts, holds_aborts) = (AtomicBool::new(false), watch::Sender::new(false));
+        Arc::new(FaultDevice { core: Core::new(below), ignore_aborts, holds_aborts })
     }
 
     /// From now on requests are held unexecuted, and completions from below are held.
@@ -97,6 +101,12 @@ impl FaultDevice {
         self.ignore_aborts.store(ignore, Ordering::SeqCst);
     }
 
+    /// While true, `abort_outstanding` waits, as it does for a request that is stuck in the kernel: nothing is withdrawn, and
+    /// nothing is claimed.
+    pub fn hold_aborts(&self, hold: bool) {
+        self.holds_aborts.send_replace(hold);
+    }
+
     /// Waits at the gate as a request would. For what is not an [`Io`]: a compare-and-write.
     pub(crate) async fn admit(&self) -> Result<Pass, IoErrorKind> {
         match self.core.admit() {
@@ -127,6 +137,8 @@ impl AbortOwn for FaultDevice {
                 tracing::warn!("a test has switched abort-own off: nothing was withdrawn");
                 return Ok(NothingInFlight::proved());
             }
+            // The sender is this device's.
+            let _ = self.holds_aborts.subscribe().wait_for(|holds| !holds).await;
             self.core.drop_held(IoErrorKind::Aborted);
             self.core.wait_below().await;
             // What came back meanwhile to a hanging device was held; it has landed.

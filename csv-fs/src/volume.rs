@@ -18,6 +18,7 @@ mod create;
 mod host;
 mod keep;
 mod local;
+mod moving;
 pub mod office;
 mod one_host;
 mod over;
@@ -52,7 +53,7 @@ use crate::client::counters::CounterSnapshot;
 use crate::client::data::DataPath;
 use crate::client::session::{Caller, Session};
 use crate::coordinator::Coordinator;
-use crate::core::client::{Binding, RouteInfo};
+use crate::core::client::{Binding, Overdue, RouteInfo};
 use crate::core::office::Permission;
 use crate::core::rules::Rules;
 use crate::format::{Superblock, TimingMs};
@@ -61,6 +62,7 @@ use crate::types::VolumeId;
 
 use host::VolumeHost;
 use keep::VolumeKeeper;
+use moving::Next;
 use place::Place;
 
 /// Ending a session and handing the office over may wait for a coordinator or a disk that is gone; after this it is
@@ -100,6 +102,8 @@ pub struct VolumeSetup {
     pub barred: bool,
     /// Optional features of the kernel that the mount does without.
     pub without: Vec<Feature>,
+    /// A program's request that waits for longer gets EIO once it cannot be executed any more; zero: it waits for ever.
+    pub io_timeout: Duration,
     /// The rules of its machines: all, but for tests.
     pub rules: Rules,
     /// Where I/O runs.
@@ -280,6 +284,11 @@ impl Volume {
         self.superblock.volume_len
     }
 
+    /// Requests of programs that have waited for `io_timeout` and may still be executed.
+    pub fn overdue(&self) -> Overdue {
+        self.session().waits_longer()
+    }
+
     /// Space as last heard from a coordinator.
     pub fn space(&self) -> Option<Space> {
         *self.space.lock()
@@ -383,22 +392,23 @@ impl Volume {
         if state.hint.as_ref().is_some_and(|h| h.node == to) {
             return Ok(());
         }
-        if state.in_office.is_none() {
+        let Some(mut resigned) = state.in_office.map(|right| right.epoch()) else {
             return Err(format!("{} is not its coordinator", self.node));
-        }
+        };
         let deadline = tokio::time::Instant::now() + within;
-        let there = |s: &office::OfficeState| s.hint.as_ref().is_some_and(|h| h.node == to);
         loop {
-            // A node that has just mounted may not hold office yet: then it comes back here, and is offered again.
-            if self.host.office_state().in_office.is_some() {
-                self.host.office().resign_to(Some(to)).await.map_err(|e| e.to_string())?;
-            }
+            self.host.office().resign_to(Some(to)).await.map_err(|e| e.to_string())?;
             let mut watch = self.host.office().state();
-            let settled = watch.wait_for(|s| there(s) || s.in_office.is_some());
-            match tokio::time::timeout_at(deadline, settled).await {
-                Ok(Ok(state)) if there(&state) => return Ok(()),
-                Ok(Ok(_)) => {}
-                _ => return Err(format!("{to} has not taken office within {} s", within.as_secs())),
+            let followed = watch.wait_for(|s| moving::next(resigned, to, s) != Next::Wait);
+            let Ok(Ok(state)) = tokio::time::timeout_at(deadline, followed).await else {
+                return Err(format!("{to} has not taken office within {} s", within.as_secs()));
+            };
+            match moving::next(resigned, to, &state) {
+                Next::Taken => return Ok(()),
+                // A node that has just mounted may not hold office yet: then it comes back here.
+                Next::Offer(epoch) => resigned = epoch,
+                Next::MovedOn(node) => return Err(format!("{node} has taken office since")),
+                Next::Wait => {}
             }
         }
     }

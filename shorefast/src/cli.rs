@@ -499,6 +499,12 @@ pub(crate) enum FaultCommand {
     /// A mutation for tests: requests are said to be withdrawn, and are not
     #[command(hide = true)]
     IgnoreAborts,
+    /// For tests: it cannot be proved that a request was withdrawn, as if it were stuck in the kernel
+    #[command(hide = true)]
+    HoldAborts {
+        /// From now on, or not any more
+        hold: OnOff,
+    },
 }
 
 impl From<FaultCommand> for DiskFault {
@@ -509,6 +515,7 @@ impl From<FaultCommand> for DiskFault {
             FaultCommand::Delay { ms } => DiskFault::Delay { ms },
             FaultCommand::Heal => DiskFault::Heal,
             FaultCommand::IgnoreAborts => DiskFault::IgnoreAborts,
+            FaultCommand::HoldAborts { hold } => DiskFault::HoldAborts { hold: hold == OnOff::On },
         }
     }
 }

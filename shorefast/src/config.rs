@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 #[cfg(debug_assertions)]
 use csv_fs::core::rules::Rule;
@@ -29,6 +30,7 @@ pub const TEMPLATE: &str = "\
 # allow_suid = false                      # set-user-id bits and capabilities of programs on the mounts count (root only)
 # allow_devices = false                   # device nodes on the mounts can be opened (root only)
 # holder = false                          # a small process starts the daemon, and starts it again when it dies
+# io_timeout = 120                        # seconds; then a request that cannot be executed any more gets EIO. 0: never
 # log = \"info\"                            # error, warn, info, debug, trace
 # debug = false                           # allows the keys below and `shorefast debug`
 # fault_device = false                    # under every disk, switched by `shorefast debug disk`
@@ -59,6 +61,8 @@ pub struct Config {
     pub allow_devices: bool,
     /// Whether a holder starts the daemon, and starts it again when it dies.
     pub holder: bool,
+    /// After so long a program's request gets EIO, once it cannot be executed any more; zero: never.
+    pub io_timeout: Duration,
     /// The log filter.
     pub log: String,
     /// Whether `debug` commands and the keys below are allowed.
@@ -87,6 +91,7 @@ struct File {
     allow_suid: bool,
     allow_devices: bool,
     holder: bool,
+    io_timeout: Option<Spanned<u64>>,
     log: Option<String>,
     debug: bool,
     fault_device: Option<Spanned<bool>>,
@@ -98,6 +103,10 @@ struct File {
 impl Config {
     /// The most workers that make sense; a typing error must not start a million threads.
     const MAX_WORKERS: usize = 256;
+    /// How long a program's request waits before it gets EIO, in seconds: longer than a takeover at the default timing by far.
+    const IO_TIMEOUT: u64 = 120;
+    /// The longest that can be set, in seconds: a day. Whoever wants more wants 0.
+    const MAX_IO_TIMEOUT: u64 = 86_400;
 
     /// Reads a configuration file.
     pub fn load(path: &Path) -> Result<Config, Failure> {
@@ -128,6 +137,7 @@ impl Config {
             allow_suid: file.allow_suid,
             allow_devices: file.allow_devices,
             holder: file.holder,
+            io_timeout: Duration::from_secs(file.io_timeout.map_or(Config::IO_TIMEOUT, Spanned::into_inner)),
             log: file.log.unwrap_or_else(|| "info".to_owned()),
             debug: file.debug,
             fault_device: set(file.fault_device),
@@ -144,6 +154,7 @@ fn expected(key: &str) -> Option<&'static str> {
         "bundle" | "socket" | "state_dir" | "mount_root" => "a path in quotes",
         "listen" => "\"ADDRESS:PORT\" with a numeric address",
         "workers" => "a whole number from 1 to 256",
+        "io_timeout" => "a whole number of seconds from 0 to 86400",
         "allow_other" | "allow_suid" | "allow_devices" | "holder" | "debug" | "fault_device" | "plain_network" => {
             "true or false"
         }
@@ -163,7 +174,13 @@ fn optional_feature(name: &str) -> Option<Feature> {
 /// lacks a rule.
 #[cfg(debug_assertions)]
 fn rules_without(name: &str) -> Option<Rules> {
-    let removable = [Rule::StoredAnswers, Rule::AbortBeforeRedirect, Rule::DrainBeforeReturn, Rule::GraceWaitsForLocks];
+    let removable = [
+        Rule::StoredAnswers,
+        Rule::AbortBeforeRedirect,
+        Rule::DrainBeforeReturn,
+        Rule::GraceWaitsForLocks,
+        Rule::ExpiredIsWithdrawn,
+    ];
     removable.into_iter().find(|rule| format!("{rule:?}") == name).map(Rules::without)
 }
 
@@ -241,6 +258,10 @@ impl Place<'_> {
             let what = format!("key `workers`: {} is not between 1 and {}", workers.get_ref(), Config::MAX_WORKERS);
             return Err(self.refuse(workers.span().start, &what, "Remove the key to have one a core."));
         }
+        if let Some(time) = file.io_timeout.as_ref().filter(|t| *t.get_ref() > Config::MAX_IO_TIMEOUT) {
+            let what = format!("key `io_timeout`: {} s is more than a day", time.get_ref());
+            return Err(self.refuse(time.span().start, &what, "0 has requests wait for as long as it takes."));
+        }
         Ok(())
     }
 }
@@ -265,6 +286,8 @@ mod tests {
         assert_eq!(config.socket, PathBuf::from("/run/shorefast/api.sock"));
         assert_eq!(config.mount_root, PathBuf::from("/shorefast"));
         assert!(!config.debug && !config.fault_device);
+        assert_eq!(config.io_timeout, Duration::from_secs(120));
+        assert_eq!(parse("io_timeout = 0").expect("valid").io_timeout, Duration::ZERO);
     }
 
     #[test]
@@ -289,6 +312,8 @@ mod tests {
         assert!(said.contains("expected \"ADDRESS:PORT\"") && said.contains("found `\"nowhere\"`"), "{said}");
         let said = refusal("workers = 0\n");
         assert!(said.contains("line 1: key `workers`"), "{said}");
+        let said = refusal("io_timeout = 86401\n");
+        assert!(said.contains("line 1: key `io_timeout`: 86401 s is more than a day"), "{said}");
     }
 
     #[test]

@@ -40,6 +40,8 @@ mod handles;
 mod holder;
 #[path = "it/holes.rs"]
 mod holes;
+#[path = "it/io_timeout.rs"]
+mod io_timeout;
 #[path = "it/iscsi.rs"]
 mod iscsi;
 #[path = "it/listing.rs"]

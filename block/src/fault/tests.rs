@@ -138,6 +138,23 @@ fn ignored_abort_lets_the_old_write_land() {
 }
 
 #[test]
+fn an_abort_that_is_held_withdraws_nothing_until_it_is_let_go() {
+    let (below, fault) = faulty();
+    fault.hang();
+    fault.hold_aborts(true);
+    let old = write(&*fault, 1);
+    let mut abort = pin!(fault.abort_outstanding());
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(abort.as_mut().poll(&mut cx).is_pending());
+    assert!(old.try_recv().is_err());
+    fault.hold_aborts(false);
+    assert!(abort.as_mut().poll(&mut cx).is_ready());
+    assert_eq!(old.try_recv(), Ok(Err(IoErrorKind::Aborted)));
+    fault.heal();
+    assert_eq!(on_disk(&*below), 0);
+}
+
+#[test]
 fn abort_waits_for_what_has_passed_below_and_answers_its_held_completion() {
     let slow = Arc::new(Slow::default());
     let fault = FaultDevice::new(Arc::clone(&slow) as Arc<dyn BlockDevice>);

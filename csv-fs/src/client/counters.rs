@@ -31,6 +31,8 @@ pub struct Counters {
     pub slow: AtomicU64,
     /// Calls made to the coordinator.
     pub calls: AtomicU64,
+    /// Requests of programs that got EIO after `io_timeout`.
+    pub timed_out: AtomicU64,
 }
 
 /// A reading of [`Counters`].
@@ -58,6 +60,8 @@ pub struct CounterSnapshot {
     pub slow: u64,
     /// Calls made to the coordinator.
     pub calls: u64,
+    /// Requests of programs that got EIO after `io_timeout`.
+    pub timed_out: u64,
 }
 
 impl Counters {
@@ -76,6 +80,7 @@ impl Counters {
             warm: get(&self.warm),
             slow: get(&self.slow),
             calls: get(&self.calls),
+            timed_out: get(&self.timed_out),
         }
     }
 

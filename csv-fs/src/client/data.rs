@@ -44,7 +44,8 @@ use block::worker;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::core::client::Reason;
+use crate::core::client::{Reason, Sweep};
+use crate::core::rules::Rule;
 use crate::types::*;
 
 use super::counters::Counters;
@@ -82,6 +83,7 @@ pub struct DataPath {
     told: AtomicU64,
     logical: u64,
     path_scans: u32,
+    io_timeout: Duration,
 }
 
 /// Who gets the bytes of a read.
@@ -121,9 +123,33 @@ impl std::ops::Deref for ReadData {
 
 /// A request to the disk that has not come back.
 enum Pending {
-    Read { to: ReadTo, inode: Arc<Inode>, offset: u64, size: u32, part: Range<usize>, guard: LayoutGuard },
-    Write { to: WriteTo, inode: Arc<Inode>, offset: u64, guard: LayoutGuard },
-    Wait { read: bool, to: oneshot::Sender<Done> },
+    Read {
+        to: ReadTo,
+        inode: Arc<Inode>,
+        offset: u64,
+        size: u32,
+        part: Range<usize>,
+        guard: LayoutGuard,
+    },
+    Write {
+        to: WriteTo,
+        inode: Arc<Inode>,
+        offset: u64,
+        guard: LayoutGuard,
+    },
+    /// Somebody waits for a read, or for what may land: a write.
+    Wait {
+        read: bool,
+        lands: bool,
+        to: oneshot::Sender<Done>,
+    },
+}
+
+impl Pending {
+    /// Whether it makes a difference if the disk executes it later.
+    fn may_land(&self) -> bool {
+        !matches!(self, Pending::Read { .. } | Pending::Wait { lands: false, .. })
+    }
 }
 
 /// Proof of being between gate and device.
@@ -137,14 +163,9 @@ impl Drop for InGate<'_> {
 }
 
 impl DataPath {
-    /// A data path over this disk; `workers` is how many there are, `path_timeout` after how long a request says that
+    /// A data path over this disk; `workers` is how many there are. After the session's `path_timeout` a request says that
     /// the path is gone.
-    pub fn new(
-        session: Arc<Session>,
-        disk: Arc<dyn BlockDevice>,
-        workers: usize,
-        path_timeout: Duration,
-    ) -> Arc<DataPath> {
+    pub fn new(session: Arc<Session>, disk: Arc<dyn BlockDevice>, workers: usize) -> Arc<DataPath> {
         let logical = disk.geometry().logical_block.bytes();
         let path = Arc::new_cyclic(|me| DataPath {
             me: Weak::clone(me),
@@ -158,7 +179,8 @@ impl DataPath {
             dirty: Mutex::default(),
             told: AtomicU64::new(0),
             logical,
-            path_scans: scans_in(path_timeout),
+            path_scans: scans_in(session.path_timeout),
+            io_timeout: session.io_timeout,
             session,
         });
         let files: Weak<dyn super::session::Files> = Arc::downgrade(&path) as Weak<dyn super::session::Files>;
@@ -176,6 +198,9 @@ impl DataPath {
         let spawner = self.session.spawner.clone();
         spawner.control(scan(Weak::clone(&self.me), self.outstanding.tables() - 1));
         spawner.control(tick(Weak::clone(&self.me)));
+        if let Some(every) = self.session.sweeps_every() {
+            spawner.control(sweeps(Weak::clone(&self.me), every));
+        }
         spawner.control(commit::housekeeping(Weak::clone(&self.me)));
     }
 
@@ -258,14 +283,14 @@ impl DataPath {
 }
 
 impl DataPath {
-    /// Runs what waits as a task of this worker. With `unique`, an INTERRUPT of that request of the kernel reaches the
-    /// caller that the work is given.
-    pub(crate) fn run<Fut>(&self, unique: Option<u64>, work: impl FnOnce(Caller) -> Fut)
+    /// Runs what waits as a task of this worker, for a request of a program that waits since then. With `unique`, an INTERRUPT
+    /// of that request of the kernel reaches the caller that the work is given.
+    pub(crate) fn run<Fut>(&self, unique: Option<u64>, since: Sweep, work: impl FnOnce(Caller) -> Fut)
     where
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let Some(unique) = unique else { return self.session.spawner.here(work(Caller::patient())) };
-        let caller = Caller::interruptible();
+        let caller = Caller::of_program(since);
+        let Some(unique) = unique else { return self.session.spawner.here(work(caller)) };
         let work = work(caller.clone());
         let (mut watch, session) = (self.interrupts.watch(unique), Arc::clone(&self.session));
         self.session.spawner.here(async move {
@@ -342,6 +367,19 @@ async fn scan(path: Weak<DataPath>, table: usize) {
         if path.outstanding.scan(table, path.path_scans) {
             path.session.overdue();
         }
+    }
+}
+
+/// Whose time is over, again and again.
+async fn sweeps(path: Weak<DataPath>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(path) = path.upgrade() else { return };
+        let late = |p: &Pending, age: Duration| p.may_land() && age >= path.io_timeout;
+        if !path.session.rules.has(Rule::ExpiredIsWithdrawn) {
+            path.answer_too_soon(late);
+        }
+        path.session.sweep(path.outstanding.count(late));
     }
 }
 

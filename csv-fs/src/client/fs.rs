@@ -101,7 +101,12 @@ impl ChannelHandler {
             Operation::Unknown { .. } => sent(reply.unsupported()),
             op => {
                 let waits = Arc::clone(fs);
-                fs.path.run(Some(unique), |caller| async move { waits.waiting(ino, who, op, reply, &caller).await });
+                let since = fs.path.session.sweep_now();
+                fs.path.run(
+                    Some(unique),
+                    since,
+                    |caller| async move { waits.waiting(ino, who, op, reply, &caller).await },
+                );
             }
         }
     }

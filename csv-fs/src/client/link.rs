@@ -9,7 +9,7 @@ use block::buf::AlignedBuf;
 use block::shared::{BoxFuture, Epoch, FenceGen};
 use bytes::Bytes;
 
-use crate::core::client::RouteInfo;
+use crate::core::client::{Overdue, RouteInfo};
 use crate::proto::{Answer, BindAnswer, BindRequest, Call, CoordinatorHint, Redirect, RedirectAnswer};
 use crate::types::{HandleId, InodeNo};
 
@@ -137,6 +137,16 @@ pub enum ClientEvent {
     WritesLost {
         /// Which file.
         ino: InodeNo,
+    },
+    /// Requests of programs have waited for `io_timeout`, may still be executed, and therefore wait longer.
+    IoOverdue {
+        /// How many, and what for.
+        overdue: Overdue,
+    },
+    /// Requests of programs got EIO after `io_timeout`; none of them will be executed.
+    IoTimeout {
+        /// How many since this was said last.
+        requests: u64,
     },
     /// Locks held through these handles were not taken in by a new coordinator; the handles fail until they are closed.
     LocksLost {

@@ -36,6 +36,13 @@ struct Table<T> {
     scans: AtomicU32,
 }
 
+impl<T> Table<T> {
+    /// Whole scans since: never more than has passed.
+    fn age(&self, began: u32) -> Duration {
+        SCAN * self.scans.load(Ordering::Relaxed).wrapping_sub(began).saturating_sub(1)
+    }
+}
+
 /// All tables of a data path.
 pub(crate) struct Outstanding<T> {
     tables: Vec<Table<T>>,
@@ -65,12 +72,16 @@ impl<T> Outstanding<T> {
         Key { table: at as u16, index: index as u32, generation }
     }
 
-    /// Takes an entry out, if it is still there.
-    pub(crate) fn take(&self, key: Key) -> Option<T> {
-        let mut entries = self.tables[usize::from(key.table)].entries.lock();
+    /// Takes an entry out, if it is still there, with its age.
+    pub(crate) fn take(&self, key: Key) -> Option<(T, Duration)> {
+        let table = &self.tables[usize::from(key.table)];
+        let mut entries = table.entries.lock();
         let index = key.index as usize;
         match entries.0.get(index) {
-            Some(e) if e.generation == key.generation => Some(entries.0.remove(index).what),
+            Some(e) if e.generation == key.generation => {
+                let entry = entries.0.remove(index);
+                Some((entry.what, table.age(entry.began)))
+            }
             _ => None,
         }
     }
@@ -82,15 +93,27 @@ impl<T> Outstanding<T> {
         table.entries.lock().0.iter().any(|(_, e)| now.wrapping_sub(e.began) > older_than)
     }
 
-    /// Takes every entry for which `pick` holds, from all tables.
-    pub(crate) fn take_all(&self, pick: impl Fn(&T) -> bool) -> Vec<T> {
+    /// Takes every entry for which `pick` holds, told its age too, from all tables.
+    pub(crate) fn take_all(&self, pick: impl Fn(&T, Duration) -> bool) -> Vec<(T, Duration)> {
         let mut taken = Vec::new();
         for table in &self.tables {
             let mut entries = table.entries.lock();
-            let keys: Vec<usize> = entries.0.iter().filter(|(_, e)| pick(&e.what)).map(|(k, _)| k).collect();
-            taken.extend(keys.into_iter().map(|k| entries.0.remove(k).what));
+            let picked = |e: &Entry<T>| pick(&e.what, table.age(e.began));
+            let keys: Vec<usize> = entries.0.iter().filter(|(_, e)| picked(e)).map(|(k, _)| k).collect();
+            taken.extend(keys.into_iter().map(|k| {
+                let entry = entries.0.remove(k);
+                (entry.what, table.age(entry.began))
+            }));
         }
         taken
+    }
+
+    /// How many entries `pick` holds for, told their age too.
+    pub(crate) fn count(&self, pick: impl Fn(&T, Duration) -> bool) -> u64 {
+        let of = |table: &Table<T>| {
+            table.entries.lock().0.iter().filter(|(_, e)| pick(&e.what, table.age(e.began))).count() as u64
+        };
+        self.tables.iter().map(of).sum()
     }
 
     /// Number of tables.
@@ -116,7 +139,9 @@ mod tests {
         assert_eq!(scans, 10);
         let first_old = (1..).find(|_| all.scan(2, scans)).unwrap();
         assert_eq!(first_old, 11);
-        assert_eq!(all.take(key), Some("write"));
+        assert_eq!(all.count(|_, age| age >= SCAN * 10), 1);
+        assert_eq!(all.count(|_, age| age > SCAN * 10), 0);
+        assert_eq!(all.take(key), Some(("write", SCAN * 10)));
         assert!(!all.scan(2, scans));
     }
 
@@ -125,9 +150,9 @@ mod tests {
     fn a_late_completion_does_not_find_the_entry_that_reused_its_place() {
         let all = Outstanding::new(1);
         let stuck = all.insert("stuck read");
-        assert_eq!(all.take_all(|_| true), vec!["stuck read"]);
+        assert_eq!(all.take_all(|_, _| true), vec![("stuck read", Duration::ZERO)]);
         let fresh = all.insert("fresh");
         assert_eq!(all.take(stuck), None);
-        assert_eq!(all.take(fresh), Some("fresh"));
+        assert_eq!(all.take(fresh), Some(("fresh", Duration::ZERO)));
     }
 }

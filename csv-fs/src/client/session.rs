@@ -18,6 +18,7 @@
 
 mod apply;
 mod caller;
+mod expiry;
 #[cfg(test)]
 mod tests;
 
@@ -30,10 +31,11 @@ use block::buf::AlignedBuf;
 use block::shared::{AbortOwn, Epoch, FenceGen};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::core::client::{
-    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, LockOp, Reason, RedirectResult, RouteInfo, Ticket,
+    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, LockOp, Overdue, Patience, Reason, RedirectResult,
+    RouteInfo, Story, Sweep, Ticket,
 };
 use crate::core::rules::Rules;
 use crate::core::time::Now;
@@ -71,6 +73,12 @@ enum Waiter {
     Task(oneshot::Sender<CallResult>),
     /// A function, called once no lock is held.
     Called(Called),
+}
+
+/// Who is told, and since when he waits; `None`: for as long as it takes.
+struct Asker {
+    waiter: Waiter,
+    since: Option<Sweep>,
 }
 
 /// Told once. Dropped untold, that the session has ended.
@@ -156,6 +164,8 @@ pub struct SessionParts {
     pub events: Arc<dyn EventSink>,
     /// A probe of the path that takes longer than this has failed.
     pub path_timeout: Duration,
+    /// A program's request that waits for longer gets EIO once it cannot be executed any more; zero: never.
+    pub io_timeout: Duration,
     /// Where background tasks run that belong to no worker.
     pub control: tokio::runtime::Handle,
 }
@@ -171,7 +181,8 @@ pub struct Session {
     abort: Arc<dyn AbortOwn>,
     slot: Arc<dyn OwnSlot>,
     events: Arc<dyn EventSink>,
-    path_timeout: Duration,
+    pub(crate) path_timeout: Duration,
+    pub(crate) io_timeout: Duration,
     pub(crate) spawner: Spawner,
     pub(crate) counters: Arc<Counters>,
     tickets: AtomicU64,
@@ -180,6 +191,12 @@ pub struct Session {
     binding: watch::Sender<Binding>,
     /// When the core wants a tick; `u64::MAX` for never.
     deadline: AtomicU64,
+    /// How long a program's request waits, if not for ever.
+    patience: Option<Patience>,
+    /// Sweeps made, and who waits for the next.
+    sweeps: AtomicU64,
+    swept: Notify,
+    told_of_expiry: Mutex<ToldOfExpiry>,
     /// A lock was asked for once.
     lock_used: AtomicBool,
     /// Why the last incarnation ended, and which handles must not be opened again.
@@ -199,9 +216,18 @@ pub struct Ended {
     pub poisoned: Vec<HandleId>,
 }
 
+/// What the last sweep came to.
+#[derive(Default)]
+struct ToldOfExpiry {
+    overdue: Overdue,
+    /// Requests that got EIO since.
+    ended: u64,
+    story: Story,
+}
+
 struct Inner {
     core: Client,
-    waiters: HashMap<Ticket, Waiter>,
+    waiters: HashMap<Ticket, Asker>,
     granted: HashMap<Ticket, LayoutGuard>,
     links: HashMap<Bind, Linked>,
     io: HashMap<IoId, Io>,
@@ -226,6 +252,7 @@ struct Io {
     data: Option<Bytes>,
     read: Option<AlignedBuf>,
     waiter: Option<RedirectWaiter>,
+    since: Option<Sweep>,
 }
 
 enum Input {
@@ -235,19 +262,21 @@ enum Input {
         ticket: Ticket,
         request: Request,
         life: Option<ClientId>,
-        waiter: Waiter,
+        asker: Asker,
     },
     Lock {
         ticket: Ticket,
         op: LockOp,
-        waiter: Waiter,
+        asker: Asker,
     },
     Redirect {
         io: IoId,
         event: Event,
         data: Option<Bytes>,
         waiter: RedirectWaiter,
+        since: Option<Sweep>,
     },
+    Sweep,
     IoAnswered {
         io: IoId,
         bind: Bind,
@@ -288,6 +317,7 @@ impl Session {
             slot: parts.slot,
             events: parts.events,
             path_timeout: parts.path_timeout,
+            io_timeout: parts.io_timeout,
             spawner: Spawner::new(parts.control),
             counters: Arc::default(),
             tickets: AtomicU64::new(1),
@@ -295,6 +325,10 @@ impl Session {
             route,
             binding,
             deadline: AtomicU64::new(0),
+            patience: Patience::of(parts.io_timeout),
+            sweeps: AtomicU64::new(0),
+            swept: Notify::new(),
+            told_of_expiry: Mutex::default(),
             lock_used: AtomicBool::new(false),
             ended: watch::Sender::new(None),
             rules,
@@ -329,14 +363,14 @@ impl Session {
     /// in two files.
     pub(crate) async fn call_of(&self, life: ClientId, caller: &Caller, request: Request) -> Result<Reply, Errno> {
         add(&self.counters.calls, 1);
-        let input = |ticket, waiter| Input::Call { ticket, request, life: Some(life), waiter };
+        let input = |ticket, asker| Input::Call { ticket, request, life: Some(life), asker };
         self.told(caller, input).await.map(|a| a.reply)
     }
 
     /// The same as [`Session::call`]; with a layout comes its first guard.
     pub(crate) async fn ask(&self, caller: &Caller, request: Request) -> Result<Answered, Errno> {
         add(&self.counters.calls, 1);
-        self.told(caller, |ticket, waiter| Input::Call { ticket, request, life: None, waiter }).await
+        self.told(caller, |ticket, asker| Input::Call { ticket, request, life: None, asker }).await
     }
 
     /// Takes a file lock, or gives one up. Whoever waits for one may be interrupted at any time.
@@ -345,7 +379,7 @@ impl Session {
     /// A dropped future does not withdraw it: what it is given is held until the handle is closed.
     pub async fn lock(&self, caller: &Caller, op: LockOp) -> Result<(), Errno> {
         self.lock_used.store(true, Ordering::SeqCst);
-        self.told(caller, |ticket, waiter| Input::Lock { ticket, op, waiter }).await.map(drop)
+        self.told(caller, |ticket, asker| Input::Lock { ticket, op, asker }).await.map(drop)
     }
 
     /// Whether a process holds a record on a file, or is about to.
@@ -369,9 +403,9 @@ impl Session {
         self.look(Client::locks)
     }
 
-    async fn told(&self, caller: &Caller, input: impl FnOnce(Ticket, Waiter) -> Input) -> Result<Answered, Errno> {
+    async fn told(&self, caller: &Caller, input: impl FnOnce(Ticket, Asker) -> Input) -> Result<Answered, Errno> {
         let (waiter, answer) = oneshot::channel();
-        let ticket = self.submit(Waiter::Task(waiter), input);
+        let ticket = self.submit(Asker { waiter: Waiter::Task(waiter), since: caller.since() }, input);
         let waiting = caller.waits(self, ticket);
         let result = answer.await.unwrap_or(Err(CallFailure::Evicted));
         drop(waiting);
@@ -388,19 +422,19 @@ impl Session {
     ) {
         add(&self.counters.calls, 1);
         let told = Called(Some(Box::new(|result: CallResult| then(result.map(|a| a.reply).map_err(errno_of)))));
-        let ticket =
-            self.submit(Waiter::Called(told), |ticket, waiter| Input::Call { ticket, request, life: None, waiter });
+        let asker = Asker { waiter: Waiter::Called(told), since: caller.since() };
+        let ticket = self.submit(asker, |ticket, asker| Input::Call { ticket, request, life: None, asker });
         // It may be answered by now; then nobody has this ticket, and cancelling it does nothing.
         caller.waits(self, ticket).for_good();
     }
 
-    fn submit(&self, waiter: Waiter, input: impl FnOnce(Ticket, Waiter) -> Input) -> Ticket {
+    fn submit(&self, asker: Asker, input: impl FnOnce(Ticket, Asker) -> Input) -> Ticket {
         let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
-        self.put(input(ticket, waiter));
+        self.put(input(ticket, asker));
         ticket
     }
 
-    /// Executes a read, write or flush over the coordinator; `data` is a write's.
+    /// Executes a read, write or flush over the coordinator; `data` is a write's, `since` when a program began to wait.
     ///
     /// # Cancel safety
     /// A dropped future does not withdraw the request.
@@ -408,13 +442,13 @@ impl Session {
         &self,
         layout: LayoutId,
         op: RedirectOp,
-        at: u64,
-        len: u32,
+        (at, len): (u64, u32),
         data: Option<Bytes>,
+        since: Option<Sweep>,
     ) -> Redirected {
         let (to, done) = oneshot::channel();
         // Whoever waited may have gone.
-        self.redirect_then(layout, op, at, len, data, move |result| drop(to.send(result)));
+        self.redirect_then(layout, op, (at, len), data, since, move |result| drop(to.send(result)));
         done.await.unwrap_or((RedirectResult::Evicted, None))
     }
 
@@ -423,14 +457,14 @@ impl Session {
         &self,
         layout: LayoutId,
         op: RedirectOp,
-        at: u64,
-        len: u32,
+        (at, len): (u64, u32),
         data: Option<Bytes>,
+        since: Option<Sweep>,
         then: impl FnOnce(Redirected) + Send + 'static,
     ) {
         let io = IoId(self.ios.fetch_add(1, Ordering::Relaxed));
         let event = Event::Redirect { io, layout, op, at, len };
-        self.put(Input::Redirect { io, event, data, waiter: Box::new(then) });
+        self.put(Input::Redirect { io, event, data, waiter: Box::new(then), since });
     }
 
     /// What the coordinator asks of this client; answered without waiting for anything.
@@ -609,7 +643,7 @@ fn errno_of(failure: CallFailure) -> Errno {
     match failure {
         CallFailure::Errno(errno) => Errno(errno),
         CallFailure::Interrupted => Errno(EINTR),
-        CallFailure::Evicted => Errno(EIO),
+        CallFailure::Evicted | CallFailure::Expired => Errno(EIO),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! It finds the coordinator and binds to it (`binding`), keeps each request in its slot until it is answered
 //! (`slots`), knows the layouts held and brings them back when asked (`held`), decides how data travels
-//! (`route`) and keeps redirected writes until they are stable (`redirect`). [`map`] is the mapping of one file as
+//! (`route`) and keeps redirected writes until they are stable (`redirect`). What has waited for too long is ended
+//! (`expiry`). [`map`] is the mapping of one file as
 //! its client sees it.
 //!
 //! **What it refuses**: to send anything unanswered before its BIND was answered; to send a redirected write before
@@ -17,6 +18,7 @@
 mod binding;
 mod calls;
 mod event;
+mod expiry;
 mod held;
 mod locks;
 pub mod map;
@@ -41,6 +43,7 @@ use crate::types::*;
 use binding::Binder;
 pub use binding::Binding;
 pub use event::{CallFailure, Effect, Event, IoId, RedirectResult, Ticket};
+pub use expiry::{Overdue, Patience, Story, Sweep};
 pub use held::{HeldLayout, Standing};
 use held::{Layouts, Recalled};
 pub use locks::LockOp;
@@ -171,6 +174,7 @@ impl Client {
             Event::Submit { ticket, request } => self.submit(ticket, request, out),
             Event::Lock { ticket, op } => self.lock(ticket, op, out),
             Event::Cancel { ticket } => self.cancel(ticket, out),
+            Event::Expired { calls, ios } => self.expired(&calls, &ios, out),
             Event::Answered { bind, slot, seq, answer } => self.answered(now, bind, slot, seq, answer, out),
             Event::Asked { client, ask, dirty } => self.asked(now, client, ask, dirty, out),
             Event::Drained { layout } => self.drained(layout, out),
@@ -359,6 +363,7 @@ impl Client {
                 }
                 self.generation_told(now, fence_gen, out);
                 self.redirects.history(verifier, out);
+                self.redirects.end_expired(out);
                 if self.rules.has(Rule::ResendAfterBind) {
                     self.resend(bind, out);
                 }

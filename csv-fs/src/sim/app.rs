@@ -4,7 +4,7 @@ use block::shared::NodeId;
 use rustix::io::Errno;
 
 use super::disk::Block;
-use super::files::{Ctx, Fail};
+use super::files::{Ctx, Fail, New};
 use super::world::{MS, World};
 use crate::core::client::{Event, Standing};
 use crate::proto::{OpenRequest, Reply, Request, SetAttr, Want};
@@ -86,11 +86,21 @@ impl Ctx {
             }
             new
         })?;
-        self.write(ino, block, new).await?;
+        self.write(ino, block, new).await.inspect_err(|e| self.write_failed(new, *e))?;
         self.with(|w| {
             let now = w.now;
             new.into_iter().flatten().for_each(|id| w.oracle.write_acked(id, now));
         })
+    }
+
+    /// Of one that got EIO for its age nothing may land any more.
+    fn write_failed(&self, new: New, how: Fail) {
+        if how == Fail::Expired {
+            let _ = self.with(|w| {
+                let now = w.now;
+                new.into_iter().flatten().for_each(|id| w.oracle.write_expired(id, now));
+            });
+        }
     }
 
     async fn append(&self, ino: InodeNo) -> Result<(), Fail> {
@@ -125,7 +135,7 @@ impl Ctx {
             let grown = w.oracle.size_begins(self.who, ino, (block + 1) * FS_BLOCK, true, began);
             (block, new, grown)
         })?;
-        if !self.put(layout, ino, block, new).await? {
+        if !self.put(layout, ino, block, new).await.inspect_err(|e| self.write_failed(new, *e))? {
             return Ok(false);
         }
         self.with(|w| {
@@ -155,7 +165,12 @@ impl Ctx {
             let cut = w.oracle.cut_begins(self.who, ino, blocks, now);
             (cut, w.oracle.size_begins(self.who, ino, blocks * FS_BLOCK, false, now))
         })?;
-        let set = SetAttr { size: Some(blocks * FS_BLOCK), ..SetAttr::default() };
+        // A time of its own, by which an oracle knows it.
+        let atime = self.with(|w| {
+            w.last_name += 1;
+            Timestamp { secs: i64::try_from(w.last_name).unwrap_or_default(), nanos: 0 }
+        })?;
+        let set = SetAttr { size: Some(blocks * FS_BLOCK), atime: Some(atime), ..SetAttr::default() };
         self.call(Request::Setattr { ino, set }).await?;
         self.with(|w| {
             let now = w.now;
@@ -246,18 +261,29 @@ impl Ctx {
             let now = w.now;
             w.oracle.created(&name, now);
         })?;
+        let done = self.private_opened(&name, ino, unlink).await;
+        self.closes(done, ino, handle).await
+    }
+
+    async fn private_opened(&self, name: &[u8], ino: InodeNo, unlink: bool) -> Result<(), Fail> {
         self.append(ino).await?;
         if unlink {
-            self.unlink(&name).await?;
+            self.unlink(name).await?;
             self.append(ino).await?;
         }
         self.fsync(ino).await.or_else(|e| if e == Fail::Lost { Ok(()) } else { Err(e) })?;
         self.checked_read(ino, 0).await?;
         self.stat(ino).await?;
         if !unlink && self.with(|w| w.rng.permille(900))? {
-            self.unlink(&name).await?;
+            self.unlink(name).await?;
         }
-        self.close(ino, handle).await
+        Ok(())
+    }
+
+    /// A program closes what it has open also when something failed.
+    async fn closes(&self, done: Result<(), Fail>, ino: InodeNo, handle: HandleId) -> Result<(), Fail> {
+        let closed = self.close(ino, handle).await;
+        done.and(closed)
     }
 
     async fn unlink(&self, name: &[u8]) -> Result<(), Fail> {
@@ -267,6 +293,11 @@ impl Ctx {
 
     async fn common(&self, unlink: bool) -> Result<(), Fail> {
         let (ino, handle) = self.open_new(b"common", false).await?;
+        let done = self.common_opened(ino, unlink).await;
+        self.closes(done, ino, handle).await
+    }
+
+    async fn common_opened(&self, ino: InodeNo, unlink: bool) -> Result<(), Fail> {
         self.append(ino).await?;
         self.checked_read(ino, 0).await?;
         if unlink {
@@ -276,7 +307,7 @@ impl Ctx {
             }
             self.checked_read(ino, 0).await?;
         }
-        self.close(ino, handle).await
+        Ok(())
     }
 
     async fn lookup(&self) -> Result<(), Fail> {
@@ -295,9 +326,12 @@ impl Ctx {
             other => other?,
         };
         self.has_open(handle, ino)?;
-        self.call(Request::Readdir { dir: InodeNo::ROOT, after: 0, max_bytes: 4096, plus: true }).await?;
-        self.checked_read(ino, 0).await?;
-        self.close(ino, handle).await
+        let listing = Request::Readdir { dir: InodeNo::ROOT, after: 0, max_bytes: 4096, plus: true };
+        let done = match self.call(listing).await {
+            Ok(_) => self.checked_read(ino, 0).await.map(drop),
+            Err(e) => Err(e),
+        };
+        self.closes(done, ino, handle).await
     }
 }
 
@@ -378,6 +412,7 @@ impl World {
             }
             Err(Fail::Lost) if self.disk.resets > 0 => self.coverage.count("op", "fsync says lost"),
             Err(Fail::NoSpace) => self.coverage.count("op", "no space"),
+            Err(Fail::Expired) if self.setup.io_timeout > 0 => self.coverage.count("op", "expired"),
             Err(e) => self.oracle.app_error(who, &format!("{op:?}: {e:?}")),
         }
     }

@@ -14,10 +14,12 @@ use super::oracle::WriteId;
 use super::world::{Core, MS, World, micros};
 use crate::core::client::map::FileMap;
 use crate::core::client::{
-    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, LockOp, Reason, RedirectResult, Route, Ticket,
+    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, LockOp, Patience, Reason, RedirectResult, Route,
+    Sweep, Ticket,
 };
 use crate::core::coord::CallbackId;
 use crate::core::office;
+use crate::core::rules::Rule;
 use crate::proto::{
     Answer, BindAnswer, BindRequest, Call, CallbackAsk, CoordinatorHint, LayoutGrant, Reassert, Redirect,
     RedirectAnswer, RedirectOp, Reply, Request,
@@ -89,6 +91,9 @@ pub(super) struct ClientShell {
     reads: BTreeMap<u64, Sender<Direct>>,
     others: BTreeMap<u64, Sender<Direct>>,
     callbacks: Vec<(NodeId, CallbackId, u64)>,
+    /// Sweeps made, and since when requests of programs wait, by the number of ticket or request.
+    sweeps: u64,
+    ages: BTreeMap<u64, Sweep>,
     pub(super) last: u64,
 }
 
@@ -130,12 +135,15 @@ impl World {
             reads: BTreeMap::new(),
             others: BTreeMap::new(),
             callbacks: Vec::new(),
+            sweeps: 0,
+            ages: BTreeMap::new(),
             last: 0,
         };
         if let Some(proc) = self.proc(n) {
             proc.client = Some(shell);
         }
         self.at_node(n, 0, move |w| w.client(n, Event::Tick));
+        self.sweep_later(n);
         let hint = self.proc(n).and_then(|p| p.office.core.hint());
         if let Some(hint) = hint {
             self.at_node(n, 10, move |w| w.client(n, Event::Hint(hint)));
@@ -357,11 +365,14 @@ impl World {
 
     fn redirect_done(&mut self, n: NodeId, io: IoId, result: RedirectResult) {
         self.coverage.variant("redirect result", &result);
+        let rules = self.setup.rules;
         let Some(shell) = self.shell(n) else { return };
         let Some(entry) = shell.ios.get_mut(&io) else { return };
         entry.answered = true;
         let (read, waiter) = (entry.read.take(), entry.waiter.take());
-        if result != RedirectResult::Done || entry.write.is_none() {
+        // Without that rule it is still to be sent.
+        let stays = result == RedirectResult::Expired && !rules.has(Rule::ExpiredIsWithdrawn);
+        if (result != RedirectResult::Done && !stays) || entry.write.is_none() {
             shell.ios.remove(&io);
         }
         if let Some(waiter) = waiter {
@@ -371,10 +382,9 @@ impl World {
 
     // ---- what tasks ask for
 
-    pub(super) fn call(&mut self, n: NodeId, request: Request, sender: Sender<Called>) {
+    pub(super) fn call(&mut self, n: NodeId, request: Request, program: bool, sender: Sender<Called>) {
         let Some(shell) = self.shell(n) else { return };
-        shell.last += 1;
-        let ticket = Ticket(shell.last);
+        let ticket = Ticket(shell.next(program));
         shell.waiters.insert(ticket, sender);
         self.client(n, Event::Submit { ticket, request });
     }
@@ -382,8 +392,7 @@ impl World {
     /// A program asks for a file lock, or gives one up; its ticket.
     pub(super) fn lock(&mut self, n: NodeId, op: LockOp, sender: Sender<Called>) -> Option<Ticket> {
         let shell = self.shell(n)?;
-        shell.last += 1;
-        let ticket = Ticket(shell.last);
+        let ticket = Ticket(shell.next(true));
         shell.waiters.insert(ticket, sender);
         self.client(n, Event::Lock { ticket, op });
         Some(ticket)
@@ -396,14 +405,34 @@ impl World {
         op: RedirectOp,
         block: u64,
         write: Option<disk::Write>,
-        sender: Sender<(RedirectResult, Option<Block>)>,
+        (program, sender): (bool, Sender<(RedirectResult, Option<Block>)>),
     ) {
         let Some(shell) = self.shell(n) else { return };
-        shell.last += 1;
-        let io = IoId(shell.last);
+        let io = IoId(shell.next(program));
         shell.ios.insert(io, Io { write, read: None, answered: false, waiter: Some(sender) });
         let len = if op == RedirectOp::Flush { 0 } else { FS_BLOCK as u32 };
         self.client(n, Event::Redirect { io, layout, op, at: block * FS_BLOCK, len });
+    }
+
+    /// The next sweep over what programs of this node wait for.
+    fn sweep_later(&mut self, n: NodeId) {
+        let Some(patience) = Patience::of(Duration::from_millis(self.setup.io_timeout)) else { return };
+        self.at_node(n, micros(patience.every()), move |w| {
+            let Some(shell) = w.shell(n) else { return };
+            shell.sweeps += 1;
+            let now = Sweep(shell.sweeps);
+            let ClientShell { ages, waiters, ios, .. } = shell;
+            let waits = |n: &u64| waiters.contains_key(&Ticket(*n)) || ios.get(&IoId(*n)).is_some_and(Io::waits);
+            ages.retain(|n, _| waits(n));
+            let over: Vec<u64> =
+                ages.iter().filter(|(_, since)| patience.is_over(**since, now)).map(|(n, _)| *n).collect();
+            let (calls, ios): (Vec<u64>, Vec<u64>) = over.iter().partition(|n| waiters.contains_key(&Ticket(**n)));
+            if !over.is_empty() {
+                let calls = calls.into_iter().map(Ticket).collect();
+                w.client(n, Event::Expired { calls, ios: ios.into_iter().map(IoId).collect() });
+            }
+            w.sweep_later(n);
+        });
     }
 
     /// A direct request, under the gate. A read can be taken back.
@@ -575,7 +604,22 @@ impl World {
     }
 }
 
+impl Io {
+    fn waits(&self) -> bool {
+        self.waiter.is_some()
+    }
+}
+
 impl ClientShell {
+    /// The next number of a ticket or request; of a program's since when it waits.
+    fn next(&mut self, program: bool) -> u64 {
+        self.last += 1;
+        if program {
+            self.ages.insert(self.last, Sweep(self.sweeps));
+        }
+        self.last
+    }
+
     /// Adds to a re-assertion what only the files know.
     fn fill(&self, reassert: &mut Reassert) {
         if let Reassert::Layout { ino, range, mode: LayoutMode::Exclusive, uncommitted, size, .. } = reassert

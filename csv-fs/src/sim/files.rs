@@ -11,7 +11,7 @@ use super::client_shell::{Direct, Held, write_of};
 use super::disk::{Block, Req};
 use super::exec::{Receiver, oneshot};
 use super::oracle::{Value, WriteId};
-use super::world::World;
+use super::world::{MS, World};
 use crate::core::client::map::Kind;
 use crate::core::client::{CallFailure, Event, RedirectResult};
 use crate::proto::{RedirectOp, Reply, Request, Want};
@@ -26,6 +26,8 @@ pub(super) enum Fail {
     Lost,
     /// The volume is full, for longer than anybody wants to wait.
     NoSpace,
+    /// It waited for `io_timeout`.
+    Expired,
 }
 
 /// One incarnation of one node's client, for tasks.
@@ -34,6 +36,8 @@ pub(super) struct Ctx {
     world: Weak<RefCell<World>>,
     pub(super) n: NodeId,
     pub(super) who: ClientId,
+    /// A program, which waits for `io_timeout`; else the node itself, on its own account.
+    program: bool,
 }
 
 /// New data for a block: by half, what is new.
@@ -41,7 +45,7 @@ pub(super) type New = [Option<WriteId>; 2];
 
 impl Ctx {
     pub(super) fn new(w: &World, n: NodeId, who: ClientId) -> Ctx {
-        Ctx { world: w.me.clone(), n, who }
+        Ctx { world: w.me.clone(), n, who, program: true }
     }
 
     /// Looks at the world, if the incarnation still lives.
@@ -70,10 +74,17 @@ impl Ctx {
 
     pub(super) async fn call(&self, request: Request) -> Result<(Reply, Option<LayoutId>), Fail> {
         let (sender, receiver) = oneshot();
-        self.with(|w| w.call(self.n, request, sender))?;
+        // A file is closed whatever became of it before.
+        let program = self.program && !matches!(request, Request::Release { .. });
+        let (began, asked) = (self.now()?, request.clone());
+        self.with(|w| w.call(self.n, request, program, sender))?;
         match self.wait(receiver).await? {
             (Ok(reply), guard) => Ok((reply, guard)),
             (Err(CallFailure::Errno(e)), _) => Err(Fail::Errno(e)),
+            (Err(CallFailure::Expired), _) => {
+                self.with(|w| w.oracle.gave_up(self.who, asked, w.now - began, w.setup.io_timeout * MS))?;
+                Err(Fail::Expired)
+            }
             (Err(_), _) => Err(Fail::Evicted),
         }
     }
@@ -145,13 +156,14 @@ impl Ctx {
             self.with(|w| {
                 let Some(claim) = w.claim(self.n, layout) else { return };
                 let write = write_of(block, data, new.to_vec(), claim);
-                w.redirect(self.n, layout, RedirectOp::Write, block, Some(write), sender);
+                w.redirect(self.n, layout, RedirectOp::Write, block, Some(write), (self.program, sender));
             })?;
             match self.wait(redirected).await?.0 {
                 RedirectResult::Done => return Ok(true),
                 RedirectResult::NoLayout => return Ok(false),
                 RedirectResult::Direct => {}
                 RedirectResult::Evicted => return Err(Fail::Evicted),
+                RedirectResult::Expired => return Err(Fail::Expired),
                 RedirectResult::Errno(e) => return Err(Fail::Errno(e)),
             }
         }
@@ -176,11 +188,12 @@ impl Ctx {
                 continue;
             }
             let (sender, redirected) = oneshot();
-            self.with(|w| w.redirect(self.n, layout, RedirectOp::Read, block, None, sender))?;
+            self.with(|w| w.redirect(self.n, layout, RedirectOp::Read, block, None, (self.program, sender)))?;
             match self.wait(redirected).await? {
                 (RedirectResult::Done, Some(data)) => return Ok(Some(data)),
                 (RedirectResult::NoLayout, _) => return Ok(None),
                 (RedirectResult::Evicted, _) => return Err(Fail::Evicted),
+                (RedirectResult::Expired, _) => return Err(Fail::Expired),
                 (RedirectResult::Errno(e), _) => return Err(Fail::Errno(e)),
                 _ => {}
             }
@@ -206,10 +219,11 @@ impl Ctx {
                 continue;
             }
             let (sender, redirected) = oneshot();
-            self.with(|w| w.redirect(self.n, LayoutId(0), RedirectOp::Flush, 0, None, sender))?;
+            self.with(|w| w.redirect(self.n, LayoutId(0), RedirectOp::Flush, 0, None, (self.program, sender)))?;
             match self.wait(redirected).await?.0 {
                 RedirectResult::Done => return Ok(()),
                 RedirectResult::Evicted => return Err(Fail::Evicted),
+                RedirectResult::Expired => return Err(Fail::Expired),
                 RedirectResult::Errno(e) => return Err(Fail::Errno(e)),
                 RedirectResult::NoLayout | RedirectResult::Direct => {}
             }
@@ -225,11 +239,11 @@ impl Ctx {
             let layout = self.acquire(ino, range, Want::Read).await?;
             let kind = self.kind(ino, block)?;
             let data = match kind {
-                Kind::Written { disk, .. } => self.device_read(layout, disk.0).await?,
-                Kind::Hole | Kind::Unwritten { .. } => Some([Value::Zero, Value::Zero]),
+                Kind::Written { disk, .. } => self.device_read(layout, disk.0).await,
+                Kind::Hole | Kind::Unwritten { .. } => Ok(Some([Value::Zero, Value::Zero])),
             };
             self.let_go(layout);
-            if let Some(data) = data {
+            if let Some(data) = data? {
                 return Ok(data);
             }
         }
@@ -264,12 +278,11 @@ impl Ctx {
                 }
             };
             self.unlock(ino, block);
-            let done = done?;
-            if done {
+            if done == Ok(true) {
                 self.wrote(ino)?;
             }
             self.let_go(layout);
-            if done {
+            if done? {
                 return Ok(());
             }
         }
@@ -358,6 +371,7 @@ impl Ctx {
             })?;
             let Some(body) = body else { break Err(Fail::Evicted) };
             if let Err(e) = self.flush().await {
+                self.wrote(ino)?;
                 break Err(e);
             }
             if body.extents.is_empty() && body.size.is_none() && !name_it {
@@ -389,7 +403,7 @@ fn ids(new: New) -> Vec<WriteId> {
 
 impl World {
     fn ctx(&self, n: NodeId) -> Option<Ctx> {
-        self.client_is(n).map(|who| Ctx::new(self, n, who))
+        self.client_is(n).map(|who| Ctx { program: false, ..Ctx::new(self, n, who) })
     }
 
     /// A withdrawn layout, without guards: what was made under it is committed, then it may go back.

@@ -105,6 +105,7 @@ impl Program<'_> {
                 Ok(_) if wait => "given, perhaps after a wait",
                 Ok(_) => "given",
                 Err(CallFailure::Interrupted) => "interrupted",
+                Err(CallFailure::Expired) => "expired",
                 Err(CallFailure::Errno(e)) if e == Errno::AGAIN.raw_os_error() => "refused",
                 Err(CallFailure::Errno(e)) if e == Errno::DEADLK.raw_os_error() => "deadlock",
                 Err(CallFailure::Errno(e)) => return Err(Fail::Errno(e)),

@@ -9,7 +9,8 @@
 //! - [`Invariant::NeverWritten`]: a read shows what was written to that place of that file, or zeroes.
 //! - [`Invariant::AsIfNothingHappened`]: half blocks are registers, each read explained by some order of the writes
 //!   (a write acknowledged before another began comes before it); no error reaches an application whose client was not
-//!   evicted; a write that was acknowledged does not land again on top of a newer one.
+//!   evicted, but for EIO after `io_timeout`, and what got that is not executed later; a write that was acknowledged does not
+//!   land again on top of a newer one.
 //! - [`Invariant::HalfBlocks`]: a write of one half does not undo the other half.
 //! - [`Invariant::Heals`]: with the faults off everything goes on within bounded virtual time.
 
@@ -19,6 +20,7 @@ mod rights;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::proto::Request;
 use crate::types::*;
 use block::shared::{Epoch, FenceGen, NodeId};
 
@@ -77,6 +79,8 @@ pub(super) struct Oracle {
     opened: (Epoch, Option<NodeId>),
     draining: BTreeMap<(Epoch, ClientId), (u64, u64)>,
     executed: BTreeSet<(ClientId, SlotRef, u64)>,
+    /// Requests whose programs got EIO for their age, of those that nobody makes twice.
+    given_up: Vec<(ClientId, Request)>,
     names: BTreeMap<Vec<u8>, files::Name>,
     handles: BTreeMap<(ClientId, HandleId), InodeNo>,
     locked: locks::Belief,
@@ -116,9 +120,31 @@ impl Oracle {
     }
 
     /// A durable request is executed.
-    pub(super) fn executed(&mut self, client: ClientId, slot: SlotRef, seq: u64) {
+    pub(super) fn executed(&mut self, client: ClientId, slot: SlotRef, seq: u64, request: &Request) {
+        if self.given_up.iter().any(|(c, r)| *c == client && r == request) {
+            let what = format!("{client}: {request:?} is executed, and its program had been told that it failed");
+            self.fail(Invariant::AsIfNothingHappened, what);
+        }
         if !self.executed.insert((client, slot, seq)) {
             self.fail(Invariant::Acknowledged, format!("{client}: request {seq} of {slot:?} is executed twice"));
+        }
+    }
+
+    /// A program got EIO for the age of its request: it has waited for so long, and nothing of it is executed from now on.
+    pub(super) fn gave_up(&mut self, client: ClientId, request: Request, waited: u64, io_timeout: u64) {
+        if waited < io_timeout || io_timeout == 0 {
+            let what =
+                format!("{client}: {request:?} was given up after {waited} us, and may wait for {io_timeout} us");
+            self.fail(Invariant::AsIfNothingHappened, what);
+        }
+        let once = match &request {
+            Request::Create { open, .. } => open.is_some(),
+            Request::Setattr { set, .. } => set.atime.is_some(),
+            Request::Unlink { name, .. } => name.starts_with(b"private-"),
+            _ => false,
+        };
+        if once {
+            self.given_up.push((client, request));
         }
     }
 

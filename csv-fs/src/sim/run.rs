@@ -63,7 +63,10 @@ pub fn setup_of(seed: u64, rules: Rules) -> Setup {
     let nodes = [2, 3, 3, 3, 4, 5, 7][rng.below(7) as usize];
     let scsi = rng.permille(350);
     let nexuses = 1 + rng.below(2) as u16;
-    Setup { seed, nodes, scsi, nexuses, rules, blocks: 60 + 12 * u64::from(nodes), loud: false }
+    // Of its own, so that seeds are what they were without it.
+    let mut patience = Rng::new(seed ^ 0x10e0);
+    let io_timeout = if patience.permille(350) { patience.range(1200, 8000) } else { 0 };
+    Setup { seed, nodes, scsi, nexuses, rules, blocks: 60 + 12 * u64::from(nodes), io_timeout, loud: false }
 }
 
 /// Runs a seed.

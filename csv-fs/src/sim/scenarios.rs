@@ -53,11 +53,13 @@ pub const SCENARIOS: &[Scenario] = &[
     rights::ANSWER_LOST,
     rights::RESENT_TOO_SOON,
     rights::LOCK_NOT_NAMED_YET,
+    rights::GIVEN_UP_WRITE,
+    rights::GIVEN_UP_CALL,
 ];
 
 /// Runs a scenario; `seed` moves the small delays about.
 pub fn run_scenario(scenario: &Scenario, seed: u64, rules: Rules, loud: bool) -> Outcome {
     let Scenario { nodes, scsi, nexuses, .. } = *scenario;
-    let setup = Setup { seed, nodes, scsi, nexuses, rules, blocks: 120, loud };
+    let setup = Setup { seed, nodes, scsi, nexuses, rules, blocks: 120, io_timeout: 0, loud };
     guarded(setup, |sim| (scenario.script)(&mut Script::new(sim)))
 }

@@ -44,7 +44,7 @@ pub(super) struct State {
 /// What a transaction did that oracles care about.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Note {
-    Executed(ClientId, SlotRef, u64),
+    Executed(ClientId, SlotRef, u64, Box<Request>),
     Evicted(ClientId),
     PathFenced(ClientId, FenceGen),
     Freed(InodeNo, BlockRange),
@@ -255,7 +255,7 @@ impl State {
             Err(Failed::Contradiction) => return StoreDone::Contradiction { why: "outside the grant".to_owned() },
         };
         if matches!(answer, Answer::Ok(_)) {
-            notes.push(Note::Executed(client, slot, seq));
+            notes.push(Note::Executed(client, slot, seq, Box::new(request.clone())));
             if let Some(row) = self.sessions.get_mut(&client) {
                 row.answers.insert(slot, (seq, answer.clone()));
             }

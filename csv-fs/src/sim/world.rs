@@ -48,6 +48,8 @@ pub struct Setup {
     pub rules: Rules,
     /// Data blocks of the volume.
     pub blocks: u64,
+    /// How long a program's request waits, in milliseconds; 0: for as long as it takes.
+    pub io_timeout: u64,
     /// Whether every line of the trace is printed as it comes.
     pub loud: bool,
 }

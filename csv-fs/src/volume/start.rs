@@ -338,11 +338,12 @@ fn start_client(
             }
         }),
         path_timeout: timing.path_timeout,
+        io_timeout: setup.io_timeout,
         control: tokio::runtime::Handle::current(),
     };
     let session = Session::new(parts, setup.rules);
     host.attach_session(Arc::clone(&session));
-    let path = DataPath::new(session, Arc::clone(&disk.data), setup.workers.count(), timing.path_timeout);
+    let path = DataPath::new(session, Arc::clone(&disk.data), setup.workers.count());
     path.start(&setup.workers);
     path
 }

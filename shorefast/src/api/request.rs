@@ -143,6 +143,11 @@ pub enum DiskFault {
     /// **A mutation for tests**, until the daemon ends: withdrawing requests claims success and withdraws nothing, so that
     /// a test can show the harm that withdrawing prevents. Changes nothing else.
     IgnoreAborts,
+    /// For tests: withdrawing requests waits, as for one that is stuck in the kernel.
+    HoldAborts {
+        /// From now on, or not any more.
+        hold: bool,
+    },
 }
 
 impl fmt::Display for DiskFault {
@@ -153,6 +158,7 @@ impl fmt::Display for DiskFault {
             DiskFault::Delay { ms } => write!(f, "delay {ms} ms"),
             DiskFault::Heal => f.write_str("heal"),
             DiskFault::IgnoreAborts => f.write_str("ignore-aborts"),
+            DiskFault::HoldAborts { hold } => write!(f, "hold-aborts {}", if *hold { "on" } else { "off" }),
         }
     }
 }

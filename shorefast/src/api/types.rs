@@ -191,6 +191,42 @@ pub struct IoCounters {
     pub in_flight: u64,
     /// Messages sent to coordinators.
     pub coordinator_calls: u64,
+    /// Requests that got EIO after `io_timeout`.
+    #[serde(default)]
+    pub timed_out: u64,
+    /// Requests that have waited for `io_timeout`, and wait longer since they may still be executed.
+    #[serde(default)]
+    pub overdue: OverdueIo,
+}
+
+/// Requests that have waited for `io_timeout` and may still be executed, by where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverdueIo {
+    /// Writes that the disk neither completes nor gives back.
+    pub at_disk: u64,
+    /// Redirected writes that a coordinator was sent.
+    pub redirected: u64,
+    /// Changes of names and attributes that a coordinator was sent.
+    pub calls: u64,
+}
+
+impl OverdueIo {
+    /// All of them.
+    pub fn count(self) -> u64 {
+        self.at_disk.saturating_add(self.redirected).saturating_add(self.calls)
+    }
+}
+
+impl fmt::Display for OverdueIo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            (self.at_disk, "with the disk, which neither completes nor gives them back"),
+            (self.redirected, "redirected writes that a coordinator was sent"),
+            (self.calls, "changes that a coordinator was sent"),
+        ];
+        let there: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        f.write_str(&there.join("; "))
+    }
 }
 
 /// One way from a node to a disk.

@@ -276,6 +276,7 @@ impl Control {
                 DiskFault::Delay { ms } => device.delay(Duration::from_millis(ms)),
                 DiskFault::Heal => device.heal(),
                 DiskFault::IgnoreAborts => device.ignore_aborts(true),
+                DiskFault::HoldAborts { hold } => device.hold_aborts(hold),
             }
         }
         let code = if fault == DiskFault::Heal { Code::DiskFaultHealed } else { Code::DiskFaultSet };

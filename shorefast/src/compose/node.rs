@@ -390,6 +390,7 @@ impl NodeParts {
             peers: self.peers.addresses().keys().copied().collect(),
             barred: self.drain.is_on(),
             without: self.config.kernel_without.clone(),
+            io_timeout: self.config.io_timeout,
             rules: self.config.rules,
             workers: self.io.clone(),
             fault_device: self.config.fault_device,

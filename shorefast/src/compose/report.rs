@@ -8,6 +8,7 @@ use csv_fs::core::office;
 use csv_fs::types::ClientId;
 use csv_fs::volume::{Notice, Over};
 
+use super::shown;
 use crate::events::{Code, Draft};
 
 /// A notice as an event; `None` for what only the log of the program needs, and for what `teller` words itself.
@@ -194,6 +195,16 @@ fn client(event: ClientEvent) -> Option<(Code, String)> {
         }
         ClientEvent::LocksLost { handles } => {
             (Code::LocksLost, format!("{} open files had locks that the new coordinator refused", handles.len()))
+        }
+        ClientEvent::IoOverdue { overdue } => (
+            Code::IoWaiting,
+            format!(
+                "requests wait for longer than io_timeout, since they may still be executed: {}",
+                shown::overdue(overdue)
+            ),
+        ),
+        ClientEvent::IoTimeout { requests } => {
+            (Code::IoTimeout, format!("{requests} requests had waited for io_timeout and will not be executed"))
         }
         ClientEvent::CommitFailed { ino, errno } => {
             (Code::IoWaiting, format!("a commit of {ino} failed with errno {errno} and is tried again"))

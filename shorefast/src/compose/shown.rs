@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use csv_fs::client::session::Session;
 use csv_fs::coordinator::Status as Given;
-use csv_fs::core::client::Route as CoreRoute;
+use csv_fs::core::client::{Overdue, Route as CoreRoute};
 use csv_fs::types::FS_BLOCK;
 use csv_fs::volume::{MetadataState, Volume};
 use fuse::features::Row;
@@ -12,8 +12,8 @@ use fuse::features::Row;
 use super::records::Record;
 use super::told::{Known, NOT_KNOWN};
 use crate::api::{
-    Engine, Health, Held, IoCounters, Kernel, Lack, Link, Metadata, Node, NodeInfo, PathInfo, Problem, Route, RouteIo,
-    VolumeNode, VolumeStatus,
+    Engine, Health, Held, IoCounters, Kernel, Lack, Link, Metadata, Node, NodeInfo, OverdueIo, PathInfo, Problem,
+    Route, RouteIo, VolumeNode, VolumeStatus,
 };
 use crate::clock::WallTime;
 
@@ -139,7 +139,14 @@ fn io(volume: &Volume) -> IoCounters {
         file_redirected: RouteIo::default(),
         in_flight: c.in_flight,
         coordinator_calls: c.calls,
+        timed_out: c.timed_out,
+        overdue: overdue(volume.overdue()),
     }
+}
+
+/// What has waited for `io_timeout` and cannot be given up.
+pub(super) fn overdue(o: Overdue) -> OverdueIo {
+    OverdueIo { at_disk: o.at_disk, redirected: o.redirected, calls: o.calls }
 }
 
 /// A volume that does not run on `me`: what is known of it is what other nodes told, if any did.
@@ -200,6 +207,20 @@ fn volume_problems(v: &VolumeStatus, drained: Option<Node>, found: &mut Vec<Prob
             _ => "Nothing, unless it stays.".into(),
         };
         say(None, format!("{}: metadata {}", v.name, v.metadata), next);
+    }
+    let late = v.io.overdue;
+    if late.count() > 0 {
+        let message = format!(
+            "{}: {} requests wait for longer than io_timeout, since they may still be executed: {late}",
+            v.name,
+            late.count()
+        );
+        say(
+            None,
+            message,
+            "They end once it is known what becomes of them: look at the disk of this node, and at who coordinates."
+                .into(),
+        );
     }
     for n in v.nodes.iter().filter(|n| is_a_problem(n)) {
         let reason = n.reason.as_deref().unwrap_or("no reason known");

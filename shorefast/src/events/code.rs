@@ -100,6 +100,7 @@ codes! {
     SelfReborn = "self-reborn", Info, "After an eviction this node began a new session; files that had lost nothing go on.", "Nothing.";
     SelfEvicted = "self-evicted", Error, "This node was evicted: handles with unsaved data or file locks report errors until they are closed.", "Restart the programs that use them; find out why this node did not answer.";
     IoWaiting = "io-waiting", Warning, "A request waits unusually long; the message says for what.", "Look at what the message names.";
+    IoTimeout = "io-timeout", Error, "Requests of programs got EIO: they had waited for `io_timeout`. None of them will be executed.", "Restart the programs that were told of it, once their disk is there again; find out why for so long it, or a coordinator, was not.";
     NoPermission = "no-permission", Warning, "This node may not be coordinator, for a second already; the message says what is known of why.", "The advice beside the message fits its cause: the node's path to the disk, or how the nodes reach one another.";
     LocksLost = "locks-lost", Error, "File locks held through this node were not taken in by a new coordinator; the handles report errors until they are closed.", "Restart the programs that use them, and report it: this must not happen.";
     NodeDrained = "node-drained", Info, "This node was drained: it coordinates nothing, takes no office and mounts nothing new.", "`shorefast node resume` ends it.";

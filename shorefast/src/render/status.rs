@@ -182,6 +182,9 @@ fn io(io: &IoCounters) -> String {
         ],
     );
     let _ = writeln!(text, "in flight {}   calls to coordinators {}", io.in_flight, io.coordinator_calls);
+    if io.timed_out > 0 || io.overdue.count() > 0 {
+        let _ = writeln!(text, "timed out {}   overdue {}", io.timed_out, io.overdue.count());
+    }
     text
 }
 

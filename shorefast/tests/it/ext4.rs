@@ -3,33 +3,50 @@
 use std::fmt::Debug;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use crate::fixture::within;
+use crate::fixture::{PATIENCE, background};
 use crate::shared::{Folder, PAIRS};
 
 /// `EXT4_SUPER_MAGIC`.
 const EXT4: u64 = 0xef53;
 
-/// What calls answered, in order.
-#[derive(Default)]
-pub(crate) struct Said(Vec<String>);
+/// What calls answered, in order. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Said(Arc<Mutex<Vec<String>>>);
 
 impl Said {
     /// Writes down what something answered.
     pub(crate) fn note(&mut self, what: impl AsRef<str>, answer: impl Debug) {
-        self.0.push(format!("{}: {answer:?}", what.as_ref()));
+        self.with(|said| said.push(format!("{}: {answer:?}", what.as_ref())));
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Vec<String>) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// Calls to be made: two views of one folder that is empty, and where to write the answers down.
 pub(crate) type Calls = fn(&Path, &Path, &mut Said);
 
+/// Makes the calls. Some are of hundreds of processes: each may take its time, and one that hangs is named.
 fn run(what: &str, here: PathBuf, there: PathBuf, calls: Calls) -> Vec<String> {
-    within(what, move || {
-        let mut said = Said::default();
-        calls(&here, &there, &mut said);
-        said.0
-    })
+    let said = Said::default();
+    let mut written = said.clone();
+    let calling = background(move || calls(&here, &there, &mut written));
+    let (mut answers, mut since) = (0, Instant::now());
+    while !calling.is_done() {
+        let now = said.with(|said| said.len());
+        if now != answers {
+            (answers, since) = (now, Instant::now());
+        }
+        let last = || said.with(|said| said.last().cloned());
+        assert!(since.elapsed() < PATIENCE, "{what}: the call after {:?} hangs", last());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    calling.ended(what);
+    said.with(std::mem::take)
 }
 
 /// Makes the calls through each pair of nodes, and on an ext4. Where the tree lies on another file system, only the

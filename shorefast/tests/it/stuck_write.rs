@@ -18,7 +18,8 @@ const BLOCK: usize = 4096;
 const OLD: u8 = 0x0d;
 const NEWER: u8 = 0x9e;
 
-fn direct(path: &Path) -> File {
+/// Opens a file as a virtual machine has its image open.
+pub(crate) fn direct(path: &Path) -> File {
     File::options()
         .read(true)
         .write(true)
@@ -29,12 +30,13 @@ fn direct(path: &Path) -> File {
         .expect("opens")
 }
 
-fn block(value: u8) -> AlignedBuf {
+/// A block of one value.
+pub(crate) fn block(value: u8) -> AlignedBuf {
     AlignedBuf::from_slice(&[value; BLOCK])
 }
 
 /// What the block holds as a node reads it.
-fn read(cluster: &Cluster, n: usize) -> u8 {
+pub(crate) fn read(cluster: &Cluster, n: usize) -> u8 {
     let path = cluster.mount(n, "v").join("file");
     within("reading the block", move || {
         let mut found = AlignedBuf::zeroed(BLOCK);

@@ -109,8 +109,8 @@ impl DataPath {
             if self.session.client() != life {
                 return Err(Errno(EIO));
             }
-            let _range = inode.ranges.lock(range).await;
-            let _alone = self.keep_hot_writes_out(inode).await;
+            let _range = self.session.unless_expired(caller, inode.ranges.lock(range)).await?;
+            let _alone = self.session.unless_expired(caller, self.keep_hot_writes_out(inode)).await?;
             let (to, piece) = {
                 let state = inode.state.lock();
                 (to.min(state.map.size()), state.map.pieces(range).first().map(|p| p.kind))
@@ -121,10 +121,10 @@ impl DataPath {
                 _ => return Ok(()),
             };
             let base = range.start.0 * FS_BLOCK;
-            let zeroed = match self.disk_read(&guard, disk, FS_BLOCK as usize).await {
+            let zeroed = match self.disk_read(&guard, disk, FS_BLOCK as usize, caller).await {
                 Ok(mut block) => {
                     block[(from - base) as usize..(to - base) as usize].fill(0);
-                    self.disk_write(&guard, disk, block).await.map_err(|(fault, _)| fault)
+                    self.disk_write(&guard, disk, block, caller).await.map_err(|(fault, _)| fault)
                 }
                 Err(fault) => Err(fault),
             };

@@ -83,7 +83,7 @@ impl DataPath {
             let flush_late = shows_more && !self.session.rules.has(Rule::FlushBeforeMapping);
             if must_flush && !flush_late {
                 inode.unflushed.store(false, Ordering::SeqCst);
-                if let Err(errno) = self.flush().await {
+                if let Err(errno) = self.flush(caller).await {
                     inode.unflushed.store(true, Ordering::SeqCst);
                     return Err(errno);
                 }
@@ -101,7 +101,7 @@ impl DataPath {
                 other => other?,
             };
             if flush_late {
-                self.flush().await?;
+                self.flush(caller).await?;
             }
             self.tell(inode);
             inode.touch_sent(body.mtime);

@@ -3,6 +3,9 @@
 //! Direct while the gate is open; else it is handed to the session, which sends it when the route machine lets it, or
 //! says that the route is direct again. A request moves from one route to the other only in two cases: the direct one
 //! came back failed (and closed the gate), or the redirected one was never sent.
+//!
+//! A write that is with the disk is waited for whatever its age: only the disk, or a withdrawal, says that it will not land. A
+//! read or a flush is left to itself once its caller's time is over (`core::client`, `expiry`).
 
 use std::time::Instant;
 
@@ -17,7 +20,7 @@ use super::hot::path_reason;
 use super::{DataPath, Pending};
 use crate::client::counters::add;
 use crate::client::layout::LayoutGuard;
-use crate::client::session::{EIO, Errno};
+use crate::client::session::{Caller, EIO, Errno};
 use crate::core::client::RedirectResult;
 use crate::proto::RedirectOp;
 use crate::types::LayoutId;
@@ -47,11 +50,18 @@ pub(super) enum Fault {
 
 impl DataPath {
     /// Reads `len` bytes (both aligned) at byte `at` of the disk, under a layout the caller has a guard on.
-    pub(super) async fn disk_read(&self, under: &LayoutGuard, at: u64, len: usize) -> Result<AlignedBuf, Fault> {
+    pub(super) async fn disk_read(
+        &self,
+        under: &LayoutGuard,
+        at: u64,
+        len: usize,
+        caller: &Caller,
+    ) -> Result<AlignedBuf, Fault> {
         let began = Instant::now();
         while !under.is_gone() {
             if let Ok(done) = self.direct(Some(under), Op::Read, at, len, Some(AlignedBuf::with_capacity(len))) {
-                match done.await.map(|d| (d.result, d.buf)) {
+                let done = self.session.unless_expired(caller, done).await.map_err(Fault::Errno)?;
+                match done.map(|d| (d.result, d.buf)) {
                     Ok((Ok(()), Some(buf))) => {
                         add(&self.counters().direct_read, len as u64);
                         return Ok(buf);
@@ -63,7 +73,7 @@ impl DataPath {
                 }
                 continue;
             }
-            if let Some(buf) = self.redirected_read(under.id, at, len).await? {
+            if let Some(buf) = self.redirected_read(under.id, at, len, caller).await? {
                 self.counters().waited(began.elapsed());
                 return Ok(buf);
             }
@@ -72,12 +82,19 @@ impl DataPath {
     }
 
     /// `None`: the route is direct again.
-    async fn redirected_read(&self, layout: LayoutId, at: u64, len: usize) -> Result<Option<AlignedBuf>, Fault> {
+    async fn redirected_read(
+        &self,
+        layout: LayoutId,
+        at: u64,
+        len: usize,
+        caller: &Caller,
+    ) -> Result<Option<AlignedBuf>, Fault> {
         let mut whole: Option<AlignedBuf> = None;
         let mut got = 0;
         while got < len {
             let n = (len - got).min(REDIRECT_MAX);
-            let (result, buf) = self.session.redirect(layout, RedirectOp::Read, at + got as u64, n as u32, None).await;
+            let span = (at + got as u64, n as u32);
+            let (result, buf) = self.session.redirect(layout, RedirectOp::Read, span, None, caller.since()).await;
             match (result, buf) {
                 (RedirectResult::Done, Some(buf)) if buf.len() == len => whole = Some(buf),
                 (RedirectResult::Done, Some(buf)) if buf.len() == n => {
@@ -99,6 +116,7 @@ impl DataPath {
         under: &LayoutGuard,
         at: u64,
         mut buf: AlignedBuf,
+        caller: &Caller,
     ) -> Result<(), (Fault, AlignedBuf)> {
         let began = Instant::now();
         let len = buf.len();
@@ -114,7 +132,7 @@ impl DataPath {
                 },
                 Err(back) => back.map(keepable).unwrap_or_default(),
             };
-            match self.redirected_write(under.id, at, &data).await {
+            match self.redirected_write(under.id, at, &data, caller).await {
                 Ok(true) => {
                     self.counters().waited(began.elapsed());
                     return Ok(());
@@ -141,13 +159,13 @@ impl DataPath {
     }
 
     /// `false`: the route is direct again, and nothing, or a part that will be written once more, was written.
-    async fn redirected_write(&self, layout: LayoutId, at: u64, data: &Bytes) -> Result<bool, Fault> {
+    async fn redirected_write(&self, layout: LayoutId, at: u64, data: &Bytes, caller: &Caller) -> Result<bool, Fault> {
         let mut put = 0;
         while put < data.len() {
             let n = (data.len() - put).min(REDIRECT_MAX);
             let part = data.slice(put..put + n);
-            let (result, _) =
-                self.session.redirect(layout, RedirectOp::Write, at + put as u64, n as u32, Some(part)).await;
+            let span = (at + put as u64, n as u32);
+            let (result, _) = self.session.redirect(layout, RedirectOp::Write, span, Some(part), caller.since()).await;
             if result != RedirectResult::Done {
                 return redirect_fault(result).map(|()| false);
             }
@@ -158,10 +176,10 @@ impl DataPath {
     }
 
     /// Everything answered before now becomes stable.
-    pub(super) async fn flush(&self) -> Result<(), Errno> {
+    pub(super) async fn flush(&self, caller: &Caller) -> Result<(), Errno> {
         loop {
             if let Ok(done) = self.direct(None, Op::Flush, 0, 0, None) {
-                match done.await.map(|d| d.result) {
+                match self.session.unless_expired(caller, done).await?.map(|d| d.result) {
                     Ok(Ok(())) => return Ok(()),
                     Ok(Err(error)) => match self.failed(error) {
                         Err(Fault::Errno(errno)) => return Err(errno),
@@ -170,11 +188,11 @@ impl DataPath {
                     Err(_) => return Err(Errno(EIO)),
                 }
             }
-            match self.session.redirect(LayoutId(0), RedirectOp::Flush, 0, 0, None).await.0 {
+            match self.session.redirect(LayoutId(0), RedirectOp::Flush, (0, 0), None, caller.since()).await.0 {
                 RedirectResult::Done => return Ok(()),
                 RedirectResult::Direct | RedirectResult::NoLayout => {}
                 RedirectResult::Errno(errno) => return Err(Errno(errno)),
-                RedirectResult::Evicted => return Err(Errno(EIO)),
+                RedirectResult::Evicted | RedirectResult::Expired => return Err(Errno(EIO)),
             }
         }
     }
@@ -194,7 +212,8 @@ impl DataPath {
             return Err(buf);
         }
         let (to, answer) = oneshot::channel();
-        let key = self.outstanding.insert(Pending::Wait { read: op == Op::Read, to });
+        let lands = matches!(op, Op::Write { .. });
+        let key = self.outstanding.insert(Pending::Wait { read: op == Op::Read, lands, to });
         add(&self.counters().in_flight, 1);
         let done = Completion::new(move |done| me.direct_done(key, done));
         self.disk.submit(Io { op, at: ByteOffset(at), len: ByteLen::from_usize(len), buf, done });
@@ -220,6 +239,6 @@ pub(super) fn redirect_fault(result: RedirectResult) -> Result<(), Fault> {
         RedirectResult::Direct => Ok(()),
         RedirectResult::NoLayout => Err(Fault::Restart),
         RedirectResult::Errno(errno) => Err(Fault::Errno(Errno(errno))),
-        RedirectResult::Evicted | RedirectResult::Done => Err(Fault::Errno(Errno(EIO))),
+        RedirectResult::Evicted | RedirectResult::Expired | RedirectResult::Done => Err(Fault::Errno(Errno(EIO))),
     }
 }

@@ -453,10 +453,12 @@ impl Files for DataPath {
     }
 
     fn reissue_reads(&self) {
-        let stuck = self.outstanding.take_all(|p| matches!(p, Pending::Read { .. } | Pending::Wait { read: true, .. }));
-        for pending in stuck {
+        let is_read = |p: &Pending, _| matches!(p, Pending::Read { .. } | Pending::Wait { read: true, .. });
+        for (pending, age) in self.outstanding.take_all(is_read) {
             match pending {
-                Pending::Read { to, inode, offset, size, .. } => self.slow_read(inode, offset, size, to),
+                Pending::Read { to, inode, offset, size, .. } => {
+                    self.slow_read(inode, offset, size, to, self.session.sweep_before(age));
+                }
                 // Its sender is gone: whoever waits goes another way.
                 Pending::Wait { .. } | Pending::Write { .. } => {}
             }

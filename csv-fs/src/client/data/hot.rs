@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use block::buf::AlignedBuf;
 use block::device::{Completion, Done, Io};
@@ -32,7 +33,7 @@ impl DataPath {
         }
         match self.hot_read(&file.inode, offset, size, to) {
             Ok(()) => {}
-            Err(to) => self.slow_read(Arc::clone(&file.inode), offset, size, to),
+            Err(to) => self.slow_read(Arc::clone(&file.inode), offset, size, to, self.session.sweep_now()),
         }
     }
 
@@ -43,12 +44,13 @@ impl DataPath {
         }
         to.accepted = Some(Accepted::new(&file.inode));
         to.life = self.space.life();
+        let since = self.session.sweep_now();
         if file.appends() {
-            return self.slow_write(Arc::clone(&file.inode), None, data, kill, to);
+            return self.slow_write(Arc::clone(&file.inode), None, data, kill, (to, since));
         }
         match self.hot_write(&file.inode, offset, data, kill, to) {
             Ok(()) => {}
-            Err((data, to)) => self.slow_write(Arc::clone(&file.inode), Some(offset), data, kill, to),
+            Err((data, to)) => self.slow_write(Arc::clone(&file.inode), Some(offset), data, kill, (to, since)),
         }
     }
 
@@ -143,13 +145,14 @@ impl DataPath {
         match self.outstanding.take(key) {
             // A read that was issued again elsewhere; its buffer is dropped here.
             None => {}
-            Some(Pending::Wait { to, .. }) => drop(to.send(done)),
-            Some(Pending::Read { to, inode, offset, size, part, guard }) => {
-                self.read_done(to, inode, offset, size, part, done);
+            // Whoever waited may have gone.
+            Some((Pending::Wait { to, .. }, _)) => drop(to.send(done)),
+            Some((Pending::Read { to, inode, offset, size, part, guard }, age)) => {
+                self.read_done((to, age), inode, offset, size, part, done);
                 drop(guard);
             }
-            Some(Pending::Write { to, inode, offset, guard }) => {
-                self.write_done(to, &inode, offset, done);
+            Some((Pending::Write { to, inode, offset, guard }, age)) => {
+                self.write_done((to, age), &inode, offset, done);
                 leave_hot(&inode);
                 drop(guard);
             }
@@ -158,7 +161,7 @@ impl DataPath {
 
     fn read_done(
         &self,
-        to: ReadTo,
+        (to, age): (ReadTo, Duration),
         inode: Arc<Inode>,
         offset: u64,
         size: u32,
@@ -172,13 +175,13 @@ impl DataPath {
             }
             (Err(error), _) if path_reason(error.kind).is_some() => {
                 self.path_failed(path_reason(error.kind).unwrap_or(Reason::IoFailed));
-                self.slow_read(inode, offset, size, to);
+                self.slow_read(inode, offset, size, to, self.session.sweep_before(age));
             }
             (result, _) => to.answer(Err(Errno(result.map_or_else(|e| e.errno(), |()| EIO)))),
         }
     }
 
-    fn write_done(&self, to: WriteTo, inode: &Arc<Inode>, offset: u64, done: Done) {
+    fn write_done(&self, (to, age): (WriteTo, Duration), inode: &Arc<Inode>, offset: u64, done: Done) {
         match (done.result, done.buf) {
             (Ok(()), buf) => {
                 let n = buf.map_or(0, |b| b.len());
@@ -188,9 +191,21 @@ impl DataPath {
             }
             (Err(error), Some(buf)) if path_reason(error.kind).is_some() => {
                 self.path_failed(path_reason(error.kind).unwrap_or(Reason::IoFailed));
-                self.slow_write(Arc::clone(inode), Some(offset), buf, false, to);
+                let since = self.session.sweep_before(age);
+                self.slow_write(Arc::clone(inode), Some(offset), buf, false, (to, since));
             }
             (result, _) => to.answer(Err(Errno(result.map_or_else(|e| e.errno(), |()| EIO)))),
+        }
+    }
+
+    /// **What the rule `ExpiredIsWithdrawn` prevents**, for tests: these writes are answered with EIO while the disk has them.
+    pub(super) fn answer_too_soon(&self, which: impl Fn(&Pending, Duration) -> bool) {
+        for (pending, _) in self.outstanding.take_all(which) {
+            if let Pending::Write { to, inode, guard, .. } = pending {
+                to.answer(Err(Errno(EIO)));
+                leave_hot(&inode);
+                drop(guard);
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use crate::client::counters::add;
 use crate::client::inode::Inode;
 use crate::client::layout::LayoutGuard;
 use crate::client::session::{Caller, EIO, Errno};
+use crate::core::client::Sweep;
 use crate::core::client::map::{Kind, Piece};
 use crate::proto::{Reply, Request, Want};
 use crate::types::*;
@@ -22,10 +23,12 @@ use crate::types::*;
 const READ_MAX: u64 = (1 << 20) + 8192;
 
 impl DataPath {
-    pub(super) fn slow_read(&self, inode: Arc<Inode>, offset: u64, size: u32, to: ReadTo) {
+    pub(super) fn slow_read(&self, inode: Arc<Inode>, offset: u64, size: u32, to: ReadTo, since: Sweep) {
         add(&self.counters().slow, 1);
         let Some(me) = self.me() else { return to.answer(Err(Errno(EIO))) };
-        self.run(to.unique(), |caller| async move { to.answer(me.read_anywhere(&inode, offset, size, &caller).await) });
+        self.run(to.unique(), since, |caller| async move {
+            to.answer(me.read_anywhere(&inode, offset, size, &caller).await);
+        });
     }
 
     async fn read_anywhere(
@@ -41,7 +44,7 @@ impl DataPath {
                 Some(guard) => guard,
                 None => self.get_layout(inode, asked, Want::Read, caller).await?,
             };
-            match self.read_under(inode, &guard, offset, size).await {
+            match self.read_under(inode, &guard, offset, size, caller).await {
                 Ok(data) => return Ok(data),
                 Err(Fault::Errno(errno)) => return Err(errno),
                 Err(Fault::Restart) => {}
@@ -58,7 +61,14 @@ impl DataPath {
         cell?.guard()
     }
 
-    async fn read_under(&self, inode: &Inode, guard: &LayoutGuard, offset: u64, size: u32) -> Result<ReadData, Fault> {
+    async fn read_under(
+        &self,
+        inode: &Inode,
+        guard: &LayoutGuard,
+        offset: u64,
+        size: u32,
+        caller: &Caller,
+    ) -> Result<ReadData, Fault> {
         let (end, pieces) = {
             let state = inode.state.lock();
             let end = state.map.size().min(offset.saturating_add(u64::from(size)));
@@ -75,7 +85,7 @@ impl DataPath {
         let part = (offset - start) as usize..(end - start) as usize;
         if let [Piece { kind: Kind::Written { disk, .. }, range }] = pieces[..] {
             let at = disk.0 * FS_BLOCK + (start - range.start.0 * FS_BLOCK);
-            let buf = self.disk_read(guard, at, (stop - start) as usize).await?;
+            let buf = self.disk_read(guard, at, (stop - start) as usize, caller).await?;
             return Ok(ReadData { buf, part });
         }
         let mut buf = AlignedBuf::zeroed((stop - start) as usize);
@@ -84,7 +94,7 @@ impl DataPath {
             let from = (piece.range.start.0 * FS_BLOCK).max(start);
             let to = (piece.range.end.0 * FS_BLOCK).min(stop);
             let at = disk.0 * FS_BLOCK + (from - piece.range.start.0 * FS_BLOCK);
-            let got = self.disk_read(guard, at, (to - from) as usize).await?;
+            let got = self.disk_read(guard, at, (to - from) as usize, caller).await?;
             buf[(from - start) as usize..(to - start) as usize].copy_from_slice(&got);
         }
         Ok(ReadData { buf, part })

@@ -55,7 +55,9 @@ impl DataPath {
         add(&self.counters().warm, 1);
         let (me, began) = (Weak::clone(&self.me), Instant::now());
         let (layout, at) = (read.place.guard.id, read.place.disk);
-        self.session.redirect_then(layout, RedirectOp::Read, at, len as u32, None, move |result| match me.upgrade() {
+        let since = Some(self.session.sweep_now());
+        let span = (at, len as u32);
+        self.session.redirect_then(layout, RedirectOp::Read, span, None, since, move |result| match me.upgrade() {
             Some(me) => me.warm_read_done(read, len, began, result),
             None => read.to.answer(Err(Errno(EIO))),
         });
@@ -71,7 +73,9 @@ impl DataPath {
             }
             (RedirectResult::Done, _) => to.answer(Err(Errno(EIO))),
             (result, _) => match redirect_fault(result) {
-                Ok(()) | Err(Fault::Restart) => self.slow_read(inode, offset, size, to),
+                Ok(()) | Err(Fault::Restart) => {
+                    self.slow_read(inode, offset, size, to, self.session.sweep_before(began.elapsed()));
+                }
                 Err(Fault::Errno(errno)) => to.answer(Err(errno)),
             },
         }
@@ -85,12 +89,18 @@ impl DataPath {
         let (layout, at, len) = (write.place.guard.id, write.place.disk, data.len() as u32);
         let data = keepable(data);
         let kept = data.clone();
-        self.session.redirect_then(layout, RedirectOp::Write, at, len, Some(kept), move |(result, _)| {
-            match me.upgrade() {
+        let since = Some(self.session.sweep_now());
+        self.session.redirect_then(
+            layout,
+            RedirectOp::Write,
+            (at, len),
+            Some(kept),
+            since,
+            move |(result, _)| match me.upgrade() {
                 Some(me) => me.warm_write_done(write, &data, began, result),
                 None => write.to.answer(Err(Errno(EIO))),
-            }
-        });
+            },
+        );
     }
 
     fn warm_write_done(&self, write: WarmWrite, data: &Bytes, began: Instant, result: RedirectResult) {
@@ -103,7 +113,9 @@ impl DataPath {
         } else {
             match redirect_fault(result) {
                 Ok(()) | Err(Fault::Restart) => {
-                    self.slow_write(Arc::clone(&inode), Some(offset), AlignedBuf::from_slice(data), kill, to);
+                    let since = self.session.sweep_before(began.elapsed());
+                    let data = AlignedBuf::from_slice(data);
+                    self.slow_write(Arc::clone(&inode), Some(offset), data, kill, (to, since));
                 }
                 Err(Fault::Errno(errno)) => to.answer(Err(errno)),
             }

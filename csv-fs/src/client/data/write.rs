@@ -28,6 +28,7 @@ use crate::client::inode::{Inode, State, wall_nanos};
 use crate::client::layout::{LayoutCell, LayoutGuard};
 use crate::client::session::{Caller, EIO, Errno};
 use crate::client::space::{ENOSPC, Reserved};
+use crate::core::client::Sweep;
 use crate::core::client::map::{Kind, Piece};
 use crate::core::rules::Rule;
 use crate::proto::{Request, SetAttr, Want};
@@ -80,6 +81,7 @@ struct Job<'a> {
     guard: &'a LayoutGuard,
     offset: u64,
     end: u64,
+    caller: &'a Caller,
 }
 
 /// A run of the image on consecutive disk blocks.
@@ -103,10 +105,17 @@ struct Plan {
 }
 
 impl DataPath {
-    pub(super) fn slow_write(&self, inode: Arc<Inode>, offset: Option<u64>, data: AlignedBuf, kill: bool, to: WriteTo) {
+    pub(super) fn slow_write(
+        &self,
+        inode: Arc<Inode>,
+        offset: Option<u64>,
+        data: AlignedBuf,
+        kill: bool,
+        (to, since): (WriteTo, Sweep),
+    ) {
         add(&self.counters().slow, 1);
         let Some(me) = self.me() else { return to.answer(Err(Errno(EIO))) };
-        self.run(to.unique(), |caller| async move {
+        self.run(to.unique(), since, |caller| async move {
             let life = to.life;
             to.answer(me.write_anywhere(&inode, offset, data, (kill, life), &caller).await)
         });
@@ -150,11 +159,11 @@ impl DataPath {
                 continue;
             }
             let attempt = match offset {
-                Some(offset) => self.attempt(inode, &guard, (offset, false), &mut data, reserved).await?,
+                Some(offset) => self.attempt(inode, &guard, (offset, false), &mut data, reserved, caller).await?,
                 None => {
                     let _one = self.session.unless_given_up(caller, inode.appending.lock()).await?;
                     let size = inode.state.lock().map.size();
-                    self.attempt(inode, &guard, (size, true), &mut data, reserved).await?
+                    self.attempt(inode, &guard, (size, true), &mut data, reserved, caller).await?
                 }
             };
             match attempt {
@@ -265,20 +274,25 @@ impl DataPath {
         (offset, append): (u64, bool),
         data: &mut AlignedBuf,
         mut reserved: Option<Reserved>,
+        caller: &Caller,
     ) -> Result<Attempt, Errno> {
         let end = offset + data.len() as u64;
         // Growing past the end touches the block of the old end too.
         let lock_from = offset.min(inode.state.lock().map.size());
-        let _range = inode.ranges.lock(BlockRange::of_bytes(lock_from, end - lock_from)).await;
+        let range = BlockRange::of_bytes(lock_from, end - lock_from);
+        let _range = self.session.unless_expired(caller, inode.ranges.lock(range)).await?;
         // Only now: whoever held the range may have made the file longer, and what it wrote behind the old end must
         // not be taken for what an earlier cut left there.
         let size = inode.state.lock().map.size();
         if append && size != offset {
             return Ok(Attempt::Restart);
         }
-        let job = Job { inode, guard, offset, end };
+        let job = Job { inode, guard, offset, end, caller };
         let sub_block = !self.is_whole(offset, end) || offset > size;
-        let _alone = if sub_block { Some(self.keep_hot_writes_out(inode).await) } else { None };
+        let _alone = match sub_block {
+            true => Some(self.session.unless_expired(caller, self.keep_hot_writes_out(inode)).await?),
+            false => None,
+        };
         if offset > size && size > 0 {
             match self.zero_behind_end(&job, size).await {
                 Ok(()) => {}
@@ -330,9 +344,9 @@ impl DataPath {
         let piece = job.inode.state.lock().map.pieces(BlockRange::new(block, block + 1));
         let Some(Kind::Written { disk, .. }) = piece.first().map(|p| p.kind) else { return Ok(()) };
         let base = disk.0 * FS_BLOCK;
-        let mut buf = self.disk_read(job.guard, base, FS_BLOCK as usize).await?;
+        let mut buf = self.disk_read(job.guard, base, FS_BLOCK as usize, job.caller).await?;
         buf[(size - block * FS_BLOCK) as usize..(upto - block * FS_BLOCK) as usize].fill(0);
-        self.disk_write(job.guard, base, buf).await.map_err(|(fault, _)| fault)
+        self.disk_write(job.guard, base, buf, job.caller).await.map_err(|(fault, _)| fault)
     }
 
     /// Step 6. `Err`: more space has to be reserved first, or the layout is gone.
@@ -428,7 +442,7 @@ impl DataPath {
         let whole = plan.start == job.offset && plan.stop == job.end && data.is_aligned_to(self.logical as usize);
         if whole && let [segment] = &plan.segments[..] {
             let buf = std::mem::replace(data, AlignedBuf::with_capacity(0));
-            return self.disk_write(job.guard, segment.disk, buf).await.map_err(|(fault, back)| {
+            return self.disk_write(job.guard, segment.disk, buf, job.caller).await.map_err(|(fault, back)| {
                 *data = back;
                 fault
             });
@@ -437,17 +451,17 @@ impl DataPath {
         let logical = self.logical as usize;
         let kept = |at: Option<u64>| at.filter(|_| self.session.rules.has(Rule::KeepAround));
         if let Some(at) = kept(plan.keep_head) {
-            image[..logical].copy_from_slice(&self.disk_read(job.guard, at, logical).await?);
+            image[..logical].copy_from_slice(&self.disk_read(job.guard, at, logical, job.caller).await?);
         }
         if let Some(at) = kept(plan.keep_tail) {
             let from = image.len() - logical;
-            image[from..].copy_from_slice(&self.disk_read(job.guard, at, logical).await?);
+            image[from..].copy_from_slice(&self.disk_read(job.guard, at, logical, job.caller).await?);
         }
         let head = (job.offset - plan.start) as usize;
         image[head..head + data.len()].copy_from_slice(data);
         for segment in &plan.segments {
             let part = image.split_to(segment.len);
-            self.disk_write(job.guard, segment.disk, part).await.map_err(|(fault, _)| fault)?;
+            self.disk_write(job.guard, segment.disk, part, job.caller).await.map_err(|(fault, _)| fault)?;
         }
         Ok(())
     }

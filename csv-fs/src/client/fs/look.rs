@@ -14,6 +14,7 @@ use super::attr::Form;
 use super::names::bytes;
 use super::{FileSystem, odd, sent, xattr};
 use crate::client::session::{Caller, EIO, Errno};
+use crate::core::client::Sweep;
 use crate::proto::{Reply as Answer, Request, XattrCall};
 use crate::types::{Attr, InodeNo};
 
@@ -51,12 +52,13 @@ impl FileSystem {
         form: Form,
         exact: impl FnOnce(&FileSystem, Attr) -> Option<Attr> + Send + 'static,
     ) {
+        let since = self.path.session().sweep_now();
         self.ask(request, reply, move |fs, answer, reply| match answer {
             Ok(Answer::Attr(attr)) => {
                 fs.folders.note(&attr);
                 match exact(&fs, attr) {
                     Some(attr) => form.show(reply, Ok(attr)),
-                    None => fs.look_again(attr.ino, reply, form),
+                    None => fs.look_again(attr.ino, reply, form, since),
                 }
             }
             Ok(other) => form.show(reply, odd(other)),
@@ -64,9 +66,9 @@ impl FileSystem {
         });
     }
 
-    fn look_again(self: &Arc<Self>, ino: InodeNo, reply: Reply, form: Form) {
+    fn look_again(self: &Arc<Self>, ino: InodeNo, reply: Reply, form: Form, since: Sweep) {
         let fs = Arc::clone(self);
-        self.path.run(Some(reply.unique()), |caller| async move {
+        self.path.run(Some(reply.unique()), since, |caller| async move {
             let attr = fs.path.attr(ino, &caller).await;
             form.show(reply, attr.map_err(|e| fs.of_looked_up(ino, e)));
         });
@@ -79,7 +81,8 @@ impl FileSystem {
         reply: Reply,
         then: impl FnOnce(Arc<FileSystem>, Result<Answer, Errno>, Reply) + Send + 'static,
     ) {
-        let (caller, session) = (Caller::interruptible(), self.path.session());
+        let session = self.path.session();
+        let caller = Caller::of_program(session.sweep_now());
         let (his, whose) = (caller.clone(), Arc::downgrade(session));
         let watched = self.path.interrupts.watch_then(reply.unique(), move || {
             if let Some(session) = whose.upgrade() {

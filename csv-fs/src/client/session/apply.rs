@@ -7,31 +7,33 @@ use block::shared::Epoch;
 use tokio::sync::oneshot;
 
 use crate::client::link::{CallDone, ClientEvent, LinkLost, RedirectDone};
-use crate::core::client::{CallFailure, Effect, Event, IoId, Ticket};
+use crate::core::client::{CallFailure, Effect, Event, IoId, RedirectResult, Ticket};
+use crate::core::rules::Rule;
 use crate::core::time::Now;
 use crate::proto::{BindRequest, Call, CallbackAsk, CoordinatorHint, Reassert, Redirect, RedirectAnswer};
 
-use super::{Answered, CallResult, Ended, Files, Inner, Input, Io, Linked, Session, Waiter};
+use super::{Answered, Asker, CallResult, Ended, Files, Inner, Input, Io, Linked, Session, Waiter};
 
 impl Session {
     pub(super) fn take(&self, inner: &mut Inner, input: Input) {
         let event = match input {
             Input::Event(event) => event,
-            Input::Call { life: Some(life), waiter, .. } if life != inner.core.client() => {
-                return inner.tell(waiter, Err(CallFailure::Evicted));
+            Input::Call { life: Some(life), asker, .. } if life != inner.core.client() => {
+                return inner.tell(asker.waiter, Err(CallFailure::Evicted));
             }
-            Input::Call { ticket, request, waiter, .. } => {
-                inner.waiters.insert(ticket, waiter);
+            Input::Call { ticket, request, asker, .. } => {
+                inner.waiters.insert(ticket, asker);
                 Event::Submit { ticket, request }
             }
-            Input::Lock { ticket, op, waiter } => {
-                inner.waiters.insert(ticket, waiter);
+            Input::Lock { ticket, op, asker } => {
+                inner.waiters.insert(ticket, asker);
                 Event::Lock { ticket, op }
             }
-            Input::Redirect { io, event, data, waiter } => {
-                inner.io.insert(io, Io { data, read: None, waiter: Some(waiter) });
+            Input::Redirect { io, event, data, waiter, since } => {
+                inner.io.insert(io, Io { data, read: None, waiter: Some(waiter), since });
                 event
             }
+            Input::Sweep => self.whose_time_is_over(inner),
             Input::IoAnswered { io, bind, answer, read } => {
                 if let (Some(entry), RedirectAnswer::Done { .. }) = (inner.io.get_mut(&io), &answer) {
                     entry.read = read;
@@ -78,7 +80,10 @@ impl Session {
             Effect::SendRedirect { io, redirect } => self.send_redirect(inner, io, redirect),
             Effect::Reply { ticket, result } => {
                 let guard = inner.granted.remove(&ticket);
-                if let Some(waiter) = inner.waiters.remove(&ticket) {
+                if let Some(Asker { waiter, .. }) = inner.waiters.remove(&ticket) {
+                    if result == Err(CallFailure::Expired) {
+                        self.timed_out();
+                    }
                     inner.tell(waiter, result.map(|reply| Answered { reply, guard }));
                 }
             }
@@ -92,8 +97,13 @@ impl Session {
                 if let Some(entry) = inner.io.get_mut(&io) {
                     let read = entry.read.take();
                     let waiter = entry.waiter.take();
+                    if result == RedirectResult::Expired {
+                        self.timed_out();
+                    }
+                    // Without that rule it is still to be sent.
+                    let stays = result == RedirectResult::Expired && !self.rules.has(Rule::ExpiredIsWithdrawn);
                     // A write's data stays until it is forgotten.
-                    if result != crate::core::client::RedirectResult::Done || entry.data.is_none() {
+                    if (result != RedirectResult::Done && !stays) || entry.data.is_none() {
                         inner.io.remove(&io);
                     }
                     inner.redirected.extend(waiter.map(|w| (w, (result, read))));

@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 
 use tokio::sync::Notify;
 
-use crate::core::client::{Binding, Event, Ticket};
+use crate::core::client::{Binding, Event, Sweep, Ticket};
 
-use super::{EINTR, Errno, Session};
+use super::{EINTR, EIO, Errno, Session};
 
 /// One caller. Clones are the same caller.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Caller(Option<Arc<Shared>>);
 struct Shared {
     state: Mutex<State>,
     interrupted: Notify,
+    /// Since when it waits, if not for as long as it takes.
+    since: Option<Sweep>,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +38,7 @@ struct State {
 pub(crate) struct Waiting<'a>(&'a Caller);
 
 impl Caller {
-    /// One that cannot be interrupted.
+    /// One that cannot be interrupted, and waits for as long as it takes.
     pub fn patient() -> Caller {
         Caller(None)
     }
@@ -44,6 +46,16 @@ impl Caller {
     /// One that can.
     pub fn interruptible() -> Caller {
         Caller(Some(Arc::default()))
+    }
+
+    /// A program's request, that began after this sweep: it can be interrupted, and waits for `io_timeout`.
+    pub(crate) fn of_program(since: Sweep) -> Caller {
+        Caller(Some(Arc::new(Shared { since: Some(since), ..Shared::default() })))
+    }
+
+    /// Since when it waits; `None`: for as long as it takes.
+    pub(crate) fn since(&self) -> Option<Sweep> {
+        self.0.as_ref().and_then(|shared| shared.since)
     }
 
     /// Interrupts what it waits for now, and whatever it waits for later.
@@ -101,7 +113,7 @@ impl Waiting<'_> {
 }
 
 impl Session {
-    /// Waits for what another caller of this node is to get from the coordinator; EINTR as for a call of its own.
+    /// Waits for what another caller of this node is to get from the coordinator; EINTR and EIO as for a call of its own.
     ///
     /// # Cancel safety
     /// That of `what`, which is dropped when the caller is let go.
@@ -110,6 +122,7 @@ impl Session {
             biased;
             done = what => Ok(done),
             () = caller.given_up(self) => Err(Errno(EINTR)),
+            () = self.expires(caller) => Err(Errno(EIO)),
         }
     }
 }

@@ -126,9 +126,10 @@ fn start_watched() -> (Arc<DataPath>, Calls, Events, Arc<Scripted>) {
         slot: Arc::new(NoSlot),
         events: Arc::new(move |e| sink.lock().push(e)),
         path_timeout: Duration::from_secs(1),
+        io_timeout: Duration::ZERO,
         control: tokio::runtime::Handle::current(),
     };
-    let path = DataPath::new(Session::new(parts, Rules::all()), disk, 0, Duration::from_secs(1));
+    let path = DataPath::new(Session::new(parts, Rules::all()), disk, 0);
     tokio::spawn(ticks(Arc::downgrade(&path)));
     (path, calls, events, scripted)
 }
@@ -216,9 +217,9 @@ async fn what_is_put_in_while_somebody_reads_the_core_is_taken() {
     assert_eq!(first.await.unwrap().unwrap_err(), Errno(28), "bound, and nothing is due");
     let session = path.session();
     let (waiter, _answer) = oneshot::channel();
-    let waiter = Waiter::Task(waiter);
+    let asker = Asker { waiter: Waiter::Task(waiter), since: None };
     session.look(|_| {
-        let put = || session.put(Input::Call { ticket: Ticket(1 << 32), request: Request::Statfs, life: None, waiter });
+        let put = || session.put(Input::Call { ticket: Ticket(1 << 32), request: Request::Statfs, life: None, asker });
         std::thread::scope(|scope| scope.spawn(put).join()).expect("it waits for nobody");
     });
     assert_eq!(next(&mut calls).await.0.request, Request::Statfs);

@@ -98,7 +98,7 @@ impl Client {
     }
 
     /// Something was answered, or withdrawn: what waited for it goes, in order.
-    fn let_held_back_go(&mut self, out: &mut Vec<Effect>) {
+    pub(super) fn let_held_back_go(&mut self, out: &mut Vec<Effect>) {
         for (ticket, request) in std::mem::take(&mut self.held_back) {
             self.place(ticket, request, out);
         }
@@ -171,6 +171,9 @@ impl Client {
     }
 
     fn finished(&mut self, now: Now, done: InSlot, result: Result<Reply, i32>, out: &mut Vec<Effect>) {
+        if done.withdrawn && matches!(result, Ok(Reply::Space(_))) {
+            return self.was_withdrawn(&done, out);
+        }
         let InSlot { ticket, request, abandoned, .. } = done;
         if let Ok(Reply::Layout(grant)) = &result
             && self.layouts.is_overtaken(grant)
@@ -293,7 +296,7 @@ fn commits(request: &Request, of: InodeNo) -> bool {
 }
 
 /// Whether it changes names or attributes, or what a file has of space.
-fn changes(request: &Request) -> bool {
+pub(super) fn changes(request: &Request) -> bool {
     let space = matches!(request, Request::Grant { .. });
     request.is_durable() && request.table() == SlotTable::Ordinary && !space
 }

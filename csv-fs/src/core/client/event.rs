@@ -53,6 +53,9 @@ pub enum Event {
     /// The caller was interrupted. Takes effect only while no coordinator is bound or the request was never sent; on
     /// whoever waits for a lock, at once.
     Cancel { ticket: Ticket },
+    /// These callers, and those of these redirected requests, have waited for `io_timeout`. Said in each sweep while they wait;
+    /// [`Effect::Reply`] or [`Effect::RedirectDone`] follows once what they asked for cannot be executed any more.
+    Expired { calls: Vec<Ticket>, ios: Vec<IoId> },
     /// The answer to [`Effect::SendCall`].
     Answered { bind: Bind, slot: SlotRef, seq: u64, answer: crate::proto::Answer },
 
@@ -167,6 +170,8 @@ pub enum CallFailure {
     Errno(i32),
     /// The caller was interrupted while there was no coordinator.
     Interrupted,
+    /// It waited for `io_timeout`, and will not be executed.
+    Expired,
     /// The incarnation was evicted.
     Evicted,
 }
@@ -182,6 +187,8 @@ pub enum RedirectResult {
     NoLayout,
     /// The route is direct (again): start over there. Never said of a request that was sent.
     Direct,
+    /// It waited for `io_timeout`, and will not be executed.
+    Expired,
     /// The incarnation was evicted.
     Evicted,
 }

@@ -430,30 +430,42 @@ impl Client {
         if let Some(job) = self.locks.jobs.get_mut(&id) {
             job.interrupted = true;
         }
-        self.let_lock_go(id, out);
+        self.let_interrupted_lock_go(id, out);
+        true
+    }
+
+    /// A caller has waited for `io_timeout`. Whoever waits for a lock goes on waiting, and an unlock stays due. `false` if it
+    /// is none of those that ask for locks.
+    pub(super) fn expire_lock(&mut self, ticket: Ticket, out: &mut Vec<Effect>) -> bool {
+        let Some(id) = self.locks.callers.get(&ticket).copied() else { return false };
+        if self.locks.jobs.get(&id).is_some_and(|job| !job.waits() && !job.drops()) {
+            self.let_lock_go(id, CallFailure::Expired, out);
+        }
         true
     }
 
     /// The binding is lost: nobody who was interrupted waits for the next.
     pub(super) fn let_interrupted_locks_go(&mut self, out: &mut Vec<Effect>) {
         let going: Vec<JobId> = self.locks.jobs.iter().filter(|(_, j)| j.interrupted).map(|(id, _)| *id).collect();
-        going.into_iter().for_each(|id| self.let_lock_go(id, out));
+        going.into_iter().for_each(|id| self.let_interrupted_lock_go(id, out));
     }
 
     /// Whoever waits for a lock is let go at once; whoever does not, only while there is no coordinator.
-    fn let_lock_go(&mut self, id: JobId, out: &mut Vec<Effect>) {
-        let unbound = self.binder.bound().is_none();
-        let Some(job) = self.locks.jobs.get_mut(&id).filter(|j| j.caller.is_some()) else { return };
-        if !job.waits() && !unbound {
-            return;
+    fn let_interrupted_lock_go(&mut self, id: JobId, out: &mut Vec<Effect>) {
+        if self.binder.bound().is_none() || self.locks.jobs.get(&id).is_some_and(Job::waits) {
+            self.let_lock_go(id, CallFailure::Interrupted, out);
         }
+    }
+
+    fn let_lock_go(&mut self, id: JobId, failure: CallFailure, out: &mut Vec<Effect>) {
+        let Some(job) = self.locks.jobs.get_mut(&id).filter(|j| j.caller.is_some()) else { return };
         let (lane, drops) = (job.lane, job.drops());
         match &job.stage {
             // An unlock goes on without its caller.
             _ if drops => {
                 if let Some(ticket) = job.caller.take() {
                     self.locks.callers.remove(&ticket);
-                    out.push(Effect::Reply { ticket, result: Err(CallFailure::Interrupted) });
+                    out.push(Effect::Reply { ticket, result: Err(failure) });
                 }
             }
             _ if matches!(job.what, What::Weaken(_)) => {}
@@ -461,7 +473,7 @@ impl Client {
                 job.stage = Stage::Abandoned;
                 if let Some(ticket) = job.caller.take() {
                     self.locks.callers.remove(&ticket);
-                    out.push(Effect::Reply { ticket, result: Err(CallFailure::Interrupted) });
+                    out.push(Effect::Reply { ticket, result: Err(failure) });
                 }
                 let queue = self.locks.lanes.entry(lane).or_default();
                 queue.asking = None;
@@ -474,7 +486,7 @@ impl Client {
                 if let Some(queue) = self.locks.lanes.get_mut(&lane) {
                     queue.waiting.retain(|j| *j != id);
                 }
-                self.lock_ended(id, Err(CallFailure::Interrupted), out);
+                self.lock_ended(id, Err(failure), out);
                 self.pump_lane(lane, out);
             }
             Stage::Abandoned => {}

@@ -80,6 +80,8 @@ struct Pending {
     progress: Progress,
     /// It was sent at least once: it may have been executed, and cannot go another way any more.
     began: bool,
+    /// Its caller has waited long enough: it ends as soon as it cannot be executed any more, see `expiry`.
+    expired: bool,
 }
 
 #[derive(Debug)]
@@ -164,7 +166,8 @@ impl Redirects {
     }
 
     pub(super) fn submit(&mut self, wire: Wire, exclusive: bool) {
-        self.pending.insert(wire.io, Pending { wire, exclusive, progress: Progress::Queued, began: false });
+        let progress = Progress::Queued;
+        self.pending.insert(wire.io, Pending { wire, exclusive, progress, began: false, expired: false });
         self.queued.insert(wire.io);
     }
 
@@ -264,6 +267,34 @@ impl Redirects {
         } else if let Some(k) = self.kept_by_io.get(&io).and_then(|n| self.kept.get_mut(n)) {
             k.repeated = false;
         }
+    }
+
+    /// Whoever waits for it has waited long enough. A write ends if it was never sent, or if a coordinator is bound that has
+    /// not been sent it: whatever was sent under an older bind has ended. Anything else changes nothing.
+    pub(super) fn expire(&mut self, io: IoId, bound: bool, out: &mut Vec<Effect>) {
+        let Some(p) = self.pending.get_mut(&io) else { return };
+        let write = p.wire.op == RedirectOp::Write;
+        let over = !p.began || (bound && p.progress == Progress::Queued);
+        if !self.rules.has(Rule::ExpiredIsWithdrawn) && write {
+            return out.push(Effect::RedirectDone { io, result: RedirectResult::Expired });
+        }
+        if over || !write {
+            return self.end(io, RedirectResult::Expired, out);
+        }
+        p.expired = true;
+    }
+
+    /// Bound anew: nothing that was sent before is executed any more, and what has waited long enough is not sent again.
+    pub(super) fn end_expired(&mut self, out: &mut Vec<Effect>) {
+        let over: Vec<IoId> = self.pending.values().filter(|p| p.expired).map(|p| p.wire.io).collect();
+        for io in over {
+            self.end(io, RedirectResult::Expired, out);
+        }
+    }
+
+    /// Writes that have waited long enough and may still be executed.
+    pub(super) fn expired(&self) -> u64 {
+        self.pending.values().filter(|p| p.expired).count() as u64
     }
 
     /// The connection is gone: what is on its way waits for the next one.

@@ -39,6 +39,10 @@ use crate::types::{ORDINARY_SLOTS, RETURN_SLOTS, SlotRef, SlotTable};
 
 use super::event::Ticket;
 
+/// What is sent under the number of a request that was withdrawn. It changes nothing, and its reply is of a kind that
+/// nothing that can be withdrawn is answered with.
+const INSTEAD: Request = Request::Statfs;
+
 /// A request that has its slot.
 #[derive(Debug)]
 pub(super) struct InSlot {
@@ -50,6 +54,8 @@ pub(super) struct InSlot {
     pub(super) abandoned: bool,
     /// The caller was interrupted, and is let go as soon as there is no coordinator.
     pub(super) interrupted: bool,
+    /// From the next bind on something else is sent under its number, see `expiry`.
+    pub(super) withdrawn: bool,
 }
 
 #[derive(Debug)]
@@ -78,7 +84,8 @@ impl Table {
         };
         let slot = &mut self.slots[index];
         slot.seq += 1;
-        slot.busy = Some(InSlot { ticket, request, sent: false, abandoned: false, interrupted: false });
+        slot.busy =
+            Some(InSlot { ticket, request, sent: false, abandoned: false, interrupted: false, withdrawn: false });
         Some(SlotRef { table, index: index as u8 })
     }
 
@@ -129,7 +136,7 @@ impl Slots {
         let place = self.table(slot.table).slots.get_mut(usize::from(slot.index))?;
         let busy = place.busy.as_mut()?;
         busy.sent = true;
-        Some((place.seq, busy.request.clone()))
+        Some((place.seq, if busy.withdrawn { INSTEAD } else { busy.request.clone() }))
     }
 
     /// Ends a slot's request. The second value is the slot of a request that waited for one.
@@ -167,11 +174,8 @@ impl Slots {
     /// The caller was interrupted. `true` if it is let go now: it never got a slot, its request was never sent, or no
     /// coordinator is bound. Else it is let go when the binding is lost.
     pub(super) fn cancel(&mut self, ticket: Ticket, bound: bool) -> bool {
-        for table in [&mut self.ordinary, &mut self.returns] {
-            if let Some(at) = table.waiting.iter().position(|(t, _)| *t == ticket) {
-                table.waiting.remove(at);
-                return true;
-            }
+        if self.leaves_queue(ticket) {
+            return true;
         }
         let Some(slot) = self.by_ticket.get(&ticket).copied() else { return false };
         let Some(busy) = &mut self.table(slot.table).slots[usize::from(slot.index)].busy else { return false };
@@ -183,6 +187,42 @@ impl Slots {
         let go = !busy.abandoned && !bound;
         busy.abandoned |= go;
         go
+    }
+
+    /// The caller has waited long enough. `true` if it is let go now: what it asked for is not executed any more, or it
+    /// makes no difference, as `changes` says. Else it is withdrawn.
+    pub(super) fn expire(&mut self, ticket: Ticket, changes: impl Fn(&Request) -> bool) -> bool {
+        if self.leaves_queue(ticket) {
+            return true;
+        }
+        let withdraws = self.rules.has(Rule::ExpiredIsWithdrawn);
+        let Some(slot) = self.by_ticket.get(&ticket).copied() else { return false };
+        let Some(busy) = &mut self.table(slot.table).slots[usize::from(slot.index)].busy else { return false };
+        if !busy.sent {
+            self.withdraw(slot);
+            return true;
+        }
+        if withdraws && changes(&busy.request) {
+            busy.withdrawn = true;
+            return false;
+        }
+        !std::mem::replace(&mut busy.abandoned, true)
+    }
+
+    /// Requests that were withdrawn, whose callers still wait.
+    pub(super) fn withdrawn(&self) -> u64 {
+        self.requests().filter(|(_, _, r)| r.withdrawn && !r.abandoned).count() as u64
+    }
+
+    /// Takes a request out that waits for a slot.
+    fn leaves_queue(&mut self, ticket: Ticket) -> bool {
+        for table in [&mut self.ordinary, &mut self.returns] {
+            if let Some(at) = table.waiting.iter().position(|(t, _)| *t == ticket) {
+                table.waiting.remove(at);
+                return true;
+            }
+        }
+        false
     }
 
     /// Empties a slot whose request was never sent: its number was not used.

@@ -1,6 +1,7 @@
 //! Exact effects of the core: what goes out for what comes in, in order.
 
 mod binding;
+mod expiry;
 mod layouts;
 mod redirect;
 mod route;

@@ -108,7 +108,7 @@ impl World {
     fn notes(&mut self, notes: &[Note]) {
         for note in notes {
             match note {
-                Note::Executed(client, slot, seq) => self.oracle.executed(*client, *slot, *seq),
+                Note::Executed(client, slot, seq, request) => self.oracle.executed(*client, *slot, *seq, request),
                 Note::Evicted(client) => self.client_evicted(*client),
                 Note::PathFenced(client, fence_gen) => self.oracle.path_fenced(*client, *fence_gen),
                 Note::Freed(ino, range) => self.oracle.freed(*ino, *range),

@@ -24,6 +24,8 @@ pub(super) struct Write {
     client: Option<ClientId>,
     invoked: u64,
     acked: Option<u64>,
+    /// Its program got EIO for its age.
+    expired: Option<u64>,
     landed: bool,
     /// Where it was put, so that what a lost mapping undoes is known.
     disk: Option<u64>,
@@ -93,6 +95,7 @@ impl Oracle {
             client: Some(client),
             invoked,
             acked: None,
+            expired: None,
             landed: false,
             disk: None,
             synced: false,
@@ -112,18 +115,27 @@ impl Oracle {
         self.writes_acknowledged += 1;
     }
 
+    /// Its program got EIO for its age.
+    pub(in crate::sim) fn write_expired(&mut self, id: WriteId, now: u64) {
+        self.writes[id.0 as usize].expired = Some(now);
+    }
+
     /// When its effect is over at the latest.
     fn over(&self, write: &Write) -> Option<u64> {
         let evicted = write.client.and_then(|c| self.evicted.get(&c).copied());
-        match (write.acked, evicted) {
-            (Some(a), _) => Some(a),
-            (None, e) => e,
-        }
+        write.acked.or(write.expired).or(evicted)
     }
 
     /// A write lands. `again`: the client repeats, in its order, what a changed history may have lost.
     pub(in crate::sim) fn write_lands(&mut self, id: WriteId, disk: u64, again: bool) {
         let write = self.writes[id.0 as usize].clone();
+        if let Some(at) = write.expired {
+            let what = format!(
+                "{:?}: write {:?} lands, and its program was told at {at} that it failed",
+                write.place, write.value
+            );
+            self.fail(Invariant::AsIfNothingHappened, what);
+        }
         if let Some(acked) = write.acked.filter(|_| !again) {
             let newer = self.registers.get(&write.place).into_iter().flat_map(|r| &r.writes).map(|n| &self.writes[*n]);
             if let Some(newer) = newer.filter(|w| w.landed && !w.optional).find(|w| w.invoked > acked) {
@@ -218,6 +230,7 @@ impl Oracle {
             client: None,
             invoked: now,
             acked: Some(now),
+            expired: None,
             landed: true,
             disk: None,
             synced: false,
@@ -330,6 +343,7 @@ impl Oracle {
             client: Some(c.client),
             invoked: c.invoked,
             acked: c.acked,
+            expired: None,
             landed: true,
             disk: None,
             synced: false,

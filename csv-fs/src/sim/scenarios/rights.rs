@@ -1,8 +1,8 @@
 //! Layouts, recalls, request slots and their answers.
 
 use super::Scenario;
-use super::script::node;
-use crate::core::client::Event;
+use super::script::{node, route};
+use crate::core::client::{Event, Route};
 use crate::core::rules::Rule;
 use crate::sim::app::{Op, file};
 use crate::sim::oracle::Invariant;
@@ -129,6 +129,48 @@ pub(super) const RESENT_TOO_SOON: Scenario = Scenario {
             }
         });
         s.ends(&asked, 20_000, "the request is answered");
+        s.heals(&[]);
+    },
+    ..SCRIPT
+};
+
+/// A redirected node is cut off; a write of it waits for longer than programs wait. Then it is heard again.
+pub(super) const GIVEN_UP_WRITE: Scenario = Scenario {
+    name: "the redirected write that got EIO and finds a coordinator",
+    rule: Some(Rule::ExpiredIsWithdrawn),
+    script: |s| {
+        s.world(|w| w.setup.io_timeout = 1500);
+        s.begin(1);
+        s.does(2, Op::Write(file(0), 1));
+        s.world(|w| w.client(node(2), Event::Forced { redirect: true }));
+        s.until(5000, "node 2 is redirected", |w| route(w, node(2)) == Some(Route::BlockRedirected));
+        s.fault("cut node", |w| {
+            for other in [1, 3] {
+                w.net.cut.insert((node(2), node(other)));
+                w.net.cut.insert((node(other), node(2)));
+            }
+        });
+        let waits = s.op(2, Op::Write(file(0), 1));
+        s.run(6000);
+        s.world(|w| w.client(node(2), Event::Forced { redirect: false }));
+        s.heals(&[Op::Read(file(0), 1)]);
+        s.ends(&waits, 30_000, "the write ends");
+    },
+    ..SCRIPT
+};
+
+/// A coordinator stops with a removal in its socket, for longer than programs wait, and is succeeded.
+pub(super) const GIVEN_UP_CALL: Scenario = Scenario {
+    name: "the change that got EIO and is sent to the next coordinator",
+    rule: Some(Rule::ExpiredIsWithdrawn),
+    script: |s| {
+        s.world(|w| w.setup.io_timeout = 1500);
+        s.begin(1);
+        s.fault("pause coordinator", |w| w.pause(node(1), false));
+        let waits = s.op(2, Op::Private { unlink: true });
+        s.until(30_000, "another takes office", |w| w.in_office(node(2)) || w.in_office(node(3)));
+        s.ends(&waits, 30_000, "the creation ends");
+        s.run(3000);
         s.heals(&[]);
     },
     ..SCRIPT

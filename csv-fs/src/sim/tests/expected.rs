@@ -101,6 +101,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
     ),
     ("redirected", &["Read", "Write", "Flush"]),
     ("redirect answer", &["Done"]),
+    ("op", &["expired"]),
     (
         "client event",
         &[
@@ -112,6 +113,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
             "Submit",
             "Lock",
             "Cancel",
+            "Expired",
             "Answered",
             "Asked",
             "Drained",

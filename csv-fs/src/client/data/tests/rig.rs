@@ -184,6 +184,8 @@ pub(crate) struct Cluster {
     serving: Arc<Mutex<Option<Arc<Serving>>>>,
     workers: Workers,
     lacking: Lacking,
+    /// Of the nodes that are made.
+    pub(crate) io_timeout: Duration,
     /// Coordinators that are followed by another live on for a while.
     dozes: bool,
     asleep: Option<Arc<Serving>>,
@@ -293,7 +295,8 @@ impl Cluster {
         let workers = Workers::start_without_rings(1, "t").unwrap();
         let (lease, serving) = (LeaseView::new_volume(), Arc::default());
         let (lacking, dozes, asleep) = (Lacking::Nothing, false, None);
-        Cluster { device, shared, superblock, office, lease, serving, workers, lacking, dozes, asleep }
+        let io_timeout = Duration::ZERO;
+        Cluster { device, shared, superblock, office, lease, serving, workers, lacking, io_timeout, dozes, asleep }
     }
 
     /// Node `node` takes office after the one before was ended as a kill would, and found dead.
@@ -494,16 +497,13 @@ impl Cluster {
             }),
             events: Arc::new(move |e| sink.lock().push(e)),
             path_timeout: PATH_TIMEOUT,
+            io_timeout: self.io_timeout,
             control: tokio::runtime::Handle::current(),
         };
         let session = Session::new(parts, self.lacking.rules());
         *links.session.lock() = Some(Arc::clone(&session));
-        let path = DataPath::new(
-            Arc::clone(&session),
-            Arc::clone(&fault) as Arc<dyn BlockDevice>,
-            workers.count(),
-            PATH_TIMEOUT,
-        );
+        let disk = Arc::clone(&fault) as Arc<dyn BlockDevice>;
+        let path = DataPath::new(Arc::clone(&session), disk, workers.count());
         path.start(&workers.handle());
         Node { fault, session, path, events, fate, late }
     }

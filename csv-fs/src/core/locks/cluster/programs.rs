@@ -248,7 +248,7 @@ impl Run {
                     CallFailure::Errno(e) => {
                         self.truth.broken.get_or_insert(format!("{client}: errno {e} for a lock"));
                     }
-                    CallFailure::Interrupted | CallFailure::Evicted => {}
+                    CallFailure::Interrupted | CallFailure::Expired | CallFailure::Evicted => {}
                 }
             }
             (Doing::Flushing, Ok(_)) => {
