@@ -39,6 +39,13 @@ pub trait BlockDevice: Send + Sync + 'static {
 
     /// What it is, for people: kind and place.
     fn describe(&self) -> String;
+
+    /// How many losses it has told so far (5). Counted **before** the flush that is told is answered, so that whoever shares the device and
+    /// was not told itself can see it: a write that was sent at one count, and of which no flush was answered before the count
+    /// grew, may be gone. A device that answers no flush with [`CacheLost`](crate::error::IoErrorKind::CacheLost) tells none.
+    fn losses(&self) -> u64 {
+        0
+    }
 }
 
 impl<D: BlockDevice + ?Sized> BlockDevice for Arc<D> {
@@ -52,5 +59,9 @@ impl<D: BlockDevice + ?Sized> BlockDevice for Arc<D> {
 
     fn describe(&self) -> String {
         (**self).describe()
+    }
+
+    fn losses(&self) -> u64 {
+        (**self).losses()
     }
 }

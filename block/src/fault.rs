@@ -27,7 +27,7 @@ mod timer;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use self::core::Core;
@@ -37,7 +37,7 @@ pub use seeded::{FaultPlan, SeededFaults};
 
 use tokio::sync::watch;
 
-use crate::device::{BlockDevice, Geometry, Io};
+use crate::device::{BlockDevice, Geometry, Io, Op};
 use crate::error::{IoError, IoErrorKind};
 use crate::shared::{AbortOwn, BoxFuture, NothingInFlight};
 
@@ -46,13 +46,21 @@ pub struct FaultDevice {
     core: Arc<Core>,
     ignore_aborts: AtomicBool,
     holds_aborts: watch::Sender<bool>,
+    /// The next flush is told that the cache was lost.
+    loses: AtomicBool,
+    losses: AtomicU64,
 }
 
 impl FaultDevice {
     /// A fault device that passes everything through to `below`.
     pub fn new(below: Arc<dyn BlockDevice>) -> Arc<FaultDevice> {
-        let (ignore_aborts, holds_aborts) = (AtomicBool::new(false), watch::Sender::new(false));
-        Arc::new(FaultDevice { core: Core::new(below), ignore_aborts, holds_aborts })
+        Arc::new(FaultDevice {
+            core: Core::new(below),
+            ignore_aborts: AtomicBool::new(false),
+            holds_aborts: watch::Sender::new(false),
+            loses: AtomicBool::new(false),
+            losses: AtomicU64::new(0),
+        })
     }
 
     /// From now on requests are held unexecuted, and completions from below are held.
@@ -78,6 +86,11 @@ impl FaultDevice {
     /// Passes through again, and executes what is held.
     pub fn heal(&self) {
         self.core.heal();
+    }
+
+    /// The device below is taken for one that has just lost its volatile cache: the next flush is told so, once.
+    pub fn lose_cache(&self) {
+        self.loses.store(true, Ordering::SeqCst);
     }
 
     /// What it does at the moment.
@@ -122,11 +135,19 @@ impl BlockDevice for FaultDevice {
     }
 
     fn submit(&self, io: Io) {
+        if io.op == Op::Flush && self.loses.load(Ordering::Relaxed) && self.loses.swap(false, Ordering::SeqCst) {
+            self.losses.fetch_add(1, Ordering::SeqCst);
+            return io.fail(IoErrorKind::CacheLost);
+        }
         self.core.submit(io);
     }
 
     fn describe(&self) -> String {
         format!("{} behind a fault device", self.core.device().describe())
+    }
+
+    fn losses(&self) -> u64 {
+        self.losses.load(Ordering::SeqCst) + self.core.device().losses()
     }
 }
 

@@ -130,4 +130,8 @@ impl BlockDevice for RecordingDevice {
     fn describe(&self) -> String {
         format!("{}, recorded", self.device.describe())
     }
+
+    fn losses(&self) -> u64 {
+        self.device.losses()
+    }
 }

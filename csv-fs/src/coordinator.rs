@@ -131,7 +131,7 @@ impl Coordinator {
         let Reign { epoch, device, superblock, latch, suspension, fencer, unheard, timing, boot, rules } = reign;
         let limits =
             Limits { recall: timing.recall, grace: timing.grace, path_timeout: timing.path_timeout, fence: FENCE };
-        let verifier = Verifier { epoch: epoch.epoch(), boot, generation: 0 };
+        let verifier = Verifier { epoch: epoch.epoch(), boot, generation: device.losses() };
         let core = Coord::new(CoordConfig { epoch: epoch.epoch(), verifier, limits }, rules);
         let (reports, receiver) = mpsc::channel(REPORTS);
         let volume = superblock.volume;

@@ -110,6 +110,10 @@ impl BlockDevice for SeededFaults {
     fn describe(&self) -> String {
         format!("{} with seeded faults", self.device.describe())
     }
+
+    fn losses(&self) -> u64 {
+        self.device.losses()
+    }
 }
 
 fn losing_its_answer(io: Io) -> Io {

@@ -188,6 +188,11 @@ impl BlockDevice for Multipath {
     fn describe(&self) -> String {
         format!("{} over {} paths", self.inner.identity.name(), self.inner.state.lock().paths.len())
     }
+
+    /// What any path knows: those of one disk know it together.
+    fn losses(&self) -> u64 {
+        self.inner.state.lock().paths.iter().map(|path| path.losses()).max().unwrap_or(0)
+    }
 }
 
 impl Resize for Multipath {

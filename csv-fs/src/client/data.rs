@@ -10,6 +10,7 @@
 //! - `copy`: copies within the volume.
 //! - `statfs`: what is free.
 //! - `commit`: flush, then commit; times; giving layouts back.
+//! - `loss`: what the disk had acknowledged and has lost.
 //!
 //! Lock order: route gate, layout guard, block-range lock, device. No lock is held across a coordinator call, except
 //! the range lock of a sub-block write under an exclusive layout (its read-modify-write may be redirected).
@@ -24,6 +25,7 @@ mod copy;
 mod disk;
 mod files;
 mod hot;
+mod loss;
 mod seek;
 mod slow;
 mod statfs;
@@ -81,6 +83,7 @@ pub struct DataPath {
     dirty: Mutex<Vec<Arc<Inode>>>,
     /// As [`Inode::told`], of all inodes.
     told: AtomicU64,
+    losses: loss::Seen,
     logical: u64,
     path_scans: u32,
     io_timeout: Duration,
@@ -136,12 +139,14 @@ enum Pending {
         inode: Arc<Inode>,
         offset: u64,
         guard: LayoutGuard,
+        sent: loss::Sent,
     },
-    /// Somebody waits for a read, or for what may land: a write.
+    /// Somebody waits for a read, or for what may land: a write. `sent`: of a change.
     Wait {
         read: bool,
         lands: bool,
         to: oneshot::Sender<Done>,
+        sent: Option<loss::Sent>,
     },
 }
 
@@ -166,7 +171,7 @@ impl DataPath {
     /// A data path over this disk; `workers` is how many there are. After the session's `path_timeout` a request says that
     /// the path is gone.
     pub fn new(session: Arc<Session>, disk: Arc<dyn BlockDevice>, workers: usize) -> Arc<DataPath> {
-        let logical = disk.geometry().logical_block.bytes();
+        let (logical, losses) = (disk.geometry().logical_block.bytes(), loss::Seen::from(disk.losses()));
         let path = Arc::new_cyclic(|me| DataPath {
             me: Weak::clone(me),
             space: Space::new(Arc::clone(&session)),
@@ -178,6 +183,7 @@ impl DataPath {
             files: files::Handles::of(session.client().incarnation),
             dirty: Mutex::default(),
             told: AtomicU64::new(0),
+            losses,
             logical,
             path_scans: scans_in(session.path_timeout),
             io_timeout: session.io_timeout,
@@ -389,6 +395,7 @@ async fn tick(path: Weak<DataPath>) {
         tokio::time::sleep(Duration::from_millis(10)).await;
         let Some(path) = path.upgrade() else { return };
         path.session.tick();
+        path.look_for_losses();
     }
 }
 

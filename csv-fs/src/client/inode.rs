@@ -53,6 +53,8 @@ pub(crate) struct Inode {
     pub(crate) unflushed: AtomicBool,
     /// Acknowledged writes were lost: the next fsync says so.
     pub(crate) lost: AtomicBool,
+    /// What no commit has covered was lost with the disk's cache: it is forgotten before the next commit.
+    pub(crate) forgets: AtomicBool,
     /// Told when a layout is gone.
     pub(crate) layout_gone: Notify,
     /// An exclusive right, or something uncommitted, was lost: whatever is open fails until it is closed.
@@ -122,6 +124,7 @@ impl Inode {
             touched: AtomicU64::new(0),
             unflushed: AtomicBool::new(false),
             lost: AtomicBool::new(false),
+            forgets: AtomicBool::new(false),
             layout_gone: Notify::new(),
             forfeited: AtomicBool::new(false),
             listed: AtomicBool::new(false),

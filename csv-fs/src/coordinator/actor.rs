@@ -195,6 +195,11 @@ impl Inner {
         }
     }
 
+    /// What an answer that is given now says of stability.
+    pub(super) fn verifier(&self) -> Verifier {
+        Verifier { generation: self.device.losses(), ..self.verifier }
+    }
+
     pub(super) fn now(&self) -> Now {
         Now::default() + self.started.elapsed()
     }
@@ -296,7 +301,10 @@ impl Inner {
                     locked.answered.push((to, answer));
                 }
             }
-            Effect::AnswerBind { tag, answer } => {
+            Effect::AnswerBind { tag, mut answer } => {
+                if let BindAnswer::Bound { verifier, .. } = &mut answer {
+                    *verifier = self.verifier();
+                }
                 locked.bind_answers.remove(&tag).map(|to| to.send(answer));
             }
             Effect::Read { op, ask } => match self.known(&ask) {

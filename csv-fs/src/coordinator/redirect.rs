@@ -3,6 +3,10 @@
 //! The core's check and guard are one step under its lock; the payload moves into the request as it came, a read's
 //! memory moves into the answer. The guard goes back from the completion, whatever became of the task that asked:
 //! only then can nothing of the request reach the disk any more.
+//!
+//! The stability verifier of an answer carries the device's count of losses: of a read or write as it was when the request was
+//! passed on, of a flush as it is when it has ended. A flush that is told of a loss is answered with the new verifier: by that its
+//! client knows that it covers nothing of before, and repeats what it kept.
 
 use std::sync::Arc;
 
@@ -43,6 +47,7 @@ pub(super) fn redirect(
         Ok(guarded) => guarded,
         Err(answer) => return then(answer, None),
     };
+    let passed = inner.verifier();
     let completion = Completion::new(move |Done { result, buf }| {
         let inner = Arc::clone(&guarded.inner);
         // The guard first: whoever is told finds it gone.
@@ -51,7 +56,11 @@ pub(super) fn redirect(
             Ok(()) => {
                 count(&inner, &request);
                 let data = if request.op == RedirectOp::Read { buf } else { None };
-                then(RedirectAnswer::Done { verifier: inner.verifier }, data);
+                let verifier = if request.op == RedirectOp::Flush { inner.verifier() } else { passed };
+                then(RedirectAnswer::Done { verifier }, data);
+            }
+            Err(e) if e.kind == IoErrorKind::CacheLost && request.op == RedirectOp::Flush => {
+                then(RedirectAnswer::Done { verifier: inner.verifier() }, None);
             }
             Err(e) => then(refusal(&e), None),
         }

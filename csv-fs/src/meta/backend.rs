@@ -16,6 +16,10 @@
 //!
 //! Interleaving prevented: a page write or sync that passes the latch is inside it until the device has answered, so
 //! whoever tripped the latch can wait for the last one before it resigns.
+//!
+//! Another: pages are written; the disk loses its cache, and tells so to a flush that is not the store's (a program's fsync on the
+//! same node); the store's own flush succeeds, and a commit is acknowledged whose pages are gone. So a flush is believed only if
+//! the device told no loss since the first write before it.
 
 mod frozen;
 mod log;
@@ -30,6 +34,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use block::device::{BlockDevice, Op};
+use block::error::{IoError, IoErrorKind};
 use block::sync::{Memory, run_batch};
 use block::units::{ByteLen, ByteOffset};
 use parking_lot::Mutex;
@@ -61,6 +66,8 @@ pub(super) struct Shared {
     pages: Mutex<Pages>,
     /// Held while pages travel, so that two write-outs never carry the same page in unknown order.
     writing: Mutex<()>,
+    /// The device's count of losses before the first write that no flush has covered.
+    unflushed: Mutex<Option<u64>>,
 }
 
 /// See the module.
@@ -90,6 +97,7 @@ impl Shared {
             ranges: Mutex::new(ranges),
             pages: Mutex::new(pages),
             writing: Mutex::new(()),
+            unflushed: Mutex::new(None),
         }
     }
 
@@ -126,6 +134,7 @@ impl Shared {
     pub(super) fn reserve(&self, spans: &[BlockSpan]) -> Result<()> {
         let _inside = self.enter()?;
         for span in spans {
+            self.writes();
             self.note(disk::zero(&self.dev, ByteOffset(span.start * FS_BLOCK), ByteLen(span.len * FS_BLOCK)))?;
         }
         let mut superblock = self.superblock.lock();
@@ -141,6 +150,26 @@ impl Shared {
         }
     }
 
+    /// Something is about to be written that is to be stable after the next flush.
+    fn writes(&self) {
+        self.unflushed.lock().get_or_insert_with(|| self.dev.losses());
+    }
+
+    /// Puts everything that was written before onto stable storage, or fails for good.
+    fn flush(&self) -> Result<()> {
+        let since = self.unflushed.lock().take();
+        self.note(disk::flush(&self.dev))?;
+        since.map_or(Ok(()), |since| self.nothing_lost(since))
+    }
+
+    /// Fails for good if the device has told a loss since its count was this, whoever was told.
+    fn nothing_lost(&self, since: u64) -> Result<()> {
+        if since == self.dev.losses() {
+            return Ok(());
+        }
+        self.note(Err(IoError { kind: IoErrorKind::CacheLost, op: Some(Op::Flush), ..IoError::dropped() }))
+    }
+
     /// A failed request makes the backend failed: nothing is known about what the device holds.
     fn note<T, E: Into<MetaError>>(&self, result: std::result::Result<T, E>) -> Result<T> {
         result.map_err(|e| {
@@ -153,7 +182,9 @@ impl Shared {
     fn write_superblock(&self, held: &mut Superblock, mut changed: Superblock) -> Result<()> {
         if self.published {
             changed.generation = held.generation + 1;
+            let since = self.dev.losses();
             self.note(disk::write_superblocks(&self.dev, &changed))?;
+            self.nothing_lost(since)?;
         }
         *held = changed;
         Ok(())
@@ -220,6 +251,7 @@ impl Shared {
             return self.stay_small();
         }
         let _one = self.writing.lock();
+        self.writes();
         let going = self.pages.lock().start_writing();
         let mut requests = Vec::new();
         for run in pages::runs(&going) {
@@ -241,7 +273,7 @@ impl Shared {
         if self.frozen {
             return Ok(());
         }
-        self.note(disk::flush(&self.dev))
+        self.flush()
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
@@ -284,6 +316,7 @@ impl Shared {
         }
         let pieces = self.ranges.lock().pieces(from, to - from)?;
         for (at, len) in pieces {
+            self.writes();
             self.note(disk::zero(&self.dev, at, len))?;
         }
         Ok(())

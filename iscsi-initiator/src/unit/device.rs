@@ -170,6 +170,10 @@ impl BlockDevice for LunDevice {
             identity.inquiry.product
         )
     }
+
+    fn losses(&self) -> u64 {
+        self.inner.stability.losses()
+    }
 }
 
 impl AbortOwn for LunDevice {
@@ -438,8 +442,11 @@ impl Inner {
         match r.io.op {
             Op::Flush if !this.stability.flushed(r.covers, this.member, nexus) => {
                 let lost = Err(IoErrorKind::CacheLost);
-                let Ok(runtime) = tokio::runtime::Handle::try_current() else { return r.end(lost) };
                 let inner = Arc::clone(this);
+                let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+                    inner.stability.told_lost(r.covers);
+                    return r.end(lost);
+                };
                 drop(runtime.spawn(async move {
                     if inner.stability.ask(r.covers).await {
                         return r.end(Ok(()));

@@ -22,6 +22,7 @@
 //! in doubt.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -149,6 +150,8 @@ pub(crate) struct Stability {
     /// Whether there is a cache at all.
     pub(super) known: Known,
     core: Mutex<Core>,
+    /// How often a flush was told that there is no witness.
+    losses: AtomicU64,
     members: Mutex<Vec<Weak<Inner>>>,
 }
 
@@ -222,8 +225,20 @@ impl Stability {
                 return true;
             }
         }
-        self.core.lock().over(covers);
+        self.told_lost(covers);
         false
+    }
+
+    /// What this flush covers may be lost, and its owner is told so now.
+    pub(super) fn told_lost(&self, covers: Covers) {
+        // Before anybody is told: who shares the unit and sees the next flush succeed has to find this.
+        self.losses.fetch_add(1, Ordering::SeqCst);
+        self.core.lock().over(covers);
+    }
+
+    /// How many losses were told, over whichever nexus.
+    pub(super) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::SeqCst)
     }
 }
 

@@ -29,19 +29,23 @@ const ENOENT: Errno = Errno(rustix::io::Errno::NOENT.raw_os_error());
 const RETRY: Duration = Duration::from_millis(200);
 
 impl DataPath {
-    /// Makes everything of this file that was acknowledged on this node durable.
+    /// Makes everything of this file that was acknowledged on this node durable, and what any node has written in place.
+    ///
+    /// The disk is flushed whatever this node remembers of the file. Prevents: a program writes in place, closes the file, and it is
+    /// forgotten here; or it ran on another node. Another program (`sync FILE`) opens it and calls fsync, which is answered
+    /// without a flush, and a power failure takes the writes away.
     ///
     /// # Cancel safety
     /// A dropped future may have flushed and committed a part.
     pub(crate) async fn fsync(&self, inode: &Arc<Inode>, caller: &Caller) -> Result<(), Errno> {
-        // Prevents: a program writes in place on another node, or closes its file, which is forgotten here; `sync FILE` is answered
-        // without a flush, and a power failure takes the writes away.
+        // A loss up to here hit what had been written, not whoever asks.
+        self.look_for_losses();
         inode.unflushed.store(true, Ordering::SeqCst);
-        self.commit(inode, true, caller).await?;
-        if inode.lost.swap(false, Ordering::SeqCst) {
-            return Err(Errno(EIO));
-        }
-        Ok(())
+        let committed = self.commit(inode, true, caller).await;
+        // Told with this one, whatever else went wrong.
+        let lost = inode.lost.swap(false, Ordering::SeqCst);
+        committed?;
+        if lost { Err(Errno(EIO)) } else { Ok(()) }
     }
 
     /// Tells the coordinator the time of writes in place, if it does not know it.
@@ -70,6 +74,8 @@ impl DataPath {
     pub(super) async fn commit(&self, inode: &Arc<Inode>, flush: bool, caller: &Caller) -> Result<(), Errno> {
         let _one = self.session.unless_given_up(caller, inode.committing.lock()).await?;
         loop {
+            self.look_for_losses();
+            self.forget_what_was_lost(inode);
             // Before what it says.
             let life = self.session.client();
             let mut body = {
@@ -85,6 +91,8 @@ impl DataPath {
                 inode.unflushed.store(false, Ordering::SeqCst);
                 if let Err(errno) = self.flush(caller).await {
                     inode.unflushed.store(true, Ordering::SeqCst);
+                    // This file is one of those that lost something, if that is why.
+                    self.look_for_losses();
                     return Err(errno);
                 }
             }

@@ -213,7 +213,8 @@ impl DataPath {
         }
         let (to, answer) = oneshot::channel();
         let lands = matches!(op, Op::Write { .. });
-        let key = self.outstanding.insert(Pending::Wait { read: op == Op::Read, lands, to });
+        let sent = op.changes().then(|| self.sending());
+        let key = self.outstanding.insert(Pending::Wait { read: op == Op::Read, lands, to, sent });
         add(&self.counters().in_flight, 1);
         let done = Completion::new(move |done| me.direct_done(key, done));
         self.disk.submit(Io { op, at: ByteOffset(at), len: ByteLen::from_usize(len), buf, done });

@@ -104,6 +104,13 @@ impl DataPath {
         self.files.open.read().get(&handle).cloned()
     }
 
+    /// Every handle on this file fails from now on; those that did not before.
+    pub(super) fn poison(&self, inode: &Arc<Inode>) -> Vec<HandleId> {
+        let open = self.files.open.read();
+        let of = open.values().filter(|file| Arc::ptr_eq(&file.inode, inode));
+        of.filter(|file| !file.poisoned.swap(true, Ordering::SeqCst)).map(|file| file.handle).collect()
+    }
+
     /// How many files are open.
     pub fn open_files(&self) -> usize {
         self.files.open.read().len()

@@ -130,7 +130,8 @@ impl DataPath {
             self.warm_write(WarmWrite { to, inode, offset, kill, place }, data);
             return Ok(());
         }
-        let key = self.outstanding.insert(Pending::Write { to, inode, offset, guard: place.guard });
+        let sent = self.sending();
+        let key = self.outstanding.insert(Pending::Write { to, inode, offset, guard: place.guard, sent });
         add(&self.counters().in_flight, 1);
         add(&self.counters().hot, 1);
         let done = Completion::new(move |done| me.direct_done(key, done));
@@ -146,13 +147,19 @@ impl DataPath {
             // A read that was issued again elsewhere; its buffer is dropped here.
             None => {}
             // Whoever waited may have gone.
-            Some((Pending::Wait { to, .. }, _)) => drop(to.send(done)),
+            Some((Pending::Wait { to, sent, .. }, _)) => {
+                let done = match sent {
+                    Some(sent) => self.unless_lost(sent, done),
+                    None => done,
+                };
+                drop(to.send(done));
+            }
             Some((Pending::Read { to, inode, offset, size, part, guard }, age)) => {
                 self.read_done((to, age), inode, offset, size, part, done);
                 drop(guard);
             }
-            Some((Pending::Write { to, inode, offset, guard }, age)) => {
-                self.write_done((to, age), &inode, offset, done);
+            Some((Pending::Write { to, inode, offset, guard, sent }, age)) => {
+                self.write_done((to, age), &inode, offset, self.unless_lost(sent, done));
                 leave_hot(&inode);
                 drop(guard);
             }

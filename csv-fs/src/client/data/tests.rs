@@ -3,6 +3,7 @@
 mod clear;
 mod expiry;
 mod failover;
+mod loss;
 mod model;
 mod prefixes;
 pub(crate) mod rig;

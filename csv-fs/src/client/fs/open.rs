@@ -178,7 +178,11 @@ impl FileSystem {
     pub(super) async fn fsync(&self, fh: FileHandle, reply: Reply, caller: &Caller) {
         let result = match self.open_file(fh) {
             Ok(file) if file.is_poisoned() => Err(Errno(crate::client::session::EIO)),
-            Ok(file) => self.path.fsync(&file.inode, caller).await,
+            // It may have been poisoned meanwhile: one fsync of several takes the news that the file has.
+            Ok(file) => match self.path.fsync(&file.inode, caller).await {
+                Ok(()) if file.is_poisoned() => Err(Errno(crate::client::session::EIO)),
+                result => result,
+            },
             Err(errno) => Err(errno),
         };
         done(reply, result);

@@ -1,6 +1,13 @@
 //! Redirected I/O.
 
+use std::sync::Arc;
+
 use block::AlignedBuf;
+use block::device::{BlockDevice, DeviceExt};
+use block::error::IoErrorKind;
+use block::fault::FaultDevice;
+use block::mem::MemDevice;
+use block::units::{BlockSize, ByteLen};
 
 use super::cluster::*;
 use crate::proto::*;
@@ -64,4 +71,32 @@ async fn a_request_whose_payload_does_not_fit_is_refused() {
     let einval = RedirectAnswer::Errno(rustix::io::Errno::INVAL.raw_os_error());
     assert_eq!(coordinator.redirect(request, Some(ones())).await.0, einval);
     assert_eq!(coordinator.redirect(request, None).await.0, einval);
+}
+
+/// The verifier of a reign never changed: a client that had sent its writes through the coordinator was told that they were
+/// stable after the disk had lost them.
+#[tokio::test]
+async fn a_loss_of_the_disks_cache_changes_the_verifier_of_every_later_answer_and_of_the_flush_that_is_told() {
+    let memory = Arc::new(MemDevice::new(ByteLen(1 << 30), BlockSize::B512)) as Arc<dyn BlockDevice>;
+    let fault = FaultDevice::new(memory);
+    let mut volume = Volume::on(Arc::clone(&fault) as Arc<dyn BlockDevice>).await;
+    let (coordinator, _latch) = volume.first().await;
+    let mut a = Client::bound(1, &coordinator).await;
+    let ino = a.create("f").await.ino;
+    let held = a.layout(ino, BlockRange::ALL, Want::Exclusive).await;
+    let at = a.granted(16).await[0].start;
+    a.call(Request::PathLost { nothing_in_flight: true }).await;
+    let verifier = |generation| Verifier { epoch: coordinator.epoch(), boot: 11, generation };
+    let (answer, _) = coordinator.redirect(io(&a, held.id, RedirectOp::Write, at), Some(ones())).await;
+    assert_eq!(answer, RedirectAnswer::Done { verifier: verifier(0) });
+    fault.lose_cache();
+    let (answer, _) = coordinator.redirect(io(&a, LayoutId(0), RedirectOp::Flush, at), None).await;
+    assert_eq!(answer, RedirectAnswer::Done { verifier: verifier(1) }, "it covers nothing of before");
+    // Somebody else's flush is told.
+    fault.lose_cache();
+    assert_eq!(fault.flush().await.expect_err("told").kind, IoErrorKind::CacheLost);
+    let (answer, _) = coordinator.redirect(io(&a, LayoutId(0), RedirectOp::Flush, at), None).await;
+    assert_eq!(answer, RedirectAnswer::Done { verifier: verifier(2) });
+    let bound = a.try_bind(vec![a.holds(&held, vec![])]).await;
+    assert!(matches!(bound, BindAnswer::Bound { verifier: v, .. } if v == verifier(2)), "{bound:?}");
 }

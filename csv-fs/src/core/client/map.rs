@@ -251,6 +251,18 @@ impl FileMap {
         }
     }
 
+    /// What no commit has covered is void: the disk lost it. Blocks that were holes are holes again, reserved ones read as zeroes
+    /// again, and the length goes back.
+    pub fn forget_uncommitted(&mut self) {
+        let uncommitted = std::mem::take(&mut self.uncommitted);
+        let new = std::mem::take(&mut self.new);
+        for e in uncommitted.0.into_values() {
+            self.runs.insert(Extent { state: ExtentState::Unwritten, ..e });
+        }
+        new.0.values().for_each(|e| self.runs.remove(e.range()));
+        self.size = self.size.min(self.committed_size);
+    }
+
     /// Forgets what lies outside `held`. What is uncommitted must be committed, or is lost with its layout.
     pub fn keep_only(&mut self, held: &[BlockRange]) {
         for runs in [&mut self.runs, &mut self.uncommitted, &mut self.new] {

@@ -17,10 +17,11 @@ impl Shared {
         let _inside = self.enter()?;
         let buf = block::buf::AlignedBuf::from_slice(&record.bytes);
         let at = ByteOffset(LOG.0 + record.at as u64);
+        self.writes();
         for done in run_batch(&*self.dev, vec![(Op::Write { fua: false }, at, Memory::from(buf))]) {
             self.note(done.result)?;
         }
-        self.note(disk::flush(&self.dev))
+        self.flush()
     }
 
     /// All of the log, as it lies on the disk.

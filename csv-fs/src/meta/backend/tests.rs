@@ -104,3 +104,28 @@ fn tripped_latch_refuses_reads_writes_syncs_and_growth() {
     assert!(backend.set_len(20 * PAGE64).is_err());
     assert_eq!((disk.unflushed(), backend.0.latch().in_flight()), (0, 0));
 }
+
+/// A program's fsync on the same node was told that the disk had lost its cache; the store's own flush came after it, succeeded, and a
+/// commit was acknowledged whose pages were gone.
+#[test]
+fn a_loss_that_another_flush_was_told_of_fails_the_store_if_it_had_written_and_only_then() {
+    let disk = Arc::new(MemDevice::with_volatile_cache(ByteLen(MIN_VOLUME), BlockSize::B512));
+    let fault = block::fault::FaultDevice::new(Arc::clone(&disk) as Arc<dyn BlockDevice>);
+    let (_, made) = backend();
+    let dev = Arc::clone(&fault) as Arc<dyn BlockDevice>;
+    let backend = FencedBackend(Shared::new(dev, made.0.superblock(), Arc::new(Latch::new()), true));
+    let lost = || {
+        fault.lose_cache();
+        assert!(disk::flush(&(Arc::clone(&fault) as Arc<dyn BlockDevice>)).is_err(), "somebody else is told");
+    };
+    backend.set_len(10 * PAGE64).expect("room");
+    lost();
+    backend.write(0, &[1; PAGE]).expect("writes");
+    backend.sync_data().expect("nothing of the store was in the cache");
+    backend.write(0, &[2; PAGE]).expect("writes");
+    backend.0.write_out().expect("pages travel before the sync");
+    disk.crash();
+    lost();
+    assert!(backend.sync_data().is_err(), "what was written before is gone");
+    assert!(backend.read(0, &mut [0; 8]).is_err(), "failed for good");
+}

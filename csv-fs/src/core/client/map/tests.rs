@@ -108,3 +108,18 @@ fn a_grant_beside_an_exclusive_range_keeps_what_lies_between_apart() {
     map.merge(BlockRange::new(0, 2), &[written(0, 100, 2)], None, &[BlockRange::new(5, 6)]);
     assert_eq!(map.in_place(), vec![written(0, 100, 8)]);
 }
+
+#[test]
+fn what_was_lost_before_a_commit_covered_it_is_no_part_of_the_file() {
+    let mut map = FileMap::new();
+    map.merge(BlockRange::ALL, &[written(0, 100, 2), unwritten(2, 102, 2)], Some(8192), &[]);
+    map.wrote(&[written(2, 102, 1), written(4, 500, 2)]);
+    map.grew(6 * 4096);
+    map.forget_uncommitted();
+    assert!(!map.is_dirty());
+    assert_eq!((map.size(), map.new_blocks()), (8192, 0));
+    assert_eq!(map.in_place(), vec![written(0, 100, 2)]);
+    let kinds: Vec<Kind> = map.pieces(BlockRange::new(2, 6)).iter().map(|p| p.kind).collect();
+    let reserved = |disk| Kind::Unwritten { disk: DiskBlock(disk), shared: false };
+    assert!(matches!(kinds[..], [a, .., Kind::Hole] if a == reserved(102)), "{kinds:?}");
+}
