@@ -66,12 +66,13 @@ impl Rig {
                 slot: Arc::new(Slot),
                 events: Arc::new(|_| {}),
                 path_timeout: Duration::from_secs(3),
+                io_timeout: Duration::from_secs(120),
                 control: tokio::runtime::Handle::current(),
             };
             let session = Session::new(parts, Rules::all());
             // The link is asked for only after this: nothing has been polled yet.
             let _ = links.session.set(Arc::clone(&session));
-            let path = DataPath::new(session, disk, 1, Duration::from_secs(3));
+            let path = DataPath::new(session, disk, 1);
             path.start(&workers.handle());
             let file = filled(&path).await?;
             Ok::<_, Why>((path, file))

@@ -229,6 +229,7 @@ impl World {
             Effect::Sync { ino, number } => self.sync(n, ino, number),
             Effect::ReturnGrant => self.return_grant(n),
             Effect::CloseDirect | Effect::OpenDirect => {}
+            Effect::PathFenced => self.tasks_ended(n),
             Effect::Abort { number } => self.abort_all(n, move |w| w.client(n, Event::NothingInFlight { number })),
             Effect::ReissueReads => {
                 let reads = self.shell(n).map(|s| std::mem::take(&mut s.reads)).unwrap_or_default();
@@ -454,8 +455,12 @@ impl World {
                 Res::Conflict => Some(Reason::Fenced),
                 _ => None,
             };
+            // The next life counts from the beginning.
+            if w.client_is(n) != who {
+                return;
+            }
             let sender = w.shell(n).and_then(|s| s.reads.remove(&number).or_else(|| s.others.remove(&number)));
-            if let (Some(reason), true) = (suspect, w.client_is(n) == who) {
+            if let Some(reason) = suspect {
                 w.client(n, Event::PathSuspect { reason });
             }
             if let Some(sender) = sender {

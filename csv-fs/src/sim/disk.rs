@@ -142,6 +142,8 @@ struct Flight {
     granted: FenceGen,
     /// The session of the nexus it went over (SCSI kind).
     session: Option<(u16, u64)>,
+    /// Taken back over a path that is gone: never sent again, and answered once it is proved that it cannot land (SCSI kind).
+    withdrawn: bool,
     answer: Option<Answer>,
 }
 
@@ -217,7 +219,8 @@ impl World {
         let id = self.disk.last;
         let process = self.nodes[&n].process;
         let (granted, answer): (FenceGen, Answer) = (self.granted(n), Box::new(answer));
-        let flight = Flight { node: n, process, req, stage: Stage::Held, granted, session: None, answer: Some(answer) };
+        let (stage, answer) = (Stage::Held, Some(answer));
+        let flight = Flight { node: n, process, req, stage, granted, session: None, withdrawn: false, answer };
         self.disk.flights.insert(id, flight);
         self.send_off(id);
     }
@@ -328,6 +331,8 @@ impl World {
         }
         let Some(flight) = self.disk.flights.remove(&id) else { return };
         if let Some(answer) = flight.answer {
+            // Its session was given up, which no answer outlives.
+            let res = if flight.withdrawn { Res::Aborted } else { res };
             self.deliver_answer(n, flight.process, answer, res);
         }
         self.check_aborts();

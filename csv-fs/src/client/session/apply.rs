@@ -111,6 +111,8 @@ impl Session {
             }
             Effect::Forget { io } => drop(inner.io.remove(&io)),
             Effect::Abort { number } => self.abort(number),
+            // Withdrawn requests of a file have come back by then.
+            Effect::PathFenced => {}
             Effect::Probe => self.probe(),
             Effect::OwnPath { ok } => self.emit(ClientEvent::OwnPath { ok }),
             Effect::Route { from, to } => {

@@ -270,7 +270,7 @@ impl Client {
 
     fn own_answered(&mut self, now: Now, own: Own, result: Result<Reply, i32>, out: &mut Vec<Effect>) {
         match own {
-            Own::PathLost => self.path_lost_answered(now, result),
+            Own::PathLost => self.path_lost_answered(now, result, out),
             Own::PathBack => self.path_back_answered(now, result, out),
             Own::Return | Own::Release | Own::Told => {}
             Own::Lock(job) => self.lock_answered(job, result, out),

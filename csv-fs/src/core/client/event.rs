@@ -134,6 +134,9 @@ pub enum Effect {
 
     /// Close the gate of direct I/O: after this no direct request may be submitted.
     CloseDirect,
+    /// The coordinator has fenced this node's path. Where nodes are fenced by reservations, that has ended whatever of this node was
+    /// still on its way: it will come back now.
+    PathFenced,
     /// Open it again.
     OpenDirect,
     /// Prove that nothing of this node's own is in flight; then [`Event::NothingInFlight`] or [`Event::AbortFailed`].

@@ -62,7 +62,7 @@ impl Client {
         }
     }
 
-    pub(super) fn path_lost_answered(&mut self, now: Now, result: Result<Reply, i32>) {
+    pub(super) fn path_lost_answered(&mut self, now: Now, result: Result<Reply, i32>, out: &mut Vec<Effect>) {
         if !matches!(self.router.stage, Stage::Asking { .. }) {
             return;
         }
@@ -70,6 +70,7 @@ impl Client {
             Ok(Reply::PathFenced { fence_gen }) => {
                 self.router.fence_gen = self.router.fence_gen.max(fence_gen);
                 self.router.redirect(now);
+                out.push(Effect::PathFenced);
             }
             _ => self.router.stage = Stage::Asking { retry: Some(now + route::RETRY) },
         }

@@ -157,6 +157,11 @@ impl World {
             }
             self.coverage.count("disk", "purged");
             match flight.req.is_data() {
+                true if flight.withdrawn => {
+                    if let Some(answer) = flight.answer {
+                        self.deliver_answer(n, process, answer, Res::Aborted);
+                    }
+                }
                 true => {
                     self.disk.last += 1;
                     let id = self.disk.last;
@@ -205,23 +210,36 @@ impl World {
     }
 
     /// A node gives up all its sessions, so that what it sent can land no more. If its path is gone the disk does not
-    /// hear of it: then only a fence by somebody else proves that.
+    /// hear of it: then only the next login proves that, or a fence by somebody else, and until then nobody is answered.
+    /// Prevents: a write that may still land is answered as withdrawn, its program gets EIO for its age, and it lands.
     pub(super) fn log_out(&mut self, n: NodeId, below: &BTreeSet<u64>) {
         let heard = matches!(self.disk.path(n), super::Path::Good | super::Path::Slow(_));
         for id in below {
             let Some(flight) = self.disk.flights.get_mut(id) else { continue };
+            if !heard {
+                flight.withdrawn = true;
+                continue;
+            }
             let (answer, process) = (flight.answer.take(), flight.process);
+            self.disk.flights.remove(id);
             if let Some(answer) = answer {
                 self.deliver_answer(n, process, answer, Res::Aborted);
-            }
-            if heard {
-                self.disk.flights.remove(id);
             }
         }
         for nexus in self.nexus_numbers(n) {
             let Some(x) = self.disk.nexuses.get_mut(&(n, nexus)) else { continue };
             x.state = NexusState::Down;
             self.at_node(n, 20 * MS, move |w| w.nexus_logs_in(n, nexus));
+        }
+    }
+
+    /// The keys of this node were preempted, which ended its tasks: what it has taken back comes back now.
+    pub(in crate::sim) fn tasks_ended(&mut self, n: NodeId) {
+        let process = self.nodes[&n].process;
+        let mine = |f: &&mut super::Flight| f.node == n && f.process == process && f.withdrawn;
+        let back: Vec<_> = self.disk.flights.values_mut().filter(mine).filter_map(|f| f.answer.take()).collect();
+        for answer in back {
+            self.deliver_answer(n, process, answer, Res::Aborted);
         }
     }
 }

@@ -148,6 +148,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
             "CloseDirect",
             "OpenDirect",
             "Abort",
+            "PathFenced",
             "ReissueReads",
             "Probe",
             "Route",
