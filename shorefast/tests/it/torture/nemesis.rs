@@ -201,6 +201,8 @@ impl Nemesis {
     fn revive(&mut self, node: usize) {
         self.cluster.start(node);
         self.until(&format!("the mount of node {node}"), |c| c.is_mounted(node));
+        // The life before may have been evicted since the last look, and ended by a signal before the next.
+        self.evicted(node, self.looked - 100_000_000);
         self.lives[node - 1] = self.incarnation(node);
         self.born[node - 1] = since(self.zero);
         self.happened(self.born[node - 1], node, Turn::Begun);
@@ -257,14 +259,21 @@ impl Nemesis {
         let now = self.incarnations();
         for node in 1..=NODES {
             if now[node - 1] != self.lives[node - 1] {
-                let noticed = self.evictions(node, began);
-                assert!(!noticed.is_empty(), "node {node} has another incarnation and was not evicted: {now:?}");
-                // Not before the life began that ended: a daemon that was ended and started again may be evicted before the next look.
-                self.happened(began.max(self.born[node - 1]), node, Turn::Ending);
-                noticed.into_iter().for_each(|at| self.happened(at, node, Turn::Evicted));
+                assert!(self.evicted(node, began), "node {node} has another incarnation and was not evicted: {now:?}");
             }
         }
         self.lives = now;
+    }
+
+    /// Writes down when a node noticed since then that it was evicted; false if it was not.
+    fn evicted(&mut self, node: usize, began: Nanos) -> bool {
+        let noticed = self.evictions(node, began);
+        if !noticed.is_empty() {
+            // Not before the life began that ended: a daemon that was ended and started again may be evicted before the next look.
+            self.happened(began.max(self.born[node - 1]), node, Turn::Ending);
+        }
+        noticed.iter().for_each(|at| self.happened(*at, node, Turn::Evicted));
+        !noticed.is_empty()
     }
 
     /// When a node noticed since then that it was evicted. Its events have the calendar's milliseconds.
