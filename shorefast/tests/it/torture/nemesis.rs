@@ -270,7 +270,7 @@ impl Nemesis {
         let noticed = self.evictions(node, began);
         if !noticed.is_empty() {
             // Not before the life began that ended: a daemon that was ended and started again may be evicted before the next look.
-            self.happened(began.max(self.born[node - 1]), node, Turn::Ending);
+            self.happened(began.max(self.born[node - 1] + 1), node, Turn::Ending);
         }
         noticed.iter().for_each(|at| self.happened(*at, node, Turn::Evicted));
         !noticed.is_empty()
