@@ -1,6 +1,5 @@
 //! What a command can ask of this node, done on its parts.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -163,17 +162,12 @@ impl Control {
     /// right after the command is to see how it is, not how it begins. What goes wrong there is not this command's failure.
     async fn until_begun_elsewhere(&self, name: &str) {
         let deadline = tokio::time::Instant::now() + ELSEWHERE_WITHIN;
-        // Each that could be reached since. Prevents: of two connections to a node one is just being closed, there seems to be none, and
-        // the node is not waited for.
-        let mut reached = BTreeSet::new();
         while tokio::time::Instant::now() < deadline {
             let words = self.0.words_of_others(WORDS_WITHIN).await;
-            let addresses = self.0.peers.addresses();
-            let up = addresses.keys().filter(|node| self.0.peers.conn(**node).is_some());
-            reached.extend(up.filter_map(|node| Node::new(node.get())).chain(words.iter().map(|words| words.node)));
-            let begun = |words: &&Words| words.told.iter().any(|told| told.name == name && told.has_begun());
-            let begun: BTreeSet<Node> = words.iter().filter(begun).map(|words| words.node).collect();
-            if reached.is_subset(&begun) {
+            let told = words.iter().flat_map(|words| &words.told);
+            let begun = told.filter(|told| told.name == name && told.has_begun()).count();
+            let up = self.0.peers.addresses().keys().filter(|node| self.0.peers.conn(**node).is_some()).count();
+            if begun >= up {
                 return;
             }
             tokio::time::sleep(LOOK_EVERY).await;
