@@ -289,14 +289,11 @@ impl Node {
         let Some(target) = self.target(node).filter(|t| t.ready && t.exchanged) else { return };
         let idle = target.window.is_empty();
         let some = !target.unflushed.is_empty();
-        let since = *target.unflushed_since.get_or_insert(now);
+        target.unflushed_since = target.unflushed_since.or(Some(now)).filter(|_| some);
+        let long = target.unflushed_since.is_some_and(|since| now.0.saturating_sub(since.0) >= FLUSH_AFTER);
         let many = target.unflushed.len() >= FLUSH_RUNS || target.unflushed_bytes() >= flush_bytes;
-        let long = now.0.saturating_sub(since.0) >= FLUSH_AFTER;
-        if many || (some && (idle || long)) {
+        if many || long || (idle && some) {
             return self.flush_sync();
-        }
-        if !some {
-            target.unflushed_since = None;
         }
         if idle && dirty == 0 && !target.ended {
             target.ended = true;

@@ -123,10 +123,16 @@ impl NodeParts {
             }
             Some(Keeping::HeldBack { since }) => (unmounted(node, DRAINED, *since, false), None),
             Some(Keeping::Unmounted { since }) => (unmounted(node, ON_REQUEST, *since, false), None),
-            None => (unmounted(node, ON_REQUEST, self.started, false), None),
+            None => (not_kept(node, record, self.started), None),
         };
         Told { name: record.name.clone(), here, known }
     }
+}
+
+/// Nothing keeps the volume. If it is wanted, that is only so between its record and its keeper. Prevents: a node that has just heard of
+/// a new volume is taken for one that has unmounted it, and whoever makes the volume does not wait for it.
+fn not_kept(node: Node, record: &Record, since: WallTime) -> VolumeNode {
+    unmounted(node, if record.wanted { STARTING } else { ON_REQUEST }, since, record.wanted)
 }
 
 /// A node that knows a volume and does not run it.
@@ -155,6 +161,20 @@ mod tests {
         assert_eq!(words.here("a"), here);
         let unknown = words.here("b");
         assert_eq!((unknown.reason.as_deref(), unknown.wanted, unknown.node), (Some(NOT_KNOWN), true, node));
+    }
+
+    /// Its record is there, and its keeper is not yet.
+    #[test]
+    fn a_node_that_has_just_heard_of_a_volume_has_not_unmounted_it_on_request() {
+        let node = Node::new(2).expect("a node");
+        let told = |wanted| {
+            let (id, name) = ("0f".to_owned(), "a".to_owned());
+            let record = Record { id, name: name.clone(), disks: Vec::new(), wanted, version: 1, deleted: false };
+            Told { name, here: not_kept(node, &record, WallTime(0)), known: None }
+        };
+        assert!(!told(true).has_begun(), "whoever makes it waits");
+        let gone = told(false);
+        assert_eq!((gone.has_begun(), gone.here.unmounted_on_request()), (true, true));
     }
 
     fn known(epoch: u64, used_bytes: Option<u64>) -> Known {

@@ -72,6 +72,8 @@ pub(super) struct Nemesis {
     /// The incarnation of each node, and when that was looked at.
     lives: [u64; NODES],
     looked: Nanos,
+    /// When the present daemon of each node was ready.
+    born: [Nanos; NODES],
     /// Steps that are still to come before any is taken again, so that each happens.
     deck: Vec<Fault>,
     /// What was done and what became of it, as lines of a history.
@@ -87,7 +89,8 @@ impl Nemesis {
         let cluster = Cluster::apart(NODES)?;
         (1..=NODES).for_each(|n| cluster.configure(n, configuration));
         let (chance, deck, lines) = (Chance(seed), Vec::new(), String::new());
-        let mut nemesis = Nemesis { cluster, zero, chance, lives: [0; NODES], looked: 0, deck, lines };
+        let mut nemesis =
+            Nemesis { cluster, zero, chance, lives: [0; NODES], looked: 0, born: [0; NODES], deck, lines };
         (1..=NODES).for_each(|n| nemesis.cluster.start(n));
         nemesis.cluster.create_volume("v");
         nemesis.until_in_order();
@@ -198,8 +201,11 @@ impl Nemesis {
     fn revive(&mut self, node: usize) {
         self.cluster.start(node);
         self.until(&format!("the mount of node {node}"), |c| c.is_mounted(node));
+        // The life before may have been evicted since the last look, and ended by a signal before the next.
+        self.evicted(node, self.looked - 100_000_000);
         self.lives[node - 1] = self.incarnation(node);
-        self.happened(since(self.zero), node, Turn::Begun);
+        self.born[node - 1] = since(self.zero);
+        self.happened(self.born[node - 1], node, Turn::Begun);
     }
 
     fn freeze(&mut self, node: usize, ms: (u64, u64)) {
@@ -253,13 +259,21 @@ impl Nemesis {
         let now = self.incarnations();
         for node in 1..=NODES {
             if now[node - 1] != self.lives[node - 1] {
-                let noticed = self.evictions(node, began);
-                assert!(!noticed.is_empty(), "node {node} has another incarnation and was not evicted: {now:?}");
-                self.happened(began, node, Turn::Ending);
-                noticed.into_iter().for_each(|at| self.happened(at, node, Turn::Evicted));
+                assert!(self.evicted(node, began), "node {node} has another incarnation and was not evicted: {now:?}");
             }
         }
         self.lives = now;
+    }
+
+    /// Writes down when a node noticed since then that it was evicted; false if it was not.
+    fn evicted(&mut self, node: usize, began: Nanos) -> bool {
+        let noticed = self.evictions(node, began);
+        if !noticed.is_empty() {
+            // Not before the life began that ended: a daemon that was ended and started again may be evicted before the next look.
+            self.happened(began.max(self.born[node - 1] + 1), node, Turn::Ending);
+        }
+        noticed.iter().for_each(|at| self.happened(*at, node, Turn::Evicted));
+        !noticed.is_empty()
     }
 
     /// When a node noticed since then that it was evicted. Its events have the calendar's milliseconds.
