@@ -13,6 +13,7 @@ mod records;
 mod redirect;
 mod report;
 mod retry;
+mod saving;
 mod service;
 mod shown;
 mod talk;
@@ -45,6 +46,7 @@ use net_thread::NetThread;
 use node::{NodeParts, node_id};
 use peers::{Greeting, Peers};
 use records::Records;
+use saving::Saving;
 use service::NodeService;
 
 /// Starts a node: network, volumes that are wanted here, mounts. Returns once the node can be asked; volumes that
@@ -65,7 +67,7 @@ pub(crate) async fn start(
     let listen = listen_address(&config, &bundle)?;
     let net_config = NetConfig::new(listen, security(&config, &bundle)?);
     let (net_thread, net) = start_net(net_config, Arc::clone(&service) as Arc<dyn net::Service>).await?;
-    let wanted: Vec<_> = records.live().cloned().collect();
+    let wanted = records.live();
     let list = List { version: bundle.list_version, nodes: bundle.nodes.clone() };
     if let Some(held) = &held {
         let mounted = wanted.iter().filter(|record| record.wanted && !records.is_unmounted(&record.id));
@@ -81,7 +83,8 @@ pub(crate) async fn start(
         workers: Mutex::new(Some(workers)),
         peers,
         directory: Directory::default(),
-        records: Mutex::new(records),
+        records,
+        saving: Saving::default(),
         keeping: Mutex::new(BTreeMap::new()),
         news: tokio::sync::watch::Sender::new(0),
         to_tell: tokio::sync::watch::Sender::new(0),

@@ -58,7 +58,7 @@ impl NodeControl for Control {
             if self.0.running(&name).is_err() {
                 self.0.in_service(&format!("it does not mount {name}"))?;
             }
-            self.0.records.lock().unmounted(&record.id, false)?;
+            self.unmounted(&record.id, false).await?;
             let seen = self.0.tries(&record.id).unwrap_or_default().begun;
             let stands = |k: &Keeping| !matches!(k, Keeping::Unmounted { .. } | Keeping::Over { .. });
             self.0.keeping.lock().retain(|id, k| *id != record.id || stands(k));
@@ -114,7 +114,7 @@ impl Control {
         let node = &self.0;
         check_name(&ask.name)?;
         node.in_service("it makes no volume")?;
-        if node.records.lock().named(&ask.name).is_some() {
+        if node.records.named(&ask.name).is_some() {
             return Err(Failure::new(
                 Exit::Refused,
                 format!("There is a volume `{}` already.", ask.name),
@@ -138,18 +138,19 @@ impl Control {
         };
         progress.say(format!("Examining {shown}."));
         node.can_be_mounted(&ask.name).await?;
-        node.records.lock().writable()?;
+        node.saves(|node, turn| node.records.writable(turn)).await?;
         let id = csv_fs::volume::create(new, node.io.clone()).await.map_err(|e| create_failure(&e))?;
         node.events.record(Draft::volume(Code::VolumeCreated, &ask.name, format!("on {shown}, {id}")));
         progress.say("Formatted. Taking office and mounting.");
-        let untold = node.take_own_record(Record {
+        let record = Record {
             id: id.to_string(),
             name: ask.name.clone(),
             disks: ask.disks.clone(),
             wanted: true,
             version: 1,
             deleted: false,
-        })?;
+        };
+        let untold = node.take_own_record(record).await?;
         self.until_mounted(&ask.name, 0).await?;
         let status = self.until_coordinated(&ask.name).await;
         progress.say("Telling the other nodes.");
@@ -223,11 +224,11 @@ impl Control {
         let record = self.0.record(name)?;
         if matches!(self.0.keeping.lock().get(&record.id), Some(Keeping::Over { .. })) {
             self.0.keeping.lock().insert(record.id.clone(), Keeping::Unmounted { since: WallTime::now() });
-            return self.0.records.lock().unmounted(&record.id, true);
+            return self.unmounted(&record.id, true).await;
         }
         if matches!(self.0.keeping.lock().get(&record.id), None | Some(Keeping::Unmounted { .. })) {
             // Also if that could not be remembered when it was unmounted.
-            self.0.records.lock().unmounted(&record.id, true)?;
+            self.unmounted(&record.id, true).await?;
             return Err(Failure::failed(
                 format!("Volume {name} is not mounted on {} anyway.", self.0.bundle.node),
                 "Nothing is to be done.",
@@ -244,7 +245,13 @@ impl Control {
         self.0.directory.remove(&volume);
         self.0.keeping.lock().insert(record.id.clone(), Keeping::Unmounted { since: WallTime::now() });
         self.0.events.record(Draft::volume(Code::VolumeUnmounted, name, "somebody asked for it"));
-        self.0.records.lock().unmounted(&record.id, true)
+        self.unmounted(&record.id, true).await
+    }
+
+    /// Remembers that a volume was unmounted here on request, or mounted again.
+    async fn unmounted(&self, id: &str, unmounted: bool) -> Result<(), Failure> {
+        let id = id.to_owned();
+        self.0.saves(move |node, turn| node.records.unmounted(turn, &id, unmounted)).await
     }
 
     async fn move_office(&self, name: &str, to: Node, progress: &Progress) -> Result<VolumeStatus, Failure> {
@@ -357,8 +364,7 @@ impl Control {
     async fn volume_list(&self) -> Vec<VolumeStatus> {
         let mut words = self.refreshed().await;
         words.push(Words { node: self.0.bundle.node, told: self.0.own_word(), drained: self.0.drain.is_on() });
-        let records: Vec<Record> = self.0.records.lock().live().cloned().collect();
-        records.iter().map(|record| self.listed(record, &words)).collect()
+        self.0.records.live().iter().map(|record| self.listed(record, &words)).collect()
     }
 
     /// What the other nodes say, while every volume that runs here asks for its space anew: all at once, so that neither many

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::minors::{self, OPERATORS};
 use super::node::{Keeping, NodeParts, node_id};
+use super::saving::Turn;
 use super::talk::NodeTalk;
 use super::told::Words;
 use crate::api::{Node, Progress, Route};
@@ -54,6 +55,7 @@ struct Mark {
 #[derive(Debug)]
 pub(super) struct Drain {
     path: PathBuf,
+    /// Locked for moments, never while the disk is written.
     mark: Mutex<Option<Mark>>,
 }
 
@@ -86,41 +88,33 @@ impl Drain {
     }
 
     /// A volume is new here: if the node is drained it is held back.
-    fn hold_back(&self, id: &str) -> Result<(), Failure> {
-        let mut mark = self.mark.lock();
-        let Some(now) = &*mark else { return Ok(()) };
-        if now.held_back.iter().any(|held| held == id) {
+    pub(super) fn hold_back(&self, _: &Turn, id: &str) -> Result<(), Failure> {
+        let Some(mut mark) = self.mark.lock().clone() else { return Ok(()) };
+        if mark.held_back.iter().any(|held| held == id) {
             return Ok(());
         }
-        let mut more = now.clone();
-        more.held_back.push(id.to_owned());
-        self.write(&more)?;
-        *mark = Some(more);
-        Ok(())
+        mark.held_back.push(id.to_owned());
+        self.write(mark)
     }
 
-    fn begin(&self) -> Result<(), Failure> {
-        let mut mark = self.mark.lock();
-        if mark.is_none() {
-            let new = Mark { since_ms: WallTime::now().0, held_back: Vec::new() };
-            self.write(&new)?;
-            *mark = Some(new);
+    fn begin(&self, _: &Turn) -> Result<(), Failure> {
+        if self.is_on() {
+            return Ok(());
         }
-        Ok(())
+        self.write(Mark { since_ms: WallTime::now().0, held_back: Vec::new() })
     }
 
     /// Ends it; the volumes that were held back.
-    fn end(&self) -> Result<Vec<String>, Failure> {
-        let mut mark = self.mark.lock();
+    fn end(&self, _: &Turn) -> Result<Vec<String>, Failure> {
         match fs::remove_file(&self.path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.unwritten(&e)),
-            _ => Ok(mark.take().map(|m| m.held_back).unwrap_or_default()),
+            _ => Ok(self.mark.lock().take().map(|m| m.held_back).unwrap_or_default()),
         }
     }
 
-    fn write(&self, mark: &Mark) -> Result<(), Failure> {
+    fn write(&self, mark: Mark) -> Result<(), Failure> {
         let write = || -> io::Result<()> {
-            let text = toml::to_string(mark).map_err(io::Error::other)?;
+            let text = toml::to_string(&mark).map_err(io::Error::other)?;
             let aside = self.path.with_extension("new");
             let mut file = File::create(&aside)?;
             file.write_all(text.as_bytes())?;
@@ -128,7 +122,9 @@ impl Drain {
             fs::rename(&aside, &self.path)?;
             File::open(self.path.parent().unwrap_or(Path::new("/")))?.sync_all()
         };
-        write().map_err(|e| self.unwritten(&e))
+        write().map_err(|e| self.unwritten(&e))?;
+        *self.mark.lock() = Some(mark);
+        Ok(())
     }
 
     fn unwritten(&self, e: &io::Error) -> Failure {
@@ -140,11 +136,6 @@ impl Drain {
 }
 
 impl NodeParts {
-    /// A record is new to this node.
-    pub(super) fn is_new(&self, id: &str) -> Result<(), Failure> {
-        self.drain.hold_back(id)
-    }
-
     /// Refuses what a drained node does not do.
     pub(super) fn in_service(&self, what: &str) -> Result<(), Failure> {
         if !self.drain.is_on() {
@@ -165,7 +156,7 @@ impl NodeParts {
     pub(super) async fn drain(self: &Arc<Self>, node: Node, on: bool, progress: &Progress) -> Result<(), Failure> {
         self.is_a_node(node)?;
         if node == self.bundle.node {
-            return if on { self.drain_here(progress).await } else { self.resume_here() };
+            return if on { self.drain_here(progress).await } else { self.resume_here().await };
         }
         if self.peers.minor(node_id(node)).is_some_and(|minor| minor < OPERATORS) {
             return Err(Failure::new(
@@ -186,13 +177,13 @@ impl NodeParts {
     /// Drains this node.
     pub(super) async fn drain_here(self: &Arc<Self>, progress: &Progress) -> Result<(), Failure> {
         let was = self.drain.is_on();
-        self.drain.begin()?;
+        self.saves(|node, turn| node.drain.begin(turn)).await?;
         self.bar(true);
         if let Err(e) = self.move_all_offices(progress).await {
             // Whoever was drained before stays so.
             if !was {
                 self.bar(false);
-                self.drain.end()?;
+                self.saves(|node, turn| node.drain.end(turn)).await?;
             }
             return Err(e);
         }
@@ -205,13 +196,12 @@ impl NodeParts {
     }
 
     /// Puts this node back into service.
-    pub(super) fn resume_here(self: &Arc<Self>) -> Result<(), Failure> {
+    pub(super) async fn resume_here(self: &Arc<Self>) -> Result<(), Failure> {
         let was = self.drain.is_on();
-        let held = self.drain.end()?;
+        let held = self.saves(|node, turn| node.drain.end(turn)).await?;
         self.bar(false);
         self.keeping.lock().retain(|_, k| !matches!(k, Keeping::HeldBack { .. }));
-        let records: Vec<_> = self.records.lock().live().filter(|r| held.contains(&r.id)).cloned().collect();
-        for record in &records {
+        for record in self.records.live().iter().filter(|r| held.contains(&r.id)) {
             self.keep(record);
         }
         if was {
@@ -331,14 +321,14 @@ mod tests {
     fn the_mark_and_what_is_held_back_hold_over_a_restart_until_the_node_is_resumed() {
         let dir = tempfile::tempdir().expect("a folder");
         let drain = Drain::load(dir.path()).expect("reads");
-        drain.hold_back("early").expect("in service: nothing is held back");
+        drain.hold_back(&Turn::alone(), "early").expect("in service: nothing is held back");
         assert!(!drain.is_on() && !drain.holds_back("early"));
-        drain.begin().expect("writes");
-        drain.hold_back("x").expect("writes");
-        drain.hold_back("x").expect("is already");
+        drain.begin(&Turn::alone()).expect("writes");
+        drain.hold_back(&Turn::alone(), "x").expect("writes");
+        drain.hold_back(&Turn::alone(), "x").expect("is already");
         let again = Drain::load(dir.path()).expect("reads");
         assert!(again.is_on() && again.holds_back("x") && !again.holds_back("early"));
-        assert_eq!(again.end().expect("removes"), ["x"]);
+        assert_eq!(again.end(&Turn::alone()).expect("removes"), ["x"]);
         assert!(!Drain::load(dir.path()).expect("reads").is_on());
         std::fs::write(dir.path().join("drained.toml"), "colour = 1").expect("writes");
         let said = Drain::load(dir.path()).expect_err("refused").message;

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::minors::OPERATORS;
 use super::node::{NodeParts, node_id};
+use super::saving::Turn;
 use super::talk::NodeTalk;
 use crate::api::{Node, Progress};
 use crate::events::{Code, Draft};
@@ -93,7 +94,7 @@ impl NodeParts {
                 )
             })?;
         }
-        self.may_take(&next).map_err(|why| {
+        self.may_take(&next).await.map_err(|why| {
             Failure::new(
                 Exit::Refused,
                 format!("{node} was not removed: {why}."),
@@ -112,7 +113,7 @@ impl NodeParts {
                 )
             })?;
         }
-        self.take_list(next)
+        self.take_list(next).await
     }
 
     /// Whether a node may be taken away, and everybody else is there to hear of it.
@@ -167,31 +168,31 @@ impl NodeParts {
     }
 
     /// Whether this node could take that list now.
-    pub(super) fn may_take(&self, next: &List) -> Result<(), String> {
+    pub(super) async fn may_take(self: &Arc<Self>, next: &List) -> Result<(), String> {
         if let Some(why) = self.list.read().refuses(next, self.bundle.node) {
             return Err(why);
         }
         let bundle = self.bundle.of_list(next.version, next.nodes.clone());
-        bundle.could_be_saved(&self.config.bundle).map_err(|e| e.message)
+        self.saves(move |node, _| bundle.could_be_saved(&node.config.bundle)).await.map_err(|e| e.message)
     }
 
     /// Goes by a new list from now on. The same list once more changes nothing.
-    pub(super) fn take_list(&self, next: List) -> Result<(), Failure> {
-        let gone: Vec<Node> = {
-            let mut list = self.list.write();
-            if *list == next {
-                return Ok(());
-            }
-            if let Some(why) = list.refuses(&next, self.bundle.node) {
-                return Err(Failure::new(Exit::Refused, format!("{why}."), "See `shorefast node list` on both nodes."));
-            }
-            self.bundle.of_list(next.version, next.nodes.clone()).save(&self.config.bundle)?;
-            let gone = list.nodes.iter().map(|n| n.id).filter(|n| !next.has(*n)).collect();
-            *list = next.clone();
-            gone
-        };
-        self.service.goes_by(&next);
-        for node in gone {
+    pub(super) async fn take_list(self: &Arc<Self>, next: List) -> Result<(), Failure> {
+        self.saves(move |node, turn| node.go_by(turn, &next)).await
+    }
+
+    fn go_by(&self, _: &Turn, next: &List) -> Result<(), Failure> {
+        let now = self.list();
+        if now == *next {
+            return Ok(());
+        }
+        if let Some(why) = now.refuses(next, self.bundle.node) {
+            return Err(Failure::new(Exit::Refused, format!("{why}."), "See `shorefast node list` on both nodes."));
+        }
+        self.bundle.of_list(next.version, next.nodes.clone()).save(&self.config.bundle)?;
+        *self.list.write() = next.clone();
+        self.service.goes_by(next);
+        for node in now.nodes.iter().map(|n| n.id).filter(|n| !next.has(*n)) {
             for volume in self.directory.all() {
                 // Refused where this node does not coordinate, or the node has no session.
                 let _ = volume.evict(node_id(node));

@@ -29,6 +29,7 @@ use super::peers::Peers;
 use super::records::{Record, Records};
 use super::report;
 use super::retry::Backoff;
+use super::saving::{Saving, Turn};
 use super::service::NodeService;
 use super::talk::NodeTalk;
 use super::teller::Teller;
@@ -113,7 +114,8 @@ pub(super) struct NodeParts {
     pub(super) io: block::worker::Handle,
     pub(super) peers: Arc<Peers>,
     pub(super) directory: Directory,
-    pub(super) records: Mutex<Records>,
+    pub(super) records: Records,
+    pub(super) saving: Saving,
     pub(super) keeping: Mutex<BTreeMap<String, Keeping>>,
     /// Raised by whatever may let a volume start that could not.
     pub(super) news: watch::Sender<u64>,
@@ -162,7 +164,7 @@ impl NodeParts {
 
     /// The record of a volume that exists.
     pub(super) fn record(&self, name: &str) -> Result<Record, Failure> {
-        self.records.lock().named(name).cloned().ok_or_else(|| {
+        self.records.named(name).ok_or_else(|| {
             let message = format!("{} knows no volume `{name}`.", self.bundle.node);
             Failure::new(Exit::NotFound, message, "`shorefast volume list` shows those it knows.")
         })
@@ -205,35 +207,65 @@ impl NodeParts {
         self.config.mount_root.join(name)
     }
 
+    /// Does what writes into this node's own folder, when its turn has come.
+    ///
+    /// # Cancel safety
+    /// What has begun goes on to its end.
+    pub(super) async fn saves<T: Send + 'static>(
+        self: &Arc<Self>,
+        job: impl FnOnce(&Arc<NodeParts>, &Turn) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let node = Arc::clone(self);
+        self.saving.run(move |turn| job(&node, turn)).await
+    }
+
     /// Takes records from elsewhere or from a command, starts keepers, and tells the peers if any was new.
-    pub(super) fn take_records(self: &Arc<Self>, records: Vec<Record>) -> Result<(), Failure> {
-        let mut news = Vec::new();
-        for record in records {
-            let known = self.records.lock().knows(&record.id);
-            if !known {
-                self.is_new(&record.id)?;
-            }
-            if self.records.lock().take(record.clone())? {
-                news.push(record);
-            }
-        }
-        if news.is_empty() {
+    ///
+    /// # Cancel safety
+    /// What has begun goes on to its end: a record that is taken is kept.
+    pub(super) async fn take_records(self: &Arc<Self>, records: Vec<Record>) -> Result<(), Failure> {
+        // Whoever has no news waits for nobody's turn, nor for the disk.
+        let records: Vec<Record> = records.into_iter().filter(|record| self.records.is_news(record)).collect();
+        if records.is_empty() {
             return Ok(());
         }
-        for record in news {
-            self.keep(&record);
+        self.saves(move |node, turn| node.take_news(turn, records)).await
+    }
+
+    fn take_news(self: &Arc<Self>, turn: &Turn, records: Vec<Record>) -> Result<(), Failure> {
+        let mut news = Vec::new();
+        let mut taken = Ok(());
+        for record in records {
+            taken = self.take_one(turn, &record).map(|is_news| news.extend(is_news.then_some(record)));
+            if taken.is_err() {
+                break;
+            }
         }
-        self.tell_records();
-        Ok(())
+        // Also if one of them could not be written. Prevents: those before it are known, so that nobody brings them again, and not kept.
+        for record in &news {
+            self.keep(record);
+        }
+        if !news.is_empty() {
+            self.tell_records();
+        }
+        taken
+    }
+
+    fn take_one(&self, turn: &Turn, record: &Record) -> Result<bool, Failure> {
+        if !self.records.knows(&record.id) {
+            self.drain.hold_back(turn, &record.id)?;
+        }
+        self.records.take(turn, record.clone())
     }
 
     /// Takes the record of a volume that was just made here. Until what is returned is dropped nobody is told of it,
     /// whatever records are exchanged meanwhile: this node is to be its first coordinator.
-    pub(super) fn take_own_record(self: &Arc<Self>, record: Record) -> Result<Untold, Failure> {
-        let id = record.id.clone();
-        self.records.lock().take_untold(record.clone())?;
+    pub(super) async fn take_own_record(self: &Arc<Self>, record: Record) -> Result<Untold, Failure> {
+        let untold = Untold { node: Arc::clone(self), id: record.id.clone() };
+        let taken = record.clone();
+        self.saves(move |node, turn| node.records.take_untold(turn, taken)).await?;
         self.keep(&record);
-        Ok(Untold { node: Arc::clone(self), id })
+        Ok(untold)
     }
 
     /// Begins to keep a volume that is wanted here and not kept yet.
@@ -241,7 +273,7 @@ impl NodeParts {
         if record.deleted || !record.wanted {
             return;
         }
-        let unmounted = self.records.lock().is_unmounted(&record.id);
+        let unmounted = self.records.is_unmounted(&record.id);
         {
             let mut keeping = self.keeping.lock();
             if keeping.contains_key(&record.id) {
@@ -442,10 +474,10 @@ impl NodeParts {
 
     /// Exchanges records with one peer; true if both know now what the other knows.
     pub(super) async fn exchange(self: &Arc<Self>, node: NodeId) -> bool {
-        let talk = NodeTalk::Exchange(self.records.lock().to_tell());
+        let talk = NodeTalk::Exchange(self.records.to_tell());
         match self.talk(node, &talk, RECORDS_WITHIN).await {
             Some(NodeTalk::Records(theirs)) => {
-                let taken = self.take_records(theirs);
+                let taken = self.take_records(theirs).await;
                 if let Err(e) = &taken {
                     tracing::error!(%node, "records of volumes not taken: {e}");
                 }
@@ -522,7 +554,7 @@ pub(super) struct Untold {
 /// However the making ended. Prevents: the maker cannot mount it, and nobody else ever hears of it.
 impl Drop for Untold {
     fn drop(&mut self) {
-        self.node.records.lock().may_be_told(&self.id);
+        self.node.records.may_be_told(&self.id);
         self.node.tell_records();
     }
 }

@@ -10,6 +10,8 @@
 //!
 //! A volume that is being made here is told to nobody until its maker says so. Prevents: the connection to another node
 //! comes up meanwhile, the exchange that belongs to that tells the new volume, and the other node takes its first office.
+//!
+//! What changes them has its turn ([`Saving`](super::saving::Saving)) and may wait for the disk; what looks at them does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -17,8 +19,10 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::saving::Turn;
 use crate::exit::Failure;
 
 /// Ends the name of the empty file that says that a volume was unmounted here.
@@ -48,6 +52,13 @@ pub(super) struct Record {
 #[derive(Debug)]
 pub(super) struct Records {
     dir: PathBuf,
+    /// Locked for moments, never while the disk is written.
+    known: Mutex<Known>,
+}
+
+/// What is in memory.
+#[derive(Debug)]
+struct Known {
     by_id: BTreeMap<String, Record>,
     /// Volumes that are being made here. Forgotten by a restart: whoever made them does not wait any more.
     untold: BTreeSet<String>,
@@ -78,31 +89,32 @@ impl Records {
                 unmounted.insert(id.to_owned());
             }
         }
-        Ok(Records { dir, by_id, untold: BTreeSet::new(), unmounted })
+        Ok(Records { dir, known: Mutex::new(Known { by_id, untold: BTreeSet::new(), unmounted }) })
     }
 
     /// Every volume that exists.
-    pub(super) fn live(&self) -> impl Iterator<Item = &Record> {
-        self.by_id.values().filter(|r| !r.deleted)
+    pub(super) fn live(&self) -> Vec<Record> {
+        self.known.lock().live().cloned().collect()
     }
 
     /// Whether there is a record of that volume, also of one that is deleted.
     pub(super) fn knows(&self, id: &str) -> bool {
-        self.by_id.contains_key(id)
+        self.known.lock().by_id.contains_key(id)
     }
 
     /// Every record that others may be told.
     pub(super) fn to_tell(&self) -> Vec<Record> {
-        self.by_id.values().filter(|r| !self.untold.contains(&r.id)).cloned().collect()
+        let known = self.known.lock();
+        known.by_id.values().filter(|r| !known.untold.contains(&r.id)).cloned().collect()
     }
 
     /// A volume that exists, by name.
-    pub(super) fn named(&self, name: &str) -> Option<&Record> {
-        self.live().find(|r| r.name == name)
+    pub(super) fn named(&self, name: &str) -> Option<Record> {
+        self.known.lock().live().find(|r| r.name == name).cloned()
     }
 
     /// Fails unless a record could be written now: before something is done that is to be remembered.
-    pub(super) fn writable(&self) -> Result<(), Failure> {
+    pub(super) fn writable(&self, _: &Turn) -> Result<(), Failure> {
         let probe = self.dir.join("probe.new");
         let write = || -> io::Result<()> {
             let mut file = File::create(&probe)?;
@@ -119,9 +131,14 @@ impl Records {
         })
     }
 
+    /// Whether a record is newer than what is known.
+    pub(super) fn is_news(&self, record: &Record) -> bool {
+        self.known.lock().by_id.get(&record.id).is_none_or(|known| known.version < record.version)
+    }
+
     /// Takes a record if it is newer than what is known; tells whether it was.
-    pub(super) fn take(&mut self, record: Record) -> Result<bool, Failure> {
-        if self.by_id.get(&record.id).is_some_and(|known| known.version >= record.version) {
+    pub(super) fn take(&self, _: &Turn, record: Record) -> Result<bool, Failure> {
+        if !self.is_news(&record) {
             return Ok(false);
         }
         write(&self.dir, &record).map_err(|e| {
@@ -130,28 +147,28 @@ impl Records {
                 "Free space or mend the permissions there, then repeat the command.",
             )
         })?;
-        self.by_id.insert(record.id.clone(), record);
+        self.known.lock().by_id.insert(record.id.clone(), record);
         Ok(true)
     }
 
     /// Takes the record of a volume that is being made here; others are told after [`Records::may_be_told`].
-    pub(super) fn take_untold(&mut self, record: Record) -> Result<(), Failure> {
+    pub(super) fn take_untold(&self, turn: &Turn, record: Record) -> Result<(), Failure> {
         let id = record.id.clone();
-        self.untold.insert(id.clone());
-        let taken = self.take(record).map(drop);
+        self.known.lock().untold.insert(id.clone());
+        let taken = self.take(turn, record).map(drop);
         if taken.is_err() {
-            self.untold.remove(&id);
+            self.may_be_told(&id);
         }
         taken
     }
 
     /// Whether a volume was unmounted on this node on request, in this life of its daemon or before.
     pub(super) fn is_unmounted(&self, id: &str) -> bool {
-        self.unmounted.contains(id)
+        self.known.lock().unmounted.contains(id)
     }
 
     /// Remembers that a volume was unmounted on this node on request, or mounted again.
-    pub(super) fn unmounted(&mut self, id: &str, unmounted: bool) -> Result<(), Failure> {
+    pub(super) fn unmounted(&self, _: &Turn, id: &str, unmounted: bool) -> Result<(), Failure> {
         if self.is_unmounted(id) == unmounted {
             return Ok(());
         }
@@ -167,17 +184,24 @@ impl Records {
                 "Mend that folder, then repeat the command.",
             )
         })?;
+        let mut known = self.known.lock();
         if unmounted {
-            self.unmounted.insert(id.to_owned());
+            known.unmounted.insert(id.to_owned());
         } else {
-            self.unmounted.remove(id);
+            known.unmounted.remove(id);
         }
         Ok(())
     }
 
     /// From now on this volume is told.
-    pub(super) fn may_be_told(&mut self, id: &str) {
-        self.untold.remove(id);
+    pub(super) fn may_be_told(&self, id: &str) {
+        self.known.lock().untold.remove(id);
+    }
+}
+
+impl Known {
+    fn live(&self) -> impl Iterator<Item = &Record> {
+        self.by_id.values().filter(|r| !r.deleted)
     }
 }
 
@@ -213,20 +237,20 @@ mod tests {
     #[test]
     fn the_higher_version_wins_and_survives_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let mut records = Records::load(dir.path()).unwrap();
-        assert!(records.take(record(2)).unwrap());
-        assert!(!records.take(Record { name: "old".into(), ..record(1) }).unwrap());
-        assert!(!records.take(record(2)).unwrap());
+        let records = Records::load(dir.path()).unwrap();
+        assert!(records.take(&Turn::alone(), record(2)).unwrap());
+        assert!(!records.take(&Turn::alone(), Record { name: "old".into(), ..record(1) }).unwrap());
+        assert!(!records.take(&Turn::alone(), record(2)).unwrap());
         let again = Records::load(dir.path()).unwrap();
-        assert_eq!(again.named("vm"), Some(&record(2)));
+        assert_eq!(again.named("vm"), Some(record(2)));
     }
 
     #[test]
     fn a_deleted_volume_stays_deleted() {
         let dir = tempfile::tempdir().unwrap();
-        let mut records = Records::load(dir.path()).unwrap();
-        records.take(Record { deleted: true, ..record(3) }).unwrap();
-        assert!(!records.take(record(2)).unwrap());
+        let records = Records::load(dir.path()).unwrap();
+        records.take(&Turn::alone(), Record { deleted: true, ..record(3) }).unwrap();
+        assert!(!records.take(&Turn::alone(), record(2)).unwrap());
         assert_eq!(records.named("vm"), None);
     }
 
@@ -235,11 +259,11 @@ mod tests {
     #[test]
     fn a_volume_that_is_being_made_is_told_to_nobody_before_it_may_be() {
         let dir = tempfile::tempdir().unwrap();
-        let mut records = Records::load(dir.path()).unwrap();
+        let records = Records::load(dir.path()).unwrap();
         let other = Record { id: "4567".into(), name: "other".into(), ..record(1) };
-        records.take(other.clone()).unwrap();
-        records.take_untold(record(1)).unwrap();
-        assert_eq!(records.named("vm"), Some(&record(1)), "known here");
+        records.take(&Turn::alone(), other.clone()).unwrap();
+        records.take_untold(&Turn::alone(), record(1)).unwrap();
+        assert_eq!(records.named("vm"), Some(record(1)), "known here");
         assert_eq!(records.to_tell(), std::slice::from_ref(&other));
         records.may_be_told("0123");
         assert_eq!(records.to_tell(), [record(1), other]);
@@ -248,13 +272,13 @@ mod tests {
     #[test]
     fn what_was_unmounted_stays_so_over_a_restart_until_it_is_mounted_again() {
         let dir = tempfile::tempdir().unwrap();
-        let mut records = Records::load(dir.path()).unwrap();
-        records.take(record(1)).unwrap();
-        records.unmounted("0123", true).unwrap();
-        let mut again = Records::load(dir.path()).unwrap();
+        let records = Records::load(dir.path()).unwrap();
+        records.take(&Turn::alone(), record(1)).unwrap();
+        records.unmounted(&Turn::alone(), "0123", true).unwrap();
+        let again = Records::load(dir.path()).unwrap();
         assert!(again.is_unmounted("0123"));
         assert_eq!(again.to_tell(), [record(1)], "others are told as ever");
-        again.unmounted("0123", false).unwrap();
+        again.unmounted(&Turn::alone(), "0123", false).unwrap();
         assert!(!Records::load(dir.path()).unwrap().is_unmounted("0123"));
     }
 

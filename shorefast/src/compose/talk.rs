@@ -104,8 +104,8 @@ impl NodeParts {
         match serde_json::from_slice::<NodeTalk>(body) {
             // As the release before would say.
             Ok(talk) if talk.since() > self.minors.newest() => not_understood("That message is not known here.".into()),
-            Ok(NodeTalk::Exchange(theirs)) => match self.take_records(theirs) {
-                Ok(()) => NodeTalk::Records(self.records.lock().to_tell()),
+            Ok(NodeTalk::Exchange(theirs)) => match self.take_records(theirs).await {
+                Ok(()) => NodeTalk::Records(self.records.to_tell()),
                 Err(e) => NodeTalk::Done(Err(e)),
             },
             Ok(NodeTalk::Redirect { name, on }) => NodeTalk::Done(self.redirect_here(&name, on)),
@@ -120,14 +120,14 @@ impl NodeParts {
                 let (unheard, _) = Progress::channel();
                 NodeTalk::Done(self.drain_here(&unheard).await)
             }
-            Ok(NodeTalk::Drain { on: false }) => NodeTalk::Done(self.resume_here()),
+            Ok(NodeTalk::Drain { on: false }) => NodeTalk::Done(self.resume_here().await),
             Ok(NodeTalk::PrepareList(list)) => {
-                let fits = self.may_take(&list);
+                let fits = self.may_take(&list).await;
                 NodeTalk::Done(
                     fits.map_err(|why| Failure::new(Exit::Refused, format!("{why}."), "Put that right there.")),
                 )
             }
-            Ok(NodeTalk::TakeList(list)) => NodeTalk::Done(self.take_list(list)),
+            Ok(NodeTalk::TakeList(list)) => NodeTalk::Done(self.take_list(list).await),
             Ok(
                 NodeTalk::Records(_)
                 | NodeTalk::Done(_)

@@ -107,7 +107,7 @@ impl Known {
 impl NodeParts {
     /// This node's word about every volume that it knows.
     pub(super) fn own_word(&self) -> Vec<Told> {
-        let records: Vec<Record> = self.records.lock().live().cloned().collect();
+        let records = self.records.live();
         let keeping = self.keeping.lock();
         records.iter().map(|record| self.word_about(record, keeping.get(&record.id))).collect()
     }

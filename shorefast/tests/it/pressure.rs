@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::fixture::{Cluster, PROGRAM, background, can_mount, path, until, within};
+use crate::fixture::{
+    Background, Cluster, Ended, PROGRAM, background, can_mount, mounts_below, path, run, until, within,
+};
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -382,6 +384,73 @@ fn a_full_state_folder_refuses_what_must_be_remembered_and_volumes_go_on() {
         ["v", "w", "x"].iter().all(|n| cluster.volume(1, n).is_some_and(|v| v["mount"].is_string()))
     });
     assert_eq!(cluster.stop(1), 0);
+}
+
+/// Runs a command against a node meanwhile.
+fn asking(cluster: &Cluster, args: &[&str]) -> Background<Ended> {
+    let args: Vec<String> = ["--socket", &cluster.socket(1)].iter().chain(args).map(|&a| a.to_owned()).collect();
+    background(move || run(&args.iter().map(String::as_str).collect::<Vec<_>>()))
+}
+
+/// The disk of the state folder is another cluster's volume, whose daemon stands still. More commands wait for it than there are
+/// control threads.
+#[test]
+fn a_state_folder_on_a_disk_that_hangs_holds_up_what_must_be_remembered_and_nothing_else() {
+    if !can_mount() {
+        return;
+    }
+    let below = Cluster::with_volume(1);
+    let mut cluster = Cluster::new(2);
+    let folder = below.mount(1, "v").join("state");
+    symlink(&folder, cluster.node_dir(1).join("state")).expect("a link");
+    within("making the folder", move || fs::create_dir(folder)).expect("a folder");
+    cluster.begin("default");
+    let hung = Stopped::new(&below);
+    let disks = ["w", "x", "y"].map(|name| cluster.disk(&format!("{name}.img"), 2 << 30));
+    let create = |n: usize| asking(&cluster, &["volume", "create", ["w", "x", "y"][n], "--disk", path(&disks[n])]);
+    let waiting = [create(0), create(1)];
+    for _ in 0..20 {
+        cluster.ask(1, &["status", "--check"]).expect(0, &[]);
+        cluster.ask(2, &["status", "--check"]).expect(0, &[]);
+        assert!(!cluster.events(1).is_empty());
+    }
+    let file = cluster.mount(1, "v").join("file");
+    within("a write", move || fs::write(file, "x")).expect("volumes do not need the state folder");
+    assert!(waiting.iter().all(|w| !w.is_done()), "nothing was remembered");
+    drop(hung);
+    for made in waiting {
+        made.ended("the command that waited").expect(0, &[]);
+    }
+    // A daemon whose disk hangs is told to end: it gives its mounts back, and waits for nothing else.
+    let hung = Stopped::new(&below);
+    let waiting = create(2);
+    cluster.ask(1, &["status"]).expect(0, &[]);
+    cluster.signal(1, "TERM");
+    until("the end of its mounts", || mounts_below(&cluster.node_dir(1)).is_empty());
+    // The kernel may keep the thread until its write is answered.
+    drop(hung);
+    until("its end", || cluster.has_died(1));
+    waiting.ended("the command");
+    cluster.start(1);
+    until("all mounts", || {
+        ["v", "w", "x"].iter().all(|n| cluster.volume(1, n).is_some_and(|v| v["mount"].is_string()))
+    });
+}
+
+/// A daemon that stands still for as long as this value is there.
+struct Stopped(u32);
+
+impl Stopped {
+    fn new(cluster: &Cluster) -> Stopped {
+        cluster.signal(1, "STOP");
+        Stopped(cluster.pid(1))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-CONT", &self.0.to_string()]).status();
+    }
 }
 
 /// Debian's libfaketime: what a process asks of the wall clock, and nothing else, is moved by what a file says.
