@@ -36,6 +36,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use block::buf::AlignedBuf;
@@ -270,6 +271,11 @@ impl Coordinator {
         let _ = ending.wait_for(|e| e.drained && e.store_closed).await;
         debug_assert_eq!(self.inner.latch.in_flight(), 0, "the metadata thread waits for what it submits");
         Drained { epoch: self.epoch }
+    }
+
+    /// How many records of the redo log lay behind a gap when the store was opened, and are lost.
+    pub fn cut_off(&self) -> usize {
+        self.inner.cut_off.load(Ordering::Acquire)
     }
 
     /// The reign.

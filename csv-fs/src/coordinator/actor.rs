@@ -11,6 +11,7 @@
 //! whoever tripped it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -134,6 +135,8 @@ pub(super) struct Inner {
     pub(super) checks: Queue<CheckItem>,
     /// There once the store is open.
     pub(super) recent: OnceLock<Recent>,
+    /// Records of the log that were lost when the store was opened.
+    pub(super) cut_off: AtomicUsize,
     pub(super) ending: watch::Sender<Ending>,
     pub(super) rearm: Notify,
     locked: Mutex<Locked>,
@@ -184,6 +187,7 @@ impl Inner {
             writes,
             checks: Queue::new(),
             recent: OnceLock::new(),
+            cut_off: AtomicUsize::new(0),
             ending: watch::Sender::new(Ending::default()),
             rearm: Notify::new(),
             locked: Mutex::new(locked),

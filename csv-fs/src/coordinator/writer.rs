@@ -11,6 +11,7 @@
 //! disk holds of that batch only the next reign can tell.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use block::sync::ThreadRing;
@@ -53,6 +54,7 @@ fn run(opening: Opening) {
         Ok((store, inherited)) => {
             // Set once: this thread is the only one that opens it.
             let _ = inner.recent.set(store.recent());
+            inner.cut_off.store(store.cut_off(), Ordering::Release);
             // A starter that is gone has closed the queues, or will.
             let _ = opened.send(Ok(inherited));
             serve(&inner, store);

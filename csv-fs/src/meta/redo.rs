@@ -17,8 +17,8 @@
 //! - *A checkpoint draws a number by chance, and its records carry it.* Names and values come from applications: bytes of
 //!   a half-written record could pose as the record after it.
 //! - *Records hold rows, not requests.* Another version of the program may decide otherwise when it runs a request again.
-//! - *After a record was replayed a checkpoint comes first.* Else the new reign's record 0 would lie over the first of those
-//!   that its database needs.
+//! - *Opening ends with a checkpoint, also if there was no record.* Else the new reign's record 0 would lie over the first of those
+//!   that its database needs; or right before one that lay whole behind a damaged one, and would be followed by it.
 //! - *Replaying twice does no harm*: a crash before the checkpoint that follows replays all records again, and the last
 //!   row of each key wins both times.
 //!

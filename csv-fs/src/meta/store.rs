@@ -21,7 +21,7 @@ mod offline;
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use block::device::BlockDevice;
 use parking_lot::Mutex;
@@ -65,6 +65,8 @@ struct Inner {
     current: Mutex<Option<Arc<View>>>,
     recent: Recent,
     repaired: bool,
+    /// Records that lay behind a damaged one when the log was read.
+    cut_off: AtomicUsize,
 }
 
 /// One write transaction: any number of operations, then a commit. Dropped, it changes nothing.
@@ -143,7 +145,16 @@ impl Store {
         }
         let (state, log, current) = (Mutex::new(State::default()), Mutex::new(None), Mutex::new(None));
         Ok(Store {
-            inner: Arc::new(Inner { db: Some(db), shared, state, log, current, recent: Recent::default(), repaired }),
+            inner: Arc::new(Inner {
+                db: Some(db),
+                shared,
+                state,
+                log,
+                current,
+                recent: Recent::default(),
+                repaired,
+                cut_off: AtomicUsize::new(0),
+            }),
         })
     }
 
@@ -151,6 +162,12 @@ impl Store {
     /// a crash of this program befell it.
     pub fn was_repaired(&self) -> bool {
         self.inner.repaired
+    }
+
+    /// How many records of the redo log lay whole behind a damaged one when the store was opened. They are not replayed: with that one,
+    /// changes that were acknowledged are lost. No crash leaves such a gap.
+    pub fn cut_off(&self) -> usize {
+        self.inner.cut_off.load(Ordering::Relaxed)
     }
 
     fn load(&mut self) -> Result<()> {
@@ -188,7 +205,7 @@ impl Store {
         let log = self.inner.shared.read_log()?;
         let volume = self.superblock().volume;
         let mut txn = self.write()?;
-        let mut records = 0;
+        let mut records = 0_u64;
         if let Some(checkpoint) = known {
             let mut tables = Tables::open(&txn.txn, &txn.rows)?;
             for record in redo::records(&log, volume, checkpoint) {
@@ -196,10 +213,17 @@ impl Store {
                 records += 1;
             }
             txn.state = State::load(&*tables.counter)?;
+            let cut_off = redo::whole_after(&log, volume, checkpoint, records);
+            if cut_off > 0 {
+                tracing::error!(%volume, records, "a record of the redo log is damaged although {cut_off} later ones are whole");
+            }
+            self.inner.cut_off.store(cut_off, Ordering::Relaxed);
             tracing::debug!(records, generation = checkpoint.generation, "replayed the redo log");
         }
         *self.inner.log.lock() = Some(Tail::new(volume, redo::CAPACITY, known.unwrap_or_default()));
-        if records == 0 && known.is_some() { Ok(()) } else { txn.checkpoint() }
+        // Always, whatever there was: its number by chance makes strangers of all records that lie in the log, and of one that somebody else still
+        // has under way. Prevents: a record of the reign before lands late on the first of this one, and is taken for it.
+        txn.checkpoint()
     }
 
     /// Begins a write transaction; waits for the one before.

@@ -78,6 +78,11 @@ pub enum Notice {
         /// Why.
         why: String,
     },
+    /// The log of the metadata had a gap when a reign of this node opened it.
+    ChangesLost {
+        /// Records that lay whole behind the gap.
+        cut_off: usize,
+    },
     /// Another node coordinates now.
     Coordinates(CoordinatorHint),
     /// A superblock copy is damaged, or another remark at the start.
@@ -368,11 +373,14 @@ impl VolumeHost {
         };
         match Coordinator::start(reign).await {
             Ok((coordinator, mut reports)) => {
-                let coordinator = Arc::new(coordinator);
+                let (cut_off, coordinator) = (coordinator.cut_off(), Arc::new(coordinator));
                 running.coordinator.send_replace(Some(Arc::clone(&coordinator)));
                 running.tell_permission(&coordinator);
                 drop(coordinator);
                 self.notice(Notice::TookOffice { epoch: running.epoch, before: proof.before() });
+                if cut_off > 0 {
+                    self.notice(Notice::ChangesLost { cut_off });
+                }
                 if let Some(session) = self.session.get() {
                     session.hint(CoordinatorHint { epoch: running.epoch, node: self.node });
                 }

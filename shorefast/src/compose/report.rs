@@ -89,6 +89,10 @@ fn told(notice: Notice) -> Option<(Code, String)> {
         Notice::Replaced => (Code::SelfEvicted, "another session of this node has registered".to_owned()),
         Notice::Reborn(client) => (Code::SelfReborn, format!("{} begins", session(client))),
         Notice::StoreFailed { why } => (Code::OfficeLost, format!("the metadata store cannot be opened: {why}")),
+        Notice::ChangesLost { cut_off } => (
+            Code::ChangesLost,
+            format!("a record of the redo log was damaged although {cut_off} later ones are whole; it ends there"),
+        ),
         Notice::Coordinates(hint) => (Code::CoordinatorChanged, format!("{} coordinates in {}", hint.node, hint.epoch)),
         Notice::Superblock(remark) => (Code::SuperblockDamaged, remark),
         Notice::MountTakenOver => {

@@ -91,6 +91,7 @@ codes! {
     TakeoverStarted = "takeover-started", Warning, "This node takes a volume over; the message says why.", "Nothing; find out later what happened to the coordinator before.";
     OfficeTaken = "office-taken", Info, "This node is coordinator of a volume now.", "Nothing.";
     OfficeLost = "office-lost", Warning, "This node is not coordinator of a volume any more, and did not resign.", "Look at this node's disk and network.";
+    ChangesLost = "changes-lost", Error, "The metadata of a volume had a gap when a coordinator opened them: changes that were acknowledged are lost.", "`shorefast volume check NAME`; compare files that were written lately with what their programs know, and report it: this must not happen.";
     OfficeResigned = "office-resigned", Info, "This node handed the office over.", "Nothing.";
     CoordinatorChanged = "coordinator-changed", Info, "A volume has another coordinator.", "Nothing.";
     GraceEnded = "grace-ended", Info, "The new coordinator has taken back what its clients hold.", "Nothing.";

@@ -291,6 +291,29 @@ fn a_damaged_record_before_whole_ones_is_found_and_the_last_one_is_a_crash() {
     }
 }
 
+/// The takeover goes on with what there is, and knows that it is not all. What lay behind the gap is nobody's any more, also when a record is
+/// written right before it.
+#[test]
+fn a_store_that_is_opened_over_a_damaged_record_says_how_many_lay_behind_it_and_never_takes_them() {
+    let f = with_records();
+    let (superblock, dir) = (f.superblock.clone(), sample().1.dir);
+    let project = |f: &Fixture| f.store.view().expect("a view").hints(dir).expect("an inode").0.project;
+    let disk = dead(f);
+    let (log, at) = log_of(&disk);
+    for (n, cut_off) in [(0, 2), (1, 1), (2, 0)] {
+        let (disk, mut log) = (Arc::new(disk.copy()), log.clone());
+        log[at[n] + 70] ^= 1;
+        overwrite(&disk, LOG, &log);
+        let f = Fixture::open(disk, superblock.clone());
+        assert_eq!((f.store.cut_off(), project(&f) as usize), (cut_off, n), "record {n}");
+        f.must_be_clean();
+        f.run(|ops| ops.set_hints(dir, crate::proto::Hints { extent_size: 4096, project: 9 }));
+        let again = Fixture::open(dead(f), superblock.clone());
+        assert_eq!((again.store.cut_off(), project(&again)), (0, 9), "record {n}, and another in its place");
+        again.must_be_clean();
+    }
+}
+
 #[test]
 fn a_record_with_a_row_that_no_table_takes_is_found() {
     let disk = dead(with_records());
