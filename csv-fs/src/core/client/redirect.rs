@@ -357,7 +357,12 @@ impl Redirects {
             // What it should show has to be written again first.
             RedirectOp::Read if !self.replaying.is_empty() => return self.again(io),
             RedirectOp::Read => {}
-            RedirectOp::Write => self.keep(wire, exclusive, verifier, out),
+            // Answered first. Prevents: its answer is of before a reset that is known already; it is lost at once and forgotten, and its
+            // program hears nothing of it but an error.
+            RedirectOp::Write => {
+                self.end(io, RedirectResult::Done, out);
+                return self.keep(wire, exclusive, verifier, out);
+            }
             // Some of what it should cover has to be written again first.
             RedirectOp::Flush if self.is_past(verifier) || !self.flushed(covers, out) => return self.again(io),
             RedirectOp::Flush => {}

@@ -209,7 +209,9 @@ fn a_late_answer_of_before_a_reset_loses_a_shared_write_aloud() {
     write_at(&mut rig, 2, 4096);
     done_after_reset(&mut rig, 1, 1);
     let out = rig.io_done(2, 5);
-    assert!(out.contains(&Effect::WritesLost { layout: LayoutId(70) }), "{out:?}");
+    let done = Effect::RedirectDone { io: IoId(2), result: RedirectResult::Done };
+    let lost = Effect::WritesLost { layout: LayoutId(70) };
+    assert_eq!(out, [done, lost, Effect::Forget { io: IoId(2) }], "answered before it is forgotten");
 }
 
 /// Rule RepeatInOrder taken out: the older write is repeated on top of the newer one.
