@@ -441,6 +441,7 @@ impl Client {
             }
             CallbackAsk::Progress => under_way,
             CallbackAsk::LockReady { wait } => self.lock_ready(wait, out),
+            CallbackAsk::LockHeld { ino, space, lock } => self.lock_on_record(ino, space, &lock),
         };
         out.push(Effect::AnswerCallback(answer));
     }

@@ -56,6 +56,7 @@ mod bind;
 mod callbacks;
 mod calls;
 mod commit;
+mod doubts;
 mod event;
 mod evict;
 mod files;
@@ -363,6 +364,7 @@ impl Coord {
         self.recalls.clear();
         self.syncs.clear();
         self.callbacks.clear();
+        self.locks.doubts.clear();
     }
 
     fn say_drained(&mut self) {

@@ -29,6 +29,8 @@ mod cluster;
 mod deadlock;
 mod file;
 mod intervals;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) mod refusals;
 #[cfg(test)]
 mod tests;
 mod waiters;
@@ -66,13 +68,21 @@ pub struct Lock {
     pub range: ByteRange,
     /// For what.
     pub mode: Mode,
+    /// Which gift of its coordinator it is; 0 once its client is known to have it on record. Until then the answer that gave it
+    /// may be on its way, or lost. Of stretches that became one, the last.
+    pub gift: u64,
 }
 
 impl Lock {
-    /// A client's own lock, as the whole volume sees it.
+    /// A client's own lock, as the whole volume sees it; its client has it on record.
     pub fn of(client: ClientId, own: OwnLock) -> Lock {
         let OwnLock { owner, handle, pid, range, mode } = own;
-        Lock { owner: Owner { client, id: owner }, handle, pid, range, mode }
+        Lock { owner: Owner { client, id: owner }, handle, pid, range, mode, gift: 0 }
+    }
+
+    /// Whether its client is known to have it on record.
+    pub fn is_on_record(&self) -> bool {
+        self.gift == 0
     }
 
     /// As its client speaks of it.
@@ -114,6 +124,13 @@ impl LockTable {
     pub fn put(&mut self, ino: InodeNo, space: Space, lock: Lock) {
         self.files.entry((ino, space)).or_default();
         self.change(ino, space, lock.owner.client, |file| file.set(lock));
+    }
+
+    /// A client has this on record: so much of it as is of that very gift.
+    pub fn on_record(&mut self, ino: InodeNo, space: Space, told: &Lock) {
+        let of_gift: Vec<Lock> =
+            self.held_in(ino, space, told.owner, told.range).filter(|l| l.gift == told.gift).collect();
+        of_gift.into_iter().for_each(|lock| self.put(ino, space, Lock { gift: 0, ..lock }));
     }
 
     /// `flock` lets go of what it has before it asks for the other kind.
@@ -214,8 +231,8 @@ impl LockTable {
         changed
     }
 
-    /// Locks of others that conflict with this one; for the search for circles.
-    fn conflicts<'a>(&'a self, ino: InodeNo, space: Space, lock: &'a Lock) -> impl Iterator<Item = Lock> + 'a {
+    /// Locks of others that conflict with this one.
+    pub fn conflicts<'a>(&'a self, ino: InodeNo, space: Space, lock: &'a Lock) -> impl Iterator<Item = Lock> + 'a {
         self.files.get(&(ino, space)).into_iter().flat_map(move |file| file.conflicts(lock))
     }
 

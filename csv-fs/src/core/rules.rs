@@ -71,6 +71,8 @@ pub enum Rule {
     AbandonedLockIsUndone,
     /// What an office hears of its node's path is what became of requests, not the route that is published.
     PathIsNotRoute,
+    /// Nobody is refused a lock because of one that its holder may not have heard of.
+    RefusedByRecord,
     /// What a caller that has gone left unanswered is answered before anything of its file that must come after it.
     LeftBehindFirst,
     /// A program's request gets EIO after `io_timeout` only once it can no longer be executed.

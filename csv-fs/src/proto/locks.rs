@@ -238,6 +238,7 @@ mod tests {
         assert_eq!(bytes(&LockReply::Refused(vec![])), [2, 0]);
         assert_eq!(bytes(&Reassert::LocksFollow), [4]);
         assert_eq!(bytes(&CallbackAsk::LockReady { wait: WaitId(4) }), [4, 4]);
+        assert_eq!(bytes(&CallbackAsk::LockHeld { ino, space, lock }), tagged(&[5, 5, 0], &one));
     }
 
     /// The kernel's "to the end" is the last byte that a file can have.

@@ -225,6 +225,7 @@ fn callbacks() -> (Vec<Callback>, Vec<CallbackAnswer>) {
         CallbackAsk::RecallGrant,
         CallbackAsk::Progress,
         CallbackAsk::LockReady { wait: WaitId(4) },
+        CallbackAsk::LockHeld { ino, space: LockSpace::Record, lock: lock() },
     ];
     let answers = vec![
         CallbackAnswer::Accepted,

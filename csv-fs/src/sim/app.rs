@@ -43,6 +43,8 @@ pub(super) enum Op {
     Locks,
     /// A program that takes a whole file for itself and keeps it.
     HoldsAll(InodeNo),
+    /// A program that takes a whole file for itself if it can be had at once, and keeps it.
+    TriesAll(InodeNo),
 }
 
 impl Ctx {
@@ -60,6 +62,7 @@ impl Ctx {
             Op::Lookup => self.lookup().await,
             Op::Locks => self.locks().await,
             Op::HoldsAll(ino) => self.holds_all_of(ino).await,
+            Op::TriesAll(ino) => self.tries_all_of(ino).await,
         }
     }
 

@@ -11,6 +11,7 @@ use super::files::{Ctx, Fail};
 use super::oracle::Wanted;
 use super::world::{MS, World};
 use crate::core::client::{CallFailure, Event, LockOp};
+use crate::core::locks::Owner;
 use crate::proto::{ByteRange, LockMode, LockSpace, OpenRequest, OwnLock, Request};
 use crate::types::*;
 
@@ -50,6 +51,12 @@ impl Ctx {
     pub(super) async fn holds_all_of(&self, ino: InodeNo) -> Result<(), Fail> {
         let program = self.opens(ino, LockSpace::Record, true).await?;
         program.take(ByteRange::ALL, LockMode::Write, true, None).await
+    }
+
+    /// Takes a whole file for itself if it can be had at once, and never lets it go.
+    pub(super) async fn tries_all_of(&self, ino: InodeNo) -> Result<(), Fail> {
+        let program = self.opens(ino, LockSpace::Record, true).await?;
+        program.take(ByteRange::ALL, LockMode::Write, false, None).await
     }
 
     async fn opens(&self, ino: InodeNo, space: LockSpace, process: bool) -> Result<Program<'_>, Fail> {
@@ -92,7 +99,7 @@ impl Program<'_> {
         let wanted = Wanted { client: who, ino, space, lock };
         let (sender, answered) = oneshot();
         let had = self.ctx.with(|w| {
-            let had = w.oracle.lock_wanted(&wanted, SPAN);
+            let had = w.oracle.lock_wanted(&wanted, SPAN, w.now);
             let ticket = w.lock(n, LockOp::Take { ino, space, lock, wait }, sender);
             if let (Some(ticket), Some(patience)) = (ticket, patience) {
                 w.at_node(n, patience, move |w| w.client(n, Event::Cancel { ticket }));
@@ -113,8 +120,8 @@ impl Program<'_> {
             };
             w.coverage.count("lock", how);
             match result {
-                Ok(_) => w.oracle.lock_given(&wanted, SPAN),
-                Err(_) => w.oracle.lock_not_given(&wanted, had),
+                Ok(_) => w.oracle.lock_given(&wanted, SPAN, w.now),
+                Err(_) => w.oracle.lock_not_given(&wanted, had, how == "refused", w.now),
             }
             Ok(())
         })?
@@ -130,7 +137,7 @@ impl Program<'_> {
             w.lock(self.ctx.n, LockOp::Drop { ino, space, owner, range }, sender);
         })?;
         match self.ctx.wait(answered).await? {
-            (Ok(_), _) => Ok(()),
+            (Ok(_), _) => self.has_let_go(range),
             (Err(CallFailure::Errno(e)), _) => Err(Fail::Errno(e)),
             (Err(_), _) => Err(Fail::Evicted),
         }
@@ -146,11 +153,23 @@ impl Program<'_> {
             w.coverage.count("lock", if killed { "left to RELEASE" } else { "dropped before RELEASE" });
             w.oracle.lock_dropped(self.ctx.who, self.owner(), ByteRange::ALL);
         })?;
-        self.ctx.call(Request::Release { ino: self.ino, handle: self.handle }).await.map(drop)
+        self.ctx.call(Request::Release { ino: self.ino, handle: self.handle }).await?;
+        self.has_let_go(ByteRange::ALL)
+    }
+
+    fn has_let_go(&self, range: ByteRange) -> Result<(), Fail> {
+        let owner = Owner { client: self.ctx.who, id: self.owner() };
+        self.ctx.with(|w| w.oracle.lock_let_go((self.ino, self.space), owner, range, w.now))
     }
 }
 
 impl World {
+    /// Locks that the coordinator on a node has given.
+    pub(super) fn locks_given(&self, n: NodeId) -> usize {
+        let proc = self.nodes.get(&n).and_then(|node| node.proc.as_ref());
+        proc.and_then(|p| p.reign.as_ref()).map_or(0, |reign| reign.core.locks().0)
+    }
+
     /// Locks held and waited for, as each core says that is in use.
     pub(super) fn locks_left(&self) -> Vec<(NodeId, &'static str, (usize, usize))> {
         let mut left = Vec::new();

@@ -20,6 +20,7 @@ mod rights;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::core::locks::refusals::Refusals;
 use crate::proto::Request;
 use crate::types::*;
 use block::shared::{Epoch, FenceGen, NodeId};
@@ -62,6 +63,10 @@ pub(super) struct Right {
     pub(super) ended: Option<&'static str>,
 }
 
+/// Locks of an evicted client may be in the way of others for so long, in microseconds: its eviction is committed, and its
+/// coordinator hears of that, or dies and the next one reads it.
+const GIVEN_AWAY: u64 = 1_000_000;
+
 /// Everything the oracles remember.
 #[derive(Default)]
 pub(super) struct Oracle {
@@ -84,6 +89,7 @@ pub(super) struct Oracle {
     names: BTreeMap<Vec<u8>, files::Name>,
     handles: BTreeMap<(ClientId, HandleId), InodeNo>,
     locked: locks::Belief,
+    refusals: Refusals,
     pub(super) reads_checked: u64,
     pub(super) writes_acknowledged: u64,
 }
@@ -158,6 +164,8 @@ impl Oracle {
         self.in_force.values_mut().for_each(|of_file| of_file.retain(|(c, _)| *c != client));
         self.handles.retain(|(c, _), _| *c != client);
         self.lockers_gone(client);
+        // Given away as soon as the coordinator knows that it is committed.
+        self.refusals.ended(now + GIVEN_AWAY, client);
     }
 
     /// A client said to the coordinator of a reign that its route is draining.

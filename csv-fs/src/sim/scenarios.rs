@@ -53,6 +53,7 @@ pub const SCENARIOS: &[Scenario] = &[
     rights::ANSWER_LOST,
     rights::RESENT_TOO_SOON,
     rights::LOCK_NOT_NAMED_YET,
+    rights::REFUSED_FOR_NOTHING,
     rights::GIVEN_UP_WRITE,
     rights::GIVEN_UP_CALL,
 ];

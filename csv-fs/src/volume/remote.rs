@@ -14,7 +14,9 @@ use serde::de::DeserializeOwned;
 use super::wire;
 use crate::client::link::{CallDone, CoordinatorLink, LinkLost, RedirectDone, Told};
 use crate::coordinator::ClientLink;
-use crate::proto::{BindAnswer, BindRequest, Call, Callback, CallbackAnswer, Opcode, Redirect, RedirectOp};
+use crate::proto::{
+    BindAnswer, BindRequest, Call, Callback, CallbackAnswer, CallbackAsk, MINOR_LOCK_HELD, Opcode, Redirect, RedirectOp,
+};
 
 /// One connection to a node that may be the coordinator.
 pub(super) struct RemoteLink(pub(super) Arc<Conn>);
@@ -109,6 +111,8 @@ pub(super) struct RemoteClient {
     pub(super) conn: Arc<Conn>,
     /// The reign that asks.
     pub(super) epoch: Epoch,
+    /// The minor version of the messages that it speaks.
+    pub(super) minor: u16,
 }
 
 impl ClientLink for RemoteClient {
@@ -118,6 +122,10 @@ impl ClientLink for RemoteClient {
 
     fn callback(&self, callback: Callback) -> BoxFuture<'_, Option<CallbackAnswer>> {
         Box::pin(async move {
+            if self.minor < MINOR_LOCK_HELD && matches!(callback.ask, CallbackAsk::LockHeld { .. }) {
+                // It cannot be asked, and is believed to have heard whatever it was told.
+                return Some(CallbackAnswer::Accepted);
+            }
             let message = wire::pack(Opcode::Callback, self.epoch, &callback, Payload::None).ok()?;
             let answer = self.conn.call(message).await.ok()?;
             wire::unpack(&answer).ok()

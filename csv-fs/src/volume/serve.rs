@@ -27,6 +27,9 @@ pub trait NodeBusiness {
     /// # Cancel safety
     /// Never dropped before it is done, except with the process.
     fn ask(&self, body: Vec<u8>) -> BoxFuture<'static, PeerAnswer>;
+
+    /// The minor version of the messages that a node speaks with this one.
+    fn minor(&self, node: NodeId) -> u16;
 }
 
 /// The volumes that run on this node.
@@ -80,7 +83,7 @@ impl Directory {
     ) -> Result<(), WireError> {
         match wire::opcode(&msg)? {
             Opcode::Peer => self.peer(from, wire::unpack(&msg)?, reply, node),
-            Opcode::Bind => self.bind(from, conn, wire::unpack(&msg)?, reply),
+            Opcode::Bind => self.bind(from, conn, wire::unpack(&msg)?, reply, node.minor(from)),
             Opcode::Call => self.call(from, Epoch(msg.epoch), wire::unpack(&msg)?, reply),
             Opcode::Redirect => self.redirect(from, wire::unpack(&msg)?, msg.payload, reply),
             Opcode::Callback => self.callback(wire::unpack(&msg)?, reply),
@@ -111,7 +114,7 @@ impl Directory {
         });
     }
 
-    fn bind(&self, from: NodeId, conn: &Arc<Conn>, request: BindRequest, reply: ReplyTo) {
+    fn bind(&self, from: NodeId, conn: &Arc<Conn>, request: BindRequest, reply: ReplyTo, minor: u16) {
         let none = BindAnswer::NotCoordinator { hint: None };
         let Some(volume) = self.get(request.volume).filter(|_| claims_truly(from, request.client)) else {
             return send(reply, Opcode::Bind, Epoch(0), &none, Payload::None);
@@ -122,7 +125,7 @@ impl Directory {
             // is longer than the opening; it gives up by itself what takes too long.
             let answer = match volume.opened_coordinator().await {
                 Some(coordinator) => {
-                    let client = RemoteClient { epoch: coordinator.epoch(), conn: Arc::clone(&conn) };
+                    let client = RemoteClient { epoch: coordinator.epoch(), conn: Arc::clone(&conn), minor };
                     let answer = coordinator.bind(Arc::new(client), request).await;
                     // Prevents: it had ended, and that was told, before this came to its turn, and the client counts as
                     // connected for ever.

@@ -118,4 +118,8 @@ impl NodeBusiness for Business {
             PeerAnswer::Node { body: serde_json::to_vec(&talk).unwrap_or_default() }
         })
     }
+
+    fn minor(&self, node: NodeId) -> u16 {
+        self.0.peers.minor(node).unwrap_or_default()
+    }
 }

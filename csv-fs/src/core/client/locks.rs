@@ -416,6 +416,15 @@ impl Client {
         CallbackAnswer::Accepted
     }
 
+    /// Whether an owner holds this by the record, all of it: then a program has it, and the next coordinator is told.
+    pub(super) fn lock_on_record(&self, ino: InodeNo, space: LockSpace, lock: &OwnLock) -> CallbackAnswer {
+        let enough = |l: &OwnLock| l.mode == lock.mode || l.mode == LockMode::Write;
+        let held = self.held_in((ino, space, lock.owner), lock.range).filter(enough);
+        // They are disjoint and come by their start.
+        let upto = held.fold(lock.range.start, |upto, l| if l.range.start == upto { l.range.end } else { upto });
+        if upto >= lock.range.end { CallbackAnswer::Accepted } else { CallbackAnswer::NotHeld }
+    }
+
     fn ask_again(&mut self, id: JobId, out: &mut Vec<Effect>) {
         let Some(job) = self.locks.jobs.get_mut(&id) else { return };
         job.stage = Stage::Queued;

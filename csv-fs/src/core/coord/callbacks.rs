@@ -1,7 +1,7 @@
 //! Callbacks: recalls and what is answered to them, and what is due when time passes.
 
 use super::Coord;
-use super::event::{CallbackId, ConnId, Effect, EvictReason};
+use super::event::{CallbackId, ConnId, Effect, EvictReason, OpId};
 use super::patience::Patience;
 use super::session::Life;
 use super::work::Work;
@@ -20,6 +20,8 @@ pub(super) enum CallbackFor {
     Grant { client: ClientId },
     /// A waiter for a file lock.
     Lock { client: ClientId, wait: WaitId },
+    /// A file lock that is in the way of this call.
+    Doubt { client: ClientId, op: OpId },
 }
 
 impl CallbackFor {
@@ -28,7 +30,8 @@ impl CallbackFor {
             CallbackFor::Recall { client, .. }
             | CallbackFor::Sync { client, .. }
             | CallbackFor::Grant { client }
-            | CallbackFor::Lock { client, .. } => client,
+            | CallbackFor::Lock { client, .. }
+            | CallbackFor::Doubt { client, .. } => client,
         }
     }
 }
@@ -87,6 +90,7 @@ impl Coord {
             CallbackFor::Recall { layout, client } => self.recall_answered(id, layout, client, answer),
             CallbackFor::Sync { ino, client, number } => self.sync_answered(id, (ino, client), number, answer),
             CallbackFor::Lock { client, wait } => self.lock_call_answered(client, wait, answer),
+            CallbackFor::Doubt { op, .. } => self.doubt_answered(id, op, answer),
             CallbackFor::Grant { client } => self.grant_recall_answered(id, client, answer),
         }
     }
@@ -154,6 +158,7 @@ impl Coord {
             self.resend_sync(ino, client);
         }
         self.ask_grant_back(client);
+        self.locks.doubts.ask_again(client, self.now);
     }
 
     /// A connection has broken, also one whose bind has not been answered. Prevents: the node dies while the store is at its
@@ -198,6 +203,7 @@ impl Coord {
         self.space_overdue();
         self.absent_overdue();
         self.locks_overdue();
+        self.look_at_doubts();
         self.fence_again();
         self.grace_overdue();
     }

@@ -268,6 +268,7 @@ impl Coord {
     /// Answers a call, frees its slot, and lets others at what it held.
     pub(super) fn finish(&mut self, op: OpId, answer: Answer) {
         let Some(Work::Call(call)) = self.work.remove(&op) else { return };
+        self.locks.doubts.forget(op);
         let keep = (call.request.is_durable() && matches!(answer, Answer::Ok(_))).then(|| answer.clone());
         if let Some(session) = self.sessions.get_mut(&call.client) {
             session.end(call.slot, call.seq, keep);

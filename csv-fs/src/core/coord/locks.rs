@@ -7,7 +7,7 @@
 //! # Interleavings that are harmless, and by what
 //! - *The answer that gives a lock is lost with its connection*: the call is sent again in its slot and runs again; an owner
 //!   is never in its own way, so it is given once and held once. If its caller has gone meanwhile, the client undoes it
-//!   ([`LockRequest::Restore`]) when it is answered.
+//!   ([`LockRequest::Restore`]) when it is answered. What others are told until then: `doubts`.
 //! - *A waiter gives up while its turn is being called*: a call gives nothing; the client answers `NotHeld`, and the next
 //!   one is called.
 //! - *A waiter is killed while the coordinator moves*: the queue is not handed on. Whoever still waits asks again after
@@ -27,6 +27,7 @@ use rustix::io::Errno;
 use super::Coord;
 use super::callbacks::CallbackFor;
 use super::calls::errno;
+use super::doubts::{Doubts, Way};
 use super::event::{CallbackId, OpId};
 use super::session::Life;
 use crate::core::locks::{Lock, LockTable, Owner, Refused, Wait, Waiters};
@@ -47,8 +48,20 @@ const WAITERS: usize = 65_536;
 /// Held and waited for.
 #[derive(Debug, Default)]
 pub(super) struct Locks {
-    table: LockTable,
+    pub(super) table: LockTable,
     waiters: Waiters,
+    pub(super) doubts: Doubts,
+    /// How many were given.
+    gifts: u64,
+}
+
+/// What became of the wish for a lock.
+#[derive(PartialEq)]
+enum Taken {
+    /// It is answered.
+    Answer(Answer),
+    /// This is in the way, and its client may not have heard of it.
+    Doubtful(Lock),
 }
 
 impl Coord {
@@ -74,29 +87,36 @@ impl Coord {
             LockRequest::Take { ino, space, lock, wait, weaken } => {
                 let owner = Owner { client, id: lock.owner };
                 let before: Vec<Lock> = self.locks.table.held_in(ino, space, owner, lock.range).collect();
-                let answer = self.take_lock(client, ino, space, lock, wait);
+                let taken = self.take_lock(client, ino, space, lock, wait);
                 let stays = |l: &Lock| l.mode == LockMode::Write && space == LockSpace::Record;
-                if !weaken && answer == Answer::Ok(Reply::Done) {
+                if !weaken && taken == Taken::Answer(Answer::Ok(Reply::Done)) {
                     before.into_iter().filter(stays).for_each(|l| self.locks.table.put(ino, space, l));
                 }
                 // A lock that became weaker, a flock let go of for another, a place in the queue given up.
                 self.call_waiters(ino, lock.range);
-                answer
+                match taken {
+                    Taken::Answer(answer) => answer,
+                    Taken::Doubtful(gift) => return self.doubt(op, ino, space, lock.range, gift),
+                }
             }
             LockRequest::Test { ino, space, lock } => {
-                let other = self.locks.table.test(ino, space, &Lock::of(client, lock));
-                Answer::Ok(Reply::Locks(LockReply::InTheWay(other.map(|l| holder(&l)))))
+                let other = match self.way_of(ino, space, &Lock::of(client, lock)) {
+                    Way::Free => None,
+                    Way::Taken(other) => Some(holder(&other)),
+                    Way::Doubtful(gift) => return self.doubt(op, ino, space, lock.range, gift),
+                };
+                Answer::Ok(Reply::Locks(LockReply::InTheWay(other)))
             }
             LockRequest::Drop { ino, space, owner, range } => {
                 self.locks.table.clear(ino, space, Owner { client, id: owner }, range);
-                self.call_waiters(ino, range);
+                self.given_up(ino, range);
                 Answer::Ok(Reply::Done)
             }
             LockRequest::Restore { ino, space, owner, range, held } => {
                 self.locks.table.clear(ino, space, Owner { client, id: owner }, range);
                 let placed = held.into_iter().map(|lock| PlacedLock { ino, space, lock }).collect();
                 let refused = self.take_in_locks(client, placed);
-                self.call_waiters(ino, range);
+                self.given_up(ino, range);
                 Answer::Ok(Reply::Locks(LockReply::Refused(refused)))
             }
             LockRequest::Forget { wait } => {
@@ -115,30 +135,39 @@ impl Coord {
         space: LockSpace,
         lock: OwnLock,
         wait: Option<WaitId>,
-    ) -> Answer {
+    ) -> Taken {
         let open = self.sessions.get(&client).and_then(|s| s.opens.get(&lock.handle));
         if open != Some(&ino) {
-            return errno(Errno::BADF);
+            return Taken::Answer(errno(Errno::BADF));
         }
-        let Locks { table, waiters } = &mut self.locks;
+        let Locks { table, waiters, gifts, .. } = &mut self.locks;
         if table.count_of(client) >= LOCKS_PER_CLIENT || (wait.is_some() && waiters.count() >= WAITERS) {
-            return errno(Errno::NOLCK);
+            return Taken::Answer(errno(Errno::NOLCK));
         }
-        let lock = Lock::of(client, lock);
-        match wait {
-            None => match table.set(ino, space, lock) {
-                Ok(()) => Answer::Ok(Reply::Done),
-                Err(other) => {
-                    self.lock_is_wanted(other.owner.client);
-                    errno(Errno::AGAIN)
+        *gifts += 1;
+        let lock = Lock { gift: *gifts, ..Lock::of(client, lock) };
+        let answer = match wait {
+            None => {
+                table.lets_go_first(ino, space, &lock);
+                match self.way_of(ino, space, &lock) {
+                    Way::Free => {
+                        self.locks.table.put(ino, space, lock);
+                        Answer::Ok(Reply::Done)
+                    }
+                    Way::Taken(other) => {
+                        self.lock_is_wanted(other.owner.client);
+                        errno(Errno::AGAIN)
+                    }
+                    Way::Doubtful(gift) => return Taken::Doubtful(gift),
                 }
-            },
+            }
             Some(id) => match waiters.acquire(table, id, Wait { ino, space, lock }) {
                 Ok(()) => Answer::Ok(Reply::Done),
                 Err(Refused::Blocked) => Answer::Ok(Reply::Locks(LockReply::Waits)),
                 Err(Refused::Deadlock) => errno(Errno::DEADLK),
             },
-        }
+        };
+        Taken::Answer(answer)
     }
 
     /// Somebody was refused a lock. Whoever waits for one is looked for when it matters.
@@ -154,9 +183,11 @@ impl Coord {
 
     /// Whether somebody wants what this client, which is away, holds.
     pub(super) fn holds_locks_up(&self, client: ClientId) -> bool {
-        let Locks { table, waiters } = &self.locks;
+        let Locks { table, waiters, doubts, .. } = &self.locks;
         self.holds_locks(client)
-            && (self.sessions.get(&client).is_some_and(|s| s.lock_wanted) || waiters.wait_for(table, client))
+            && (self.sessions.get(&client).is_some_and(|s| s.lock_wanted)
+                || waiters.wait_for(table, client)
+                || doubts.wait_for(client))
     }
 
     /// Takes in what a client says it holds; what cannot be.
@@ -209,7 +240,7 @@ impl Coord {
         }
         let left = self.locks.waiters.released(ino, client, handle);
         if self.locks.table.released(ino, client, handle) || !left.is_empty() {
-            self.call_waiters(ino, ByteRange::ALL);
+            self.given_up(ino, ByteRange::ALL);
         }
     }
 
@@ -224,7 +255,7 @@ impl Coord {
     pub(super) fn drop_locks(&mut self, client: ClientId) {
         self.drop_waiters(client);
         for ino in self.locks.table.client_gone(client) {
-            self.call_waiters(ino, ByteRange::ALL);
+            self.given_up(ino, ByteRange::ALL);
         }
     }
 
@@ -234,9 +265,15 @@ impl Coord {
         }
     }
 
+    /// Something of a range of a file was given up.
+    fn given_up(&mut self, ino: InodeNo, range: ByteRange) {
+        self.locks.doubts.touched(ino, range, self.now);
+        self.call_waiters(ino, range);
+    }
+
     /// Something about a range of a file changed: calls those whose turn it is.
     fn call_waiters(&mut self, ino: InodeNo, range: ByteRange) {
-        let Locks { table, waiters } = &mut self.locks;
+        let Locks { table, waiters, .. } = &mut self.locks;
         for (client, wait) in waiters.ready(table, ino, range, self.now) {
             self.call_waiter(client, wait);
         }
@@ -266,7 +303,7 @@ impl Coord {
     }
 
     pub(super) fn lock_deadline(&self) -> Option<Now> {
-        self.locks.waiters.next()
+        self.locks.waiters.next().into_iter().chain(self.locks.doubts.next()).min()
     }
 
     #[cfg(test)]
@@ -291,6 +328,6 @@ fn makes_sense(ask: &LockRequest) -> bool {
     }
 }
 
-fn holder(lock: &Lock) -> LockHolder {
+pub(super) fn holder(lock: &Lock) -> LockHolder {
     LockHolder { node: lock.owner.client.node, pid: lock.pid, range: lock.range, mode: lock.mode }
 }

@@ -2,6 +2,7 @@
 //! docs/semantics/coordinator.md.
 
 mod binding;
+mod doubts;
 mod drain;
 mod eviction;
 mod grace;

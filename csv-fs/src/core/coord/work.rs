@@ -57,6 +57,8 @@ pub(super) enum Stage {
     },
     /// Queued for a range.
     Queued,
+    /// A client is asked whether it has heard of the lock that is in the way.
+    Doubtful,
     /// The store is read; `ends`: how many exclusive layouts had ended when the view was asked for.
     Reading {
         /// See above.

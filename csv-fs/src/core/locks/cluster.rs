@@ -1,6 +1,7 @@
 //! A coordinator and the clients of three nodes, the cores that run in a daemon, with programs that lock, wait, are killed,
-//! and a network that reorders, breaks and loses; coordinators die, nodes are evicted. Three oracles, none a core's own:
+//! and a network that reorders, breaks and loses; coordinators die, nodes are evicted. Four oracles, none a core's own:
 //! - two programs of living incarnations never hold locks that conflict, as they were told;
+//! - whoever was refused a lock without waiting was refused for one that a program had meanwhile ([`super::refusals`]);
 //! - whenever everything that is on its way has arrived, what the coordinator has of a program is what that program was told;
 //! - once the faults end everybody gets what it waits for, and once everybody has let go nothing is left anywhere.
 
@@ -18,6 +19,7 @@ use crate::core::time::Now;
 use crate::proto::*;
 use crate::types::*;
 
+use super::refusals::Refusals;
 use programs::{Program, Truth};
 
 const NODES: u8 = 3;
@@ -85,10 +87,13 @@ struct Run {
     rows: BTreeMap<ClientId, Row>,
     nodes: Vec<Node>,
     mail: Vec<Mail>,
+    /// Counts what is done and delivered.
+    moment: u64,
     tags: BTreeMap<Tag, (ClientId, Bind, SlotRef, u64)>,
     bind_tags: BTreeMap<Tag, (ClientId, Bind)>,
     last_tag: u64,
     truth: Truth,
+    refusals: Refusals,
     faults: bool,
     /// Programs let go of what they have, and ask for nothing new.
     closing: bool,
@@ -132,10 +137,12 @@ impl Run {
             rows: BTreeMap::new(),
             nodes: (0..usize::from(NODES)).map(node).collect(),
             mail: Vec::new(),
+            moment: 0,
             tags: BTreeMap::new(),
             bind_tags: BTreeMap::new(),
             last_tag: 0,
             truth: Truth::default(),
+            refusals: Refusals::default(),
             faults: true,
             closing: false,
             counts: BTreeMap::new(),
@@ -160,6 +167,15 @@ impl Run {
         for effect in out {
             self.coord_effect(effect);
         }
+        self.bury();
+    }
+
+    /// Of a client that was evicted nothing is in anybody's way once the coordinator has given it away.
+    fn bury(&mut self) {
+        let out = |c: &ClientId| self.rows.get(c).is_none_or(|row| row.state == DurableState::Evicted);
+        let buried: Vec<ClientId> =
+            self.truth.gone.iter().filter(|c| out(c) && self.coord.locks_of(**c).is_empty()).copied().collect();
+        buried.into_iter().filter(|c| self.truth.buried.insert(*c)).for_each(|c| self.refusals.ended(self.moment, c));
     }
 
     fn coord_effect(&mut self, effect: Effect) {
@@ -284,6 +300,7 @@ impl Run {
     // ---- what is on its way
 
     fn deliver(&mut self, mail: Mail) {
+        self.moment += 1;
         let here = self.epoch;
         match mail {
             Mail::Bind { epoch, request } if epoch == here => {
@@ -315,7 +332,14 @@ impl Run {
             Mail::Callback { epoch, to, bind, id, ask } => {
                 let bound = |b: &Binding| matches!(b, Binding::Bound { bind: own, .. } if *own == bind);
                 let index = self.index(to).filter(|n| bound(self.nodes[*n].core.binding()));
+                let held = matches!(ask, CallbackAsk::LockHeld { .. });
                 let answer = index.and_then(|n| self.client_event(n, Hears::Asked { client: to, ask, dirty: false }));
+                if held {
+                    self.count("asked whether it is held");
+                    if answer != Some(CallbackAnswer::Accepted) {
+                        self.count("not held, or not heard of yet");
+                    }
+                }
                 self.mail.push(Mail::CallbackAnswer { epoch, id, answer });
             }
             Mail::CallbackAnswer { epoch, id, answer } if epoch == here => {
@@ -486,6 +510,8 @@ fn no_two_living_programs_hold_locks_that_conflict_and_everybody_gets_on() {
         ("given after a wait", 200),
         ("refused", 500),
         ("interrupted", 200),
+        ("asked whether it is held", 200),
+        ("not held, or not heard of yet", 50),
         ("killed", 500),
         ("deadlock", 10),
     ];
@@ -516,4 +542,10 @@ fn the_oracle_notices_when_what_an_abandoned_request_was_given_stays() {
 #[test]
 fn the_oracle_notices_when_release_leaves_locks() {
     must_be_noticed(Rule::ReleaseEndsLocks);
+}
+
+/// A coordinator that is cut off gives a lock, the answer is lost, it refuses others for that; the next one gives it to another.
+#[test]
+fn the_oracle_notices_when_a_lock_that_its_holder_never_had_refuses_others() {
+    must_be_noticed(Rule::RefusedByRecord);
 }

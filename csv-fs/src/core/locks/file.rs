@@ -13,6 +13,7 @@ struct Held {
     mode: Mode,
     handle: HandleId,
     pid: u32,
+    gift: u64,
 }
 
 /// What one owner holds: disjoint stretches by start.
@@ -83,19 +84,24 @@ impl FileLocks {
 
     /// Takes a lock that nothing is in the way of.
     pub(super) fn set(&mut self, lock: Lock) {
-        let Lock { owner, handle, pid, range, mode } = lock;
+        let Lock { owner, handle, pid, range, mode, mut gift } = lock;
         self.clear(owner, range);
         let (mut start, mut end) = (range.start, range.end);
         // What touches it and is the same is one stretch with it, so that a file locked byte by byte is one lock.
         if let Some(stretches) = self.owners.get(&owner) {
-            let same = |h: &Held| h.mode == mode && h.handle == handle && h.pid == pid;
+            let recorded = |gift: u64| gift == 0;
+            let same = |h: &Held| {
+                h.mode == mode && h.handle == handle && h.pid == pid && recorded(h.gift) == recorded(lock.gift)
+            };
             let before = stretches.range(..start).next_back().filter(|(_, h)| h.end == start && same(h));
-            let after = stretches.get(&end).filter(|h| same(h)).map(|h| h.end);
+            let after = stretches.get(&end).filter(|h| same(h));
+            let gifts = before.map(|(_, h)| h.gift).into_iter().chain(after.map(|h| h.gift));
+            gift = gifts.fold(gift, u64::max);
             start = before.map_or(start, |(s, _)| *s);
-            end = after.unwrap_or(end);
+            end = after.map_or(end, |h| h.end);
         }
         self.take_out(owner, ByteRange { start, end });
-        self.put_in(owner, start, Held { end, mode, handle, pid });
+        self.put_in(owner, start, Held { end, mode, handle, pid, gift });
     }
 
     /// Gives up what an owner has in a range; what sticks out of it stays.
@@ -198,8 +204,8 @@ impl FileLocks {
 }
 
 fn lock_of(owner: Owner, start: u64, held: &Held) -> Lock {
-    let Held { end, mode, handle, pid } = *held;
-    Lock { owner, handle, pid, range: ByteRange { start, end }, mode }
+    let Held { end, mode, handle, pid, gift } = *held;
+    Lock { owner, handle, pid, range: ByteRange { start, end }, mode, gift }
 }
 
 /// Every owner of a client.

@@ -26,7 +26,7 @@ fn owner(n: u8, id: u64) -> Owner {
 }
 
 fn lock(owner: Owner, start: u64, end: u64, mode: Mode) -> Lock {
-    Lock { owner, handle: HandleId(owner.id), pid: 1, range: ByteRange { start, end }, mode }
+    Lock { owner, handle: HandleId(owner.id), pid: 1, range: ByteRange { start, end }, mode, gift: 0 }
 }
 
 fn write(n: u8, id: u64, start: u64, end: u64) -> Lock {
@@ -50,6 +50,30 @@ fn readers_share_and_a_writer_is_alone_across_nodes() {
     t.set(FILE, Space::Record, write(3, 1, 15, 16)).unwrap();
     assert_eq!(t.test(FILE, Space::Record, &read(1, 1, 0, 100)), Some(write(3, 1, 15, 16)));
     assert_eq!(t.test(OTHER, Space::Record, &write(1, 1, 0, 100)), None);
+    t.check();
+}
+
+/// Else a file that is locked byte by byte would be as many locks; and a stretch that a client has on record would not be told apart.
+#[test]
+fn gifts_become_one_stretch_with_gifts_and_what_is_on_record_with_its_like() {
+    let mut t = LockTable::default();
+    let gifts = |t: &LockTable| -> Vec<(u64, u64, u64)> {
+        t.of_client(client(1)).map(|(_, _, l)| (l.range.start, l.range.end, l.gift)).collect()
+    };
+    let mut give = |t: &mut LockTable, start, gift| {
+        t.set(FILE, Space::Record, Lock { gift, ..write(1, 1, start, start + 1) }).unwrap();
+        t.check();
+    };
+    give(&mut t, 0, 1);
+    give(&mut t, 1, 2);
+    assert_eq!(gifts(&t), [(0, 2, 2)]);
+    t.on_record(FILE, Space::Record, &Lock { gift: 1, ..write(1, 1, 0, 2) });
+    assert_eq!(gifts(&t), [(0, 2, 2)], "that was an earlier one");
+    t.on_record(FILE, Space::Record, &Lock { gift: 2, ..write(1, 1, 0, 2) });
+    give(&mut t, 2, 3);
+    assert_eq!(gifts(&t), [(0, 2, 0), (2, 3, 3)]);
+    t.on_record(FILE, Space::Record, &Lock { gift: 3, ..write(1, 1, 2, 3) });
+    assert_eq!(gifts(&t), [(0, 3, 0)]);
     t.check();
 }
 

@@ -1,8 +1,10 @@
-//! Who holds which lock, as programs of incarnations that may still act were told.
+//! Who holds which lock, as programs of incarnations that may still act were told; and whether whoever was refused one without
+//! waiting was refused for one that somebody had ([`crate::core::locks::refusals`]).
 
 use std::collections::BTreeMap;
 
 use super::{Invariant, Oracle};
+use crate::core::locks::{Lock, Owner};
 use crate::proto::{ByteRange, LockMode, LockSpace, OwnLock};
 use crate::types::*;
 
@@ -13,6 +15,12 @@ pub(in crate::sim) struct Wanted {
     pub(in crate::sim) ino: InodeNo,
     pub(in crate::sim) space: LockSpace,
     pub(in crate::sim) lock: OwnLock,
+}
+
+impl Wanted {
+    fn owner(&self) -> Owner {
+        Owner { client: self.client, id: self.lock.owner }
+    }
 }
 
 /// A byte of a file, in one of the two spaces.
@@ -30,8 +38,9 @@ pub(in crate::sim) type Had = Vec<(u64, LockMode)>;
 impl Oracle {
     /// A program asks for a lock. From here on it counts only on what it asked for where it had more; a `flock` of the other kind
     /// lets go first.
-    pub(in crate::sim) fn lock_wanted(&mut self, wanted: &Wanted, span: u64) -> Had {
+    pub(in crate::sim) fn lock_wanted(&mut self, wanted: &Wanted, span: u64, now: u64) -> Had {
         let Wanted { client, ino, space, lock } = *wanted;
+        self.refusals.asks(now, ino, space, Lock::of(client, lock));
         let who = (client, lock.owner);
         let mut had = Vec::new();
         for at in lock.range.start..lock.range.end.min(span) {
@@ -52,13 +61,24 @@ impl Oracle {
     }
 
     /// It is given.
-    pub(in crate::sim) fn lock_given(&mut self, wanted: &Wanted, span: u64) {
+    pub(in crate::sim) fn lock_given(&mut self, wanted: &Wanted, span: u64, now: u64) {
+        self.refusals.given(now, wanted.owner());
         let range = wanted.lock.range;
         (range.start..range.end.min(span)).for_each(|at| self.lock_believed(wanted, at, wanted.lock.mode));
     }
 
-    /// It is not: its owner has what it had.
-    pub(in crate::sim) fn lock_not_given(&mut self, wanted: &Wanted, had: Had) {
+    /// It is not: its owner has what it had. `refused`: since another has it.
+    pub(in crate::sim) fn lock_not_given(&mut self, wanted: &Wanted, had: Had, refused: bool, now: u64) {
+        let unexplained = match refused {
+            true => self.refusals.refused(now, wanted.owner()),
+            false => {
+                self.refusals.failed(now, wanted.owner());
+                None
+            }
+        };
+        if let Some(what) = unexplained {
+            self.fail(Invariant::OneHolder, what);
+        }
         had.into_iter().for_each(|(at, mode)| self.lock_believed(wanted, at, mode));
     }
 
@@ -69,6 +89,11 @@ impl Oracle {
                 holders.remove(&(client, owner));
             }
         }
+    }
+
+    /// An owner has given up what it had in a range.
+    pub(in crate::sim) fn lock_let_go(&mut self, of: (InodeNo, LockSpace), owner: Owner, range: ByteRange, now: u64) {
+        self.refusals.dropped(now, of.0, of.1, owner, range);
     }
 
     /// The programs of a client act no more: they were killed with its process, or were told of its eviction.

@@ -76,6 +76,38 @@ pub(super) const LOCK_NOT_NAMED_YET: Scenario = Scenario {
     ..SCRIPT
 };
 
+/// A coordinator that does not reach node 2 gives it a lock, and is asked for the same by node 3; then it is killed, and whoever asks
+/// next is on node 3.
+pub(super) const REFUSED_FOR_NOTHING: Scenario = Scenario {
+    name: "the lock whose holder never had it and for which others were refused",
+    rule: Some(Rule::RefusedByRecord),
+    nodes: 4,
+    script: |s| {
+        s.begin(1);
+        s.does(2, Op::Stat(file(0)));
+        let gift = s.op(2, Op::TriesAll(file(0)));
+        s.until(5000, "the lock is given", |w| w.locks_given(node(1)) > 0);
+        s.fault("one-way cut", |w| drop(w.net.cut.insert((node(1), node(2)))));
+        let first = s.op(3, Op::TriesAll(file(0)));
+        s.run(700);
+        s.fault("cut node", |w| {
+            for other in [1, 3, 4] {
+                w.net.cut.insert((node(2), node(other)));
+                w.net.cut.insert((node(other), node(2)));
+            }
+        });
+        s.fault("kill coordinator", |w| w.kill(node(1)));
+        s.until(30_000, "another takes office", |w| w.in_office(node(3)) || w.in_office(node(4)));
+        let second = s.op(3, Op::TriesAll(file(0)));
+        s.run(300);
+        s.heals(&[Op::Read(file(0), 1)]);
+        for (op, what) in [(&gift, "the first try"), (&first, "the second"), (&second, "the third")] {
+            s.ends(op, 30_000, what);
+        }
+    },
+    ..SCRIPT
+};
+
 /// A file is cut while another node holds a layout on it.
 pub(super) const FREED_TOO_SOON: Scenario = Scenario {
     name: "a truncation under another node's layout",

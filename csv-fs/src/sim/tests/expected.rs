@@ -82,7 +82,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
     ("coord report", &["GraceBegan", "GraceEnded", "Evicting", "Evicted", "PathFenced", "PathBack"]),
     ("evicted why", &["RecallOverdue", "NotReasserted", "Unheard", "DeadAtTakeover"]),
     ("store ask", &["Request", "Session", "Evicting", "Evicted", "PathFenced", "Reap"]),
-    ("callback", &["Recall", "Sync", "LockReady"]),
+    ("callback", &["Recall", "Sync", "LockReady", "LockHeld"]),
     ("callback answer", &["Accepted", "Draining", "NotHeld"]),
     ("bind answer", &["Bound", "NotCoordinator", "Evicted", "Busy"]),
     ("answer", &["Ok", "Errno", "StaleEpoch", "StaleBind"]),

@@ -76,6 +76,15 @@ impl Rig {
         self.event(Event::Asked { client: me(), ask: CallbackAsk::LockReady { wait }, dirty: false })
     }
 
+    fn on_record(&mut self, lock: OwnLock) -> bool {
+        let ask = CallbackAsk::LockHeld { ino: INO, space: SPACE, lock };
+        match self.event(Event::Asked { client: me(), ask, dirty: false })[..] {
+            [Effect::AnswerCallback(CallbackAnswer::Accepted)] => true,
+            [Effect::AnswerCallback(CallbackAnswer::NotHeld)] => false,
+            ref other => panic!("{other:?}"),
+        }
+    }
+
     fn cancel(&mut self, ticket: u64) -> Vec<Effect> {
         self.event(Event::Cancel { ticket: Ticket(ticket) })
     }
@@ -341,4 +350,30 @@ fn many_locks_are_named_in_parts() {
     assert_eq!(locks.len(), 1);
     let bytes = postcard::to_stdvec(&sent[0]).expect("fits").len();
     assert!(bytes < 512 << 10, "{bytes} bytes");
+}
+
+/// For what is on record others may be refused: a program has it, and the next coordinator is told.
+#[test]
+fn on_record_is_what_was_heard_and_not_given_up_since() {
+    let mut rig = Rig::opened();
+    let call = sent_call(&rig.lock(2, write(1, 0, 10), false));
+    assert!(!rig.on_record(write(1, 0, 10)), "the answer has not come");
+    rig.answer(&call, done());
+    assert!(rig.on_record(write(1, 0, 10)) && rig.on_record(read(1, 3, 4)));
+    assert!(!rig.on_record(write(1, 5, 11)) && !rig.on_record(write(2, 0, 1)));
+    rig.holds(3, read(1, 10, 20));
+    assert!(rig.on_record(read(1, 5, 20)) && !rig.on_record(write(1, 5, 20)));
+    rig.unlock(4, 1);
+    assert!(!rig.on_record(write(1, 0, 10)), "the unlock is on its way");
+}
+
+/// Its caller has gone: nobody holds what it is given, whether its answer has come or not.
+#[test]
+fn what_an_interrupted_request_is_given_is_never_on_record() {
+    let mut rig = Rig::opened();
+    let call = sent_call(&rig.lock(2, write(1, 0, 10), true));
+    assert_eq!(rig.cancel(2), [interrupted(2)]);
+    assert!(!rig.on_record(write(1, 0, 10)));
+    rig.answer(&call, done());
+    assert!(!rig.on_record(write(1, 0, 10)), "it is being undone");
 }

@@ -9,29 +9,29 @@ use crate::core::coord::*;
 use crate::core::rules::{Rule, Rules};
 use crate::proto::*;
 
-const SPACE: LockSpace = LockSpace::Record;
+pub(super) const SPACE: LockSpace = LockSpace::Record;
 
-fn own(owner: u64, start: u64, end: u64, mode: LockMode) -> OwnLock {
+pub(super) fn own(owner: u64, start: u64, end: u64, mode: LockMode) -> OwnLock {
     OwnLock { owner, handle: HandleId(owner), pid: 77, range: ByteRange { start, end }, mode }
 }
 
-fn write(owner: u64, start: u64, end: u64) -> OwnLock {
+pub(super) fn write(owner: u64, start: u64, end: u64) -> OwnLock {
     own(owner, start, end, LockMode::Write)
 }
 
-fn read(owner: u64, start: u64, end: u64) -> OwnLock {
+pub(super) fn read(owner: u64, start: u64, end: u64) -> OwnLock {
     own(owner, start, end, LockMode::Read)
 }
 
-fn take(lock: OwnLock, wait: Option<u64>) -> Request {
+pub(super) fn take(lock: OwnLock, wait: Option<u64>) -> Request {
     Request::Locks(LockRequest::Take { ino: INO, space: SPACE, lock, wait: wait.map(WaitId), weaken: true })
 }
 
-fn drop_all(owner: u64) -> Request {
+pub(super) fn drop_all(owner: u64) -> Request {
     Request::Locks(LockRequest::Drop { ino: INO, space: SPACE, owner, range: ByteRange::ALL })
 }
 
-fn held(bind: u64, locks: &[OwnLock], last: bool) -> Request {
+pub(super) fn held(bind: u64, locks: &[OwnLock], last: bool) -> Request {
     let locks = locks.iter().map(|lock| PlacedLock { ino: INO, space: SPACE, lock: *lock }).collect();
     Request::Locks(LockRequest::Held { bind: Bind(bind), locks, last })
 }
@@ -49,7 +49,7 @@ fn placed(lock: OwnLock) -> PlacedLock {
 }
 
 /// A client that is bound and has opened the file under the handles of these owners.
-fn opened(w: &mut World, node: u8, owners: &[u64]) -> ClientId {
+pub(super) fn opened(w: &mut World, node: u8, owners: &[u64]) -> ClientId {
     let c = client(node);
     w.bind(c);
     owners.iter().for_each(|owner| open(w, c, *owner));
@@ -63,7 +63,7 @@ fn open(w: &mut World, c: ClientId, handle: u64) {
     w.event(Event::ReadDone { op: read_op(&effects), done: ReadDone::Answer(answer) });
 }
 
-fn reopened(handle: u64) -> Reassert {
+pub(super) fn reopened(handle: u64) -> Reassert {
     Reassert::Open { ino: INO, handle: HandleId(handle), flags: 2 }
 }
 
@@ -75,12 +75,32 @@ fn calls(effects: &[Effect]) -> Vec<(ClientId, u64)> {
     effects.iter().filter_map(call).collect()
 }
 
+/// Who is asked whether it has which lock on record.
+pub(super) fn asked(effects: &[Effect]) -> Vec<(CallbackId, ClientId, OwnLock)> {
+    let ask = |e: &Effect| match e {
+        Effect::Callback { id, client, ask: CallbackAsk::LockHeld { ino: INO, space: SPACE, lock }, .. } => {
+            Some((*id, *client, *lock))
+        }
+        _ => None,
+    };
+    effects.iter().filter_map(ask).collect()
+}
+
+/// The one client that is asked says this.
+pub(super) fn says(w: &mut World, effects: &[Effect], answer: CallbackAnswer) -> Vec<Effect> {
+    let [(id, ..)] = asked(effects)[..] else { panic!("one is asked: {effects:?}") };
+    w.event(Event::CallbackDone { id, answer: Some(answer) })
+}
+
 #[test]
 fn g100_a_lock_is_given_or_refused_at_once_and_one_that_waits_is_called() {
     let mut w = World::new();
     let (a, b) = (opened(&mut w, 1, &[1]), opened(&mut w, 2, &[1]));
     let (tag, effects) = w.call(a, take(write(1, 0, 10), None));
     assert_eq!(effects, [done(tag)]);
+    // The first to meet it is refused once a is known to have it, all others at once.
+    let (tag, effects) = w.call(b, take(read(1, 5, 6), None));
+    assert_eq!(says(&mut w, &effects, CallbackAnswer::Accepted), [failed(tag, Errno::AGAIN)]);
     let (tag, effects) = w.call(b, take(read(1, 5, 6), None));
     assert_eq!(effects, [failed(tag, Errno::AGAIN)]);
     let (tag, effects) = w.call(b, take(read(1, 5, 6), Some(4)));
@@ -103,7 +123,10 @@ fn g101_who_is_in_the_way_is_told_with_its_node() {
     let (tag, effects) = w.call(b, test(read(1, 0, 100)));
     let range = ByteRange { start: 3, end: 10 };
     let holder = LockHolder { node: a.node, pid: 77, range, mode: LockMode::Write };
-    assert_eq!(effects, [ok(tag, Reply::Locks(LockReply::InTheWay(Some(holder))))]);
+    let in_the_way = |tag| [ok(tag, Reply::Locks(LockReply::InTheWay(Some(holder))))];
+    assert_eq!(says(&mut w, &effects, CallbackAnswer::Accepted), in_the_way(tag));
+    let (tag, effects) = w.call(b, test(read(1, 0, 100)));
+    assert_eq!(effects, in_the_way(tag));
     let (tag, effects) = w.call(b, test(write(1, 10, 100)));
     assert_eq!(effects, [ok(tag, Reply::Locks(LockReply::InTheWay(None)))]);
 }
@@ -343,18 +366,26 @@ fn a_range_that_is_none_is_refused_and_nothing_panics() {
 /// without waiting (a virtual machine that is started again elsewhere) was refused for ever.
 #[test]
 fn g115_who_is_away_for_long_is_evicted_if_others_want_its_locks() {
-    for wait in [None, Some(1)] {
+    for (wait, heard) in [(None, true), (Some(1), true), (None, false)] {
         let mut w = World::new();
         let (a, b) = (opened(&mut w, 1, &[1]), opened(&mut w, 2, &[1]));
         w.call(a, take(write(1, 0, 10), None));
+        if heard {
+            let (_, effects) = w.call(b, take(write(1, 0, 10), None));
+            says(&mut w, &effects, CallbackAnswer::Accepted);
+        }
         w.event(Event::ConnLost { conn: ConnId(1001) });
         assert_eq!(w.pass(LIMITS.absence() * 3), [], "nobody wants it");
-        w.call(b, take(write(1, 5, 6), wait));
+        let (tag, effects) = w.call(b, take(write(1, 5, 6), wait));
+        assert_eq!(effects.is_empty(), !heard, "{effects:?}");
         let effects = w.pass(LIMITS.absence());
         let effects = w.finish_eviction(a, EvictReason::RecallOverdue, &effects);
         assert_eq!(w.coord.locks().0, 0);
         assert_eq!(calls(&effects).len(), usize::from(wait.is_some()));
-        assert_eq!(w.call(b, take(write(1, 5, 6), wait)).1.len(), 1);
+        match heard {
+            true => assert_eq!(w.call(b, take(write(1, 5, 6), wait)).1.len(), 1),
+            false => assert_eq!(w.event(Event::Tick), [done(tag)], "whoever asked has waited for it"),
+        }
         assert_eq!(w.coord.locks(), (1, 0));
     }
 }

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use super::*;
 use crate::core::client::{CallFailure, LockOp};
+use crate::core::locks::{Lock, Owner};
 
 /// Bytes of a file that programs lock.
 const SPAN: u64 = 5;
@@ -21,7 +22,9 @@ enum Doing {
         op: LockOp,
         had: Vec<(u64, LockMode)>,
     },
-    Dropping,
+    Dropping {
+        range: ByteRange,
+    },
     /// Killed: its FLUSH, then its RELEASE.
     Flushing,
     Releasing,
@@ -79,14 +82,16 @@ type Holders = BTreeMap<(ClientId, u64), (LockMode, HandleId)>;
 #[derive(Default)]
 pub(super) struct Truth {
     held: BTreeMap<Byte, Holders>,
-    gone: Vec<ClientId>,
+    pub(super) gone: BTreeSet<ClientId>,
+    /// Of those, whose locks are in nobody's way any more.
+    pub(super) buried: BTreeSet<ClientId>,
     pub(super) broken: Option<String>,
 }
 
 impl Truth {
     /// It cannot reach the disk any more.
     pub(super) fn gone(&mut self, client: ClientId) {
-        self.gone.push(client);
+        self.gone.insert(client);
         self.held.values_mut().for_each(|of| of.retain(|(c, _), _| *c != client));
     }
 
@@ -118,11 +123,12 @@ impl Truth {
 impl Run {
     /// A program does something, or goes on with its end.
     pub(super) fn act(&mut self, node: usize, number: usize) {
+        self.moment += 1;
         let evicted = matches!(self.nodes[node].core.binding(), Binding::Evicted { .. });
         let program = self.nodes[node].programs[number].clone();
         match program.doing {
             _ if evicted => {}
-            Doing::Taking { op: LockOp::Take { wait: true, .. }, .. } if !self.closing && self.rng.one_in(6) => {
+            Doing::Taking { .. } if !self.closing && self.rng.one_in(6) => {
                 self.nodes[node].programs[number].killed |= self.rng.one_in(2);
                 self.count("interrupted");
                 self.client_event(node, Hears::Cancel { ticket: Ticket(program.ticket) });
@@ -136,7 +142,9 @@ impl Run {
                 let request = Request::Open { ino: program.ino, open };
                 self.begin(node, number, Doing::Opening, |ticket| Hears::Submit { ticket, request });
             }
-            Doing::Nothing if self.closing => self.drop_range(node, number, ByteRange::ALL, Doing::Dropping),
+            Doing::Nothing if self.closing => {
+                self.drop_range(node, number, ByteRange::ALL, Doing::Dropping { range: ByteRange::ALL })
+            }
             Doing::Nothing => match self.rng.below(20) {
                 0 => {
                     self.count("killed");
@@ -145,7 +153,7 @@ impl Run {
                 }
                 1..5 => {
                     let range = self.range(&program);
-                    self.drop_range(node, number, range, Doing::Dropping);
+                    self.drop_range(node, number, range, Doing::Dropping { range });
                 }
                 _ => self.takes(node, number),
             },
@@ -191,6 +199,7 @@ impl Run {
                 self.truth.let_go(client, owner);
             }
         }
+        self.refusals.asks(self.moment, ino, space, Lock::of(client, lock));
         self.begin(node, number, Doing::Taking { op, had }, |ticket| Hears::Lock { ticket, op });
     }
 
@@ -227,11 +236,13 @@ impl Run {
         let Some(number) = found else { return };
         let program = &mut self.nodes[node].programs[number];
         let doing = std::mem::replace(&mut program.doing, Doing::Nothing);
-        let (owner, handle) = (program.owner(), program.handle());
+        let (owner, handle, ino, space) = (program.owner(), program.handle(), program.ino, program.space());
+        let (me, now) = (Owner { client, id: owner }, self.moment);
         match (doing, result) {
             (Doing::Opening, result) => program.open = result.is_ok(),
             (Doing::Taking { op: LockOp::Take { ino, space, lock, wait }, .. }, Ok(_)) => {
                 program.unsure = false;
+                self.refusals.given(now, me);
                 self.count(if wait { "given after a wait" } else { "given" });
                 for at in lock.range.start..lock.range.end.min(SPAN) {
                     self.truth.set((space, ino, at), (client, owner), lock.mode, handle);
@@ -242,6 +253,12 @@ impl Run {
                 for (at, mode) in had {
                     self.truth.set((space, ino, at), (client, owner), mode, handle);
                 }
+                if failure == CallFailure::Errno(Errno::AGAIN.raw_os_error()) {
+                    let unexplained = self.refusals.refused(now, me);
+                    self.truth.broken = self.truth.broken.take().or(unexplained);
+                } else {
+                    self.refusals.failed(now, me);
+                }
                 match failure {
                     CallFailure::Errno(e) if e == Errno::AGAIN.raw_os_error() => self.count("refused"),
                     CallFailure::Errno(e) if e == Errno::DEADLK.raw_os_error() => self.count("deadlock"),
@@ -251,11 +268,18 @@ impl Run {
                     CallFailure::Interrupted | CallFailure::Expired | CallFailure::Evicted => {}
                 }
             }
+            (Doing::Dropping { range }, Ok(_)) => self.refusals.dropped(now, ino, space, me, range),
             (Doing::Flushing, Ok(_)) => {
+                self.refusals.dropped(now, ino, LockSpace::Record, me, ByteRange::ALL);
                 self.nodes[node].programs[number].doing = Doing::Flushing;
                 self.ends(node, number);
             }
-            (Doing::Releasing, Ok(_)) => program.reborn(),
+            (Doing::Releasing, Ok(_)) => {
+                program.reborn();
+                for space in [LockSpace::Record, LockSpace::Whole] {
+                    self.refusals.dropped(now, ino, space, me, ByteRange::ALL);
+                }
+            }
             _ => {}
         }
     }
