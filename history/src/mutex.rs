@@ -83,6 +83,23 @@ mod tests {
         assert_eq!(wrong(&nobody, &[]), Some(Wrong::Invented));
     }
 
+    /// A coordinator that was cut off gave it to 1, who was never told, and refused 2 for that; the next one gave it to 3 first.
+    #[test]
+    fn whoever_is_refused_is_refused_for_what_somebody_had() {
+        let calls = |third: i64| {
+            [
+                call(1, 0, 90, Op::Lock, Outcome::Taken),
+                call(2, 20, 30, Op::Lock, Outcome::Taken),
+                call(3, third, 60, Op::Lock, Outcome::Done),
+            ]
+        };
+        assert_eq!(wrong(&calls(40), &[]), Some(Wrong::Invented));
+        assert_eq!(wrong(&calls(25), &[]), None, "3 may have had it by then");
+        let mut failed = calls(40);
+        failed[0].outcome = Outcome::Failed(5);
+        assert_eq!(wrong(&failed, &[]), None, "1 may have had it, and lost it with its failure");
+    }
+
     /// Each lock of a node whose life ended much later was once taken for pending until the end: too many to be searched.
     #[test]
     fn what_was_given_back_before_its_node_ended_is_no_more_possibility() {

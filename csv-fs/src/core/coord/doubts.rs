@@ -76,7 +76,7 @@ struct Doubt {
     ino: InodeNo,
     space: LockSpace,
     wanted: ByteRange,
-    /// What is in the way, cut to what is wanted.
+    /// What is in the way, all of the stretch: else tries for parts of a lock would cut it to pieces.
     gift: Lock,
     asked: Option<CallbackId>,
     look: Now,
@@ -142,7 +142,7 @@ impl Coord {
         }
         match table.conflicts(ino, space, lock).take(LOOKED_AT).find(sure) {
             Some(other) => Way::Taken(other),
-            None => Way::Doubtful(Lock { range: first.range.intersect(lock.range), ..first }),
+            None => Way::Doubtful(first),
         }
     }
 

@@ -75,8 +75,8 @@ impl Refusals {
         }
         let of = |byte: Byte| self.had.get(&byte).into_iter().flatten();
         let in_the_way = |o: Owner, mode: Mode| o != owner && (mode == Mode::Write || lock.mode == Mode::Write);
-        let had = bytes(space, ino, lock.range).flat_map(of);
-        if !had.clone().any(|((o, mode), until)| in_the_way(*o, *mode) && *until >= since) {
+        let mut had = bytes(space, ino, lock.range).flat_map(of);
+        if !had.any(|((o, mode), until)| in_the_way(*o, *mode) && *until >= since) {
             let at_once = self.asking.values().filter(|a| (a.ino, a.space) == (ino, space) && a.lock.conflicts(&lock));
             let perhaps = at_once.map(|a| a.lock.owner).collect();
             let said =

@@ -60,7 +60,7 @@ fn gifts_become_one_stretch_with_gifts_and_what_is_on_record_with_its_like() {
     let gifts = |t: &LockTable| -> Vec<(u64, u64, u64)> {
         t.of_client(client(1)).map(|(_, _, l)| (l.range.start, l.range.end, l.gift)).collect()
     };
-    let mut give = |t: &mut LockTable, start, gift| {
+    let give = |t: &mut LockTable, start, gift| {
         t.set(FILE, Space::Record, Lock { gift, ..write(1, 1, start, start + 1) }).unwrap();
         t.check();
     };

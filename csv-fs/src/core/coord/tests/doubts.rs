@@ -18,16 +18,17 @@ fn g116_nobody_is_refused_for_a_lock_of_which_its_holder_has_not_heard() {
     let (a, b) = (opened(&mut w, 1, &[1]), opened(&mut w, 2, &[1]));
     w.call_in(a, ordinary(3), take(write(1, 0, 10), None));
     let (tag, effects) = w.call(b, take(write(1, 5, 20), None));
-    assert_eq!(asked(&effects).iter().map(|(_, c, l)| (*c, *l)).collect::<Vec<_>>(), [(a, write(1, 5, 10))]);
+    assert_eq!(asked(&effects).iter().map(|(_, c, l)| (*c, *l)).collect::<Vec<_>>(), [(a, write(1, 0, 10))]);
     assert_eq!(says(&mut w, &effects, CallbackAnswer::NotHeld), []);
-    // It has heard by now; another had asked, too.
+    // It has heard by now.
     let again = w.pass(Duration::from_millis(11));
     assert_eq!(asked(&again).len(), 1);
     assert_eq!(says(&mut w, &again, CallbackAnswer::Accepted), [failed(tag, Errno::AGAIN)]);
-    let (tag, effects) = w.call(b, take(read(1, 7, 8), None));
-    assert_eq!(effects, [failed(tag, Errno::AGAIN)], "that part of it is known");
-    let (_, effects) = w.call(b, take(read(1, 0, 1), None));
-    assert_eq!(asked(&effects).len(), 1, "this is not");
+    let (tag, effects) = w.call(b, take(read(1, 0, 1), None));
+    assert_eq!((effects, w.coord.locks()), (vec![failed(tag, Errno::AGAIN)], (1, 0)), "from now on at once");
+    w.call(a, take(write(1, 10, 11), None));
+    let (_, effects) = w.call(b, take(read(1, 10, 20), None));
+    assert_eq!(asked(&effects).len(), 1, "more of it is another gift");
     w.coord.check_locks();
 }
 

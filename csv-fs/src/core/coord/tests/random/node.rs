@@ -80,7 +80,7 @@ impl Run {
             return self.mail.push(Mail::CallbackAnswer { id, answer: None });
         };
         let answer = match ask {
-            CallbackAsk::LockReady { .. } => CallbackAnswer::NotHeld,
+            CallbackAsk::LockReady { .. } | CallbackAsk::LockHeld { .. } => CallbackAnswer::NotHeld,
             CallbackAsk::Recall { layout, ino } => {
                 let known = node.held.contains_key(layout) || node.returning.contains_key(layout);
                 if known || node.asks_layout_of(*ino) {
