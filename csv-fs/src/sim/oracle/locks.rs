@@ -67,9 +67,10 @@ impl Oracle {
         (range.start..range.end.min(span)).for_each(|at| self.lock_believed(wanted, at, wanted.lock.mode));
     }
 
-    /// It is not: its owner has what it had. `refused`: since another has it.
+    /// It is not: its owner has what it had. `refused`: since another has it. What an evicted client, which does not know it yet, is told
+    /// by a coordinator that does not know either that it was succeeded, counts as nothing.
     pub(in crate::sim) fn lock_not_given(&mut self, wanted: &Wanted, had: Had, refused: bool, now: u64) {
-        let unexplained = match refused {
+        let unexplained = match refused && !self.is_evicted(wanted.client) {
             true => self.refusals.refused(now, wanted.owner()),
             false => {
                 self.refusals.failed(now, wanted.owner());
