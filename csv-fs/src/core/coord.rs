@@ -28,7 +28,8 @@
 //! - **path fences**: redirected I/O is taken only after one in this reign.
 //! - **grace**: until each inherited session has re-asserted or is evicted, only re-assertion, stored answers and the
 //!   return table are served.
-//! - **file locks**: given as answers, never waited for here; who waits is queued, and called when it is its turn.
+//! - **file locks**: given as answers, never waited for here; who waits is queued, and called when it is its turn; who is refused
+//!   is refused for what its holder is known to have.
 //! - **orphans**: freed in steps when nobody has them open, every layout on them came back, and grace is over.
 //! - **drain**: nothing new, layouts survive; when no redirected request and no change of the store is left, it says so.
 //!

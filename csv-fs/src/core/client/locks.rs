@@ -17,6 +17,8 @@
 //! - **The record claims only what no request of its own may have given up**: an unlock, a weaker lock, a flock of the other
 //!   kind take it out (or weaken it) when they are sent; a lock goes in when it is given. Prevents: the coordinator made a
 //!   lock weaker, the answer is lost with it, another node got its share, and both claim theirs at the next coordinator.
+//! - **Asked whether an owner has a lock, the record answers** (`LockHeld`): others are refused for what is on it, and for nothing else.
+//!   Prevents: they are refused for what was given to a caller that has gone, or by an answer that is lost.
 //! - **A lock becomes weaker only by a request that cannot fail**: a reader's lock over what the owner has as a writer is
 //!   first asked for without weakening that, and once it is given, made weaker. Prevents: the request was sent, so the next
 //!   coordinator was told the weaker; it is refused, and its owner still believes in the stronger.
