@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::config::{OnNoQuorum, OnSlowPeer, Protocol};
 use super::connect::{Link, State};
-use super::disk::Purpose;
 use super::event::{AppError, Ask, Content, Effect, Message, Report, ReqId};
+use super::ios::Purpose;
 use super::requests::{Request, Terms};
 use super::rules::Rule;
 use super::writes::Why;
@@ -74,6 +74,11 @@ impl Node {
     pub(super) fn pump_app(&mut self) {
         while self.is_primary() && !self.without_quorum && !self.is_full(2) {
             let Some((_, ask)) = self.queue.front() else { return };
+            if let Ask::Read(span) | Ask::Write(span, ..) | Ask::Zero(span, _) = ask
+                && span.end() > self.usable()
+            {
+                return;
+            }
             if let Ask::Read(span) = ask
                 && self.is_left_over(*span)
             {
@@ -148,7 +153,7 @@ impl Node {
         if self.replica.is_none() || self.disk < DiskState::Outdated {
             return self.send(node, Message::RemoteData(req, None));
         }
-        let io = self.io(Purpose::RemoteRead(node, conn, req));
+        let io = self.io(Purpose::RemoteRead(node, conn, req, span));
         self.fx.push(Effect::Read(io, span));
     }
 

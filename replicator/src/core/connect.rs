@@ -147,8 +147,15 @@ impl Node {
     pub(super) fn hello(&mut self, node: NodeId, hello: Hello) {
         let mine = self.hello_of(node, self.side(node), 0);
         let diskless = hello.side.disk == DiskState::Diskless || self.disk == DiskState::Diskless;
-        if !diskless && (hello.resource != mine.resource || hello.size != mine.size) {
+        if !diskless && hello.resource != mine.resource {
             return self.link_close(node, false);
+        }
+        if !diskless && hello.size != self.size() {
+            return self.met_other_size(node, &hello);
+        }
+        if self.growing.is_under_way() {
+            // When it is done the two meet anew.
+            return;
         }
         self.heard_of(hello.side.grant);
         let newer = hello.side.grant.number() > mine.side.grant.number();
@@ -343,6 +350,7 @@ impl Node {
         let followed = self.follows() == Some(node);
         let Some(link) = self.links.remove(&node) else { return };
         self.verify_lost(node);
+        self.resize_lost(node);
         if self.is_primary() {
             self.shared_generation(node, &link);
             self.unsettled_at(node);

@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use super::Node;
 use super::connect::State;
-use super::disk::Purpose;
 use super::event::{Content, Effect, Message, Report, ReqId};
+use super::ios::Purpose;
 use crate::ids::{NodeId, SECTOR, Span};
 
 /// The number of the request that a repair writes by: no application's is as high.

@@ -28,8 +28,9 @@ use bytes::Bytes;
 
 use super::Node;
 use super::connect::State;
-use super::disk::{Purpose, Waiter};
+use super::disk::Waiter;
 use super::event::{ConnId, Content, Effect, Identity, Message, Now};
+use super::ios::Purpose;
 use super::pieces::{Digest, Kind, Piece, spread};
 use super::progress::Progress;
 use super::rules::Rule;

@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::config::Protocol;
 use super::connect::State;
-use super::disk::Purpose;
 use super::event::{Effect, Message, ReqId};
+use super::ios::Purpose;
 use super::rules::Rule;
 use super::{Node, Role};
 use crate::ids::{NodeId, NodeSet, Seq};
