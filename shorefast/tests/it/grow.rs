@@ -114,7 +114,9 @@ fn whoever_is_killed_while_the_device_grows_both_have_one_size_in_the_end() {
             lengthen(&sites, n, len);
         }
         let folder = sites.folder(1).to_owned();
-        let asked = background(move || crate::fixture::run(&["replica", "resize", "r0", "--dir", crate::fixture::path(&folder)]));
+        let asked = background(move || {
+            crate::fixture::run(&["replica", "resize", "r0", "--dir", crate::fixture::path(&folder)])
+        });
         std::thread::sleep(Duration::from_millis(4 * round));
         sites.kill(victim);
         drop(asked.ended("the command"));
