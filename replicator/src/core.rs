@@ -65,7 +65,7 @@ pub mod view;
 pub mod witness;
 mod writes;
 
-use config::Config;
+use config::{Config, Protocol};
 use connect::{Link, State};
 use disk::Waiter;
 use event::{Ask, ConnId, Content, Effect, Event, IoId, Message, Now, Report, ReqId};
@@ -403,6 +403,11 @@ impl Node {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         Generation((z ^ (z >> 31)) | 8)
+    }
+
+    /// The protocol to a peer. A primary that has left its disk has C: what it acknowledged otherwise would be nowhere.
+    fn protocol(&self, peer: NodeId) -> Protocol {
+        if self.replica.is_none() { Protocol::C } else { self.config.protocol(peer) }
     }
 
     /// Peers with disks.

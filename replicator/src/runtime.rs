@@ -137,9 +137,6 @@ pub enum StartError {
     /// The tie-breaker is one of the replicas.
     #[error("the tie-breaker is {0}, which has a replica")]
     WitnessIsReplica(NodeId),
-    /// A majority is one of those who have everything, and at A and B a peer may not.
-    #[error("quorum needs protocol C")]
-    QuorumNeedsC,
     /// Configuration and metadata name other peers.
     #[error("the metadata know the peers {found:?}, the configuration names {configured:?}")]
     OtherPeers {
@@ -219,9 +216,6 @@ impl Resource {
         }
         if let Some(witness) = config.witness().filter(|w| found.with(superblock.node).has(w.node)) {
             return Err(StartError::WitnessIsReplica(witness.node));
-        }
-        if config.quorum.is_some() && config.protocol != Protocol::C {
-            return Err(StartError::QuorumNeedsC);
         }
         // Bounded by who sends: a peer has no more under way than UNSETTLED writes and what a synchronisation asks for at
         // once, an NBD client no more than its server takes, the disk answers what was asked, and who commands waits.

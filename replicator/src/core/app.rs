@@ -22,7 +22,7 @@ const MAX_QUEUE: usize = 4096;
 
 impl Node {
     pub(super) fn submit(&mut self, req: ReqId, ask: Ask) {
-        if !self.is_primary() {
+        if self.reign().is_none_or(|r| r.hands_over) {
             return self.complete(req, Err(AppError::NotPrimary));
         }
         if self.queue.len() >= MAX_QUEUE {
@@ -239,8 +239,9 @@ impl Node {
             return self.fail_all(AppError::NoData);
         }
         let (config, full) = (&self.config, self.has(Rule::WriteWaitsForPeer));
+        let protocol = |n: NodeId| if here { config.protocol(n) } else { Protocol::C };
         let is_done = |request: &Request| {
-            let missing = |n: NodeId| match config.protocol(n) {
+            let missing = |n: NodeId| match protocol(n) {
                 Protocol::A => false,
                 Protocol::B => !request.received.has(n),
                 Protocol::C => !request.acked.has(n) && full,

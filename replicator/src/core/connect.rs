@@ -10,6 +10,7 @@
 //! A connection that is of no use for data (*Waiting*) still carries votes.
 
 use super::Node;
+use super::config::Protocol;
 use super::event::{ConnId, Effect, Hello, Identity, Message, Now, Report};
 use super::resync::Target;
 use super::rules::Rule;
@@ -296,7 +297,14 @@ impl Node {
             return;
         }
         self.cache_is_whole();
-        if self.replica.as_ref().is_some_and(|r| r.superblock().flags.up_to_date) {
+        // With quorum who is a member is up to date; at A and B nobody is but the primary, and who is equal to it is as new as can be.
+        let weak = self.config.quorum && self.config.protocol(node) != Protocol::C;
+        let whole = self.disk >= DiskState::Outdated;
+        let Some(replica) = &mut self.replica else { return };
+        if weak && whole && !replica.superblock().flags.up_to_date {
+            replica.change(|sb| sb.flags.up_to_date = true);
+        }
+        if replica.superblock().flags.up_to_date {
             self.disk = DiskState::UpToDate;
         }
     }

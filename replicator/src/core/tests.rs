@@ -14,6 +14,7 @@ use crate::meta::{MetaError, PAGE, Put, Reader};
 
 mod again;
 mod disk;
+mod heirs;
 mod resize;
 mod rest;
 

@@ -23,7 +23,7 @@ fn number(name: &str) -> Option<u64> {
 
 fn plan(seed: u64, loud: bool) -> Plan {
     let rates = std::env::var("SHOREFAST_REPL_MIX").map_or(Rates::mixed(), |m| mix(&m));
-    Plan { seed, rules: Rules::all(), rates, quorum: None, protocol: None, grows: false, loud }
+    Plan { seed, rules: Rules::all(), rates, quorum: None, protocol: None, weak: true, grows: false, loud }
 }
 
 /// Faults of one kind, many more of them than in the mixed ones.
@@ -189,7 +189,7 @@ fn plan_without(rule: Rule, seed: u64, rules: Rules, loud: bool) -> Plan {
         }
     };
     let grows = rule == Rule::GrowthIsMarked;
-    Plan { seed, rules, rates, quorum, protocol, grows, loud }
+    Plan { seed, rules, rates, quorum, protocol, weak: false, grows, loud }
 }
 
 const RULES: [Rule; 26] = [

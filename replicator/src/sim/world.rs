@@ -108,6 +108,8 @@ pub(super) struct Plan {
     /// None: drawn from the seed.
     pub(super) quorum: Option<bool>,
     pub(super) protocol: Option<Protocol>,
+    /// With quorum A and B are drawn as well.
+    pub(super) weak: bool,
     /// The device becomes larger, whatever the seed.
     pub(super) grows: bool,
     pub(super) loud: bool,
@@ -284,7 +286,7 @@ impl World {
         let protocol = plan
             .protocol
             .unwrap_or_else(|| rng.pick(&[Protocol::C, Protocol::C, Protocol::C, Protocol::B, Protocol::A]));
-        let protocol = if quorum { Protocol::C } else { protocol };
+        let protocol = if quorum && !plan.weak { Protocol::C } else { protocol };
         let tie_breaker = (quorum && (many == 2 || rng.permille(400))).then(|| id(9));
         let bit = rng.pick(&[BLOCK, BLOCK, 2 * BLOCK]);
         let shape = Shape {

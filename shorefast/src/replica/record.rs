@@ -173,9 +173,6 @@ impl Record {
                     .to_owned(),
             );
         }
-        if self.has_quorum() && self.protocol != 'C' {
-            return Err("quorum needs protocol C: at A and B a peer may lack what was acknowledged".to_owned());
-        }
         let Some(witness) = &self.witness else { return Ok(()) };
         witness.identity()?;
         if !self.has_quorum() {
@@ -318,7 +315,8 @@ mod tests {
         assert!(!Record { protocol: 'A', ..three() }.has_quorum());
         assert!(!Record { quorum: Some(ReplicaQuorum::Off), ..three() }.has_quorum());
         let wrong = |record: Record, word: &str| assert!(record.fits().expect_err("refused").contains(word), "{word}");
-        wrong(Record { protocol: 'B', witness: witness(), ..record() }, "protocol C");
+        let weak = Record { protocol: 'B', witness: witness(), ..record() };
+        assert!(weak.fits() == Ok(()) && weak.has_quorum(), "one primary, whatever the protocol");
         wrong(Record { quorum: Some(ReplicaQuorum::Off), witness: witness(), ..record() }, "of no use");
         wrong(Record { witness: witness(), ..three() }, "leave it out");
         wrong(Record { node: Node::new(3).expect("a node"), witness: witness(), ..record() }, "has a replica");

@@ -148,6 +148,31 @@ fn three_replicas_grow_beside_writes_and_never_lose_quorum() {
     field.compare_disks();
 }
 
+/// At A the peer of a primary that crashed may lack what was acknowledged: it takes over by force alone, which says so. After a switch in
+/// good order it lacks nothing.
+#[test]
+fn at_a_with_quorum_roles_switch_in_order_and_a_crash_takes_force() {
+    let Some(mut field) = Field::new(2, true, &["--protocol", "A"]) else { return };
+    field.up_all();
+    field.until_promoted(1, &["--force"]);
+    field.until_equal_to(1, &[2]);
+    field.client(1).write(1, &pattern(1, 1), false).expect("written");
+    field.must(1, &["secondary", "r0"]);
+    field.until_promoted(2, &[]);
+    field.until_equal_to(2, &[1]);
+    field.holds(2, &[(1, 1)]);
+    field.client(2).write(2, &pattern(2, 2), true).expect("written");
+    field.until_equal_to(2, &[1]);
+    field.kill(2);
+    until("node 1 is refused", || field.tell(1, &["primary", "r0"]).code == 4);
+    field.tell(1, &["primary", "r0", "--force"]).expect(0, &["has not come here is lost"]);
+    field.client(1).write(3, &pattern(3, 3), true).expect("written");
+    field.up(2);
+    field.until_equal_to(1, &[2]);
+    field.holds(1, &[(1, 1), (3, 3)]);
+    field.compare_disks();
+}
+
 /// [quorum-degraded-join, quorum-far-away-and-down] One of three alone is no majority, whoever it is and whatever it held;
 /// with a second one it is.
 #[test]

@@ -149,3 +149,24 @@ fn a_flush_that_fails_is_never_passed_on() {
     assert_eq!(error(&fx, 2), Some(AppError::NoData));
     assert!(told(&fx, &Report::Detached) && !bench.node.is_primary());
 }
+
+/// At A and B a primary whose disk failed waited for ever: no grant could be made of those that are left.
+#[test]
+fn at_a_a_primary_without_its_disk_goes_on_as_at_c() {
+    let mut bench = Bench::new(&[id(2)]);
+    bench.node.config.protocols.insert(id(2), Protocol::A);
+    let fx = bench.tell(Event::Promote { force: false });
+    bench.metadata(fx);
+    assert_eq!(bench.meets(1, A, Generation::NONE).0, Verdict::NoSync);
+    let fx = submit(&mut bench, 1, block());
+    let fx = bench.tell(Event::Done(write(&fx).expect("written"), Err(DiskError)));
+    let accept = |fx: &[Effect]| {
+        fx.iter()
+            .find_map(|f| if let Effect::Send(_, _, Message::Accept { grant, .. }) = f { Some(*grant) } else { None })
+    };
+    let grant = accept(&fx).expect("a grant without this disk");
+    assert_eq!(grant.members, NodeSet::of(id(2)));
+    let fx = bench.says(Message::Accepted(grant.ballot, grant.version));
+    assert!(!completes(&fx, 1), "it is nowhere yet");
+    assert!(completes(&bench.says(Message::WriteAck(Seq(1))), 1));
+}
