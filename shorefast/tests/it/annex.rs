@@ -141,6 +141,8 @@ fn three_replicas_grow_beside_writes_and_never_lose_quorum() {
     field.client(1).write(last, &pattern(last, 3), true).expect("what is new is written");
     field.kill(1);
     field.until_promoted(2, &[]);
+    // It meets its peers anew as a primary, and has no majority until then.
+    field.until_equal_to(2, &[3]);
     field.holds(2, &written);
     field.holds(2, &[(last, 3)]);
     field.up(1);
