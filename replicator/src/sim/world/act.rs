@@ -58,25 +58,9 @@ impl World {
                 }
             }
             Happening::Answers(node) => self.answers(node),
-            Happening::Longer(node, sectors) => {
-                if let Some(host) = self.hosts.get_mut(&node) {
-                    host.sectors = host.sectors.max(sectors);
-                }
-            }
-            Happening::Measured(node, life) => {
-                let host = &self.hosts[&node];
-                if host.life == life {
-                    let devices = Devices { data: host.sectors * SECTOR, meta: host.disk.meta_len() };
-                    self.event(node, Event::Measured(Some(devices)));
-                }
-            }
-            Happening::Lands(node, io) => {
-                let Some(host) = self.hosts.get_mut(&node) else { return };
-                if let Some(at) = host.stuck.iter().position(|s| *s == io) {
-                    host.stuck.remove(at);
-                    host.disk.tear(io, &mut self.rng);
-                }
-            }
+            Happening::Longer(node, sectors) => self.longer(node, sectors),
+            Happening::Measured(node, life) => self.measured(node, life),
+            Happening::Lands(node, io) => self.lands(node, io),
         }
     }
 
@@ -494,6 +478,28 @@ impl World {
         for io in stuck {
             let wait = self.rng.below(400);
             self.later(wait, Happening::Lands(node, io));
+        }
+    }
+
+    fn lands(&mut self, node: NodeId, io: u64) {
+        let Some(host) = self.hosts.get_mut(&node) else { return };
+        if let Some(at) = host.stuck.iter().position(|s| *s == io) {
+            host.stuck.remove(at);
+            host.disk.tear(io, &mut self.rng);
+        }
+    }
+
+    fn longer(&mut self, node: NodeId, sectors: u64) {
+        if let Some(host) = self.hosts.get_mut(&node) {
+            host.sectors = host.sectors.max(sectors);
+        }
+    }
+
+    fn measured(&mut self, node: NodeId, life: u64) {
+        let host = &self.hosts[&node];
+        if host.life == life {
+            let devices = Devices { data: host.sectors * SECTOR, meta: host.disk.meta_len() };
+            self.event(node, Event::Measured(Some(devices)));
         }
     }
 
