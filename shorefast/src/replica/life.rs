@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
+use super::ends::Ends;
 use super::make::node_id;
 use super::record::{MetricsAt, Record};
 use super::talk::{Answer, Ask, MAX_LINE};
@@ -152,10 +153,8 @@ fn open(record: &Record, bundle: &Bundle, workers: &Workers, dir: &Path) -> Resu
     machine::forget_failure(&failed).map_err(|e| {
         Failure::failed(format!("{} cannot be removed: {e}.", failed.display()), "See who may write there.")
     })?;
-    let found: Vec<u64> = local.found_by().into_iter().collect();
-    ends::save(&ends, &found).map_err(|e| ends::not_written(&ends, &e))?;
-    let remember = move |end| ends::save(&ends, &[&found[..], &[end]].concat());
-    let local = local.growable(disk.rescan(), Box::new(remember));
+    let known = Ends::found(ends.clone(), local.found_by()).map_err(|e| ends::not_written(&ends, &e))?;
+    let local = local.growable(disk.rescan(), Box::new(move |end| known.add(end)));
     tracing::info!(
         "what was acknowledged here is {}",
         if local.has_kept() { "all there" } else { "not known to be all there" }

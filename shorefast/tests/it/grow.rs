@@ -160,7 +160,21 @@ fn a_disk_that_grew_while_its_replica_was_stopped_is_found_and_grows_later() {
     sites.must(1, &["resize", "r0"]);
     sites.until_equal(1);
     holds(&mut sites.client(1), &[(3, 9)]);
-    assert!(size(&sites, 2) > 47 * MIB);
+    let after = size(&sites, 2);
+    assert!(after > 47 * MIB);
+    // About to move once more, and killed: neither place is forgotten.
+    for n in [1, 2] {
+        lengthen(&sites, n, 80 * MIB);
+    }
+    sites.tell(1, &["resize", "r0", "--size", "200M"]).expect(4, &["has room for"]);
+    for n in [1, 2] {
+        sites.kill(n);
+        sites.up(n);
+    }
+    until("it is primary", || sites.tell(1, &["primary", "r0"]).code == 0);
+    sites.until_equal(1);
+    assert_eq!((size(&sites, 1), size(&sites, 2)), (after, after));
+    holds(&mut sites.client(1), &[(3, 9)]);
     sites.compare_disks();
 }
 
