@@ -26,9 +26,11 @@
 //! - `resync`, `serve`: the ends of a synchronisation. [`pieces`]: what it compares and carries. [`pace`]: how much at once.
 //!   [`progress`]: how far. [`verify`], `repair`: equal replicas are compared, and made equal.
 //! - `rest`: nothing is under way, and that is written down; what a node proves by it when it starts.
-//! - `disk`, `writes`: the local queue of writes, metadata, failures. `requests`, `spans`: thousands under way, found fast. [`view`]: what can be seen from outside. [`witness`]: the tie-breaker.
+//! - `disk`, `writes`: the local queue of writes, metadata, failures. `ios`: what the disk was asked for, and since when. `requests`, `spans`: thousands under way, found fast. [`view`]: what can be seen from outside. [`witness`]: the tie-breaker.
 //!
-//! Refuses: two primaries at once. Not here yet: resizing, several volumes.
+//! - `resize`: all become larger together.
+//!
+//! Refuses: two primaries at once; to shrink. Not here yet: several volumes.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -41,12 +43,14 @@ pub mod config;
 mod connect;
 mod disk;
 pub mod event;
+mod ios;
 pub mod pace;
 pub mod pieces;
 pub mod progress;
 mod reign;
 mod repair;
 mod requests;
+mod resize;
 mod rest;
 mod resync;
 pub mod rules;
@@ -61,14 +65,16 @@ pub mod view;
 pub mod witness;
 mod writes;
 
-use config::Config;
+use config::{Config, Protocol};
 use connect::{Link, State};
-use disk::{Purpose, Waiter};
+use disk::Waiter;
 use event::{Ask, ConnId, Content, Effect, Event, IoId, Message, Now, Report, ReqId};
+use ios::Ios;
 use pace::Pace;
 use reign::{Candidate, Reign};
 use repair::Repairs;
 use requests::Requests;
+use resize::Growing;
 use rules::Rule;
 use settle::Settle;
 use stream::Stream;
@@ -105,7 +111,7 @@ pub struct Node {
     without_quorum: bool,
     lost_primary: Option<NodeId>,
     numbers: u64,
-    ios: BTreeMap<IoId, Purpose>,
+    ios: Ios,
     writes: Writes,
     commit: Option<(IoId, Commit, Vec<Waiter>)>,
     waiters: Vec<Waiter>,
@@ -129,6 +135,7 @@ pub struct Node {
     discard: bool,
     /// Meetings only tell what they would come to.
     tentative: bool,
+    growing: Growing,
     /// The life of the machine and the disk in which it was started.
     life: Life,
     /// It was told to end; it has come to rest.
@@ -162,7 +169,7 @@ impl Node {
             without_quorum: false,
             lost_primary: None,
             numbers: 0,
-            ios: BTreeMap::new(),
+            ios: Ios::default(),
             writes: Writes::new(config.rules.has(Rule::OverlapsInOrder)),
             commit: None,
             waiters: Vec::new(),
@@ -182,6 +189,7 @@ impl Node {
             tentative: false,
             again: false,
             stream: Stream::after(replica.superblock().position),
+            growing: Growing::new(replica.superblock().size),
             replica: Some(replica),
             config,
         }
@@ -238,6 +246,9 @@ impl Node {
             Event::Repair(from) => self.repair(from),
             Event::Tentative(tentative) => self.tentative = tentative,
             Event::OnNoQuorum(policy) => self.config.on_no_quorum = policy,
+            Event::DiskPolicy(policy) => self.config.disk = policy,
+            Event::Resize { size, clean } => self.resize(size, clean),
+            Event::Measured(devices) => self.measured(devices),
             Event::Tick => self.tick(),
         }
     }
@@ -272,6 +283,9 @@ impl Node {
         self.pump_repairs();
         self.pump_writes();
         self.pump_settle();
+        self.pump_resize();
+        self.pump_growth();
+        self.pump_meetings();
         self.pump_meta();
         self.pump_rest();
         self.pump_completions();
@@ -347,6 +361,10 @@ impl Node {
             Message::Check(run, digests) => self.check_asked(node, run, digests),
             Message::Checked(run, pieces, room) => self.checked(node, run, &pieces, room),
             Message::Differs(spans, differs, skipped, last) => self.differs(node, spans, differs, skipped, last),
+            Message::Room => self.room_asked(node),
+            Message::HasRoom(sectors) => self.has_room_for(node, sectors),
+            Message::Resize(size, clean) => self.resize_told(node, size, clean),
+            Message::Resized(size) => self.resized(node, size),
             _ => {}
         }
     }
@@ -385,6 +403,11 @@ impl Node {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         Generation((z ^ (z >> 31)) | 8)
+    }
+
+    /// The protocol to a peer. A primary that has left its disk has C: what it acknowledged otherwise would be nowhere.
+    fn protocol(&self, peer: NodeId) -> Protocol {
+        if self.replica.is_none() { Protocol::C } else { self.config.protocol(peer) }
     }
 
     /// Peers with disks.
@@ -426,6 +449,8 @@ impl Node {
         if now.saturating_sub(self.settled_at.0) >= timing.settle && !self.requests.is_empty() {
             self.settle_wanted = true;
         }
+        self.look_at_disk();
+        self.resize_takes_long();
         self.look_at_progress(self.now);
         self.waited_long();
         self.slow_peers();

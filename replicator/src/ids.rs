@@ -178,6 +178,12 @@ impl Span {
         self.at < other.end() && other.at < self.end()
     }
 
+    /// What both have in common.
+    pub fn and(self, other: Span) -> Option<Span> {
+        let (at, end) = (self.at.max(other.at), self.end().min(other.end()));
+        (at < end).then(|| Span::new(at, end - at))
+    }
+
     /// The units of `size` sectors that it touches.
     pub fn units(self, size: u64) -> std::ops::Range<u64> {
         if self.len == 0 { 0..0 } else { self.at / size..(self.end() - 1) / size + 1 }

@@ -29,7 +29,6 @@ use block::worker::Handle;
 use block::{BlockDevice, ByteLen, ByteOffset, Extent, Geometry, Io, IoErrorKind, Provisioning};
 use bytes::Bytes;
 use net::{Conn, Net, NetConfig, NetError, Security};
-use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 mod actor;
@@ -41,16 +40,17 @@ pub mod status;
 mod wire;
 pub mod witness;
 
-pub use local::{Local, NewReplica, audit, create, erase, find, life, resource_id};
+pub use local::{Local, NewReplica, Remember, audit, create, erase, find, life, resource_id};
 
 pub use crate::meta::superblock::Life;
 
 use crate::core::Node;
-use crate::core::config::{Config, Limits, OnNoQuorum, OnSlowPeer, Protocol, Timing, Unsettled};
-use crate::core::event::{DiskError, IoId, Refusal};
+use crate::core::config::{Config, DiskPolicy, Limits, OnNoQuorum, OnSlowPeer, Protocol, Timing, Unsettled};
+use crate::core::event::{DiskError, IoId, Refusal, ResizeRefusal};
 use crate::core::pieces::{Compared, Digest};
 use crate::core::rules::Rules;
 use crate::ids::{NodeId, NodeSet, SECTOR};
+use crate::meta::layout::Devices;
 use actor::{Actor, Tells};
 use links::{Gate, Greeting, Links};
 use metrics::Metrics;
@@ -112,6 +112,8 @@ pub struct ResourceConfig {
     pub name: String,
     /// When a write is acknowledged.
     pub protocol: Protocol,
+    /// How far the local disk is trusted.
+    pub disk: DiskPolicy,
     /// None: whoever is asked to be primary is, if it hears no other one.
     pub quorum: Option<Quorum>,
     /// Its other nodes: those of the metadata, each with its address.
@@ -135,9 +137,6 @@ pub enum StartError {
     /// The tie-breaker is one of the replicas.
     #[error("the tie-breaker is {0}, which has a replica")]
     WitnessIsReplica(NodeId),
-    /// A majority is one of those who have everything, and at A and B a peer may not.
-    #[error("quorum needs protocol C")]
-    QuorumNeedsC,
     /// Configuration and metadata name other peers.
     #[error("the metadata know the peers {found:?}, the configuration names {configured:?}")]
     OtherPeers {
@@ -152,6 +151,15 @@ pub enum StartError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the resource has stopped")]
 pub struct Stopped;
+
+/// Why a device does not become larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotResized {
+    /// As the core says.
+    Refused(ResizeRefusal),
+    /// This peer's program does not know how.
+    TooOld(NodeId),
+}
 
 /// What the actor is told.
 enum Input {
@@ -169,6 +177,9 @@ enum Input {
     Verify { done: oneshot::Sender<bool> },
     Repair { from: NodeId, done: oneshot::Sender<bool> },
     OnNoQuorum { policy: OnNoQuorum, done: oneshot::Sender<()> },
+    DiskPolicy { policy: DiskPolicy, done: oneshot::Sender<()> },
+    Resize { size: Option<u64>, clean: bool, done: oneshot::Sender<Result<u64, NotResized>> },
+    Measured(Option<Devices>),
     Status { done: oneshot::Sender<Status> },
     Metrics { done: oneshot::Sender<Box<Metrics>> },
     Rest { done: oneshot::Sender<bool> },
@@ -183,6 +194,8 @@ pub struct Resource {
     primary: watch::Receiver<bool>,
     shown: watch::Sender<Option<Arc<Status>>>,
     failed: watch::Receiver<bool>,
+    hung: Arc<AtomicBool>,
+    size: watch::Receiver<u64>,
 }
 
 impl Resource {
@@ -204,9 +217,6 @@ impl Resource {
         if let Some(witness) = config.witness().filter(|w| found.with(superblock.node).has(w.node)) {
             return Err(StartError::WitnessIsReplica(witness.node));
         }
-        if config.quorum.is_some() && config.protocol != Protocol::C {
-            return Err(StartError::QuorumNeedsC);
-        }
         // Bounded by who sends: a peer has no more under way than UNSETTLED writes and what a synchronisation asks for at
         // once, an NBD client no more than its server takes, the disk answers what was asked, and who commands waits.
         let (input, inputs) = mpsc::unbounded_channel();
@@ -224,7 +234,7 @@ impl Resource {
         let mut subjects: BTreeMap<NodeId, String> =
             config.peers.iter().map(|(n, p)| (*n, p.subject.clone())).collect();
         subjects.extend(config.witness().map(|w| (w.node, w.at.subject.clone())));
-        let gate = Arc::new(Gate { own, subjects, alone: Mutex::default(), refused: Mutex::default() });
+        let gate = Arc::new(Gate::new(own, subjects, local.measure()));
         let service = Arc::new(Links { gate: Arc::clone(&gate), input: input.clone() });
         let (provisioning, detached) = (local.provisioning(), Arc::new(AtomicBool::new(false)));
         let (recovered, disk) = local.begin(input.clone()).map_err(StartError::Thread)?;
@@ -232,9 +242,11 @@ impl Resource {
         let listens = net.local_addr();
         let clock = actor::Clock::start();
         let core = Node::new(core_config(&config, superblock.node, found), recovered, clock.now());
+        let (grows, size) = watch::channel(geometry.len.0);
         let device = Arc::new(ReplicaDevice {
             name: config.name.clone(),
             geometry,
+            size: size.clone(),
             provisioning,
             detached: Arc::clone(&detached),
             input: input.clone(),
@@ -242,12 +254,20 @@ impl Resource {
         let (tells, primary) = watch::channel(false);
         let shown = watch::Sender::new(None);
         let (fails, failed) = watch::channel(false);
-        let tells = Tells { primary: tells, shown: shown.clone(), detached, failed: fails };
+        let hung = Arc::new(AtomicBool::new(false));
+        let tells = Tells {
+            primary: tells,
+            shown: shown.clone(),
+            detached,
+            failed: fails,
+            hung: Arc::clone(&hung),
+            size: grows,
+        };
         let mut actor = Actor::new(core, clock, disk, net, gate, config, tells);
         actor.dial_all();
         // It goes on without anybody waiting for it; `stop` does.
         drop(workers.spawn(0, move || actor.run(inputs)));
-        Ok(Resource { input, device, listens, primary, shown, failed })
+        Ok(Resource { input, device, listens, primary, shown, failed, hung, size })
     }
 
     /// The device. Its requests are answered while this node is primary.
@@ -270,9 +290,33 @@ impl Resource {
         self.primary.clone()
     }
 
+    /// Bytes of the device, and their changes: it can become larger.
+    pub fn size(&self) -> watch::Receiver<u64> {
+        self.size.clone()
+    }
+
+    /// Becomes so many bytes large, or as large as the disks of all nodes have room for; all of them have become longer before. `clean`:
+    /// what is new reads the same everywhere, and is not synchronised. How large it is now comes back.
+    ///
+    /// # Errors
+    /// It has stopped; inside: why it does not become larger.
+    ///
+    /// # Cancel safety
+    /// Dropped, it goes on.
+    pub async fn resize(&self, bytes: Option<u64>, clean: bool) -> Result<Result<u64, NotResized>, Stopped> {
+        let size = bytes.map(|b| b / SECTOR);
+        self.ask(|done| Input::Resize { size, clean, done }).await
+    }
+
     /// Whether the local disk has failed, and was left.
     pub fn failed(&self) -> watch::Receiver<bool> {
         self.failed.clone()
+    }
+
+    /// Whether the local disk was left because it hangs. What is under way there may land yet, also after [`Resource::stop`]: nobody may
+    /// open the disk before it has.
+    pub fn hangs(&self) -> bool {
+        self.hung.load(Ordering::Relaxed)
     }
 
     async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Stopped> {
@@ -359,6 +403,14 @@ impl Resource {
         self.ask(|done| Input::OnNoQuorum { policy, done }).await
     }
 
+    /// How far the local disk is trusted from now on.
+    ///
+    /// # Errors
+    /// It has stopped.
+    pub async fn disk_policy(&self, policy: DiskPolicy) -> Result<(), Stopped> {
+        self.ask(|done| Input::DiskPolicy { policy, done }).await
+    }
+
     /// How it is.
     ///
     /// # Errors
@@ -387,7 +439,8 @@ impl Resource {
         self.ask(|done| Input::Rest { done }).await
     }
 
-    /// Stops; when it returns nothing of it is in the disk any more. A disk that hangs is waited for.
+    /// Stops; when it returns nothing of it is in the disk any more. A disk that hangs is waited for, unless it was left for that: then
+    /// [`Resource::hangs`] is true, and what is in the disk may land yet.
     ///
     /// # Cancel safety
     /// Dropped, it goes on.
@@ -420,6 +473,7 @@ fn core_config(config: &ResourceConfig, me: NodeId, peers: NodeSet) -> Config {
         protocols: peers.iter().map(|n| (n, config.protocol)).collect(),
         on_no_quorum: config.quorum.as_ref().map_or(OnNoQuorum::SuspendIo, |q| q.on_loss),
         on_slow_peer: OnSlowPeer::Block,
+        disk: config.disk,
         policy: Default::default(),
         timing: TIMING,
         unsettled: UNSETTLED,
@@ -433,6 +487,7 @@ fn core_config(config: &ResourceConfig, me: NodeId, peers: NodeSet) -> Config {
 struct ReplicaDevice {
     name: String,
     geometry: Geometry,
+    size: watch::Receiver<u64>,
     provisioning: Option<Arc<dyn Provisioning>>,
     /// The local disk was left: where it has its data says nothing any more.
     detached: Arc<AtomicBool>,
@@ -441,11 +496,11 @@ struct ReplicaDevice {
 
 impl BlockDevice for ReplicaDevice {
     fn geometry(&self) -> Geometry {
-        self.geometry
+        Geometry { len: ByteLen(*self.size.borrow()), ..self.geometry }
     }
 
     fn submit(&self, io: Io) {
-        if let Err(error) = self.geometry.check(&io) {
+        if let Err(error) = self.geometry().check(&io) {
             return io.complete(Err(error));
         }
         if let Err(mpsc::error::SendError(Input::Io(io))) = self.input.send(Input::Io(io)) {
@@ -470,7 +525,7 @@ impl Provisioning for ReplicaDevice {
 
     fn extents(&self, at: ByteOffset, len: ByteLen, most: usize, done: ExtentsDone) {
         match self.provisioning.as_ref().filter(|_| !self.detached.load(Ordering::Relaxed)) {
-            Some(local) if self.geometry.contains(at, len) => local.extents(at, len, most, done),
+            Some(local) if self.geometry().contains(at, len) => local.extents(at, len, most, done),
             _ => done(Ok(vec![Extent { len, hole: false, zero: false }])),
         }
     }

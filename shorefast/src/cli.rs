@@ -17,8 +17,8 @@ mod support;
 mod target;
 
 pub(crate) use replica::{
-    ReplicaCommand, ReplicaCreateArgs, ReplicaName, ReplicaOnNoQuorum, ReplicaProtocol, ReplicaQuorum, WitnessCommand,
-    WitnessPlace,
+    ReplicaCommand, ReplicaCreateArgs, ReplicaName, ReplicaOnIoError, ReplicaOnNoQuorum, ReplicaProtocol,
+    ReplicaQuorum, WitnessCommand, WitnessPlace,
 };
 pub(crate) use support::{SupportArgs, SupportPart};
 pub(crate) use target::{TargetCommand, TargetControl, TargetServeArgs};

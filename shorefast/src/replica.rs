@@ -3,6 +3,7 @@
 //! - `record`: what a host remembers of a replica, a file. `make`: `replica create`, and what it refuses.
 //! - `sockets`: where its sockets are.
 //! - `check`: the audit of the metadata. `events`: what changes, a line each.
+//! - `ends`: where on a disk that grew the metadata are.
 //! - `machine`: what a restarted process has not lost. `metrics`: what Prometheus reads.
 //! - `force`: what a forced promotion may lose.
 //! - `life`: `replica up`: the process. `talk`: what commands and it say to one another.
@@ -11,6 +12,7 @@
 //! script) starts it again. Nothing here decides about data: the core of `replicator` does.
 
 pub(crate) mod check;
+mod ends;
 mod events;
 pub(crate) mod force;
 pub(crate) mod life;

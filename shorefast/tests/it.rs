@@ -34,6 +34,8 @@ mod field;
 mod fixture;
 #[path = "it/flush.rs"]
 mod flush;
+#[path = "it/grow.rs"]
+mod grow;
 #[path = "it/handles.rs"]
 mod handles;
 #[path = "it/holder.rs"]

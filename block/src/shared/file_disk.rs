@@ -19,7 +19,7 @@ use crate::error::{IoError, IoErrorKind};
 use crate::file::pool::Pool;
 use crate::file::raw::RawFile;
 use crate::file::{FileDevice, OpenError, OpenOptions};
-use crate::provisioning::Provisioning;
+use crate::provisioning::{Provisioning, Rescan};
 use crate::units::{BlockSize, ByteLen, ByteOffset};
 use crate::worker::Handle;
 
@@ -62,6 +62,11 @@ impl FileDisk {
     /// Where its data lie, and what a discard leaves.
     pub fn provisioning(&self) -> Arc<dyn Provisioning> {
         Arc::clone(&self.device) as Arc<dyn Provisioning>
+    }
+
+    /// What looks at its length again.
+    pub fn rescan(&self) -> Arc<dyn Rescan> {
+        Arc::clone(&self.device) as Arc<dyn Rescan>
     }
 
     /// Why threads do its I/O; `None` where io_uring does.

@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::config::{OnNoQuorum, OnSlowPeer, Protocol};
 use super::connect::{Link, State};
-use super::disk::Purpose;
 use super::event::{AppError, Ask, Content, Effect, Message, Report, ReqId};
+use super::ios::Purpose;
 use super::requests::{Request, Terms};
 use super::rules::Rule;
 use super::writes::Why;
@@ -22,7 +22,7 @@ const MAX_QUEUE: usize = 4096;
 
 impl Node {
     pub(super) fn submit(&mut self, req: ReqId, ask: Ask) {
-        if !self.is_primary() {
+        if self.reign().is_none_or(|r| r.hands_over) {
             return self.complete(req, Err(AppError::NotPrimary));
         }
         if self.queue.len() >= MAX_QUEUE {
@@ -74,6 +74,11 @@ impl Node {
     pub(super) fn pump_app(&mut self) {
         while self.is_primary() && !self.without_quorum && !self.is_full(2) {
             let Some((_, ask)) = self.queue.front() else { return };
+            if let Ask::Read(span) | Ask::Write(span, ..) | Ask::Zero(span, _) = ask
+                && span.end() > self.usable()
+            {
+                return;
+            }
             if let Ask::Read(span) = ask
                 && self.is_left_over(*span)
             {
@@ -148,7 +153,7 @@ impl Node {
         if self.replica.is_none() || self.disk < DiskState::Outdated {
             return self.send(node, Message::RemoteData(req, None));
         }
-        let io = self.io(Purpose::RemoteRead(node, conn, req));
+        let io = self.io(Purpose::RemoteRead(node, conn, req, span));
         self.fx.push(Effect::Read(io, span));
     }
 
@@ -234,8 +239,9 @@ impl Node {
             return self.fail_all(AppError::NoData);
         }
         let (config, full) = (&self.config, self.has(Rule::WriteWaitsForPeer));
+        let protocol = |n: NodeId| if here { config.protocol(n) } else { Protocol::C };
         let is_done = |request: &Request| {
-            let missing = |n: NodeId| match config.protocol(n) {
+            let missing = |n: NodeId| match protocol(n) {
                 Protocol::A => false,
                 Protocol::B => !request.received.has(n),
                 Protocol::C => !request.acked.has(n) && full,

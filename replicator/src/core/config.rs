@@ -37,6 +37,24 @@ pub enum OnSlowPeer {
     GoAhead,
 }
 
+/// What becomes of a request of an application that the local disk fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnIoError {
+    /// The disk is left; a primary goes on through its peers.
+    Detach,
+    /// The disk is kept: a read is answered by an equal peer, and what no peer can do for it fails for the application.
+    PassOn,
+}
+
+/// How far the local disk is trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskPolicy {
+    /// Milliseconds after which a request that is not answered is a hang, and the disk is left. None: it is waited for.
+    pub timeout: Option<u64>,
+    /// What becomes of an error.
+    pub on_io_error: OnIoError,
+}
+
 /// Times, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
@@ -93,6 +111,8 @@ pub struct Config {
     pub on_no_quorum: OnNoQuorum,
     /// What becomes of a slow peer.
     pub on_slow_peer: OnSlowPeer,
+    /// How far the local disk is trusted.
+    pub disk: DiskPolicy,
     /// How split brains and the like are settled; the core fills in what depends on the connection.
     pub policy: Policy,
     /// Times.

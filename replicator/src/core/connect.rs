@@ -10,6 +10,7 @@
 //! A connection that is of no use for data (*Waiting*) still carries votes.
 
 use super::Node;
+use super::config::Protocol;
 use super::event::{ConnId, Effect, Hello, Identity, Message, Now, Report};
 use super::resync::Target;
 use super::rules::Rule;
@@ -147,8 +148,15 @@ impl Node {
     pub(super) fn hello(&mut self, node: NodeId, hello: Hello) {
         let mine = self.hello_of(node, self.side(node), 0);
         let diskless = hello.side.disk == DiskState::Diskless || self.disk == DiskState::Diskless;
-        if !diskless && (hello.resource != mine.resource || hello.size != mine.size) {
+        if !diskless && hello.resource != mine.resource {
             return self.link_close(node, false);
+        }
+        if !diskless && hello.size != self.size() {
+            return self.met_other_size(node, &hello);
+        }
+        if self.growing.is_under_way() {
+            // When it is done the two meet anew.
+            return;
         }
         self.heard_of(hello.side.grant);
         let newer = hello.side.grant.number() > mine.side.grant.number();
@@ -289,7 +297,14 @@ impl Node {
             return;
         }
         self.cache_is_whole();
-        if self.replica.as_ref().is_some_and(|r| r.superblock().flags.up_to_date) {
+        // With quorum who is a member is up to date; at A and B nobody is but the primary, and who is equal to it is as new as can be.
+        let weak = self.config.quorum && self.config.protocol(node) != Protocol::C;
+        let whole = self.disk >= DiskState::Outdated;
+        let Some(replica) = &mut self.replica else { return };
+        if weak && whole && !replica.superblock().flags.up_to_date {
+            replica.change(|sb| sb.flags.up_to_date = true);
+        }
+        if replica.superblock().flags.up_to_date {
             self.disk = DiskState::UpToDate;
         }
     }
@@ -343,6 +358,7 @@ impl Node {
         let followed = self.follows() == Some(node);
         let Some(link) = self.links.remove(&node) else { return };
         self.verify_lost(node);
+        self.resize_lost(node);
         if self.is_primary() {
             self.shared_generation(node, &link);
             self.unsettled_at(node);

@@ -8,33 +8,18 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+use super::config::OnIoError;
 use super::connect::State;
-use super::event::{AppError, ConnId, Content, DiskError, Effect, IoId, Message, Report, ReqId};
+use super::event::{AppError, ConnId, Content, DiskError, Effect, IoId, Message, Report};
+use super::ios::Purpose;
 use super::pieces::{Compared, Digest};
 use super::reign::Voice;
 use super::rules::Rule;
 use super::writes::{LocalWrite, Why};
 use super::{Node, Role};
-use crate::ids::{Ballot, NodeId, Seq, Span};
+use crate::ids::{Ballot, NodeId, Span};
 use crate::meta::replica::Commit;
 use crate::meta::superblock::DiskState;
-
-/// What a request to the disk was for.
-#[derive(Debug)]
-pub(super) enum Purpose {
-    Write(u64),
-    Meta,
-    AppRead(ReqId, Span),
-    RemoteRead(NodeId, ConnId, ReqId),
-    Settle(Seq),
-    Barrier(ConnId, Seq),
-    PullDigest(NodeId, ConnId, Span),
-    CheckDigest(NodeId, ConnId, Span),
-    CheckCompare(NodeId, ConnId, Span),
-    Repair,
-    Serve(NodeId, ConnId, Span),
-    SyncFlush(NodeId, ConnId),
-}
 
 /// What goes on when metadata is durable.
 #[derive(Debug)]
@@ -44,12 +29,13 @@ pub(super) enum Waiter {
     Inconsistent(NodeId, ConnId),
     SyncDone(NodeId, ConnId),
     Demoted,
+    Grown,
 }
 
 impl Node {
     pub(super) fn io(&mut self, purpose: Purpose) -> IoId {
         let io = IoId(self.number());
-        self.ios.insert(io, purpose);
+        self.ios.begin(io, purpose);
         io
     }
 
@@ -110,7 +96,7 @@ impl Node {
     }
 
     pub(super) fn done(&mut self, io: IoId, result: Result<Bytes, DiskError>) {
-        let Some(purpose) = self.ios.remove(&io) else { return };
+        let Some(purpose) = self.ios.end(io) else { return };
         let Ok(bytes) = result else { return self.failed(purpose) };
         match purpose {
             Purpose::Write(id) => self.written(id),
@@ -120,7 +106,7 @@ impl Node {
                     self.complete(req, Ok(bytes));
                 }
             }
-            Purpose::RemoteRead(node, conn, req) => {
+            Purpose::RemoteRead(node, conn, req, _) => {
                 if self.conn(node) == Some(conn) {
                     self.send(node, Message::RemoteData(req, Some(bytes)));
                 }
@@ -135,7 +121,7 @@ impl Node {
     }
 
     pub(super) fn digested(&mut self, io: IoId, digests: Vec<Digest>) {
-        match self.ios.remove(&io) {
+        match self.ios.end(io) {
             Some(Purpose::PullDigest(node, conn, run)) => self.pull_digested(node, conn, run, digests),
             Some(Purpose::CheckDigest(node, conn, run)) => self.check_digested(node, conn, run, digests),
             _ => {}
@@ -143,7 +129,7 @@ impl Node {
     }
 
     pub(super) fn compared(&mut self, io: IoId, found: Compared) {
-        match self.ios.remove(&io) {
+        match self.ios.end(io) {
             Some(Purpose::Serve(node, conn, run)) => self.serve_compared(node, conn, run, found),
             Some(Purpose::CheckCompare(node, conn, run)) => self.check_compared(node, conn, run, found),
             _ => {}
@@ -243,23 +229,103 @@ impl Node {
             Waiter::Inconsistent(node, conn) => self.target_ready(node, conn),
             Waiter::SyncDone(node, conn) => self.target_done(node, conn),
             Waiter::Demoted => self.demoted(),
+            Waiter::Grown => self.growth_durable(),
         }
     }
 
-    /// A request of the disk failed: the disk is left.
+    /// A request of the disk failed: the disk is left, unless the policy says otherwise.
     fn failed(&mut self, purpose: Purpose) {
+        if self.config.disk.on_io_error == OnIoError::PassOn && self.passes_on(&purpose) {
+            return self.pass_on(purpose);
+        }
         match purpose {
             Purpose::AppRead(req, span) => {
                 self.detach();
                 self.read_elsewhere(req, span);
             }
-            Purpose::RemoteRead(node, conn, req) => {
+            Purpose::RemoteRead(node, conn, req, _) => {
                 if self.conn(node) == Some(conn) {
                     self.send(node, Message::RemoteData(req, None));
                 }
                 self.detach();
             }
             _ => self.detach(),
+        }
+    }
+
+    /// Whether an error of the disk can be kept to what was asked. Not one after which nothing is known of what was acknowledged: a
+    /// flush, metadata, a write that a peer asked for. Nor an application's write that an equal peer has: it is not failed for want
+    /// of this disk.
+    fn passes_on(&self, purpose: &Purpose) -> bool {
+        match purpose {
+            Purpose::Write(id) => {
+                let mine = |w: &LocalWrite| matches!(w.why, Why::App(seq) if self.requests.is_known(seq));
+                let alone = self.reign().is_some_and(|r| r.present.and(self.established()).is_empty());
+                alone && self.writes.get(*id).is_some_and(mine)
+            }
+            Purpose::Meta | Purpose::Settle(_) | Purpose::Barrier(..) | Purpose::SyncFlush(..) => false,
+            _ => true,
+        }
+    }
+
+    /// The disk is kept, and who asked gets the error, or does without. What a failed write left is not known: it is marked for all.
+    fn pass_on(&mut self, purpose: Purpose) {
+        match purpose {
+            Purpose::AppRead(req, span) => {
+                self.tell(Report::PassedOn(span));
+                self.read_elsewhere(req, span);
+            }
+            Purpose::RemoteRead(node, conn, req, span) => {
+                self.tell(Report::PassedOn(span));
+                if self.conn(node) == Some(conn) {
+                    self.send(node, Message::RemoteData(req, None));
+                }
+            }
+            Purpose::Write(id) => self.write_failed(id),
+            // What is there is overwritten: it need not be read.
+            Purpose::PullDigest(node, conn, run) => self.pull_digested(node, conn, run, Vec::new()),
+            Purpose::Serve(node, conn, span) => {
+                // What cannot be read here cannot be synchronised from here, and trying again and again would not change that.
+                self.tell(Report::PassedOn(span));
+                self.close_if(node, conn, false);
+            }
+            Purpose::CheckDigest(node, conn, span) | Purpose::CheckCompare(node, conn, span) => {
+                self.tell(Report::PassedOn(span));
+                self.close_if(node, conn, true);
+            }
+            Purpose::Repair => self.repair_read(None),
+            Purpose::Meta | Purpose::Settle(_) | Purpose::Barrier(..) | Purpose::SyncFlush(..) => self.detach(),
+        }
+    }
+
+    fn close_if(&mut self, node: NodeId, conn: ConnId, again: bool) {
+        if self.conn(node) == Some(conn) {
+            self.link_close(node, again);
+        }
+    }
+
+    fn write_failed(&mut self, id: u64) {
+        let Some(LocalWrite { span, why: Why::App(seq), .. }) = self.writes.remove(id) else { return };
+        self.tell(Report::PassedOn(span));
+        let all = self.peers();
+        self.mark(all, span);
+        self.app_written(seq, span);
+        if let Some(req) = self.requests.answer(seq) {
+            self.complete(req, Err(AppError::NoData));
+        }
+    }
+
+    /// A disk that does not answer is left as one that failed. Prevents: everybody waits for ever for one disk, although the data are
+    /// at hand elsewhere.
+    ///
+    /// What hangs may land yet, long after. It lies in extents that stay hot in the log on that disk, since nothing is written there
+    /// any more: the next start marks them. It must not begin before the last of it has landed, else what was marked is compared,
+    /// found equal and cleared, and lands then: that is for whoever opens disks to see to (rule *attach at rest*).
+    pub(super) fn look_at_disk(&mut self) {
+        let limit = self.config.disk.timeout;
+        if self.replica.is_some() && self.ios.hangs(self.now, limit) {
+            self.tell(Report::DiskHangs);
+            self.detach();
         }
     }
 
@@ -278,15 +344,8 @@ impl Node {
         self.waiters.clear();
         self.writes.clear();
         self.stream.clear();
-        let reads: Vec<(ReqId, Span)> = self
-            .ios
-            .values()
-            .filter_map(|p| match p {
-                Purpose::AppRead(req, span) => Some((*req, *span)),
-                _ => None,
-            })
-            .collect();
-        self.ios.clear();
+        self.growing.detached();
+        let reads = self.ios.give_up();
         self.requests.detached();
         let equal = self.linked(|s| matches!(s, State::Equal));
         let shared = self.reign().is_some_and(|r| !r.present.and(equal).is_empty());

@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::config::OnNoQuorum;
+use super::config::{DiskPolicy, OnNoQuorum};
 use super::pace::Load;
 use super::pieces::{Compared, Digest, Piece};
 use crate::compare::{Rule as CompareRule, Side, Verdict};
 use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, Seq, Span};
 use crate::meta::MetaWrite;
+use crate::meta::layout::Devices;
 
 /// A moment, in milliseconds from anywhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,6 +105,17 @@ pub enum Event {
     Tentative(bool),
     /// What becomes of requests without quorum from now on, also of those that wait.
     OnNoQuorum(OnNoQuorum),
+    /// How far the local disk is trusted from now on.
+    DiskPolicy(DiskPolicy),
+    /// Become as large as this many sectors, or as the disks of all have room for; with `clean` what is new is the same everywhere.
+    Resize {
+        /// Sectors; none: as many as possible.
+        size: Option<u64>,
+        /// It need not be synchronised.
+        clean: bool,
+    },
+    /// The disks were looked at: how long they are, if that can be said.
+    Measured(Option<Devices>),
     /// Time has passed.
     Tick,
 }
@@ -133,6 +145,8 @@ pub enum Effect {
     Flush(IoId),
     /// Write metadata, in its two steps.
     Meta(IoId, MetaWrite),
+    /// Look how long the disks are; [`Event::Measured`] answers.
+    Measure,
     /// A request ended.
     Complete(ReqId, Result<Bytes, AppError>),
     /// Something the log tells.
@@ -162,6 +176,18 @@ pub enum Report {
     Synchronised(NodeId, Moved),
     /// The local disk failed and is left.
     Detached,
+    /// A request to it was not answered in time: it is left as one that failed. What is under way there may land yet.
+    DiskHangs,
+    /// The replica here has so many sectors now.
+    Grown(u64),
+    /// So do those of all peers: what was asked for is done.
+    Resized(u64),
+    /// It is not done.
+    NotResized(ResizeRefusal),
+    /// A peer is of another size, in sectors, and the smaller of the two does not become as large.
+    OtherSize(NodeId, u64),
+    /// It failed, and is kept: an application, or a peer, got the error.
+    PassedOn(Span),
     /// It was told to end, and has come to rest; or it cannot, being primary or without a disk.
     AtRest(bool),
     /// Requests wait or fail: there is no quorum; or there is again.
@@ -200,6 +226,27 @@ pub enum Refusal {
     NotGranted,
     /// What was acknowledged and not flushed may be lost here, and others may have it.
     LostCache,
+}
+
+/// Why the device does not become larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResizeRefusal {
+    /// Only a primary does that.
+    NotPrimary,
+    /// This node has left its disk.
+    NoDisk,
+    /// It is being done already.
+    Busy,
+    /// This peer is not connected and equal.
+    Away(NodeId),
+    /// It never becomes smaller.
+    Shrinks,
+    /// It is so large.
+    Same,
+    /// This node's disk has room for so many sectors at most.
+    NoRoom(NodeId, u64),
+    /// This peer was lost, or did not answer. Others may have grown: then all do when they meet.
+    Lost(NodeId),
 }
 
 /// What a replica calls its own, adopted at the end of a synchronisation.
@@ -356,4 +403,12 @@ pub enum Message {
     /// The end of a verification: where the two differ, how many sectors do, how many could not be compared; whether it is the
     /// last part.
     Differs(Vec<Span>, u64, u64, bool),
+    /// How many sectors have you room for?
+    Room,
+    /// So many.
+    HasRoom(u64),
+    /// Become so large; whether what is new is the same everywhere.
+    Resize(u64, bool),
+    /// The sender has so many, durably.
+    Resized(u64),
 }

@@ -9,6 +9,7 @@
 //! Without quorum the primary's own disk and the peers that are there take the place of the majority. Then both sides of a
 //! cut can reign; generations tell when they meet again.
 
+use super::config::Protocol;
 use super::connect::State;
 use super::disk::Waiter;
 use super::event::{AppError, Message, Now, Refusal, Report};
@@ -69,6 +70,8 @@ pub(super) struct Reign {
     renew: Option<Candidate>,
     version: u32,
     pub(super) demoting: bool,
+    /// It takes nothing any more, and who has everything is to be granted, whatever the protocol: one of them may reign next.
+    pub(super) hands_over: bool,
 }
 
 impl Node {
@@ -315,12 +318,52 @@ impl Node {
 
     /// Peers at protocol C.
     fn full_peers(&self) -> NodeSet {
-        self.peers().iter().filter(|n| self.config.protocol(*n) == super::config::Protocol::C).collect()
+        self.peers().iter().filter(|n| self.protocol(*n) == Protocol::C).collect()
     }
 
     /// Those of a set that hold every acknowledged write.
     fn members(&self, present: NodeSet) -> NodeSet {
-        present.and(self.full_peers().with(self.me()))
+        let full = self.full_peers().with(self.me());
+        present.and(if self.reign().is_some_and(|r| r.hands_over) { full.or(self.drained()) } else { full })
+    }
+
+    /// Peers that have everything of this reign, stable.
+    fn drained(&self) -> NodeSet {
+        let Some(seq) = self.reign().map(|r| r.seq) else { return NodeSet::EMPTY };
+        let all =
+            |l: &super::connect::Link| matches!(l.state, State::Equal) && !l.ahead && l.barriers > 0 && l.stable >= seq;
+        self.links.iter().filter(|(_, l)| all(l)).map(|(n, _)| *n).collect()
+    }
+
+    /// Peers at A and B that share the generation and are no members: they get what a reign leaves when it ends in order.
+    fn heirs(&self) -> NodeSet {
+        let Some(reign) = self.reign().filter(|_| self.config.quorum) else { return NodeSet::EMPTY };
+        let weak = self.peers().minus(self.full_peers());
+        weak.and(reign.present).minus(self.lost()).minus(reign.grant.members)
+    }
+
+    /// Whether an heir owes a barrier: it tells what it has, also where nothing was written.
+    pub(super) fn owes_heirs(&self) -> bool {
+        self.reign().is_some_and(|r| r.hands_over) && !self.heirs().is_within(self.drained())
+    }
+
+    /// At A and B nobody but the primary is a member while it reigns. When it ends in order, those that have everything are granted
+    /// before, and nothing is accepted from then on. Prevents: a switch of roles in good order takes force.
+    ///
+    /// True when that is done, or cannot be.
+    fn has_handed_over(&mut self) -> bool {
+        let heirs = self.heirs();
+        if heirs.is_empty() || !self.has_quorum() {
+            return true;
+        }
+        if let Role::Primary(reign) = &mut self.role {
+            self.again |= !std::mem::replace(&mut reign.hands_over, true);
+        }
+        if !self.owes_heirs() {
+            let present = self.reign().map_or(NodeSet::EMPTY, |r| r.present).minus(self.lost());
+            self.begin_change(present);
+        }
+        false
     }
 
     /// Generations are told apart by age only in the eyes of policies: the virtual time does.
@@ -380,8 +423,10 @@ impl Node {
         let equal = self.links.get(&node).is_some_and(|l| matches!(l.state, State::Equal));
         let whole = self.disk >= DiskState::Outdated && self.disk != DiskState::Diskless;
         let joins = present.has(me) && equal && whole;
-        let member = grant.members.has(me) || !self.config.quorum;
-        let out = self.config.quorum && !grant.members.has(me);
+        // At A and B who has the stream is as new as one can be there, and is no member.
+        let streams = present.has(me) && self.config.protocol(node) != Protocol::C;
+        let member = grant.members.has(me) || !self.config.quorum || streams;
+        let out = !member;
         let Some(replica) = &mut self.replica else { return };
         replica.change(|sb| {
             sb.promised = sb.promised.max(grant.ballot);
@@ -583,6 +628,7 @@ impl Node {
             renew: None,
             version: 0,
             demoting: false,
+            hands_over: false,
         });
         self.disk = DiskState::UpToDate;
         if let Some(replica) = &mut self.replica {
@@ -641,7 +687,7 @@ impl Node {
         }
         let idle =
             self.queue.is_empty() && self.flushes.is_empty() && self.reads.is_empty() && self.requests.is_empty();
-        if idle && self.settle.is_none() && self.replica.is_some() {
+        if idle && self.settle.is_none() && self.replica.is_some() && self.has_handed_over() {
             if let Some(replica) = &mut self.replica {
                 replica.change(|sb| {
                     sb.flags.primary = false;

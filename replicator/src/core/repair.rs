@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use super::Node;
 use super::connect::State;
-use super::disk::Purpose;
 use super::event::{Content, Effect, Message, Report, ReqId};
+use super::ios::Purpose;
 use crate::ids::{NodeId, SECTOR, Span};
 
 /// The number of the request that a repair writes by: no application's is as high.
@@ -70,7 +70,7 @@ impl Node {
 
     /// Begins the next range, reads it when nothing is written there.
     pub(super) fn pump_repairs(&mut self) {
-        if !self.is_primary() {
+        if self.reign().is_none_or(|r| r.hands_over) {
             return self.give_up_repairs();
         }
         if self.without_quorum || self.is_full(2) {

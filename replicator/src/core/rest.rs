@@ -20,8 +20,8 @@
 //! lands. A primary has to become secondary before.
 
 use super::connect::State;
-use super::disk::Purpose;
 use super::event::{Effect, Refusal, Report};
+use super::ios::Purpose;
 use super::rules::Rule;
 use super::{Node, Role};
 use crate::ids::NodeId;
@@ -46,6 +46,7 @@ impl Node {
         let quiet = self.queue.is_empty() && self.requests.is_empty() && self.reads.is_empty();
         let settled = self.settle.is_none() && self.flushes.is_empty() && self.stream.is_empty();
         let pinned = self.replica.as_ref().is_none_or(|r| r.log().pinned() > 0);
+        let settled = settled && !self.growing.is_under_way();
         let still = quiet && settled && self.writes.is_empty() && !pinned;
         let syncs = self.links.values().any(|l| matches!(l.state, State::Source(_) | State::Target(_)));
         let stands = matches!(self.role, Role::Candidate(_));

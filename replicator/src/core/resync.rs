@@ -27,9 +27,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::Node;
+use super::config::Protocol;
 use super::connect::State;
-use super::disk::{Purpose, Waiter};
+use super::disk::Waiter;
 use super::event::{ConnId, Content, Effect, Identity, Message, Now};
+use super::ios::Purpose;
 use super::pieces::{Digest, Kind, Piece, spread};
 use super::progress::Progress;
 use super::rules::Rule;
@@ -484,7 +486,7 @@ impl Node {
         if self.target(node).is_none() {
             return;
         }
-        let quorum = self.config.quorum;
+        let counts = self.config.quorum && self.config.protocol(node) == Protocol::C;
         let Some(replica) = &mut self.replica else { return };
         replica.change(|sb| {
             let former = sb.current;
@@ -500,7 +502,7 @@ impl Node {
             if let Some(peer) = sb.peer_mut(node) {
                 (peer.bitmap, peer.connected, peer.full_sync) = (Generation::NONE, true, false);
             }
-            let member = !quorum || sb.grant.members.has(me);
+            let member = !counts || sb.grant.members.has(me);
             sb.flags.primary = false;
             (sb.flags.consistent, sb.flags.up_to_date) = (true, identity.up_to_date && member);
             sb.flags.lost_quorum = false;

@@ -55,6 +55,10 @@ pub enum Rule {
     NewcomerMarksOthers,
     /// A peer is asked for acknowledgements before it is counted as a member, and has all that was acknowledged.
     JoinAfterDrain,
+    /// A disk is opened only when everything that a former process asked of it has landed.
+    AttachAtRest,
+    /// What is new when a device grows is marked for every peer.
+    GrowthIsMarked,
 }
 
 /// The rules in force.

@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 
 use super::Node;
 use super::connect::State;
-use super::disk::Purpose;
 use super::event::{ConnId, Effect, Message, Moved, Report};
+use super::ios::Purpose;
 use super::pieces::{Compared, Digest, Kind};
 use super::progress::Progress;
 use super::resync::RUNS;

@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::config::Protocol;
 use super::connect::State;
-use super::disk::Purpose;
 use super::event::{Effect, Message, ReqId};
+use super::ios::Purpose;
 use super::rules::Rule;
 use super::{Node, Role};
 use crate::ids::{NodeId, NodeSet, Seq};
@@ -63,6 +63,7 @@ impl Node {
     fn begin_settle(&mut self) {
         let asks = |l: &super::connect::Link| l.join.is_some_and(|j| l.stable < j || l.barriers == 0);
         let joining = self.links.values().any(|l| asks(l) && matches!(l.state, State::Equal));
+        let joining = joining || self.owes_heirs();
         let wanted = self.settle_wanted && self.requests.has_open();
         if !wanted && self.flushes.is_empty() && !joining {
             return;
@@ -102,7 +103,7 @@ impl Node {
 
     /// Answers flushes that are done; ends the settlement when nobody is waited for any more.
     pub(super) fn answer_flushes(&mut self, counted: NodeSet, waits_for_grant: bool) {
-        let must = |n: &NodeId| self.config.protocol(*n) == Protocol::C && self.has(Rule::FlushWaitsForPeer);
+        let must = |n: &NodeId| self.protocol(*n) == Protocol::C && self.has(Rule::FlushWaitsForPeer);
         let Some(settle) = &self.settle else { return };
         let missing = counted.and(settle.asked).minus(settle.acked).iter().any(|n| must(&n));
         if settle.flushed && !missing && !waits_for_grant {

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Node;
 use super::connect::State;
-use super::disk::Purpose;
 use super::event::{ConnId, Content, Effect, Message};
+use super::ios::Purpose;
 use super::rules::Rule;
 use super::spans::SpanIndex;
 use super::writes::Why;

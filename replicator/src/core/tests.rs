@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::config::{Config, Limits, OnNoQuorum, OnSlowPeer, Timing, Unsettled};
+use super::config::{Config, DiskPolicy, Limits, OnIoError, OnNoQuorum, OnSlowPeer, Timing, Unsettled};
 use super::event::Hello;
 use super::rules::Rules;
 use super::*;
@@ -13,6 +13,9 @@ use crate::meta::superblock::Superblock;
 use crate::meta::{MetaError, PAGE, Put, Reader};
 
 mod again;
+mod disk;
+mod heirs;
+mod resize;
 mod rest;
 
 const SHAPE: Shape = Shape { data: 64 * 8, bit: 8, extent: 32, peers: 2, log_slots: 4, log_pages: 4 };
@@ -76,6 +79,7 @@ impl Bench {
             protocols: BTreeMap::new(),
             on_no_quorum: OnNoQuorum::SuspendIo,
             on_slow_peer: OnSlowPeer::Block,
+            disk: DiskPolicy { timeout: Some(400), on_io_error: OnIoError::Detach },
             policy: Default::default(),
             timing: Timing { ping: 100, dead: 400, slow: 1000, settle: 100, vote: 400, rest: 1000 },
             unsettled: Unsettled { writes: 16, bytes: 1 << 30 },

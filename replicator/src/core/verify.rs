@@ -18,8 +18,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::Node;
 use super::connect::State;
-use super::disk::Purpose;
 use super::event::{ConnId, Effect, Message, Now, Report};
+use super::ios::Purpose;
 use super::pieces::{Compared, Digest, Kind, Piece, UNIT};
 use super::rules::Rule;
 use crate::ids::{NodeId, SECTOR, Span};

@@ -116,6 +116,11 @@ impl Writes {
         self.waiting.iter().filter_map(|n| self.all.get(n)).map(|w| w.span)
     }
 
+    /// That of a number.
+    pub(super) fn get(&self, number: u64) -> Option<&LocalWrite> {
+        self.all.get(&number)
+    }
+
     /// None.
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()

@@ -22,9 +22,9 @@ pub struct Audit {
     pub findings: Vec<String>,
 }
 
-/// Audits the metadata on a device of `len` bytes.
-pub fn audit(reader: &dyn Reader, len: u64) -> Result<Audit, MetaError> {
-    let superblock = find(reader, len)?;
+/// Audits the metadata on a device of `len` bytes; `known`: see [`Replica::recover_grown`](super::replica::Replica::recover_grown).
+pub fn audit(reader: &dyn Reader, len: u64, known: &[u64]) -> Result<Audit, MetaError> {
+    let (superblock, left) = find(reader, len, known)?;
     let layout = superblock.layout;
     let mut findings = Vec::new();
     if layout.end() > len {
@@ -55,6 +55,11 @@ pub fn audit(reader: &dyn Reader, len: u64) -> Result<Audit, MetaError> {
     }
     let bitmaps = bitmaps(reader, &superblock, &layout, &mut findings)?;
     identities(&superblock, &mut findings);
+    if !left.is_empty() {
+        findings.push(
+            "superblocks lie where the device ended before it has grown: the next start takes them away".to_owned(),
+        );
+    }
     Ok(Audit { disk: superblock.disk(), hot: hot.map(|h| h.len()), bitmaps, superblock, findings })
 }
 

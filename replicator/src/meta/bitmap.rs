@@ -41,6 +41,25 @@ impl Bitmap {
         Bitmap { words, bits, unit, set: 0, unsaved: BTreeSet::new(), stale: BTreeSet::new() }
     }
 
+    /// The same for a device that has grown to so many bits of so many sectors, no fewer than they were; what was set is.
+    #[must_use]
+    pub fn grown(&self, bits: u64, unit: u64) -> Bitmap {
+        let mut grown = Bitmap::new(bits, unit);
+        if unit == self.unit {
+            grown.words[..self.words.len()].copy_from_slice(&self.words);
+            grown.set = self.set;
+        } else {
+            let mut from = 0;
+            while let Some(bit) = self.next_set(from) {
+                grown.mark(self.span_of(bit));
+                from = bit + 1;
+            }
+        }
+        // All of it is to be written, and by whoever does is known to be.
+        grown.unsaved = (0..bits.div_ceil(BITS_PER_PAGE)).collect();
+        grown
+    }
+
     /// How many bits there are.
     pub fn bits(&self) -> u64 {
         self.bits

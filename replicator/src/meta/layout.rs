@@ -48,6 +48,19 @@ pub struct Layout {
     pub bitmaps: u64,
 }
 
+/// Bytes of the devices of data and of metadata: the same if they are one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Devices {
+    /// That of the data.
+    pub data: u64,
+    /// That of the metadata.
+    pub meta: u64,
+}
+
+fn too_small(needed: u64, len: u64) -> MetaError {
+    MetaError::TooSmall { needed, len }
+}
+
 impl Shape {
     /// The default for so many sectors and peers: the finest bits whose bitmap fits into
     /// [`bitmap::MAX_BITS`]; a log that covers the device or 64 GiB of it.
@@ -132,6 +145,54 @@ impl Layout {
         let log = len - (2 + u64::from(shape.log_pages)) * PAGE;
         let bitmaps = log - u64::from(shape.peers) * shape.bitmap_pages() * PAGE;
         Layout { shape, supers: [len - PAGE, len - 2 * PAGE], log, bitmaps }
+    }
+
+    /// Whether the metadata lie behind the data, on the same device.
+    pub fn is_internal(&self) -> bool {
+        self.supers[0] != 0
+    }
+
+    /// Bytes of the device by whose end the superblocks are found; none if they are found at its start.
+    pub fn found_by(&self) -> Option<u64> {
+        self.is_internal().then(|| self.supers[0].max(self.supers[1]) + PAGE)
+    }
+
+    /// The most sectors of data that there is room for on devices that have grown; what there are if they have not.
+    pub fn room(&self, devices: Devices) -> u64 {
+        let now = self.shape.data;
+        let most = match self.is_internal() {
+            true => Layout::internal(devices.meta, self.shape.peers).map_or(0, |l| l.shape.data),
+            false => devices.data / PAGE * (PAGE / SECTOR),
+        };
+        if most > now && self.grown(most, devices).is_ok() { most } else { now }
+    }
+
+    /// Where everything lies when the data have grown to so many sectors. Nothing that is moved is written over before: internal
+    /// metadata move behind the end of the device as it was, bitmaps of external ones that become longer behind what is there.
+    pub fn grown(&self, data: u64, devices: Devices) -> Result<Layout, MetaError> {
+        let plain = Shape::for_data(data, self.shape.peers)?;
+        if data <= self.shape.data {
+            return Err(MetaError::Shape("a replica only grows"));
+        }
+        let shape = Shape { data, bit: plain.bit.max(self.shape.bit), ..self.shape };
+        if !self.is_internal() {
+            let same = (shape.bit, shape.bitmap_pages()) == (self.shape.bit, self.shape.bitmap_pages());
+            let bitmaps = if same { self.bitmaps } else { self.end().next_multiple_of(PAGE) };
+            let layout = Layout { shape, bitmaps, ..*self };
+            let fits = layout.end() <= devices.meta && data <= devices.data / SECTOR;
+            shape.check()?;
+            return if fits { Ok(layout) } else { Err(too_small(layout.end(), devices.meta)) };
+        }
+        let slots = plain.log_slots.max(self.shape.log_slots);
+        let shape = Shape { log_slots: slots, log_pages: self.shape.log_pages.max(pages_for(slots)), ..shape };
+        shape.check()?;
+        let len = devices.meta / PAGE * PAGE;
+        let before = self.end().max(data * SECTOR);
+        let needed = before.saturating_add(shape.meta_len());
+        if needed > len {
+            return Err(too_small(needed, len));
+        }
+        Ok(Layout::behind(len, shape))
     }
 
     /// The places where superblocks may lie on a device of `len` bytes: internal, then external.

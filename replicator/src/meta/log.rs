@@ -110,6 +110,19 @@ impl ActivityLog {
         }
     }
 
+    /// Gives it room for more extents.
+    pub fn grow(&mut self, slots: u32) {
+        self.slots.resize(self.slots.len().max(slots as usize), EMPTY);
+    }
+
+    /// Transactions that change nothing: as many as hold the whole table between them, for a ring that is written anew.
+    pub fn plan_copy(&self) -> Vec<Transaction> {
+        let rotation = self.slots.len().div_ceil(CONTEXT).max(1) as u64;
+        let none =
+            Transaction { number: 0, leaves: Vec::new(), enters: Vec::new(), changes: Vec::new(), initial: false };
+        (self.next..self.next + rotation).map(|number| Transaction { number, ..none.clone() }).collect()
+    }
+
     /// Whether an extent is durably hot and stays so: one that a transaction under way takes out is hot no more.
     pub fn is_hot(&self, extent: u32) -> bool {
         self.at.contains_key(&extent) && !self.leaving.contains(&extent)

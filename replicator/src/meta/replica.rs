@@ -12,6 +12,8 @@ use super::superblock::{Flags, Life, Superblock, newest};
 use super::{MetaError, MetaWrite, PAGE, Put, Reader};
 use crate::ids::{NodeId, NodeSet, Span};
 
+mod grow;
+
 /// A replica's metadata in memory.
 #[derive(Clone, Debug)]
 pub struct Replica {
@@ -20,6 +22,8 @@ pub struct Replica {
     bitmaps: BTreeMap<NodeId, Bitmap>,
     changed: bool,
     under_way: bool,
+    /// Superblocks of a place that was left, which are to go.
+    left: Vec<u64>,
 }
 
 /// A plan that is on its way to the disk.
@@ -65,7 +69,7 @@ impl Replica {
         let map = || Bitmap::new(shape.bits(), shape.bit);
         let bitmaps: BTreeMap<NodeId, Bitmap> = superblock.peers.iter().map(|p| (p.node, map())).collect();
         let log = ActivityLog::new(superblock.device, shape.log_slots, 1);
-        let mut replica = Replica { superblock, log, bitmaps, changed: false, under_way: false };
+        let mut replica = Replica { superblock, log, bitmaps, changed: false, under_way: false, left: Vec::new() };
         let layout = replica.superblock.layout;
         let ring = Put { at: layout.log, bytes: vec![0; (u64::from(shape.log_pages) * PAGE) as usize] };
         let mut first = vec![ring];
@@ -85,7 +89,13 @@ impl Replica {
 
     /// Reads what is on a device of `len` bytes, in this life of the machine and the disk.
     pub fn recover(reader: &dyn Reader, len: u64, life: Life) -> Result<Recovered, MetaError> {
-        let superblock = find(reader, len)?;
+        Replica::recover_grown(reader, len, &[], life)
+    }
+
+    /// The same on a device that may have grown since; `known` is how long it was when its metadata were found by its end, or were
+    /// about to be moved there.
+    pub fn recover_grown(reader: &dyn Reader, len: u64, known: &[u64], life: Life) -> Result<Recovered, MetaError> {
+        let (superblock, left) = find(reader, len, known)?;
         let layout = superblock.layout;
         if layout.end() > len {
             return Err(MetaError::TooSmall { needed: layout.end(), len });
@@ -104,7 +114,7 @@ impl Replica {
         let next = replayed.as_ref().map_or_else(|| newest_number(&ring) + 1, |r| r.next);
         let log = ActivityLog::new(superblock.device, shape.log_slots, next);
         let found = superblock.flags;
-        let mut replica = Replica { superblock, log, bitmaps, changed: false, under_way: false };
+        let mut replica = Replica { superblock, log, bitmaps, changed: false, under_way: false, left };
         let all = replica.peers();
         let hot = replayed.as_ref().map_or(0, |r| r.hot.len());
         match &replayed {
@@ -124,7 +134,8 @@ impl Replica {
 
     /// Bits first, then the empty log and the superblock.
     fn apply_log(&mut self) -> MetaWrite {
-        let first = self.save_pages(None);
+        let mut first = self.put_left();
+        first.extend(self.save_pages(None));
         let reset = self.log.plan_reset();
         let page = self.put_log(&reset);
         self.log.committed(&reset);
@@ -210,14 +221,15 @@ impl Replica {
             return None;
         }
         let transaction = self.log.plan(wanted);
-        if transaction.is_none() && !self.changed && !pages {
+        if transaction.is_none() && !self.changed && !pages && self.left.is_empty() {
             return None;
         }
         if transaction.is_some() && self.superblock.flags.at_rest {
             self.change(|sb| sb.flags.at_rest = false);
         }
         let leaves = transaction.as_ref().map(|t| t.leaves.clone()).unwrap_or_default();
-        let first = if pages { self.save_pages(None) } else { self.save_pages(Some(&leaves)) };
+        let mut first = self.put_left();
+        first.extend(if pages { self.save_pages(None) } else { self.save_pages(Some(&leaves)) });
         let mut then = Vec::new();
         if let Some(transaction) = &transaction {
             then.push(self.put_log(transaction));
@@ -235,7 +247,8 @@ impl Replica {
     /// nothing under way and nothing pinned. None if a plan is under way, or that is written down already.
     pub fn plan_rest(&mut self, kept: bool) -> Option<Commit> {
         let empty = self.log.hot().next().is_none();
-        if self.under_way || (empty && !self.changed && self.superblock.flags.at_rest == kept) {
+        if self.under_way || !self.left.is_empty() || (empty && !self.changed && self.superblock.flags.at_rest == kept)
+        {
             return None;
         }
         let first = self.save_pages(None);
@@ -297,19 +310,43 @@ impl Replica {
     }
 }
 
-/// The newest superblock, at the end of the device or at its start.
-pub(super) fn find(reader: &dyn Reader, len: u64) -> Result<Superblock, MetaError> {
+/// The newest superblock, at the end of the device or where that was before it has grown, else at its start. Older copies that lie at
+/// other ends come as well: they are to go.
+///
+/// A device that grew and whose metadata were not moved, or not to the end, has them where it ended before. Once they are good at a
+/// new end the old ones are of the past, whatever they say: the sequence tells.
+pub(super) fn find(reader: &dyn Reader, len: u64, known: &[u64]) -> Result<(Superblock, Vec<u64>), MetaError> {
     if len < 2 * PAGE {
         return Err(MetaError::NotThere);
     }
-    let mut result = Err(MetaError::NotThere);
-    for place in Layout::places(len) {
-        result = newest(place.map(|at| Superblock::decode(&reader.read(at, PAGE)?)));
-        if !matches!(result, Err(MetaError::NotThere)) {
-            break;
+    let read = |at: u64| Superblock::decode(&reader.read(at, PAGE)?);
+    let look = |place: [u64; 2]| newest(place.map(read));
+    let [end, start] = Layout::places(len);
+    let before = known.iter().filter(|k| (2 * PAGE..len / PAGE * PAGE).contains(k)).map(|k| Layout::places(*k)[0]);
+    let places: Vec<[u64; 2]> = [end].into_iter().chain(before).collect();
+    let (mut found, mut damaged) = (None::<Superblock>, false);
+    for place in &places {
+        match look(*place) {
+            Ok(sb) if found.as_ref().is_none_or(|f| f.device == sb.device && f.sequence < sb.sequence) => {
+                found = Some(sb)
+            }
+            Ok(_) | Err(MetaError::NotThere) => {}
+            Err(MetaError::Damaged) => damaged = true,
+            Err(e) => return Err(e),
         }
     }
-    result
+    match found {
+        Some(sb) => {
+            let old = |at: &u64| {
+                let other = !sb.layout.supers.contains(at);
+                other && read(*at).is_ok_and(|c| c.device == sb.device && c.sequence < sb.sequence)
+            };
+            let left = places.into_iter().flatten().filter(old).collect();
+            Ok((sb, left))
+        }
+        None if damaged => Err(MetaError::Damaged),
+        None => Ok((look(start)?, Vec::new())),
+    }
 }
 
 /// The highest number that any page claims, also one that is not good: a new log begins above it.

@@ -38,7 +38,12 @@ impl Store {
 
     /// Reads a replica in this life of the machine and the disk, and makes durable what recovery found.
     pub fn open(&self, life: Life) -> Result<Recovered, MetaError> {
-        let recovered = Replica::recover(self, self.len(), life)?;
+        self.open_grown(life, &[])
+    }
+
+    /// The same where the device may have grown; `known`: see [`Replica::recover_grown`].
+    pub fn open_grown(&self, life: Life, known: &[u64]) -> Result<Recovered, MetaError> {
+        let recovered = Replica::recover_grown(self, self.len(), known, life)?;
         self.write(&recovered.write)?;
         Ok(recovered)
     }

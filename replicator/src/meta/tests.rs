@@ -16,6 +16,7 @@ use super::{MetaError, PAGE};
 use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, SECTOR, Seq, Span};
 
 mod crash;
+mod grow;
 
 fn node(n: u8) -> NodeId {
     NodeId::new(n).expect("a node")
@@ -87,7 +88,7 @@ fn replica_is_found_at_the_end_of_a_device_and_on_its_own() {
         let found = store.open(Life::UNKNOWN).expect("found");
         assert_eq!(found.replica.layout(), &layout);
         assert_eq!((found.hot, found.damaged_cells, found.log_damaged), (0, 0, false));
-        let audit = audit(&store, store.len()).expect("audited");
+        let audit = audit(&store, store.len(), &[]).expect("audited");
         assert_eq!((audit.findings, audit.disk), (Vec::new(), DiskState::Inconsistent));
     }
 }
@@ -153,7 +154,7 @@ fn one_damaged_superblock_costs_nothing_and_two_are_told() {
         store.write(&super::MetaWrite { first: Vec::new(), then: vec![put] }).expect("written");
     };
     hurt(0);
-    let found = audit(&store, store.len()).expect("audited");
+    let found = audit(&store, store.len(), &[]).expect("audited");
     assert_eq!(
         found.findings,
         ["superblock A: both superblocks are damaged; the replica must be made anew and synchronised in full"]
@@ -194,7 +195,7 @@ fn any_bytes_in_place_of_metadata_are_refused_or_read_never_a_panic() {
         if let Ok(found) = Replica::recover(&reader, len, Life::UNKNOWN) {
             assert!(found.replica.layout().end() <= len);
         }
-        drop(audit(&reader, len));
+        drop(audit(&reader, len, &[]));
     }
 }
 

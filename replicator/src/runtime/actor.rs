@@ -15,11 +15,11 @@ use super::local::Disk;
 use super::metrics::{Metrics, Peering};
 use super::status::{self, PeerStatus, Preview, Status, Synchronised, WitnessStatus};
 use super::wire::{self, Packed};
-use super::{Input, PeerAddress, ResourceConfig, WitnessAddress};
+use super::{Input, NotResized, PeerAddress, ResourceConfig, WitnessAddress};
 use crate::compare::Verdict;
 use crate::core::Node;
 use crate::core::config::OnNoQuorum;
-use crate::core::event::{Ask, ConnId, Effect, Event, Message, Moved, Now, Refusal, Report, ReqId};
+use crate::core::event::{Ask, ConnId, Effect, Event, Message, Moved, Now, Refusal, Report, ReqId, ResizeRefusal};
 use crate::core::view::PeerView;
 use crate::ids::NodeId;
 
@@ -89,6 +89,10 @@ pub(super) struct Tells {
     /// The local disk was left.
     pub(super) detached: Arc<AtomicBool>,
     pub(super) failed: watch::Sender<bool>,
+    /// It was left because it hangs.
+    pub(super) hung: Arc<AtomicBool>,
+    /// Bytes of the device.
+    pub(super) size: watch::Sender<u64>,
 }
 
 /// The tie-breaker.
@@ -127,6 +131,7 @@ pub(super) struct Actor {
     /// Requests in the disk.
     flying: usize,
     rests: Vec<oneshot::Sender<bool>>,
+    resizes: Vec<oneshot::Sender<Result<u64, NotResized>>>,
     stops: Vec<oneshot::Sender<()>>,
 }
 
@@ -169,6 +174,7 @@ impl Actor {
             metadata_writes: 0,
             flying: 0,
             rests: Vec::new(),
+            resizes: Vec::new(),
             stops: Vec::new(),
         }
     }
@@ -192,7 +198,7 @@ impl Actor {
     pub(super) async fn run(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while self.stops.is_empty() || self.flying > 0 {
+        while self.stops.is_empty() || (self.flying > 0 && !self.tells.hung.load(Ordering::Relaxed)) {
             let backlog = self.lines.values().any(|l| !l.backlog.is_empty());
             let next = tokio::select! {
                 input = inputs.recv() => match input {
@@ -272,6 +278,7 @@ impl Actor {
                 self.flying -= 1;
                 self.handle(Event::Compared(io, found));
             }
+            Input::Measured(devices) => self.handle(Event::Measured(devices)),
             Input::Opened(node, conn) => self.opened(node, conn),
             Input::Came(conn, frame) => self.came(conn, frame),
             Input::Closed(conn, why) => self.closed(conn, &why),
@@ -321,6 +328,17 @@ impl Actor {
             Input::OnNoQuorum { policy, done } => {
                 self.on_no_quorum = policy;
                 self.handle(Event::OnNoQuorum(policy));
+                answer(done, ());
+            }
+            Input::Resize { size, clean, done } => match self.gate.too_old_to_grow() {
+                Some(node) => answer(done, Err(NotResized::TooOld(node))),
+                None => {
+                    self.resizes.push(done);
+                    self.handle(Event::Resize { size, clean });
+                }
+            },
+            Input::DiskPolicy { policy, done } => {
+                self.handle(Event::DiskPolicy(policy));
                 answer(done, ());
             }
             Input::Status { done } => answer(done, self.status()),
@@ -456,6 +474,7 @@ impl Actor {
             Effect::Digest(io, span) => self.fly(|disk| disk.look(io, span, None)),
             Effect::Compare(io, span, theirs) => self.fly(|disk| disk.look(io, span, Some(theirs))),
             Effect::Flush(io) => self.fly(|disk| disk.flush(io)),
+            Effect::Measure => self.disk.measure(),
             Effect::Meta(io, write) => {
                 self.metadata_writes += 1;
                 self.fly(|disk| disk.metadata(io, write));
@@ -557,6 +576,37 @@ impl Actor {
             }
             Report::AtRest(rests) => self.rests.drain(..).for_each(|done| answer(done, rests)),
             Report::NotRepaired(bytes) => self.not_repaired = bytes,
+            Report::DiskHangs => {
+                tracing::error!(
+                    "the local disk hangs, and is left: it is of use again after a restart, once it has answered"
+                );
+                self.tells.hung.store(true, Ordering::Relaxed);
+            }
+            Report::Grown(sectors) => {
+                self.disk.grown(sectors);
+                let bytes = sectors * crate::ids::SECTOR;
+                self.gate.grown(bytes);
+                self.tells.size.send_replace(bytes);
+            }
+            Report::Resized(sectors) => {
+                let bytes = sectors * crate::ids::SECTOR;
+                self.resizes.drain(..).for_each(|done| answer(done, Ok(bytes)));
+            }
+            // Of several who ask at once the second is told that it is being done.
+            Report::NotResized(ResizeRefusal::Busy) => {
+                self.resizes.pop().into_iter().for_each(|d| answer(d, Err(NotResized::Refused(ResizeRefusal::Busy))));
+            }
+            Report::NotResized(why) => {
+                self.resizes.drain(..).for_each(|done| answer(done, Err(NotResized::Refused(why))));
+            }
+            Report::OtherSize(node, sectors) => {
+                let theirs = sectors * crate::ids::SECTOR;
+                tracing::error!("{node} has {theirs} bytes, and this one does not become as large");
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.said = Some(format!("it has {theirs} bytes, for which there is no room here"));
+                }
+            }
+            Report::PassedOn(span) => tracing::error!("the local disk failed at {span:?}, and is kept, as it is to be"),
             Report::Detached => {
                 self.tells.detached.store(true, Ordering::Relaxed);
                 self.tells.failed.send_replace(true);
@@ -603,7 +653,7 @@ impl Actor {
             role: status::role(view.primary),
             disk: status::disk(view.disk),
             protocol: own.protocol.to_string(),
-            size_bytes: own.bytes,
+            size_bytes: *self.tells.size.borrow(),
             generation: format!("{:?}", view.generation),
             waiting: view.busy,
             repair_left_bytes: view.repair_left,

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use net::{CloseReason, Conn, DownReason, Message, PeerHello, Refusal, ReplyTo, Service};
@@ -13,6 +14,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::local::Room;
 use super::{Input, wire};
 use crate::ids::NodeId;
 
@@ -45,13 +47,27 @@ pub(super) fn version_of(bytes: &[u8]) -> Result<u16, String> {
     Ok(postcard::take_from_bytes::<u16>(bytes).map_err(|e| format!("its HELLO does not parse: {e}"))?.0)
 }
 
+/// What newer programs say behind it; older ones read over it, and say nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct More {
+    /// What it knows besides the version: 1: growing.
+    pub(super) minor: u16,
+    /// Bytes that its disk has room for.
+    pub(super) room: u64,
+}
+
+/// What this program knows.
+const MINOR: u16 = 1;
+
 impl Greeting {
-    fn to_bytes(&self) -> Bytes {
-        postcard::to_stdvec(self).unwrap_or_default().into()
+    fn to_bytes(&self, more: More) -> Bytes {
+        let mut bytes = postcard::to_stdvec(self).unwrap_or_default();
+        bytes.extend(postcard::to_stdvec(&more).unwrap_or_default());
+        bytes.into()
     }
 
-    /// Whether a peer that says this is one of ours.
-    fn judge(&self, bytes: &[u8]) -> Result<Greeting, String> {
+    /// Whether a peer that says this is one of ours; `room`: bytes that the disk here has room for.
+    fn judge(&self, bytes: &[u8], room: u64) -> Result<(Greeting, More), String> {
         let version = version_of(bytes)?;
         if version != wire::VERSION || self.version != version {
             return Err(format!(
@@ -59,7 +75,10 @@ impl Greeting {
                 self.node, self.version
             ));
         }
-        let theirs: Greeting = postcard::from_bytes(bytes).map_err(|e| format!("its HELLO does not parse: {e}"))?;
+        let (theirs, rest) =
+            postcard::take_from_bytes::<Greeting>(bytes).map_err(|e| format!("its HELLO does not parse: {e}"))?;
+        let old = More { minor: 0, room: theirs.bytes };
+        let more = if rest.is_empty() { old } else { postcard::from_bytes(rest).unwrap_or(old) };
         let (us, them) = (self.node, theirs.node);
         if theirs.resource != self.resource {
             return Err(format!(
@@ -67,7 +86,9 @@ impl Greeting {
                 theirs.name, self.name
             ));
         }
-        if theirs.bytes != self.bytes {
+        // One of them may have grown while the other one was away; which of the two, the core sees.
+        let fits = if theirs.bytes > self.bytes { room >= theirs.bytes } else { more.room >= self.bytes };
+        if theirs.bytes != self.bytes && !(fits && more.minor > 0) {
             return Err(format!(
                 "{} of {them} has {} bytes, that of {us} has {}: make the larger one anew with --size {}",
                 self.name,
@@ -87,7 +108,7 @@ impl Greeting {
             };
             return Err(format!("{them} has {}, {us} has {}", said(&theirs), said(self)));
         }
-        Ok(theirs)
+        Ok((theirs, more))
     }
 
     /// Whether a tie-breaker that says this is the one that this node was told of.
@@ -117,6 +138,11 @@ impl Greeting {
 /// What actor and service share.
 pub(super) struct Gate {
     pub(super) own: Greeting,
+    /// Bytes of the device: those of `own` are of the start.
+    bytes: AtomicU64,
+    room: Room,
+    /// What each peer knows that was let in.
+    minors: Mutex<BTreeMap<NodeId, u16>>,
     /// The name that each peer's certificate has.
     pub(super) subjects: BTreeMap<NodeId, String>,
     /// Peers that this node wants no connection with.
@@ -126,6 +152,33 @@ pub(super) struct Gate {
 }
 
 impl Gate {
+    pub(super) fn new(own: Greeting, subjects: BTreeMap<NodeId, String>, room: Room) -> Gate {
+        let (alone, refused, minors) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Gate { bytes: AtomicU64::new(own.bytes), own, room, minors, subjects, alone, refused }
+    }
+
+    /// The device has become larger.
+    pub(super) fn grown(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// A peer whose program does not know how to grow.
+    pub(super) fn too_old_to_grow(&self) -> Option<NodeId> {
+        self.minors.lock().iter().find(|(_, minor)| **minor < 1).map(|(n, _)| *n)
+    }
+
+    fn own(&self) -> Greeting {
+        Greeting { bytes: self.bytes.load(Ordering::Relaxed), ..self.own.clone() }
+    }
+
+    /// What this node says at HELLO.
+    fn said(&self) -> Bytes {
+        let own = self.own();
+        // The layout of the start may have been left since: then there is room for what there is.
+        let room = self.room.bytes().max(own.bytes);
+        own.to_bytes(More { minor: MINOR, room })
+    }
+
     fn node_of(&self, subject: &str) -> Option<NodeId> {
         self.subjects.iter().find(|(_, s)| s.as_str() == subject).map(|(n, _)| *n)
     }
@@ -146,13 +199,14 @@ impl Gate {
         if self.alone.lock().contains(&node) {
             return Err(format!("{} stands alone: `shorefast replica connect {}` there", self.own.node, self.own.name));
         }
-        let theirs = self.own.judge(&peer.app)?;
+        let (theirs, more) = self.own().judge(&peer.app, self.room.bytes())?;
         if theirs.node != node {
             return Err(format!("it says that it is {}, its certificate is that of {node}", theirs.node));
         }
         if peer.role == net::Role::Acceptor && node > self.own.node {
             return Err("of two nodes the lower one dials".to_owned());
         }
+        self.minors.lock().insert(node, more.minor);
         Ok(node)
     }
 }
@@ -172,12 +226,12 @@ impl Links {
 
 impl Service for Links {
     fn greeting(&self, _subject: &str) -> Bytes {
-        self.gate.own.to_bytes()
+        self.gate.said()
     }
 
     fn hello(&self, peer: &PeerHello) -> Result<Bytes, Refusal> {
         match self.gate.judge(peer) {
-            Ok(_) => Ok(self.gate.own.to_bytes()),
+            Ok(_) => Ok(self.gate.said()),
             Err(why) => {
                 *self.gate.refused.lock() = Some(why.clone());
                 Err(Refusal::new(why))
@@ -231,15 +285,40 @@ mod tests {
     #[test]
     fn peers_that_are_not_of_the_same_kind_are_refused_with_a_sentence() {
         let us = greeting(1);
-        let said = |them: Greeting| us.judge(&them.to_bytes()).expect_err("refused");
-        assert_eq!(us.judge(&greeting(2).to_bytes()), Ok(greeting(2)));
+        let more = |room| More { minor: 1, room };
+        let said = |them: Greeting| us.judge(&them.to_bytes(more(them.bytes)), us.bytes).expect_err("refused");
+        assert_eq!(us.judge(&greeting(2).to_bytes(more(5)), 0), Ok((greeting(2), more(5))));
         assert!(said(Greeting { resource: [2; 16], name: "x".to_owned(), ..greeting(2) }).contains("not the same"));
         assert!(said(Greeting { bytes: 1 << 19, ..greeting(2) }).contains("--size 524288"));
         assert!(said(Greeting { protocol: 'A', ..greeting(2) }).contains("protocol A"));
         assert!(said(Greeting { version: 9, ..greeting(2) }).contains("version 9"));
         assert!(said(Greeting { quorum: false, ..greeting(2) }).contains("has no quorum"));
         assert!(said(Greeting { witness: None, ..greeting(2) }).contains("without a tie-breaker"));
-        assert!(us.judge(b"").is_err() && us.judge(&[1, 2, 3]).is_err());
+        assert!(us.judge(b"", 0).is_err() && us.judge(&[1, 2, 3], 0).is_err());
+    }
+
+    /// One grew while the other was away, or crashed before it was written down.
+    #[test]
+    fn a_peer_of_another_size_is_let_in_if_the_smaller_one_has_room() {
+        let us = greeting(1);
+        let let_in =
+            |bytes, more: More, room| us.judge(&Greeting { bytes, ..greeting(2) }.to_bytes(more), room).is_ok();
+        let (small, same, large) = (1 << 19, 1 << 20, 1 << 21);
+        assert!(let_in(large, More { minor: 1, room: large }, large));
+        assert!(!let_in(large, More { minor: 1, room: large }, same), "this one has no room");
+        assert!(let_in(small, More { minor: 1, room: same }, same));
+        assert!(!let_in(small, More { minor: 1, room: small }, same), "the other one has none");
+        assert!(!let_in(small, More { minor: 0, room: same }, same), "it does not know how");
+    }
+
+    /// A program from before says nothing behind its greeting, and reads over what newer ones say there.
+    #[test]
+    fn a_program_that_cannot_grow_is_understood_and_understands() {
+        let us = greeting(1);
+        let old = postcard::to_stdvec(&greeting(2)).expect("encodes");
+        assert_eq!(us.judge(&old, 1 << 20), Ok((greeting(2), More { minor: 0, room: 1 << 20 })));
+        let new = us.to_bytes(More { minor: 1, room: 9 });
+        assert_eq!(postcard::from_bytes::<Greeting>(&new), Ok(greeting(1)));
     }
 
     #[test]

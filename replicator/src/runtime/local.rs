@@ -3,7 +3,9 @@
 use std::sync::{Arc, mpsc};
 
 use block::sync::{Memory, ThreadRing, run_batch};
-use block::{AlignedBuf, BlockDevice, ByteLen, ByteOffset, Completion, Geometry, Io, IoErrorKind, Op, Provisioning};
+use block::{
+    AlignedBuf, BlockDevice, ByteLen, ByteOffset, Completion, Geometry, Io, IoErrorKind, Op, Provisioning, Rescan,
+};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::UnboundedSender;
@@ -13,7 +15,7 @@ use crate::core::event::{DiskError, IoId};
 use crate::core::pieces::{Digest as Sum, UNIT, compare, digests};
 use crate::ids::{NodeId, SECTOR, Span};
 use crate::meta::audit::Audit;
-use crate::meta::layout::{Layout, Shape};
+use crate::meta::layout::{Devices, Layout, Shape};
 use crate::meta::replica::Recovered;
 use crate::meta::store::Store;
 use crate::meta::superblock::{Life, Superblock};
@@ -83,10 +85,14 @@ pub(super) fn random() -> u64 {
     u64::from_le_bytes(bytes)
 }
 
+/// Writes down, durably, that metadata may be found by this end of their disk, besides those it was opened with.
+pub type Remember = Box<dyn Fn(u64) -> std::io::Result<()> + Send + Sync>;
+
 /// A replica's disk, opened; what its last life left is made durable.
 pub struct Local {
     device: Arc<dyn BlockDevice>,
     provisioning: Option<Arc<dyn Provisioning>>,
+    growable: Option<(Arc<dyn Rescan>, Remember)>,
     store: Store,
     recovered: Recovered,
 }
@@ -98,9 +104,30 @@ impl Local {
     /// # Errors
     /// No replica, one of a newer program, a damaged one, a disk that is smaller than its metadata says.
     pub fn open(device: Arc<dyn BlockDevice>, life: Life) -> Result<Local, MetaError> {
+        Local::open_grown(device, life, &[])
+    }
+
+    /// The same for a disk that may have grown: metadata lie at its end, or at an end that it had (`known`: what was to be remembered,
+    /// and what [`Local::found_by`] said).
+    ///
+    /// # Errors
+    /// As of [`Local::open`].
+    pub fn open_grown(device: Arc<dyn BlockDevice>, life: Life, known: &[u64]) -> Result<Local, MetaError> {
         let store = Store::new(Arc::clone(&device));
-        let recovered = store.open(life)?;
-        Ok(Local { device, provisioning: None, store, recovered })
+        let recovered = store.open_grown(life, known)?;
+        Ok(Local { device, provisioning: None, growable: None, store, recovered })
+    }
+
+    /// What can look at the disk's length again, and who remembers where the metadata are or are about to be: a disk can grow once more
+    /// before they are looked for. Without it the replica does not grow while it runs.
+    #[must_use]
+    pub fn growable(self, rescan: Arc<dyn Rescan>, remember: Remember) -> Local {
+        Local { growable: Some((rescan, remember)), ..self }
+    }
+
+    /// Bytes of the disk by whose end the metadata are found; to be remembered, since the disk can grow before they move.
+    pub fn found_by(&self) -> Option<u64> {
+        self.superblock().layout.found_by()
     }
 
     /// What the disk can tell of itself. Without it nothing is freed on it: zeroes are written.
@@ -128,6 +155,11 @@ impl Local {
         self.superblock().size * SECTOR
     }
 
+    /// Bytes of data that there is room for now.
+    pub(super) fn measure(&self) -> Room {
+        Room { rescan: self.growable.as_ref().map(|(r, _)| Arc::clone(r)), layout: self.superblock().layout }
+    }
+
     /// As others see the device.
     pub(super) fn geometry(&self) -> Geometry {
         let len = ByteLen(self.size());
@@ -136,11 +168,11 @@ impl Local {
 
     /// Begins: the core gets what was found, the disk serves it.
     pub(super) fn begin(self, input: UnboundedSender<Input>) -> std::io::Result<(Recovered, Disk)> {
-        let (meta, work) = mpsc::channel::<(IoId, MetaWrite)>();
-        let (store, told) = (self.store, input.clone());
+        let (meta, work) = mpsc::channel::<Work>();
+        let (store, told, growable) = (self.store, input.clone(), self.growable);
         std::thread::Builder::new()
             .name("replica-meta".to_owned())
-            .spawn(move || write_metadata(&store, &work, &told))?;
+            .spawn(move || write_metadata(&store, growable.as_ref(), &work, &told))?;
         let (sums, work) = mpsc::channel::<Looked>();
         let told = input.clone();
         std::thread::Builder::new().name("replica-sums".to_owned()).spawn(move || sum_up(&work, &told))?;
@@ -150,19 +182,60 @@ impl Local {
     }
 }
 
+/// How much room there is on the disk.
+pub(super) struct Room {
+    rescan: Option<Arc<dyn Rescan>>,
+    layout: Layout,
+}
+
+impl Room {
+    /// Bytes of data that it has room for; those it has if that cannot be told.
+    pub(super) fn bytes(&self) -> u64 {
+        let now = self.layout.shape.data;
+        let len = self.rescan.as_ref().and_then(|r| r.rescan().ok());
+        len.map_or(now, |len| self.layout.room(Devices { data: len.0, meta: len.0 })) * SECTOR
+    }
+}
+
+/// What the metadata's thread is asked for.
+enum Work {
+    Write(IoId, MetaWrite),
+    Measure,
+}
+
 /// The metadata's thread: one change after the other, in the order in which they come.
-fn write_metadata(store: &Store, work: &mpsc::Receiver<(IoId, MetaWrite)>, told: &UnboundedSender<Input>) {
+fn write_metadata(
+    store: &Store,
+    growable: Option<&(Arc<dyn Rescan>, Remember)>,
+    work: &mpsc::Receiver<Work>,
+    told: &UnboundedSender<Input>,
+) {
     // Without a ring of its own its batches go through the workers.
     let _ring = ThreadRing::attach();
-    while let Ok((io, write)) = work.recv() {
-        let result = store.write(&write).map(|()| Bytes::new()).map_err(|e| {
-            tracing::error!("{e}");
-            DiskError
-        });
-        if told.send(Input::Done(io, result)).is_err() {
+    while let Ok(work) = work.recv() {
+        let said = match work {
+            Work::Write(io, write) => {
+                let result = store.write(&write).map(|()| Bytes::new()).map_err(|e| {
+                    tracing::error!("{e}");
+                    DiskError
+                });
+                Input::Done(io, result)
+            }
+            Work::Measure => Input::Measured(growable.and_then(measured)),
+        };
+        if told.send(said).is_err() {
             return;
         }
     }
+}
+
+/// How long the disk is, once it is remembered that the metadata may be at that end soon.
+fn measured((rescan, remember): &(Arc<dyn Rescan>, Remember)) -> Option<Devices> {
+    let len = rescan.rescan().inspect_err(|e| tracing::error!("the disk's length cannot be looked at: {e}")).ok()?.0;
+    remember(len / PAGE * PAGE)
+        .inspect_err(|e| tracing::error!("it cannot be written down where the metadata are to be: {e}"))
+        .ok()?;
+    Some(Devices { data: len, meta: len })
 }
 
 /// Bytes that were read to be compared, and with what; without it their digests are wanted.
@@ -192,7 +265,7 @@ pub(super) struct Disk {
     sectors: u64,
     /// What is discarded reads as zeroes.
     frees: bool,
-    meta: mpsc::Sender<(IoId, MetaWrite)>,
+    meta: mpsc::Sender<Work>,
     sums: mpsc::Sender<Looked>,
     input: UnboundedSender<Input>,
 }
@@ -201,6 +274,19 @@ impl Disk {
     /// Sectors of data.
     pub(super) fn sectors(&self) -> u64 {
         self.sectors
+    }
+
+    /// The replica has grown.
+    pub(super) fn grown(&mut self, sectors: u64) {
+        self.sectors = sectors;
+    }
+
+    /// Looks how long the device is now, on the metadata's thread: it has to wait for another disk.
+    pub(super) fn measure(&self) {
+        if self.meta.send(Work::Measure).is_err() {
+            // A resource that has stopped needs to know nothing more.
+            let _ = self.input.send(Input::Measured(None));
+        }
     }
 
     fn completion(&self, io: IoId) -> Completion {
@@ -275,7 +361,7 @@ impl Disk {
     }
 
     pub(super) fn metadata(&self, io: IoId, write: MetaWrite) {
-        if self.meta.send((io, write)).is_err() {
+        if self.meta.send(Work::Write(io, write)).is_err() {
             tracing::error!("the thread of the metadata has ended");
             let _ = self.input.send(Input::Done(io, Err(DiskError)));
         }
@@ -288,21 +374,21 @@ impl Disk {
 /// Metadata that are there and cannot be read: damaged, newer; a disk that fails.
 pub fn find(device: Arc<dyn BlockDevice>) -> Result<Option<Superblock>, MetaError> {
     let store = Store::new(device);
-    match crate::meta::audit::audit(&store, store.len()) {
+    match crate::meta::audit::audit(&store, store.len(), &[]) {
         Ok(audit) => Ok(Some(audit.superblock)),
         Err(MetaError::NotThere) => Ok(None),
         Err(e) => Err(e),
     }
 }
 
-/// Looks at everything that a replica has written down, and changes nothing. The caller keeps every user away from the disk. Blocks
-/// its thread.
+/// Looks at everything that a replica has written down, and changes nothing. The caller keeps every user away from the disk; `known`: see
+/// [`Local::open_grown`]. Blocks its thread.
 ///
 /// # Errors
 /// No replica, one of a newer program, one whose superblocks are both damaged; a disk that fails.
-pub fn audit(device: Arc<dyn BlockDevice>) -> Result<Audit, MetaError> {
+pub fn audit(device: Arc<dyn BlockDevice>, known: &[u64]) -> Result<Audit, MetaError> {
     let store = Store::new(device);
-    crate::meta::audit::audit(&store, store.len())
+    crate::meta::audit::audit(&store, store.len(), known)
 }
 
 /// Takes the metadata away, so that the disk carries no replica any more. Blocks its thread.

@@ -15,7 +15,7 @@ use crate::core::pieces::{UNIT, spread};
 use crate::ids::{Ballot, Grant, SECTOR, Span};
 
 /// The version of these messages; nodes of different versions refuse one another. 1: the first. 2: HELLO says quorum and
-/// tie-breaker; synchronisation in runs, zeroing.
+/// tie-breaker; synchronisation in runs, zeroing. What is newer within a version is in the minor one (`links`).
 pub(super) const VERSION: u16 = 2;
 /// A message without data.
 const PLAIN: u16 = 1;

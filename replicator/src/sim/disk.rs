@@ -141,8 +141,12 @@ impl Disk {
 
     /// The process that used it ends: what flies lands or was never sent, and what is cached stays.
     pub(super) fn abandoned(&mut self, rng: &mut Rng) {
-        let flying: Vec<u64> = self.flying.keys().copied().collect();
-        flying.into_iter().for_each(|io| self.tear(io, rng));
+        self.flying().into_iter().for_each(|io| self.tear(io, rng));
+    }
+
+    /// What flies.
+    pub(super) fn flying(&self) -> Vec<u64> {
+        self.flying.keys().copied().collect()
     }
 
     /// A part of what flies lands, the rest never does: the disk failed.

@@ -130,6 +130,9 @@ impl Oracle {
         let Some(new) = self.of(newer) else { return false };
         let older =
             |old: &Wrote| old.end.is_some_and(|e| e < new.start) || (old.ballot < new.ballot && old.start < new.start);
+        if seen >= super::world::FOREIGN {
+            return true;
+        }
         if seen > 0 {
             return self.of(seen).is_some_and(older);
         }

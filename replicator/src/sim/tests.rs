@@ -2,7 +2,7 @@
 //!
 //! - `SHOREFAST_REPL_SEEDS=5000`: so many seeds (`SHOREFAST_REPL_FIRST=1` from which on); without it a short run.
 //! - `SHOREFAST_REPL_SEED=17`: only that seed, with its trace.
-//! - `SHOREFAST_REPL_MIX=stalls` (crashes, cuts, roles, disks, replaced, ends): more faults of one kind, with either of the above.
+//! - `SHOREFAST_REPL_MIX=stalls` (crashes, cuts, roles, disks, replaced, ends, hangs): more faults of one kind, with either of the above.
 //! - `SHOREFAST_REPL_RULE=HotBeforeData`: the search for that rule, with the trace of the find; in so many seeds from which on, if said.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ fn number(name: &str) -> Option<u64> {
 
 fn plan(seed: u64, loud: bool) -> Plan {
     let rates = std::env::var("SHOREFAST_REPL_MIX").map_or(Rates::mixed(), |m| mix(&m));
-    Plan { seed, rules: Rules::all(), rates, quorum: None, protocol: None, loud }
+    Plan { seed, rules: Rules::all(), rates, quorum: None, protocol: None, weak: true, grows: false, loud }
 }
 
 /// Faults of one kind, many more of them than in the mixed ones.
@@ -36,6 +36,7 @@ fn mix(name: &str) -> Rates {
         "roles" => Rates { demote: 120, isolate: 40, reset: 100, stall: 60, crash: 30, ..none },
         "replaced" => Rates { replace: 40, isolate: 40, cut: 60, crash: 20, reset: 20, ..none },
         "ends" => Rates { kill: 80, rest: 80, crash: 40, crash_all: 20, isolate: 20, ..none },
+        "hangs" => Rates { hang: 60, kill: 60, reset: 60, crash: 20, ..none },
         "disks" => Rates { disk: 60, reset: 100, stall: 100, crash: 20, ..none },
         _ => Rates::mixed(),
     }
@@ -93,7 +94,9 @@ const EXPECTED: &[&str] = &[
     "fault: cut",
     "fault: demote",
     "fault: disk error",
+    "fault: disk hang",
     "fault: disk stall",
+    "fault: killed while its disk hangs",
     "fault: isolated",
     "fault: killed",
     "fault: told to end",
@@ -111,8 +114,15 @@ const EXPECTED: &[&str] = &[
     "message: Settled",
     "message: Zero",
     "message: SyncDoneAck",
+    "message: HasRoom",
+    "message: Resized",
+    "report: Grown",
+    "report: NotResized",
+    "report: Resized",
     "message swallowed",
     "report: Detached",
+    "report: DiskHangs",
+    "report: PassedOn",
     "report: Granted",
     "report: NotPromoted",
     "report: Promoted",
@@ -172,14 +182,17 @@ fn plan_without(rule: Rule, seed: u64, rules: Rules, loud: bool) -> Plan {
         Rule::KeptIsProved => (Rates { crash: 60, isolate: 40, rest: 20, ..none }, Some(true), None),
         Rule::StableBeforeRest => (Rates { crash: 40, crash_all: 20, kill: 40, stall: 60, ..none }, None, None),
         Rule::JoinAfterDrain => (Rates { reset: 100, stall: 60, crash: 20, ..none }, Some(true), None),
+        Rule::AttachAtRest => (Rates { hang: 120, kill: 120, reset: 40, ..none }, None, None),
+        Rule::GrowthIsMarked => (Rates { crash: 20, reset: 40, ..none }, None, None),
         Rule::NewcomerVotesLast | Rule::NewcomerMarksOthers => {
             (Rates { replace: 40, isolate: 40, cut: 60, crash: 20, ..none }, Some(true), None)
         }
     };
-    Plan { seed, rules, rates, quorum, protocol, loud }
+    let grows = rule == Rule::GrowthIsMarked;
+    Plan { seed, rules, rates, quorum, protocol, weak: false, grows, loud }
 }
 
-const RULES: [Rule; 24] = [
+const RULES: [Rule; 26] = [
     Rule::HotBeforeData,
     Rule::BitsBeforeCold,
     Rule::ClearOnProof,
@@ -204,6 +217,8 @@ const RULES: [Rule; 24] = [
     Rule::StableBeforeRest,
     Rule::NewcomerVotesLast,
     Rule::NewcomerMarksOthers,
+    Rule::AttachAtRest,
+    Rule::GrowthIsMarked,
 ];
 
 /// Seeds in which a missing rule must be found.

@@ -10,23 +10,24 @@ use super::disk::{Disk, Snapshot, VALUE};
 use super::oracle::{Oracle, Violation};
 use super::rng::Rng;
 use crate::core::Node;
-use crate::core::config::{Config, Limits, OnNoQuorum, OnSlowPeer, Protocol, Timing, Unsettled};
+use crate::core::config::{Config, DiskPolicy, Limits, OnIoError, OnNoQuorum, OnSlowPeer, Protocol, Timing, Unsettled};
 use crate::core::event::{Ask, ConnId, DiskError, Effect, Event, IoId, Message, Now, Report, ReqId};
 use crate::core::pace::Load;
 use crate::core::pieces::{Digest, Kind, UNIT, compare, digests, spread};
-use crate::core::rules::Rules;
+use crate::core::rules::{Rule, Rules};
 use crate::core::witness::{Vote, Witness, WitnessEffect, WitnessEvent};
 use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, SECTOR, Span};
 use crate::meta::MetaWrite;
-use crate::meta::layout::{Layout, Shape};
+use crate::meta::layout::{Devices, Layout, Shape};
 use crate::meta::replica::Replica;
 use crate::meta::superblock::{DiskState, Life, Superblock};
 
 mod act;
 mod judge;
 
-/// Blocks of the device, and sectors of a block.
+/// Blocks of the device, those that it may have in the end, and sectors of a block.
 const BLOCKS: u64 = 40;
+const MOST_BLOCKS: u64 = 52;
 const BLOCK: u64 = 8;
 /// Milliseconds with faults, and to heal.
 const HURT: u64 = 4_000;
@@ -38,7 +39,7 @@ pub(super) const FAULTS: u64 = 10;
 /// More events than this, and it spins.
 const MOST: u64 = 120_000;
 /// Values from here on nobody writes: they lie on a new disk.
-const FOREIGN: u64 = 1 << 40;
+pub(super) const FOREIGN: u64 = 1 << 40;
 /// Requests of an application at once.
 const BUSY: usize = 6;
 
@@ -62,6 +63,8 @@ pub(super) struct Rates {
     pub(super) kill: u64,
     /// A node is told to end in order; then its machine is switched off, or not.
     pub(super) rest: u64,
+    /// A disk answers nothing for a long time.
+    pub(super) hang: u64,
 }
 
 impl Rates {
@@ -82,15 +85,17 @@ impl Rates {
             replace: 0,
             kill: 0,
             rest: 0,
+            hang: 0,
         }
     }
 
-    /// In a third of the seeds of the mixed faults processes end as well.
+    /// In a third of the seeds of the mixed faults processes end as well, and in a third disks hang; in a sixth both.
     fn of_seed(self, seed: u64) -> Rates {
-        if self.kill + self.rest == 0 && self.demote == Rates::mixed().demote && seed % 3 == 2 {
-            return Rates { kill: 20, rest: 20, ..self };
+        if self.kill + self.rest + self.hang > 0 || self.demote != Rates::mixed().demote {
+            return self;
         }
-        self
+        let hang = if matches!(seed % 6, 1 | 2) { 15 } else { 0 };
+        if seed % 3 == 2 { Rates { kill: 20, rest: 20, hang, ..self } } else { Rates { hang, ..self } }
     }
 }
 
@@ -103,6 +108,10 @@ pub(super) struct Plan {
     /// None: drawn from the seed.
     pub(super) quorum: Option<bool>,
     pub(super) protocol: Option<Protocol>,
+    /// With quorum A and B are drawn as well.
+    pub(super) weak: bool,
+    /// The device becomes larger, whatever the seed.
+    pub(super) grows: bool,
     pub(super) loud: bool,
 }
 
@@ -163,6 +172,13 @@ enum Happening {
     Ends(NodeId, u64, Option<bool>),
     Mend(NodeId, NodeId),
     Quicken(NodeId),
+    /// A disk answers again.
+    Answers(NodeId),
+    /// The last of what a former process asked of it lands.
+    Lands(NodeId, u64),
+    /// A disk becomes longer; a node looks how long it is.
+    Longer(NodeId, u64),
+    Measured(NodeId, u64),
 }
 
 /// A request of a disk that is under way.
@@ -196,6 +212,13 @@ struct Host {
     breaks: bool,
     /// Milliseconds that each request takes longer.
     slow: u64,
+    /// Nothing is answered; what would have ended since.
+    hung: bool,
+    /// Sectors of its disk.
+    sectors: u64,
+    held: Vec<Happening>,
+    /// What a process that was killed meanwhile has left in the disk: it lands later.
+    stuck: Vec<u64>,
     /// Peers that it does not dial any more.
     alone: NodeSet,
     /// Requests that ended since the last tick.
@@ -241,6 +264,11 @@ struct World {
     limits: Limits,
 }
 
+/// The number of a request of a disk, also beside those of another process.
+fn flight(life: u64, io: IoId) -> u64 {
+    life << 40 | io.0
+}
+
 fn id(n: u8) -> NodeId {
     NodeId::new(n).expect("a node")
 }
@@ -258,7 +286,7 @@ impl World {
         let protocol = plan
             .protocol
             .unwrap_or_else(|| rng.pick(&[Protocol::C, Protocol::C, Protocol::C, Protocol::B, Protocol::A]));
-        let protocol = if quorum { Protocol::C } else { protocol };
+        let protocol = if quorum && !plan.weak { Protocol::C } else { protocol };
         let tie_breaker = (quorum && (many == 2 || rng.permille(400))).then(|| id(9));
         let bit = rng.pick(&[BLOCK, BLOCK, 2 * BLOCK]);
         let shape = Shape {
@@ -269,7 +297,7 @@ impl World {
             log_slots: rng.pick(&[4, 6, 10]),
             log_pages: 4,
         };
-        let mut oracle = Oracle::new(disks, shape.data, quorum);
+        let mut oracle = Oracle::new(disks, MOST_BLOCKS * BLOCK, quorum);
         oracle.full = protocol == Protocol::C;
         let on_no_quorum = rng.pick(&[OnNoQuorum::SuspendIo, OnNoQuorum::SuspendIo, OnNoQuorum::IoError]);
         let on_slow_peer = rng.pick(&[OnSlowPeer::Block, OnSlowPeer::Disconnect, OnSlowPeer::GoAhead]);
@@ -334,7 +362,13 @@ impl World {
 
     /// A disk with a replica.
     fn formatted(&self, sb: Superblock) -> Disk {
-        let mut disk = Disk::new(self.shape.data, sb.layout.end());
+        let mut disk = Disk::new(MOST_BLOCKS * BLOCK, sb.layout.end());
+        // What is there before the disk becomes longer is nobody's; where it is taken for clean it is the same everywhere.
+        let whose = if self.is_clean() { 0 } else { sb.device * 1000 };
+        let behind = Span::new(self.shape.data, MOST_BLOCKS * BLOCK - self.shape.data);
+        let anything: Vec<u8> = (behind.at..behind.end()).flat_map(|s| (FOREIGN + whose + s).to_le_bytes()).collect();
+        disk.fly_data(0, behind, &anything);
+        disk.land(0, true);
         let (_, write) = Replica::format(sb);
         disk.format(&write.first);
         disk.format(&write.then);
@@ -367,6 +401,10 @@ impl World {
             ballot: Ballot::default(),
             breaks: false,
             slow: 0,
+            hung: false,
+            sectors: self.shape.data,
+            held: Vec::new(),
+            stuck: Vec::new(),
             alone: NodeSet::EMPTY,
             load: Load::default(),
             pending: VecDeque::new(),
@@ -383,6 +421,7 @@ impl World {
         for h in [Happening::Tick, Happening::Admin, Happening::Fault] {
             self.later(10, h);
         }
+        self.disks_become_longer();
         let mut looked = 0;
         while self.oracle.violation.is_none() && !self.is_over() {
             let Some(Reverse((at, order))) = self.queue.pop() else { break };
@@ -403,6 +442,29 @@ impl World {
             }
         }
         self.end();
+    }
+
+    /// In a seventh of the seeds the device becomes larger; not where disks are replaced by new ones.
+    fn grows(&self) -> bool {
+        (self.plan.grows || self.plan.seed % 7 == 5) && self.plan.rates.replace == 0
+    }
+
+    /// What is new is taken for the same everywhere, and is.
+    fn is_clean(&self) -> bool {
+        self.plan.seed % 14 == 5 && !self.plan.grows
+    }
+
+    /// Once or twice, each at its own time, to a length of its own.
+    fn disks_become_longer(&mut self) {
+        if !self.grows() {
+            return;
+        }
+        for node in self.disks.iter() {
+            for most in [(BLOCKS + MOST_BLOCKS) / 2, MOST_BLOCKS] {
+                let (at, less) = (200 + self.rng.below(2_600), self.rng.below(3));
+                self.later(at, Happening::Longer(node, (most - less) * BLOCK));
+            }
+        }
     }
 
     fn hurts(&self) -> bool {
@@ -433,6 +495,7 @@ impl World {
             protocols,
             on_no_quorum: self.on_no_quorum,
             on_slow_peer: self.on_slow_peer,
+            disk: self.disk_policy(),
             policy: Default::default(),
             timing: Timing { ping: 40, dead: 160, slow: 250, settle: 50, vote: 250, rest: 120 },
             unsettled: Unsettled { writes: 12, bytes: u64::MAX / 4 },
@@ -442,8 +505,20 @@ impl World {
         }
     }
 
-    /// A host starts: what lies on its disk is recovered.
+    /// By the seed: in a quarter a disk that hangs is waited for, in a fifth errors are passed on.
+    fn disk_policy(&self) -> DiskPolicy {
+        let seed = self.plan.seed;
+        DiskPolicy {
+            timeout: (!(seed / 3).is_multiple_of(4)).then_some(400),
+            on_io_error: if seed % 5 == 3 { OnIoError::PassOn } else { OnIoError::Detach },
+        }
+    }
+
+    /// A host starts: what lies on its disk is recovered. Not while anything of a former process is in the disk.
     fn start(&mut self, node: NodeId) {
+        if !self.hosts[&node].stuck.is_empty() && self.plan.rules.has(Rule::AttachAtRest) {
+            return self.later(30, Happening::Restart(node));
+        }
         let config = self.config(node);
         let now = Now(self.now);
         let Some(host) = self.hosts.get_mut(&node).filter(|h| h.node.is_none()) else { return };

@@ -11,7 +11,7 @@ use block::device::DeviceExt;
 use block::worker::Workers;
 use block::{AlignedBuf, BlockDevice, BlockSize, ByteLen, ByteOffset, FaultDevice, MemDevice};
 use net::Security;
-use replicator::core::config::Protocol;
+use replicator::core::config::{DiskPolicy, OnIoError, Protocol};
 use replicator::ids::NodeId;
 use replicator::runtime::{Life, Local, NewReplica, PeerAddress, Resource, ResourceConfig, create};
 
@@ -51,6 +51,7 @@ impl Two {
             let config = ResourceConfig {
                 name: "r0".to_owned(),
                 protocol,
+                disk: DiskPolicy { timeout: Some(2_000), on_io_error: OnIoError::Detach },
                 quorum: None,
                 peers: BTreeMap::from([(node(other), peer)]),
                 listen: at[usize::from(n) - 1],
@@ -127,6 +128,41 @@ fn a_peer_whose_disk_fails_is_left_and_the_primary_goes_on() {
         two.write(3, 2).await.expect("written here");
         two.until("its blocks are marked", 0, |connection, marked| connection != "Established" && marked > 0).await;
         assert_eq!(two.read(&two.resources[0].device(), 3).await, 2);
+    });
+}
+
+/// A write that hangs in the primary's disk holds nobody up for longer than the limit, and lands later where it does no harm: the
+/// replica is not opened again before.
+#[test]
+fn a_primary_whose_disk_hangs_goes_on_through_its_peer_and_can_be_stopped() {
+    run(async {
+        let two = Two::equal(Protocol::C).await;
+        two.write(3, 1).await.expect("written");
+        two.faults[0].hang();
+        let begun = Instant::now();
+        two.write(3, 2).await.expect("written at the peer");
+        assert!(begun.elapsed() >= Duration::from_secs(2), "after {:?}", begun.elapsed());
+        two.write(4, 5).await.expect("written at the peer");
+        let status = two.resources[0].status().await.expect("it runs");
+        assert_eq!((&*status.disk, two.resources[0].hangs(), two.resources[1].hangs()), ("Diskless", true, false));
+        let device = two.resources[0].device();
+        assert_eq!((two.read(&device, 3).await, two.read(&device, 4).await), (2, 5), "read from the peer");
+        let stopped = tokio::time::timeout(Duration::from_secs(20), two.resources[0].stop()).await;
+        stopped.expect("a disk that hangs is not waited for");
+        assert!(two.faults[0].held() > 0);
+        two.faults[0].heal();
+    });
+}
+
+#[test]
+fn a_peer_whose_disk_hangs_is_left_within_the_limit() {
+    run(async {
+        let two = Two::equal(Protocol::C).await;
+        two.faults[1].hang();
+        two.write(3, 2).await.expect("written here");
+        two.until("its blocks are marked", 0, |connection, marked| connection != "Established" && marked > 0).await;
+        assert_eq!(two.resources[1].status().await.expect("it runs").disk, "Diskless");
+        two.faults[1].heal();
     });
 }
 

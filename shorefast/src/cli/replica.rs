@@ -54,6 +54,18 @@ pub(crate) enum ReplicaCommand {
         #[arg(long, value_name = "NODE")]
         repair_from: Option<Node>,
     },
+    /// Make the device larger, after the disks of all nodes were; on the primary
+    Resize {
+        /// Which
+        #[command(flatten)]
+        replica: ReplicaName,
+        /// Bytes of the device [default: all that the disks of all nodes have room for]
+        #[arg(long, value_name = "SIZE")]
+        size: Option<Size>,
+        /// What is new reads the same on all nodes, and is not synchronised
+        #[arg(long)]
+        assume_clean: bool,
+    },
     /// What changes, as JSON, an object a line: first how everything is, then, with --follow, each change
     Events {
         /// Which
@@ -103,6 +115,12 @@ pub(crate) struct ReplicaCreateArgs {
     /// What becomes of requests while there is no majority: they wait, or fail
     #[arg(long, value_name = "suspend-io|io-error", default_value = "suspend-io", hide_possible_values = true)]
     pub(crate) on_no_quorum: ReplicaOnNoQuorum,
+    /// Seconds after which a local disk that does not answer is left, as one that failed [default: it is waited for]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..=3600))]
+    pub(crate) disk_timeout: Option<u64>,
+    /// What becomes of an error of the local disk: it is left, or the error is passed on to who asked
+    #[arg(long, value_name = "detach|pass-on", default_value = "detach", hide_possible_values = true)]
+    pub(crate) on_io_error: ReplicaOnIoError,
     /// The tie-breaker: its node, where it listens, and its identity, as `witness create` told it
     #[arg(long, value_name = "NODE=HOST:PORT/ID")]
     pub(crate) witness: Option<String>,
@@ -156,6 +174,17 @@ pub(crate) enum ReplicaOnNoQuorum {
     SuspendIo,
     /// They fail.
     IoError,
+}
+
+/// What becomes of an error of the local disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ReplicaOnIoError {
+    /// The disk is left.
+    #[default]
+    Detach,
+    /// It is kept, and who asked gets the error if no peer can answer.
+    PassOn,
 }
 
 /// `witness ...`

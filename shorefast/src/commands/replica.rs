@@ -53,6 +53,16 @@ pub(super) fn run(command: &ReplicaCommand, global: &Global) -> Result<Exit, Fai
         ReplicaCommand::Connect { replica, discard_my_data, .. } => connect(replica, *discard_my_data, global),
         ReplicaCommand::Disconnect(which) => tell(which, Ask::Disconnect, global),
         ReplicaCommand::Verify { replica, repair_from } => verify::run(replica, *repair_from, global),
+        ReplicaCommand::Resize { replica, size, assume_clean } => {
+            let ask = Ask::Resize { size: size.map(|s| s.0), clean: *assume_clean };
+            let status = talk::ask(&replica.dir, &replica.name, ask)?;
+            if global.json {
+                print_json("replica", &status)?;
+            } else if !global.quiet {
+                print(&format!("{} has {} bytes now.\n", status.name, status.size_bytes))?;
+            }
+            Ok(Exit::Ok)
+        }
         ReplicaCommand::Status(which) => {
             let status = talk::ask(&which.dir, &which.name, Ask::Status)?;
             if global.json {

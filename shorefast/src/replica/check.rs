@@ -6,8 +6,8 @@ use replicator::meta::audit::Audit;
 use replicator::runtime;
 
 use super::make::node_id;
-use super::open_alone;
 use super::record::Record;
+use super::{ends, open_alone};
 use crate::cli::ReplicaName;
 use crate::exit::Failure;
 use crate::init::Bundle;
@@ -19,7 +19,8 @@ pub(crate) fn check(which: &ReplicaName) -> Result<Audit, Failure> {
     let workers = Workers::start(1, "replica")
         .map_err(|e| Failure::failed(format!("Cannot start the workers: {e}."), "See the limits of the system."))?;
     let disk = open_alone(&record.disk, &workers)?;
-    let mut audit = runtime::audit(disk.device()).map_err(|e| {
+    let known = ends::load(&Record::ends(&which.dir, &which.name))?;
+    let mut audit = runtime::audit(disk.device(), &known).map_err(|e| {
         Failure::new(
             crate::exit::Exit::Problems,
             format!("{}: {e}.", record.disk.display()),

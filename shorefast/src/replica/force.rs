@@ -25,10 +25,11 @@ pub(crate) fn may_lose(status: &Status) -> Vec<String> {
         ));
     }
     if status.quorum != "off" && !others.is_empty() && !status.granted.contains(&status.node) {
-        said.push(format!(
-            "The newest grant that is known here is that of {}: whatever was written there since this replica was left is lost.",
-            list(&others)
-        ));
+        let what = match &*status.protocol {
+            "C" => "whatever was written there since this replica was left is lost",
+            _ => "what it acknowledged and has not come here is lost, and if this replica was left, all since",
+        };
+        said.push(format!("The newest grant that is known here is that of {}: {what}.", list(&others)));
     }
     if status.lost_cache && !others.is_empty() && status.disk != "Inconsistent" {
         said.push(format!(

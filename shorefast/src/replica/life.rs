@@ -10,19 +10,20 @@ use std::time::Duration;
 
 use block::worker::Workers;
 use net::{Security, TlsMaterial};
-use replicator::core::event::Refusal;
+use replicator::core::event::{Refusal, ResizeRefusal};
 use replicator::nbd::{Export, Exports, Listen, Server as Nbd};
 use replicator::runtime::status::{self, PeerStatus, Resync, Status};
-use replicator::runtime::{Local, PeerAddress, Resource, ResourceConfig, Stopped, resource_id};
+use replicator::runtime::{Local, NotResized, PeerAddress, Resource, ResourceConfig, Stopped, resource_id};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
+use super::ends::Ends;
 use super::make::node_id;
 use super::record::{MetricsAt, Record};
 use super::talk::{Answer, Ask, MAX_LINE};
-use super::{events, machine, open_alone};
+use super::{ends, events, machine, open_alone};
 use crate::api::{Server as Socket, ServerError};
 use crate::cli::{Global, ReplicaName};
 use crate::daemon::{Signals, log_to_stderr};
@@ -83,16 +84,16 @@ pub(crate) fn run(
         }
         drop(socket);
         tokio::select! {
-            () = up.stop() => Ok(Exit::Ok),
+            () = up.stop() => Ok(up.resource.hangs()),
             () = signals.next() => Err(Failure::failed("Ended by a second signal.", "The peers see a crash.")),
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
-    if ended.is_err() {
-        // Their end would wait for a disk that hangs.
+    if !matches!(ended, Ok(false)) {
+        // Their end would wait for a disk that hangs. The kernel keeps the disk's lock until the last request there has landed.
         std::mem::forget(workers);
     }
-    ended
+    ended.map(|_| Exit::Ok)
 }
 
 /// Where metrics are asked for. Of several replicas of a host the first one has the place that nobody said.
@@ -131,7 +132,10 @@ fn open(record: &Record, bundle: &Bundle, workers: &Workers, dir: &Path) -> Resu
     let disk = open_alone(&record.disk, workers)?;
     let failed = Record::failed(dir, &record.name);
     let life = machine::life_of(&record.disk, &failed);
-    let local = Local::open(disk.device(), life).map(|l| l.provisioned(disk.provisioning())).map_err(|e| {
+    let ends = Record::ends(dir, &record.name);
+    let known = ends::load(&ends)?;
+    let opened = Local::open_grown(disk.device(), life, &known);
+    let local = opened.map(|l| l.provisioned(disk.provisioning())).map_err(|e| {
         Failure::failed(
             format!("{shown} cannot be used as the replica {}: {e}.", record.name),
             "See whether it is the right disk.",
@@ -149,6 +153,8 @@ fn open(record: &Record, bundle: &Bundle, workers: &Workers, dir: &Path) -> Resu
     machine::forget_failure(&failed).map_err(|e| {
         Failure::failed(format!("{} cannot be removed: {e}.", failed.display()), "See who may write there.")
     })?;
+    let known = Ends::found(ends.clone(), local.found_by()).map_err(|e| ends::not_written(&ends, &e))?;
+    let local = local.growable(disk.rescan(), Box::new(move |end| known.add(end)));
     tracing::info!(
         "what was acknowledged here is {}",
         if local.has_kept() { "all there" } else { "not known to be all there" }
@@ -199,6 +205,7 @@ impl Up {
         let config = ResourceConfig {
             name: record.name.clone(),
             protocol,
+            disk: record.disk_policy(),
             quorum: record.quorum(&bundle.cluster_id)?,
             peers: record.peers()?.into_iter().map(address).collect(),
             listen: record.listen,
@@ -250,6 +257,7 @@ impl Up {
             Ask::Tentative => self.connect_tentatively().await?,
             Ask::Events { .. } => Ok(()),
             Ask::Adjust => self.adjust().await?,
+            Ask::Resize { size, clean } => self.resize(size, clean).await?,
         };
         done.map_err(|e| self.stopped(e))?;
         self.status().await
@@ -336,20 +344,80 @@ impl Up {
     async fn adjust(&self) -> Result<Result<(), Stopped>, Failure> {
         let wanted = Record::load(&self.dir, &self.name)?;
         let running = self.record.lock().clone();
-        let reachable = Record { on_no_quorum: wanted.on_no_quorum, ..running.clone() };
+        let reachable = Record {
+            on_no_quorum: wanted.on_no_quorum,
+            disk_timeout_s: wanted.disk_timeout_s,
+            on_io_error: wanted.on_io_error,
+            ..running.clone()
+        };
         if wanted != reachable {
             return Err(Failure::new(
                 Exit::Refused,
                 format!(
-                    "{} differs from what runs in more than on_no_quorum.",
+                    "{} differs from what runs in more than on_no_quorum, disk_timeout_s and on_io_error.",
                     Record::path(&self.dir, &self.name).display()
                 ),
                 format!("The rest changes with a restart: `shorefast replica down {0}`, then `up {0}`.", self.name),
             ));
         }
-        let done = self.resource.on_no_quorum(wanted.on_no_quorum()).await;
+        let mut done = self.resource.on_no_quorum(wanted.on_no_quorum()).await;
+        if done.is_ok() {
+            done = self.resource.disk_policy(wanted.disk_policy()).await;
+        }
         *self.record.lock() = wanted;
         Ok(done)
+    }
+
+    /// Larger, on all nodes.
+    async fn resize(&self, size: Option<u64>, clean: bool) -> Result<Result<(), Stopped>, Failure> {
+        if size.is_some_and(|s| s % 4096 != 0) {
+            return Err(Failure::usage("--size is not a multiple of 4096 bytes.", "Give whole blocks."));
+        }
+        match self.resource.resize(size, clean).await {
+            Err(stopped) => Ok(Err(stopped)),
+            Ok(Ok(_)) => Ok(Ok(())),
+            Ok(Err(why)) => Err(self.not_resized(why)),
+        }
+    }
+
+    /// Why it does not become larger, and what may be done about it.
+    fn not_resized(&self, why: NotResized) -> Failure {
+        let bytes = |sectors: u64| sectors.saturating_mul(replicator::ids::SECTOR);
+        let (what, next) = match why {
+            NotResized::TooOld(node) => {
+                (format!("the program of node-{} does not know how", node.get()), "Upgrade it first.".to_owned())
+            }
+            NotResized::Refused(why) => match why {
+                ResizeRefusal::NotPrimary => {
+                    ("it is not primary here".to_owned(), "Run the command on the primary.".to_owned())
+                }
+                ResizeRefusal::NoDisk => {
+                    ("this node has left its disk".to_owned(), "Put it right, and start the replica again.".to_owned())
+                }
+                ResizeRefusal::Busy => {
+                    ("that is being done already".to_owned(), "Wait, and see the size in `replica status`.".to_owned())
+                }
+                ResizeRefusal::Away(node) => (
+                    format!("node-{} is not connected and equal", node.get()),
+                    "Wait until all peers are Established in `replica status`.".to_owned(),
+                ),
+                ResizeRefusal::Shrinks => (
+                    "a device never becomes smaller".to_owned(),
+                    "Make a smaller one, and copy what is needed.".to_owned(),
+                ),
+                ResizeRefusal::Same => ("it has that size".to_owned(), "Give a larger --size.".to_owned()),
+                ResizeRefusal::NoRoom(node, most) => (
+                    format!("the disk of node-{} has room for {} bytes", node.get(), bytes(most)),
+                    "Make the disks of all nodes larger first: by more than their metadata take, which move to the new end.".to_owned(),
+                ),
+                ResizeRefusal::Lost(node) => {
+                    let said = format!("node-{} was lost, or did not answer", node.get());
+                    let next = "If any node has grown, all do when they meet: see `replica status`; else run it again.";
+                    return Failure::failed(format!("{} is not resized: {said}.", self.name), next);
+                }
+            },
+        };
+        Failure::new(Exit::Refused, format!("{} is not resized: {what}.", self.name), next)
     }
 
     async fn secondary(&self) -> Result<(), Stopped> {

@@ -15,8 +15,8 @@ use block::{BlockDevice, ByteLen, ByteOffset, Op};
 use csv_fs::format::{REPLICA, SCAN_HEAD, SCAN_TAIL, SUPERBLOCKS};
 use replicator::runtime::{self, NewReplica};
 
-use super::open_alone;
 use super::record::{Record, WitnessRecord, check_name};
+use super::{ends, open_alone};
 use crate::api::Node;
 use crate::cli::ReplicaCreateArgs;
 use crate::disk_url;
@@ -50,12 +50,15 @@ pub(crate) fn create(args: &ReplicaCreateArgs) -> Result<u64, Failure> {
         peers: known.iter().map(|(n, _)| node_id(*n)).collect(),
         size: args.size.map(|s| s.0),
     };
+    let len = device.geometry().len.0;
     let made = runtime::create(&new, device).map_err(|e| {
         Failure::failed(
             format!("No replica can be made of {}: {e}.", record.disk.display()),
             "Use a larger disk, or a smaller --size of whole blocks of 4096 bytes.",
         )
     })?;
+    let ends = Record::ends(dir, name);
+    ends::save(&ends, &[len / 4096 * 4096]).map_err(|e| ends::not_written(&ends, &e))?;
     record.save(dir)?;
     Ok(made)
 }
@@ -97,6 +100,8 @@ fn record(args: &ReplicaCreateArgs, bundle: &Bundle) -> Result<Record, Failure> 
         protocol: args.protocol.letter(),
         quorum: args.quorum,
         on_no_quorum: args.on_no_quorum,
+        disk_timeout_s: args.disk_timeout,
+        on_io_error: args.on_io_error,
         listen: args.listen,
         bundle: absolute(&args.bundle)?,
         metrics: None,

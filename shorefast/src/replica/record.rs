@@ -6,16 +6,19 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use replicator::core::config::{OnNoQuorum, Protocol};
+use replicator::core::config::{DiskPolicy, OnIoError, OnNoQuorum, Protocol};
 use replicator::runtime::{PeerAddress, Quorum, WitnessAddress};
 use serde::{Deserialize, Serialize};
 
 use super::make::node_id;
 use crate::api::Node;
-use crate::cli::{ReplicaOnNoQuorum, ReplicaQuorum};
+use crate::cli::{ReplicaOnIoError, ReplicaOnNoQuorum, ReplicaQuorum};
 use crate::exit::{Exit, Failure};
 use crate::init::dns_name;
 use crate::metrics;
+
+/// Seconds that a disk may be given. Less would take a busy one for one that hangs.
+const DISK_TIMEOUTS: std::ops::RangeInclusive<u64> = 2..=3600;
 
 /// A replica's configuration on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +36,11 @@ pub(super) struct Record {
     pub(super) quorum: Option<ReplicaQuorum>,
     #[serde(default)]
     pub(super) on_no_quorum: ReplicaOnNoQuorum,
+    /// Seconds after which a disk that does not answer is left. Without it: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) disk_timeout_s: Option<u64>,
+    #[serde(default)]
+    pub(super) on_io_error: ReplicaOnIoError,
     pub(super) listen: SocketAddr,
     pub(super) bundle: PathBuf,
     /// Where metrics are served: `ADDR:PORT` or `off`. Without it 127.0.0.1:9943, if no other process serves there.
@@ -119,6 +127,11 @@ impl Record {
         dir.join(format!("{name}.disk-failed"))
     }
 
+    /// What tells by which ends of its disk its metadata may be found.
+    pub(super) fn ends(dir: &Path, name: &str) -> PathBuf {
+        dir.join(format!("{name}.disk-ends"))
+    }
+
     /// Reads it.
     pub(super) fn load(dir: &Path, name: &str) -> Result<Record, Failure> {
         check_name(name)?;
@@ -154,8 +167,11 @@ impl Record {
     /// What quorum and tie-breaker have to do with the rest.
     pub(super) fn fits(&self) -> Result<(), String> {
         self.metrics()?;
-        if self.has_quorum() && self.protocol != 'C' {
-            return Err("quorum needs protocol C: at A and B a peer may lack what was acknowledged".to_owned());
+        if self.disk_timeout_s.is_some_and(|s| !DISK_TIMEOUTS.contains(&s)) {
+            return Err(
+                "disk_timeout_s is a number of seconds from 2 to 3600; leave it out for a disk to be waited for"
+                    .to_owned(),
+            );
         }
         let Some(witness) = &self.witness else { return Ok(()) };
         witness.identity()?;
@@ -213,6 +229,15 @@ impl Record {
         }
     }
 
+    /// How far the local disk is trusted.
+    pub(super) fn disk_policy(&self) -> DiskPolicy {
+        let on_io_error = match self.on_io_error {
+            ReplicaOnIoError::Detach => OnIoError::Detach,
+            ReplicaOnIoError::PassOn => OnIoError::PassOn,
+        };
+        DiskPolicy { timeout: self.disk_timeout_s.map(|s| s * 1000), on_io_error }
+    }
+
     /// Writes it, whole or not at all.
     pub(super) fn save(&self, dir: &Path) -> Result<(), Failure> {
         let path = Record::path(dir, &self.name);
@@ -267,6 +292,8 @@ mod tests {
             protocol: 'C',
             quorum: None,
             on_no_quorum: ReplicaOnNoQuorum::SuspendIo,
+            disk_timeout_s: None,
+            on_io_error: ReplicaOnIoError::Detach,
             listen: ([127, 0, 0, 1], 7790).into(),
             bundle: "/etc/shorefast/node.bundle".into(),
             metrics: None,
@@ -288,7 +315,8 @@ mod tests {
         assert!(!Record { protocol: 'A', ..three() }.has_quorum());
         assert!(!Record { quorum: Some(ReplicaQuorum::Off), ..three() }.has_quorum());
         let wrong = |record: Record, word: &str| assert!(record.fits().expect_err("refused").contains(word), "{word}");
-        wrong(Record { protocol: 'B', witness: witness(), ..record() }, "protocol C");
+        let weak = Record { protocol: 'B', witness: witness(), ..record() };
+        assert!(weak.fits() == Ok(()) && weak.has_quorum(), "one primary, whatever the protocol");
         wrong(Record { quorum: Some(ReplicaQuorum::Off), witness: witness(), ..record() }, "of no use");
         wrong(Record { witness: witness(), ..three() }, "leave it out");
         wrong(Record { node: Node::new(3).expect("a node"), witness: witness(), ..record() }, "has a replica");
@@ -303,7 +331,8 @@ mod tests {
     fn a_record_comes_back_as_it_was_saved_and_nonsense_is_refused() {
         let dir = tempfile::tempdir().expect("a folder");
         let witness = Some(WitnessRecord::parse("3=127.0.0.3:7791/00000000000000ff").expect("a tie-breaker"));
-        for record in [record(), Record { quorum: Some(ReplicaQuorum::Majority), witness, ..record() }] {
+        let disk = Record { disk_timeout_s: Some(30), on_io_error: ReplicaOnIoError::PassOn, ..record() };
+        for record in [record(), disk, Record { quorum: Some(ReplicaQuorum::Majority), witness, ..record() }] {
             record.save(dir.path()).expect("saved");
             assert_eq!(Record::load(dir.path(), "r0"), Ok(record));
         }
@@ -312,7 +341,8 @@ mod tests {
         assert_eq!(at("off").metrics(), Ok(MetricsAt::Off));
         assert_eq!(at("10.0.0.1:9000").metrics(), Ok(MetricsAt::Told(([10, 0, 0, 1], 9000).into())));
         assert_eq!(record().metrics(), Ok(MetricsAt::Default(([127, 0, 0, 1], 9943).into())));
-        for wrong in [Record { schema: 2, ..record() }, Record { protocol: 'X', ..record() }, at("9943")] {
+        let hasty = Record { disk_timeout_s: Some(1), ..record() };
+        for wrong in [Record { schema: 2, ..record() }, Record { protocol: 'X', ..record() }, at("9943"), hasty] {
             wrong.save(dir.path()).expect("saved");
             assert_eq!(Record::load(dir.path(), "r0").expect_err("refused").kind, Exit::Usage);
         }

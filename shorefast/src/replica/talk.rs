@@ -50,6 +50,13 @@ pub(crate) enum Ask {
         /// The node, by its number.
         from: u8,
     },
+    /// Become larger.
+    Resize {
+        /// Bytes; without it as large as the disks of all have room for.
+        size: Option<u64>,
+        /// What is new is not synchronised.
+        clean: bool,
+    },
     /// Take over what the replica's file says.
     Adjust,
     /// Stop.

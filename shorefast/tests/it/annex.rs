@@ -117,6 +117,64 @@ fn a_primary_that_loses_its_peers_one_after_the_other_stops_at_the_last_majority
     field.compare_disks();
 }
 
+/// [attach-while-connected-resize, connect-differing-sizes] Three grow beside a writer whose requests would fail without a majority: they
+/// are met again one after the other.
+#[test]
+#[ignore = "long: some seconds, one of many; `make test-long`"]
+fn three_replicas_grow_beside_writes_and_never_lose_quorum() {
+    let Some(mut field) = Field::equal(3, false, &["--on-no-quorum", "io-error"]) else { return };
+    let writer = Writer::start(field.client(1), 0, 300);
+    writer.until_written(50);
+    for len in [64_u64 << 20, 128 << 20] {
+        for n in 1..=3 {
+            let disk = fs::File::options().write(true).open(field.disk(n)).expect("a disk");
+            disk.set_len(len).expect("a longer disk");
+        }
+        field.must(1, &["resize", "r0"]);
+        writer.until_written(50);
+        field.until_equal(1);
+    }
+    let written = writer.stop();
+    let size = |n| field.status(n)["size_bytes"].as_u64().expect("a size");
+    assert!(size(1) > 120 << 20 && size(2) == size(1) && size(3) == size(1));
+    let last = size(1) / BLOCK - 1;
+    field.client(1).write(last, &pattern(last, 3), true).expect("what is new is written");
+    field.kill(1);
+    field.until_promoted(2, &[]);
+    // It meets its peers anew as a primary, and has no majority until then.
+    field.until_equal_to(2, &[3]);
+    field.holds(2, &written);
+    field.holds(2, &[(last, 3)]);
+    field.up(1);
+    field.until_equal(2);
+    field.compare_disks();
+}
+
+/// At A the peer of a primary that crashed may lack what was acknowledged: it takes over by force alone, which says so. After a switch in
+/// good order it lacks nothing.
+#[test]
+fn at_a_with_quorum_roles_switch_in_order_and_a_crash_takes_force() {
+    let Some(mut field) = Field::new(2, true, &["--protocol", "A"]) else { return };
+    field.up_all();
+    field.until_promoted(1, &["--force"]);
+    field.until_equal_to(1, &[2]);
+    field.client(1).write(1, &pattern(1, 1), false).expect("written");
+    field.must(1, &["secondary", "r0"]);
+    field.until_promoted(2, &[]);
+    field.until_equal_to(2, &[1]);
+    field.holds(2, &[(1, 1)]);
+    field.client(2).write(2, &pattern(2, 2), true).expect("written");
+    field.until_equal_to(2, &[1]);
+    field.kill(2);
+    until("node 1 is refused", || field.tell(1, &["primary", "r0"]).code == 4);
+    field.tell(1, &["primary", "r0", "--force"]).expect(0, &["has not come here is lost"]);
+    field.client(1).write(3, &pattern(3, 3), true).expect("written");
+    field.up(2);
+    field.until_equal_to(1, &[2]);
+    field.holds(1, &[(1, 1), (3, 3)]);
+    field.compare_disks();
+}
+
 /// [quorum-degraded-join, quorum-far-away-and-down] One of three alone is no majority, whoever it is and whatever it held;
 /// with a second one it is.
 #[test]

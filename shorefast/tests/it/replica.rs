@@ -14,7 +14,7 @@ pub(crate) mod client;
 #[path = "replica/nodes.rs"]
 pub(crate) mod nodes;
 #[path = "replica/sites.rs"]
-mod sites;
+pub(crate) mod sites;
 
 use client::{BLOCK, Client, holds, pattern};
 use nodes::Nodes as _;

@@ -52,6 +52,10 @@ fn messages() -> Vec<Message> {
         Message::Differs(vec![span], 8, 0, true),
         Message::Farewell,
         Message::Pong,
+        Message::Room,
+        Message::HasRoom(2000),
+        Message::Resize(2000, true),
+        Message::Resized(2000),
     ]
 }
 

@@ -57,6 +57,10 @@ impl World {
                     host.slow = 0;
                 }
             }
+            Happening::Answers(node) => self.answers(node),
+            Happening::Longer(node, sectors) => self.longer(node, sectors),
+            Happening::Measured(node, life) => self.measured(node, life),
+            Happening::Lands(node, io) => self.lands(node, io),
         }
     }
 
@@ -71,7 +75,7 @@ impl World {
             self.oracle.streamed(to, value);
         }
         if let Message::Pulled { run, pieces, data, .. } = &message {
-            let parts = spread(*run, pieces, data, self.shape.data, VALUE).unwrap_or_default();
+            let parts = spread(*run, pieces, data, MOST_BLOCKS * BLOCK, VALUE).unwrap_or_default();
             for (span, _, data) in parts.into_iter().filter(|(_, kind, _)| *kind != Kind::Same) {
                 for (n, sector) in (span.at..span.end()).enumerate() {
                     let new = data.chunks(VALUE).nth(n).and_then(|b| b.first_chunk());
@@ -142,6 +146,7 @@ impl World {
                 self.work(at, io, Work::Meta(write, snapshot));
                 self.later(wait, Happening::MetaStep(at, life, io, 0));
             }
+            Effect::Measure => self.later(wait, Happening::Measured(at, life)),
             Effect::Complete(req, result) => self.completed(at, req, result),
             Effect::Told(report) => self.reported(at, &report),
         }
@@ -157,33 +162,43 @@ impl World {
         let value = data.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
         let Some(host) = self.hosts.get_mut(&at) else { return };
         self.oracle.starts(at, value, &host.disk);
-        host.disk.fly_data(io.0, span, &data);
-        host.work.insert(io, Work::Write(span, data, fua));
         let life = host.life;
+        host.disk.fly_data(flight(life, io), span, &data);
+        host.work.insert(io, Work::Write(span, data, fua));
         self.later(wait, Happening::Io(at, life, io));
     }
 
     fn io_done(&mut self, node: NodeId, life: u64, io: IoId) {
+        let passes_on = self.disk_policy().on_io_error == OnIoError::PassOn;
         let Some(host) = self.hosts.get_mut(&node).filter(|h| h.life == life) else { return };
+        if host.hung {
+            return host.held.push(Happening::Io(node, life, io));
+        }
         let Some(work) = host.work.remove(&io) else { return };
         if host.breaks {
             host.breaks = false;
-            host.disk.tear(io.0, &mut self.rng);
-            self.oracle.crashed(node, self.now);
+            host.disk.tear(flight(life, io), &mut self.rng);
+            // If the disk is left after all, that is told.
+            if !passes_on {
+                self.oracle.crashed(node, self.now);
+            }
             return self.event(node, Event::Done(io, Err(DiskError)));
         }
+        // Of the last bit what lies on the device, as it is.
+        let size = host.node.as_ref().map_or(u64::MAX, Node::size);
+        let within = |s: Span| Span::new(s.at, s.end().min(size).saturating_sub(s.at));
         let result = match work {
-            Work::Read(span) => host.disk.read(span),
+            Work::Read(span) => host.disk.read(within(span)),
             Work::Digest(span) => {
-                let digests = digests(&host.disk.read(span), UNIT as usize * VALUE);
+                let digests = digests(&host.disk.read(within(span)), UNIT as usize * VALUE);
                 return self.event(node, Event::Digested(io, digests));
             }
             Work::Compare(span, theirs) => {
-                let found = compare(&host.disk.read(span), UNIT as usize * VALUE, &theirs);
+                let found = compare(&host.disk.read(within(span)), UNIT as usize * VALUE, &theirs);
                 return self.event(node, Event::Compared(io, found));
             }
             Work::Write(span, data, fua) => {
-                host.disk.land(io.0, fua);
+                host.disk.land(flight(life, io), fua);
                 for (sector, bytes) in (span.at..).zip(data.chunks(8)) {
                     let value = bytes.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
                     self.oracle.landed(node, sector, value);
@@ -203,20 +218,24 @@ impl World {
     fn meta_step(&mut self, node: NodeId, life: u64, io: IoId, step: u8) {
         let wait = 1 + self.rng.below(3);
         let Some(host) = self.hosts.get_mut(&node).filter(|h| h.life == life) else { return };
+        if host.hung {
+            return host.held.push(Happening::MetaStep(node, life, io, step));
+        }
+        let key = flight(life, io);
         let Some(Work::Meta(write, snapshot)) = host.work.get_mut(&io) else { return };
         if host.breaks {
             host.breaks = false;
             host.work.remove(&io);
-            host.disk.tear(io.0, &mut self.rng);
+            host.disk.tear(key, &mut self.rng);
             self.oracle.crashed(node, self.now);
             return self.event(node, Event::Done(io, Err(DiskError)));
         }
-        host.disk.land(io.0, false);
+        host.disk.land(key, false);
         let now = if step == 0 { snapshot.clone() } else { host.disk.snapshot() };
         host.disk.flush(&now);
         match step {
-            0 => host.disk.fly_meta(io.0, &write.first),
-            1 => host.disk.fly_meta(io.0, &write.then),
+            0 => host.disk.fly_meta(key, &write.first),
+            1 => host.disk.fly_meta(key, &write.then),
             _ => {
                 host.work.remove(&io);
                 return self.event(node, Event::Done(io, Ok(Bytes::new())));
@@ -244,10 +263,11 @@ impl World {
         if !primary || busy >= BUSY {
             return;
         }
-        let at = self.rng.below(BLOCKS) * BLOCK;
+        let blocks = host.node.as_ref().map_or(BLOCKS, |n| n.size() / BLOCK);
+        let at = self.rng.below(blocks) * BLOCK;
         // Few blocks are written often, so that requests overlap.
         let at = if self.rng.permille(400) { at % (4 * BLOCK) } else { at };
-        let len = if self.rng.permille(250) && at + 2 * BLOCK <= BLOCKS * BLOCK { 2 * BLOCK } else { BLOCK };
+        let len = if self.rng.permille(250) && at + 2 * BLOCK <= blocks * BLOCK { 2 * BLOCK } else { BLOCK };
         let (at, len) = if self.rng.permille(150) { (at + 2, 4) } else { (at, len) };
         let (ballot, start) = (host.ballot, self.now);
         let (ask, value) = match self.rng.below(100) {
@@ -290,6 +310,10 @@ impl World {
                 self.count("fault: demote".into());
                 self.event(node, Event::Demote);
             }
+        }
+        if self.grows() && self.now < HURT + 1_000 && self.rng.permille(150) {
+            let clean = self.is_clean();
+            primaries.iter().for_each(|n| self.event(*n, Event::Resize { size: None, clean }));
         }
         if self.plan.seed % 9 == 4 {
             let asked: Vec<NodeId> =
@@ -378,6 +402,9 @@ impl World {
             let wait = 100 + self.rng.below(900);
             self.later(wait, Happening::Mend(node, other));
         }
+        if rates.hang > 0 && self.chance("disk hang", rates.hang) {
+            self.hang(node);
+        }
         self.replace_a_disk();
         if rates.kill > 0 && self.chance("killed", rates.kill) {
             self.kill(node);
@@ -430,6 +457,52 @@ impl World {
         node.is_some_and(|n| n.is_primary() && n.present().has(primary) && n.disk() == DiskState::UpToDate)
     }
 
+    /// A disk answers nothing any more, for longer than it is waited for, or not.
+    fn hang(&mut self, node: NodeId) {
+        let wait = 100 + self.rng.below(1_500);
+        if let Some(host) = self.hosts.get_mut(&node).filter(|h| !h.hung) {
+            host.hung = true;
+            self.later(wait, Happening::Answers(node));
+        }
+    }
+
+    /// A disk answers again: what was asked ends now. What a process that has ended left there lands when it does.
+    fn answers(&mut self, node: NodeId) {
+        let Some(host) = self.hosts.get_mut(&node).filter(|h| h.hung) else { return };
+        host.hung = false;
+        let (held, stuck) = (std::mem::take(&mut host.held), host.stuck.clone());
+        for happening in held {
+            let wait = self.rng.below(5);
+            self.later(wait, happening);
+        }
+        for io in stuck {
+            let wait = self.rng.below(400);
+            self.later(wait, Happening::Lands(node, io));
+        }
+    }
+
+    fn lands(&mut self, node: NodeId, io: u64) {
+        let Some(host) = self.hosts.get_mut(&node) else { return };
+        if let Some(at) = host.stuck.iter().position(|s| *s == io) {
+            host.stuck.remove(at);
+            host.disk.tear(io, &mut self.rng);
+        }
+    }
+
+    fn longer(&mut self, node: NodeId, sectors: u64) {
+        if let Some(host) = self.hosts.get_mut(&node) {
+            host.sectors = host.sectors.max(sectors);
+        }
+    }
+
+    fn measured(&mut self, node: NodeId, life: u64) {
+        let host = &self.hosts[&node];
+        if host.life == life {
+            let devices = Devices { data: host.sectors * SECTOR, meta: host.disk.meta_len() };
+            self.event(node, Event::Measured(Some(devices)));
+        }
+    }
+
     /// Both ends lose the connection; what was under way is gone.
     fn reset(&mut self, a: NodeId, b: NodeId) {
         let Some((conn, ends)) = self.conns.remove(&pair(a, b)) else { return };
@@ -455,8 +528,17 @@ impl World {
     /// Only the process ends.
     fn kill(&mut self, node: NodeId) {
         if self.is_up(node) {
-            if let Some(host) = self.hosts.get_mut(&node) {
-                host.disk.abandoned(&mut self.rng);
+            let mut hung = false;
+            match self.hosts.get_mut(&node) {
+                Some(host) if host.hung => {
+                    (host.stuck, hung) = (host.disk.flying(), true);
+                    host.held.clear();
+                }
+                Some(host) => host.disk.abandoned(&mut self.rng),
+                None => {}
+            }
+            if hung {
+                self.count("fault: killed while its disk hangs".into());
             }
             self.oracle.stream_over(node);
             self.end_process(node);
@@ -467,6 +549,9 @@ impl World {
         let life = self.events;
         if let Some(host) = self.hosts.get_mut(&node) {
             host.disk.crash(&mut self.rng);
+            host.hung = false;
+            host.held.clear();
+            host.stuck.clear();
             host.machine = Life([life.to_le_bytes(); 2].concat().try_into().unwrap_or_default());
         }
     }
@@ -489,6 +574,9 @@ impl World {
     fn ends(&mut self, node: NodeId, life: u64, rests: Option<bool>) {
         if self.hosts[&node].life != life || !self.is_up(node) {
             return;
+        }
+        if rests.is_none() && self.hosts[&node].hung {
+            return self.later(RESTS_WITHIN, Happening::Ends(node, life, None));
         }
         let off = self.rng.permille(500);
         match rests {
@@ -534,6 +622,7 @@ impl World {
         self.cut.clear();
         self.delay.clear();
         for node in self.disks.iter() {
+            self.answers(node);
             let Some(host) = self.hosts.get_mut(&node) else { continue };
             host.slow = 0;
             host.breaks = false;

@@ -76,6 +76,8 @@ impl World {
                     self.oracle.highest = Some((*ballot, at));
                 }
             }
+            // Whatever it is left for.
+            Report::Detached => self.oracle.crashed(at, self.now),
             Report::AtRest(rests) => {
                 let life = self.hosts[&at].life;
                 self.later(1, Happening::Ends(at, life, Some(*rests)));
@@ -104,7 +106,8 @@ impl World {
                 if is_new(meta_a, b) || is_new(meta_b, a) {
                     continue;
                 }
-                for sector in 0..self.shape.data {
+                let both = meta_a.superblock().size.min(meta_b.superblock().size);
+                for sector in 0..both {
                     let (va, vb) = (disk_a.values(sector).0, disk_b.values(sector).0);
                     if va == vb {
                         continue;
@@ -147,8 +150,9 @@ impl World {
 
     fn look_at_pair(&mut self, a: NodeId, b: NodeId) {
         let (da, db) = (&self.hosts[&a].disk, &self.hosts[&b].disk);
+        let size = |n: &NodeId| self.hosts[n].node.as_ref().map_or(self.shape.data, Node::size);
         let value = |d: &Disk, s| d.values(s).0;
-        if let Some(s) = (0..self.shape.data).find(|s| value(da, *s) != value(db, *s)) {
+        if let Some(s) = (0..size(&a).min(size(&b))).find(|s| value(da, *s) != value(db, *s)) {
             let what = format!("{a} and {b} are equal, and sector {s} is {} and {}", value(da, s), value(db, s));
             self.oracle.object("I3 Equal", what);
         }
@@ -177,7 +181,9 @@ impl World {
         let both = x.established().has(b) && y.established().has(a);
         let whole = [x, y].iter().all(|n| n.disk() >= DiskState::UpToDate);
         let heard = !self.cut.get(&pair(a, b)).copied().unwrap_or(false);
-        both && whole && !on_wire && heard && (x.is_primary() || y.is_primary())
+        // Until a peer has been met again it lacks what is new.
+        let grow = x.grows() || y.grows();
+        both && whole && !grow && !on_wire && heard && (x.is_primary() || y.is_primary())
     }
 
     /// A primary, everybody with it, nothing waits, no bits.
@@ -187,7 +193,8 @@ impl World {
         let present = all().any(|n| n.is_primary() && n.present() == self.disks);
         let whole = all().count() == self.hosts.len() && all().all(|n| n.disk() == DiskState::UpToDate);
         let joined = all().all(|n| !n.is_primary() || n.established().len() + 1 == self.disks.len());
-        one && present && whole && joined && self.hosts.values().all(|h| h.jobs.is_empty())
+        let sizes: BTreeSet<u64> = all().map(Node::size).collect();
+        one && present && whole && joined && sizes.len() == 1 && self.hosts.values().all(|h| h.jobs.is_empty())
     }
 
     pub(super) fn why_not_healed(&self) -> String {
@@ -198,7 +205,8 @@ impl World {
                 continue;
             };
             text += &format!(
-                " {node}: primary {}, {:?}, present {:?}, equal {:?}, syncs {:?}, {} requests, alone {:?};",
+                " {node}: {} sectors, primary {}, {:?}, present {:?}, equal {:?}, syncs {:?}, {} requests, alone {:?};",
+                n.size(),
                 n.is_primary(),
                 n.disk(),
                 n.present(),

@@ -17,7 +17,7 @@ use super::super::interrupt::Interrupt;
 use super::super::place::{self, Record, RecordedNode};
 use super::super::process::Identity;
 use crate::api::Node;
-use crate::cli::{ReplicaCreateArgs, ReplicaName, ReplicaOnNoQuorum, ReplicaProtocol};
+use crate::cli::{ReplicaCreateArgs, ReplicaName, ReplicaOnIoError, ReplicaOnNoQuorum, ReplicaProtocol};
 use crate::exit::Failure;
 use crate::init::{self, NodeAddress};
 use crate::replica::talk::{self, Ask};
@@ -122,6 +122,8 @@ impl Sites {
                 protocol: ReplicaProtocol::C,
                 quorum: None,
                 on_no_quorum: ReplicaOnNoQuorum::SuspendIo,
+                disk_timeout: None,
+                on_io_error: ReplicaOnIoError::Detach,
                 witness: None,
                 size: Some(crate::cli::Size(DEVICE)),
                 bundle: bundle.unwrap_or_default(),

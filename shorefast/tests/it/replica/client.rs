@@ -33,6 +33,7 @@ const NO_HOLE: u16 = 2;
 pub(crate) struct Client {
     stream: UnixStream,
     handle: u64,
+    size: u64,
 }
 
 impl Client {
@@ -51,7 +52,13 @@ impl Client {
         stream.write_all(&option)?;
         let mut size_and_flags = [0; 10];
         stream.read_exact(&mut size_and_flags)?;
-        Ok(Client { stream, handle: 0 })
+        let size = size_and_flags.first_chunk().map_or(0, |s| u64::from_be_bytes(*s));
+        Ok(Client { stream, handle: 0, size })
+    }
+
+    /// Bytes of the device, as it was told when it connected.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
     }
 
     fn request(&mut self, kind: u16, flags: u16, at: u64, len: u32, data: &[u8]) -> io::Result<()> {

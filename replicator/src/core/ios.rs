@@ -1,0 +1,97 @@
+//! What the local disk was asked for and has not answered, and since when.
+//!
+//! Time is counted by looks, and no look counts for more than a quarter of the limit. Prevents: a process that stood still, or whose
+//! machine was paused, wakes up, sees that an hour has passed, and leaves a disk whose answers it has only not read yet.
+
+use std::collections::BTreeMap;
+
+use super::event::{ConnId, IoId, Now, ReqId};
+use crate::ids::{NodeId, Seq, Span};
+
+/// What a request to the disk was for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    Write(u64),
+    Meta,
+    AppRead(ReqId, Span),
+    RemoteRead(NodeId, ConnId, ReqId, Span),
+    Settle(Seq),
+    Barrier(ConnId, Seq),
+    PullDigest(NodeId, ConnId, Span),
+    CheckDigest(NodeId, ConnId, Span),
+    CheckCompare(NodeId, ConnId, Span),
+    Repair,
+    Serve(NodeId, ConnId, Span),
+    SyncFlush(NodeId, ConnId),
+}
+
+/// The requests. Their numbers grow with time: the first is the oldest.
+#[derive(Debug, Default)]
+pub(super) struct Ios {
+    all: BTreeMap<IoId, (Purpose, u64)>,
+    /// Milliseconds that were counted, and when that was last.
+    counted: u64,
+    looked: Option<Now>,
+}
+
+impl Ios {
+    pub(super) fn begin(&mut self, io: IoId, purpose: Purpose) {
+        self.all.insert(io, (purpose, self.counted));
+    }
+
+    /// It was answered. None: nobody asked, or nobody waits for it any more.
+    pub(super) fn end(&mut self, io: IoId) -> Option<Purpose> {
+        self.all.remove(&io).map(|(purpose, _)| purpose)
+    }
+
+    /// Looks whether the oldest was asked for longer ago than the limit.
+    pub(super) fn hangs(&mut self, now: Now, limit: Option<u64>) -> bool {
+        let passed = now.0.saturating_sub(self.looked.replace(now).unwrap_or(now).0);
+        let Some(limit) = limit else { return false };
+        self.counted += passed.min(limit / 4);
+        self.all.first_key_value().is_some_and(|(_, (_, since))| self.counted - since > limit)
+    }
+
+    /// Waits for none of them any more; reads of applications that were among them.
+    pub(super) fn give_up(&mut self) -> Vec<(ReqId, Span)> {
+        let read = |(purpose, _): (Purpose, u64)| match purpose {
+            Purpose::AppRead(req, span) => Some((req, span)),
+            _ => None,
+        };
+        std::mem::take(&mut self.all).into_values().filter_map(read).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn looks(ios: &mut Ios, at: &[u64]) -> Vec<bool> {
+        at.iter().map(|ms| ios.hangs(Now(*ms), Some(1_000))).collect()
+    }
+
+    #[test]
+    fn a_request_hangs_when_so_much_time_was_seen_to_pass() {
+        let mut ios = Ios::default();
+        looks(&mut ios, &[0, 200]);
+        ios.begin(IoId(1), Purpose::Meta);
+        assert_eq!(looks(&mut ios, &[400, 600, 800, 1_000, 1_200, 1_400]), [false, false, false, false, false, true]);
+        ios.begin(IoId(2), Purpose::Meta);
+        assert!(ios.end(IoId(1)).is_some());
+        assert_eq!(looks(&mut ios, &[1_600, 2_399]), [false, false], "the other one is younger");
+        assert!(!ios.hangs(Now(9_000_000), None), "it is waited for");
+    }
+
+    /// A virtual machine that was paused for an hour left its disk at the first look.
+    #[test]
+    fn who_stood_still_for_an_hour_looks_a_few_times_more() {
+        let mut ios = Ios::default();
+        looks(&mut ios, &[0]);
+        ios.begin(IoId(1), Purpose::AppRead(ReqId(7), Span::new(8, 8)));
+        let hour = 3_600_000;
+        assert_eq!(looks(&mut ios, &[hour, hour + 100, hour + 200]), [false, false, false]);
+        assert_eq!(looks(&mut ios, &[hour + 400, hour + 700, hour + 1_000]), [false, false, true]);
+        assert_eq!(ios.give_up(), [(ReqId(7), Span::new(8, 8))]);
+        assert!(ios.end(IoId(1)).is_none());
+    }
+}

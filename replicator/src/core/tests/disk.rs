@@ -1,0 +1,172 @@
+//! A disk that hangs, and one whose errors are passed on.
+
+use super::*;
+use crate::core::config::{DiskPolicy, OnIoError};
+use crate::core::event::{AppError, DiskError};
+
+/// Node 1 reigns; node 2 is equal and counted if it is there.
+fn primary(with_peer: bool) -> Bench {
+    let mut bench = Bench::new(&[id(2)]);
+    let fx = bench.tell(Event::Promote { force: false });
+    bench.metadata(fx);
+    assert!(bench.node.is_primary());
+    if with_peer {
+        assert_eq!(bench.meets(1, A, Generation::NONE).0, Verdict::NoSync);
+    }
+    bench
+}
+
+/// Time passes, and the peer is heard of.
+fn passes(bench: &mut Bench, ms: std::ops::RangeInclusive<u64>) -> Vec<Effect> {
+    let mut fx = Vec::new();
+    for at in ms.step_by(50) {
+        if bench.conn != ConnId(0) {
+            bench.node.handle(Now(at), Event::Received(id(2), bench.conn, Message::Pong), &mut fx);
+        }
+        bench.node.handle(Now(at), Event::Tick, &mut fx);
+    }
+    fx
+}
+
+fn told(fx: &[Effect], report: &Report) -> bool {
+    fx.iter().any(|f| matches!(f, Effect::Told(r) if r == report))
+}
+
+fn error(fx: &[Effect], req: u64) -> Option<AppError> {
+    fx.iter().find_map(|f| match f {
+        Effect::Complete(r, Err(e)) if *r == ReqId(req) => Some(*e),
+        _ => None,
+    })
+}
+
+fn submit(bench: &mut Bench, req: u64, ask: Ask) -> Vec<Effect> {
+    let fx = bench.tell(Event::Submit(ReqId(req), ask));
+    bench.metadata(fx)
+}
+
+fn block() -> Ask {
+    Ask::Write(BLOCK, Bytes::from(vec![1; 64]), false)
+}
+
+/// A disk that hangs for ever held up every write, also of a primary whose peer had them all.
+#[test]
+fn a_disk_that_does_not_answer_is_left_and_a_write_goes_on_through_the_peer() {
+    let mut bench = primary(true);
+    let fx = submit(&mut bench, 1, block());
+    let hangs = write(&fx).expect("it goes to the disk");
+    bench.says(Message::WriteAck(Seq(1)));
+    let fx = passes(&mut bench, 1..=400);
+    assert!(!told(&fx, &Report::DiskHangs), "{fx:?}");
+    let fx = passes(&mut bench, 401..=600);
+    assert!(told(&fx, &Report::DiskHangs) && told(&fx, &Report::Detached), "{fx:?}");
+    assert!(bench.node.is_primary() && bench.node.disk() == DiskState::Diskless);
+    assert!(!completes(&fx, 1), "not before a grant without this disk");
+    let grant = fx.iter().find_map(|f| match f {
+        Effect::Send(_, _, Message::Accept { grant, .. }) => Some(*grant),
+        _ => None,
+    });
+    let grant = grant.expect("one is asked for");
+    assert_eq!(grant.members, NodeSet::of(id(2)));
+    assert!(completes(&bench.says(Message::Accepted(grant.ballot, grant.version)), 1));
+    let fx = bench.tell(Event::Done(hangs, Ok(Bytes::new())));
+    assert!(fx.is_empty(), "it landed, and nobody waits for it: {fx:?}");
+}
+
+#[test]
+fn a_read_of_a_disk_that_does_not_answer_is_asked_of_the_peer() {
+    let mut bench = primary(true);
+    let fx = submit(&mut bench, 1, Ask::Read(BLOCK));
+    assert_eq!(reads(&fx).len(), 1);
+    let fx = passes(&mut bench, 1..=600);
+    assert!(fx.iter().any(|f| matches!(f, Effect::Send(_, _, Message::RemoteRead(ReqId(1), BLOCK)))), "{fx:?}");
+}
+
+#[test]
+fn without_a_time_limit_a_disk_is_waited_for() {
+    let mut bench = primary(true);
+    bench.tell(Event::DiskPolicy(DiskPolicy { timeout: None, on_io_error: OnIoError::Detach }));
+    submit(&mut bench, 1, Ask::Read(BLOCK));
+    let fx = passes(&mut bench, 1..=100_000);
+    assert!(!told(&fx, &Report::Detached));
+}
+
+#[test]
+fn a_secondary_whose_disk_does_not_answer_leaves_and_stands_alone() {
+    let mut bench = Bench::new(&[id(2)]);
+    assert_eq!(bench.meets(1, A, Generation::NONE).0, Verdict::NoSync);
+    let data = Bytes::from(vec![1; 64]);
+    let fx = bench.says(Message::Write { seq: Seq(1), epoch: 1, span: BLOCK, data, fua: false, receipt: false });
+    bench.metadata(fx);
+    let fx = passes(&mut bench, 1..=600);
+    assert!(fx.iter().any(|f| matches!(f, Effect::Close(_, _, false))) && told(&fx, &Report::DiskHangs), "{fx:?}");
+}
+
+fn passing(with_peer: bool) -> Bench {
+    let mut bench = primary(with_peer);
+    bench.tell(Event::DiskPolicy(DiskPolicy { timeout: None, on_io_error: OnIoError::PassOn }));
+    bench
+}
+
+/// One bad sector of the last replica made all of its data unreachable.
+#[test]
+fn an_error_that_is_passed_on_fails_one_request_and_the_disk_is_kept() {
+    let mut bench = passing(false);
+    let fx = submit(&mut bench, 1, Ask::Read(BLOCK));
+    let fx = bench.tell(Event::Done(reads(&fx)[0].0, Err(DiskError)));
+    assert_eq!(error(&fx, 1), Some(AppError::NoData));
+    assert!(told(&fx, &Report::PassedOn(BLOCK)) && bench.node.is_primary());
+    let fx = submit(&mut bench, 2, block());
+    let fx = bench.tell(Event::Done(write(&fx).expect("written"), Err(DiskError)));
+    assert_eq!(error(&fx, 2), Some(AppError::NoData));
+    let marked = bench.node.replica().and_then(|r| r.bitmap(id(2))).map(|m| m.covers(BLOCK));
+    assert_eq!(marked, Some(true), "nobody knows what it left");
+    let fx = submit(&mut bench, 3, block());
+    assert!(completes(&bench.tell(Event::Done(write(&fx).expect("written"), Ok(Bytes::new()))), 3));
+    let fx = submit(&mut bench, 4, Ask::Flush);
+    assert!(completes(&bench.tell(Event::Done(flush(&fx).expect("a flush"), Ok(Bytes::new()))), 4));
+}
+
+#[test]
+fn a_read_that_fails_is_asked_of_the_peer_and_a_write_that_it_has_leaves_the_disk() {
+    let mut bench = passing(true);
+    let fx = submit(&mut bench, 1, Ask::Read(BLOCK));
+    let fx = bench.tell(Event::Done(reads(&fx)[0].0, Err(DiskError)));
+    assert!(fx.iter().any(|f| matches!(f, Effect::Send(_, _, Message::RemoteRead(ReqId(1), BLOCK)))), "{fx:?}");
+    assert_eq!(bench.node.disk(), DiskState::UpToDate);
+    let fx = submit(&mut bench, 2, block());
+    let fx = bench.tell(Event::Done(write(&fx).expect("written"), Err(DiskError)));
+    assert!(told(&fx, &Report::Detached) && error(&fx, 2).is_none() && bench.node.is_primary(), "{fx:?}");
+}
+
+/// After a flush that failed nothing is known of anything that was acknowledged.
+#[test]
+fn a_flush_that_fails_is_never_passed_on() {
+    let mut bench = passing(false);
+    let fx = submit(&mut bench, 1, block());
+    bench.tell(Event::Done(write(&fx).expect("written"), Ok(Bytes::new())));
+    let fx = submit(&mut bench, 2, Ask::Flush);
+    let fx = bench.tell(Event::Done(flush(&fx).expect("a flush"), Err(DiskError)));
+    assert_eq!(error(&fx, 2), Some(AppError::NoData));
+    assert!(told(&fx, &Report::Detached) && !bench.node.is_primary());
+}
+
+/// At A and B a primary whose disk failed waited for ever: no grant could be made of those that are left.
+#[test]
+fn at_a_a_primary_without_its_disk_goes_on_as_at_c() {
+    let mut bench = Bench::new(&[id(2)]);
+    bench.node.config.protocols.insert(id(2), Protocol::A);
+    let fx = bench.tell(Event::Promote { force: false });
+    bench.metadata(fx);
+    assert_eq!(bench.meets(1, A, Generation::NONE).0, Verdict::NoSync);
+    let fx = submit(&mut bench, 1, block());
+    let fx = bench.tell(Event::Done(write(&fx).expect("written"), Err(DiskError)));
+    let accept = |fx: &[Effect]| {
+        fx.iter()
+            .find_map(|f| if let Effect::Send(_, _, Message::Accept { grant, .. }) = f { Some(*grant) } else { None })
+    };
+    let grant = accept(&fx).expect("a grant without this disk");
+    assert_eq!(grant.members, NodeSet::of(id(2)));
+    let fx = bench.says(Message::Accepted(grant.ballot, grant.version));
+    assert!(!completes(&fx, 1), "it is nowhere yet");
+    assert!(completes(&bench.says(Message::WriteAck(Seq(1))), 1));
+}

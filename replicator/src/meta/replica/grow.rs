@@ -1,0 +1,89 @@
+//! A replica grows: more data, longer bitmaps, and internal metadata at the new end of their device.
+//!
+//! ```text
+//!   before  data ........... | bitmaps log B A |                                   found by the end as it was
+//!   step 1  data ........... | bitmaps log B A | ............... | bitmaps log     | not found by the new end: still the old one
+//!   step 2  data ........... | bitmaps log B A | ............... | bitmaps log B A | found by the new end: the new one
+//!   next    data ........... . . . . . . . . 0 0 . ............. | bitmaps log B A |
+//! ```
+//! Everything at the new place is written before its first superblock is, and nothing of the old one is written over, so a crash at any
+//! moment finds one of the two whole. The old superblocks go with the first change that follows, or when a start finds them. Prevents:
+//! both new copies are damaged years later, and what was true before the device has grown is taken for the truth.
+//!
+//! What is new on the device holds anything, and something else on each node: it is marked for every peer in the same step, so it is
+//! never there without bits. With `clean` the caller says that it is the same everywhere; then only where this node's own metadata lay is
+//! marked. External metadata stay in their place but for bitmaps that become longer, and their superblocks are changed as always.
+
+use super::super::layout::Devices;
+use super::super::{MetaError, MetaWrite, PAGE, Put};
+use super::{Commit, Replica};
+use crate::ids::{SECTOR, Span};
+
+impl Replica {
+    /// The most sectors of data there is room for on devices of these lengths; what there are now if they have not grown.
+    pub fn room(&self, devices: Devices) -> u64 {
+        self.superblock.layout.room(devices)
+    }
+
+    /// Grows to so many sectors of data. From now on the replica is so large, on its disk when the plan is durable. `marks`: what is
+    /// new is marked for all peers.
+    ///
+    /// # Errors
+    /// There is no room for it; a plan is under way.
+    pub fn plan_growth(&mut self, data: u64, devices: Devices, clean: bool, marks: bool) -> Result<Commit, MetaError> {
+        if self.under_way {
+            return Err(MetaError::Shape("a change is on its way to the disk"));
+        }
+        let old = self.superblock.layout;
+        let new = old.grown(data, devices)?;
+        let (shape, all) = (new.shape, self.peers());
+        for map in self.bitmaps.values_mut() {
+            *map = map.grown(shape.bits(), shape.bit);
+        }
+        self.superblock.layout = new;
+        self.superblock.size = data;
+        let added = Span::new(old.shape.data, data - old.shape.data);
+        let own = Span::new(old.bitmaps / SECTOR, (old.end() - old.bitmaps) / SECTOR);
+        let marked = if !clean { Some(added) } else { own.and(added).filter(|_| old.is_internal()) };
+        if let Some(span) = marked.filter(|_| marks) {
+            self.mark(all, span);
+        }
+        let moved = new.supers != old.supers;
+        let mut first = self.put_left();
+        first.extend(self.save_pages(None));
+        let mut then = Vec::new();
+        if moved {
+            first.extend(self.put_ring());
+            then.push(self.put_superblock());
+            self.left.extend(old.supers);
+        }
+        then.push(self.put_superblock());
+        (self.changed, self.under_way) = (false, true);
+        Ok(Commit { write: MetaWrite { first, then }, transaction: None })
+    }
+
+    /// Whether superblocks of a place that was left are there yet, or on their way out.
+    pub fn has_left(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// A ring at a new place: the table as it is, and nothing else that could be taken for a page of it.
+    fn put_ring(&mut self) -> Vec<Put> {
+        let (layout, pages) = (self.superblock.layout, self.superblock.layout.shape.log_pages);
+        self.log.grow(layout.shape.log_slots);
+        let empty = vec![0; (u64::from(pages) * PAGE) as usize];
+        let mut ring = Put { at: layout.log, bytes: empty };
+        for transaction in self.log.plan_copy() {
+            let at = (layout.log_page(transaction.number) - layout.log) as usize;
+            ring.bytes[at..at + PAGE as usize].copy_from_slice(&self.log.encode(&transaction));
+            self.log.committed(&transaction);
+        }
+        vec![ring]
+    }
+
+    /// Superblocks of a place that was left are taken away.
+    pub(super) fn put_left(&mut self) -> Vec<Put> {
+        let left = std::mem::take(&mut self.left);
+        left.into_iter().map(|at| Put { at, bytes: vec![0; PAGE as usize] }).collect()
+    }
+}
