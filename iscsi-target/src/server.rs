@@ -215,9 +215,7 @@ impl std::fmt::Debug for Server {
 }
 
 fn check(target: &Target) -> Result<(), ServerError> {
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:".contains(&b);
-    let kind = ["iqn.", "eui.", "naa."].iter().any(|kind| target.name.starts_with(kind));
-    if !kind || target.name.len() > iscsi::keys::MAX_NAME || !target.name.bytes().all(fits) {
+    if !iscsi::keys::is_name(&target.name) {
         return Err(ServerError::Name(target.name.clone()));
     }
     if target.portals.is_empty() || target.portals.iter().any(|p| p.group == 0) {

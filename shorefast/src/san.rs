@@ -5,6 +5,7 @@
 //! targets claim what they do not have.
 
 pub(crate) mod portal;
+pub(crate) mod secrets;
 
 use std::env;
 
@@ -16,6 +17,7 @@ use iscsi_initiator::unit::{Lack, UnitError, attach, lacks};
 use iscsi_initiator::{Identity, LunDevice, Ownership, Session, SessionState, Url};
 use scsi::LunAddress;
 
+use crate::api::Node;
 use crate::exit::{Exit, Failure};
 
 /// Where the initiator's name is looked for.
@@ -50,6 +52,11 @@ pub(crate) fn initiator() -> String {
         let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-' || *c == '.').collect();
         format!("iqn.2026-01.invalid.shorefast:{host}")
     })
+}
+
+/// A node's name as an initiator: the same after every restart, so that a new login ends what a dead daemon left.
+pub(crate) fn node_initiator(set: Option<&str>, cluster_id: &str, node: Node) -> String {
+    set.map_or_else(|| format!("iqn.2026-01.invalid.shorefast:{}.{node}", cluster_id.to_lowercase()), str::to_owned)
 }
 
 /// A unit over a session of its own.
@@ -154,6 +161,15 @@ mod tests {
         );
         let later = judged("iscsi://h/t/1", Ok(Vec::new()));
         assert!(later.kind == Exit::Refused && later.next.contains("later"), "{later}");
+    }
+
+    #[test]
+    fn a_node_has_one_name_as_an_initiator_and_it_is_one() {
+        let node = Node::new(64).expect("a node");
+        let name = node_initiator(None, "0F3a-77", node);
+        assert_eq!(name, "iqn.2026-01.invalid.shorefast:0f3a-77.node-64");
+        assert!(iscsi::keys::is_name(&name));
+        assert_eq!(node_initiator(Some("iqn.2026-01.test:x"), "0f", node), "iqn.2026-01.test:x");
     }
 
     #[test]

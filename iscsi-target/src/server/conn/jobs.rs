@@ -9,7 +9,7 @@ use bytes::Bytes;
 use iscsi::ids::Itt;
 use scsi::cdb::{Command, SelectReport};
 use scsi::luns::Luns;
-use scsi::{AdditionalCode, LunAddress, SenseKey};
+use scsi::{AdditionalCode, LunAddress, SenseKey, Status};
 
 use super::{Conn, State};
 use crate::core::program::{Ask, Program};
@@ -69,7 +69,12 @@ impl Conn {
         };
         let nexus = self.nexus;
         match unit.with(|u, _| (u.arrive(nexus, cdb, order, announced), u.descriptor_sense())) {
-            (Err(outcome), descriptor) => self.refuse(itt, outcome, descriptor),
+            (Err(outcome), descriptor) => {
+                if outcome.status == Status::ReservationConflict {
+                    self.count_refused(cdb);
+                }
+                self.refuse(itt, outcome, descriptor);
+            }
             (Ok((task, plan)), _) => {
                 let data_out = plan.data_out();
                 let job = Job {
@@ -91,6 +96,16 @@ impl Conn {
                 }
             }
         }
+    }
+
+    /// A command on blocks met a reservation when it came; what came before the reservation is aborted by it instead.
+    fn count_refused(&self, cdb: &[u8]) {
+        let refused = &self.counters.refused;
+        match Command::parse(cdb) {
+            Ok(Command::Read(_)) => refused.reads.fetch_add(1, Ordering::Relaxed),
+            Ok(Command::Write(_) | Command::CompareAndWrite(_)) => refused.writes.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
     }
 
     /// A command ends before any unit has taken it in.
