@@ -27,10 +27,11 @@ mod place;
 mod rebirth;
 mod remote;
 mod serve;
+mod source;
 mod start;
 pub mod wire;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,7 @@ pub use keep::Keeper;
 pub use over::Over;
 pub use peers::{PeerState, PeerTransport};
 pub use serve::{Directory, NodeBusiness};
+pub use source::{DiskSource, UnitSource};
 pub use start::{StartError, mountable};
 
 use crate::client::counters::CounterSnapshot;
@@ -88,8 +90,8 @@ pub struct VolumeSetup {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Its disk: a file that every node of this host opens.
-    pub disk: PathBuf,
+    /// Its disk.
+    pub disk: DiskSource,
     /// Where it is mounted.
     pub mount: PathBuf,
     /// What the mount allows.
@@ -191,7 +193,7 @@ pub struct OfficeStatus {
 /// One volume on one node.
 pub struct Volume {
     name: String,
-    disk_path: PathBuf,
+    disk_source: DiskSource,
     node: NodeId,
     superblock: Superblock,
     disk: SharedDisk,
@@ -217,8 +219,8 @@ impl Volume {
     }
 
     /// Its disk.
-    pub fn disk(&self) -> &Path {
-        &self.disk_path
+    pub fn disk(&self) -> &DiskSource {
+        &self.disk_source
     }
 
     /// The optional features of the kernel that its mount here is without.

@@ -20,6 +20,7 @@ mod talk;
 mod teller;
 mod told;
 mod transport;
+mod units;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -95,6 +96,7 @@ pub(crate) async fn start(
         list: RwLock::new(list),
         minors,
         service: Arc::clone(&service),
+        units: units::Units::default(),
     });
     service.serve(&node);
     node.peers.dial(&net, targets(&node, listen)?);

@@ -2,6 +2,7 @@
 //! command makes a relative path absolute, because the daemon stands in another folder; the daemon refuses what it cannot use before
 //! it touches anything.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,26 @@ pub(crate) enum Disk {
     File(PathBuf),
     /// A logical unit, at each of its portals.
     Unit(Vec<Url>),
+}
+
+impl Disk {
+    /// What is kept of the URLs in the volume's record: all but the secrets.
+    pub(crate) fn references(&self, urls: &[String]) -> Vec<String> {
+        match self {
+            Disk::File(_) => urls.to_vec(),
+            Disk::Unit(portals) => portals.iter().map(Url::reference).collect(),
+        }
+    }
+}
+
+/// As it may be shown: secrets masked.
+impl fmt::Display for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Disk::File(path) => path.display().fmt(f),
+            Disk::Unit(portals) => f.write_str(&portals.iter().map(Url::to_string).collect::<Vec<_>>().join(", ")),
+        }
+    }
 }
 
 /// What a user wrote, with a relative path made absolute. Another kind of URL is left as it is, for the daemon to judge.
@@ -154,6 +175,10 @@ mod tests {
         let unit = named(&["iscsi://a/iqn.t/0", "iscsi://b/iqn.t/0"]).expect("a unit");
         let Disk::Unit(portals) = unit else { panic!("{unit:?}") };
         assert_eq!(portals.iter().map(|p| p.portal.host.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        let urls = ["iscsi://u%secret-of-12@a/iqn.t/0".to_owned()];
+        let secret = disk(&urls).expect("a unit");
+        assert_eq!(secret.to_string(), "iscsi://u%***@a:3260/iqn.t/0");
+        assert_eq!(secret.references(&urls), ["iscsi://u@a:3260/iqn.t/0"]);
         let many: Vec<String> = (0..=MAX_PORTALS).map(|n| format!("iscsi://h{n}/iqn.t/0")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         for (urls, word) in [

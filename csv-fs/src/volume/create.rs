@@ -11,6 +11,7 @@ use block::worker::Handle;
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use super::DiskSource;
 use super::start::{NotAFile, open_disk};
 use crate::format::{FormatError, TimingMs, VolumeName};
 use crate::meta::{Fatal, FormatOptions, MetaError, Root, Store, Unmounted, read_superblock};
@@ -22,7 +23,7 @@ pub struct NewVolume {
     /// Its name.
     pub name: String,
     /// Its disk.
-    pub disk: PathBuf,
+    pub disk: DiskSource,
     /// How many nodes will share it.
     pub nodes: u8,
     /// The timers for demos and tests, instead of those for real storage.
@@ -129,7 +130,7 @@ pub async fn create(new: NewVolume, workers: Handle) -> Result<VolumeId, CreateE
         },
         wipe: new.wipe,
     };
-    format(disk, options, new.disk).await
+    format(disk, options, PathBuf::from(new.disk.to_string())).await
 }
 
 /// Blocks a thread for a while, which is no worker.

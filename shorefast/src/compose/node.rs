@@ -34,6 +34,7 @@ use super::service::NodeService;
 use super::talk::NodeTalk;
 use super::teller::Teller;
 use super::told::{STARTING, Words};
+use super::units::Units;
 use crate::api::Node;
 use crate::clock::WallTime;
 use crate::config::Config;
@@ -134,6 +135,8 @@ pub(super) struct NodeParts {
     pub(super) minors: Minors,
     /// What the network calls.
     pub(super) service: Arc<NodeService>,
+    /// Units of volumes that were begun here, by the volume's identity.
+    pub(super) units: Units,
 }
 
 impl NodeParts {
@@ -415,7 +418,7 @@ impl NodeParts {
         VolumeSetup {
             id: record.id.clone(),
             name: record.name.clone(),
-            disk: PathBuf::from(record.disks.first().map_or("", |d| d.strip_prefix("file:").unwrap_or(d))),
+            disk: self.disk_of(record),
             mount: self.mount_point(&record.name),
             allow: self.allow(),
             node: self.me(),

@@ -136,7 +136,8 @@ impl Array {
 
     /// A command of the outsider.
     fn outside(&self, args: &[&str]) -> Ended {
-        let ended = self.inside(PROGRAM).args(args).env("SHOREFAST_ISCSI_INITIATOR", OUTSIDER).output().expect("it runs");
+        let ended =
+            self.inside(PROGRAM).args(args).env("SHOREFAST_ISCSI_INITIATOR", OUTSIDER).output().expect("it runs");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
         Ended { code: ended.status.code().unwrap_or(-1), out: text(ended.stdout), err: text(ended.stderr) }
     }
@@ -164,7 +165,8 @@ impl Array {
     /// Keys of one node: the fifth to seventh digit of a key are its number.
     pub(super) fn keys_of(&self, n: usize) -> BTreeSet<String> {
         let digits = |key: &String| key.trim_start_matches("0x").chars().collect::<Vec<char>>();
-        let is_its = |key: &String| digits(key).get(4..7).is_some_and(|d| d.iter().collect::<String>() == format!("{n:03x}"));
+        let is_its =
+            |key: &String| digits(key).get(4..7).is_some_and(|d| d.iter().collect::<String>() == format!("{n:03x}"));
         self.reservations().0.into_iter().filter(is_its).collect()
     }
 }

@@ -169,7 +169,10 @@ impl Lab {
     pub(super) fn only_these_saw_errors(&self, evicted: &[usize]) {
         for (load, n) in self.loads.iter().zip(1..) {
             let errors = load.errors();
-            assert!(evicted.contains(&n) || errors.is_empty(), "a program of node {n}, which was served, saw {errors:?}");
+            assert!(
+                evicted.contains(&n) || errors.is_empty(),
+                "a program of node {n}, which was served, saw {errors:?}"
+            );
             assert!(errors.iter().all(|(_, errno)| *errno == EIO), "a program of node {n} saw {errors:?}");
         }
     }

@@ -45,7 +45,8 @@ fn a_node_whose_keys_were_taken_by_hand_asks_the_coordinator_before_it_registers
     lab.begin_under_load("fast");
     lab.make_coordinator(1);
     let before = lab.array.keys_of(2);
-    let (moved, life) = (lab.count(2, "route-changed"), lab.cluster.volume(2, "v").expect("runs")["incarnation"].clone());
+    let (moved, life) =
+        (lab.count(2, "route-changed"), lab.cluster.volume(2, "v").expect("runs")["incarnation"].clone());
     lab.array.outsider("take", Some(2));
     until("it stopped using the disk", || lab.count(2, "route-changed") > moved);
     lab.until_well();

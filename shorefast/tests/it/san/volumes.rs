@@ -64,7 +64,9 @@ fn a_daemon_that_is_killed_and_started_again_takes_part_anew_and_leaves_no_old_k
     until("node 3 has mounted it again", || lab.cluster.is_mounted(3));
     lab.until_well();
     assert!(lab.read(3) == [9; 4096]);
-    until("no key of its dead life is left", || lab.array.keys_of(3).is_disjoint(&old) && lab.array.keys_of(3).len() >= 2);
+    until("no key of its dead life is left", || {
+        lab.array.keys_of(3).is_disjoint(&old) && lab.array.keys_of(3).len() >= 2
+    });
     lab.ends_well();
 }
 
@@ -116,7 +118,9 @@ fn a_file_is_opened_by_daemons_of_its_host_or_served_by_a_target_never_both() {
     let disk = lab.array.disk();
     let mut beside = Cluster::new(1);
     beside.start(1);
-    beside.ask(1, &["volume", "create", "w", "--disk", path(&disk)]).expect(4, &["an iSCSI target of this host", path(&disk)]);
+    beside
+        .ask(1, &["volume", "create", "w", "--disk", path(&disk)])
+        .expect(4, &["an iSCSI target of this host", path(&disk)]);
     run(&["volume", "check", "--disk", path(&disk)]).expect(4, &["an iSCSI target of this host"]);
     lab.cluster.ask(1, &["volume", "unmount", "v"]).expect(0, &[]);
     assert_eq!(lab.array.stop(), Some(0));
