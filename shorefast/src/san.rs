@@ -95,23 +95,32 @@ pub(crate) struct Unit {
 }
 
 impl Unit {
-    /// As a command of this host does it.
+    /// As a command of this host does it. The process's own number: two commands at once must not take each other's session.
     pub(crate) async fn attach(workers: &Handle, url: &str) -> Result<Unit, Failure> {
+        Unit::attach_at(workers, url, Isid::from_number(std::process::id(), 1)).await
+    }
+
+    /// The same from an initiator port of the caller's.
+    pub(crate) async fn attach_at(workers: &Handle, url: &str, isid: Isid) -> Result<Unit, Failure> {
         let url = parse(url)?;
         let chap = url
             .chap(lookup)
             .map_err(|e| Failure::usage(format!("{url}: {e}."), "Correct the URL or the environment."))?;
-        Unit::attach_as(workers, &url, initiator(), chap).await
+        Unit::attach_as(workers, &url, (initiator(), isid), chap).await
     }
 
-    async fn attach_as(workers: &Handle, url: &Url, initiator: String, chap: Option<Chap>) -> Result<Unit, Failure> {
+    async fn attach_as(
+        workers: &Handle,
+        url: &Url,
+        (initiator, isid): (String, Isid),
+        chap: Option<Chap>,
+    ) -> Result<Unit, Failure> {
         let Some((target, lun)) = url.unit.clone() else {
             return Err(Failure::usage(format!("{url} names no unit."), "Write it like iscsi://HOST/TARGET/LUN."));
         };
         let lun = LunAddress::new(lun)
             .ok_or_else(|| Failure::usage("There is no such number of a unit.", "Give a smaller one."))?;
-        // The process's own number: two commands at once must not take each other's session.
-        let mut login = LoginConfig::new(initiator, Isid::from_number(std::process::id(), 1), Kind::Normal { target });
+        let mut login = LoginConfig::new(initiator, isid, Kind::Normal { target });
         login.chap = chap;
         let session = Session::start(workers, 0, Config::new(login, url.portal.clone()), Ownership::Alone);
         if let Err(cause) = first_word(&session).await {
@@ -156,7 +165,8 @@ pub(crate) async fn examine(workers: &Handle, portals: &[Url], caller: &Caller) 
         let (secrets, of) = (caller.secrets.clone(), url.clone());
         let chap = tokio::task::spawn_blocking(move || secrets.chap(&of)).await.unwrap_or_else(|e| Err(e.to_string()));
         let chap = chap.map_err(|e| Failure::usage(format!("{url}: {e}."), "Then repeat the command."))?;
-        match Unit::attach_as(workers, url, caller.initiator.clone(), chap).await {
+        let port = (caller.initiator.clone(), Isid::from_number(std::process::id(), 1));
+        match Unit::attach_as(workers, url, port, chap).await {
             Ok(unit) => {
                 let judged = judge(&url.to_string(), &unit).await;
                 unit.session.close().await;

@@ -1,6 +1,7 @@
 //! What is done to the nodes' way to the disk array, one thing after the other, and what must come of each.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io;
 use std::time::Duration;
 
@@ -28,6 +29,11 @@ const COORDINATOR_UNHEARD: &str = "coordinator unheard";
 const KILLED: &str = "array killed";
 const RELEASED: &str = "reservation gone";
 const TAKEN: &str = "keys taken";
+const STANDBY: &str = "ports standby";
+const GROWN: &str = "unit grown";
+
+/// What the unit grows by while it is used.
+const MORE: u64 = 64 << 20;
 
 impl Run {
     pub(super) fn faults(&mut self) -> Result<(), Failure> {
@@ -58,7 +64,9 @@ impl Run {
         self.fault(KILLED, "the array killed and started again", Run::array_killed)?;
         self.fault(RELEASED, "the reservation released by an outsider", Run::released)?;
         let node = self.another(0);
-        self.fault(TAKEN, &on(node, "every key taken by an outsider from"), |run, seen| run.keys_taken(node, seen))
+        self.fault(TAKEN, &on(node, "every key taken by an outsider from"), |run, seen| run.keys_taken(node, seen))?;
+        self.fault(STANDBY, "one port group of the array put into standby, and back", Run::standby)?;
+        self.fault(GROWN, "the unit grown", Run::grown)
     }
 
     /// Who coordinates, as most say.
@@ -245,5 +253,30 @@ impl Run {
             !again.is_empty() || keys(self) == before,
         );
         Ok(())
+    }
+
+    fn standby(&mut self, seen: &mut Seen) -> Result<(), Failure> {
+        self.timeline.done(None, "the array serves nothing through its first portal");
+        self.array.outsider(Act::Standby, None)?;
+        let nodes: Vec<Node> = self.nodes().collect();
+        self.get_on(&nodes, seen, STANDBY)?;
+        let unmoved = self.throughout(UNMOVED, Run::all_direct)?;
+        seen.was("every route stayed direct", unmoved);
+        self.array.outsider(Act::Active, None)?;
+        self.timeline.done(None, "the array serves through both portals again");
+        self.well_again(seen)
+    }
+
+    fn grown(&mut self, seen: &mut Seen) -> Result<(), Failure> {
+        self.timeline.done(None, "the unit grows while it is used");
+        let grow = || {
+            let disk = File::options().write(true).open(self.cluster.disk())?;
+            let len = disk.metadata()?.len();
+            disk.set_len(len + MORE)
+        };
+        grow().map_err(|e| Failure::failed(format!("The demo's disk cannot be grown: {e}."), "See the message."))?;
+        let unmoved = self.throughout(UNMOVED, Run::all_direct)?;
+        seen.was("every route stayed direct", unmoved);
+        self.well_again(seen)
     }
 }

@@ -1,13 +1,16 @@
 //! Somebody with access to the unit who is no node: what an administrator's tool, or another cluster, may do to a volume's
-//! reservations. A child of the demo and of tests (hidden subcommand `demo-outsider`), since it has to be on the target's network.
+//! reservations and to the array's ports. A child of the demo and of tests (hidden subcommand `demo-outsider`), since it has to be on the target's network.
 
 use std::fmt;
 
 use block::buf::AlignedBuf;
 use block::shared::{HELD_TYPE, NexusKey};
 use block::worker::{Handle, Workers};
+use iscsi::ids::Isid;
 use iscsi::session::{Class, Outcome};
 use scsi::ReservationKey;
+use scsi::alua::{AccessState, PortGroup, SetStates};
+use scsi::cdb::Cdb;
 use scsi::reservations::{Change, InAction, Keys, Registration};
 
 use crate::commands::reservations_of;
@@ -16,6 +19,8 @@ use crate::san::Unit;
 
 /// The outsider's own key: no node's, its volume tag is 0.
 const OWN: ReservationKey = ReservationKey(0x0bad_cafe);
+/// In its ISID.
+const OUTSIDERS_PORT: u32 = 0x0bad_cafe;
 /// A unit attention on the way takes one try each.
 const TRIES: usize = 8;
 
@@ -31,6 +36,9 @@ pub(crate) struct OutsiderArgs {
     /// To which node
     #[arg(long)]
     pub(crate) node: Option<u8>,
+    /// To which portal group
+    #[arg(long, default_value_t = 1)]
+    pub(crate) group: u16,
 }
 
 /// What is done.
@@ -46,6 +54,10 @@ pub(crate) enum Act {
     Register,
     /// Goes again.
     Leave,
+    /// Has the array serve nothing through a portal group.
+    Standby,
+    /// Has it serve through that again.
+    Active,
 }
 
 impl fmt::Display for Act {
@@ -56,6 +68,8 @@ impl fmt::Display for Act {
             Act::Take => "take",
             Act::Register => "register",
             Act::Leave => "leave",
+            Act::Standby => "standby",
+            Act::Active => "active",
         })
     }
 }
@@ -70,7 +84,8 @@ pub(crate) fn run(args: &OutsiderArgs) -> Result<Exit, Failure> {
 }
 
 async fn act(workers: &Handle, args: &OutsiderArgs) -> Result<Exit, Failure> {
-    let unit = Unit::attach(workers, &args.url).await?;
+    // The same port each time: what one registers another takes away.
+    let unit = Unit::attach_at(workers, &args.url, Isid::from_number(OUTSIDERS_PORT, 1)).await?;
     let done = steps(&unit, args).await;
     unit.session.close().await;
     done.map(|()| Exit::Ok)
@@ -94,6 +109,8 @@ async fn steps(unit: &Unit, args: &OutsiderArgs) -> Result<(), Failure> {
                 change(unit, &Change::Preempt { key: OWN, victim, kind: HELD_TYPE, abort: false }).await?;
             }
         }
+        Act::Standby => set_group(unit, args.group, AccessState::Standby).await?,
+        Act::Active => set_group(unit, args.group, AccessState::ActiveOptimized).await?,
         Act::Leave => {}
     }
     change(unit, &leave).await
@@ -111,9 +128,17 @@ async fn keys_of(unit: &Unit, node: Option<u8>) -> Result<Vec<ReservationKey>, F
 }
 
 async fn change(unit: &Unit, change: &Change) -> Result<(), Failure> {
+    send(unit, || change.command()).await
+}
+
+async fn set_group(unit: &Unit, group: u16, state: AccessState) -> Result<(), Failure> {
+    send(unit, || SetStates { groups: vec![(PortGroup(group), state)] }.command()).await
+}
+
+async fn send(unit: &Unit, command: impl Fn() -> (Cdb, Vec<u8>)) -> Result<(), Failure> {
     let mut said = String::new();
     for _ in 0..TRIES {
-        let (cdb, list) = change.command();
+        let (cdb, list) = command();
         let memory = Some(AlignedBuf::from_slice(&list));
         let ended = unit.session.carry_out(unit.identity.lun, cdb, Class::Control, memory).await;
         match ended.outcome {
@@ -128,5 +153,5 @@ async fn change(unit: &Unit, change: &Change) -> Result<(), Failure> {
 }
 
 fn failed(why: &str) -> Failure {
-    Failure::failed(format!("The unit's reservations were not changed: {why}."), "See `shorefast iscsi reservations`.")
+    Failure::failed(format!("The unit was not changed: {why}."), "See `shorefast iscsi reservations`.")
 }
