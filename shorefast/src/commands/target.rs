@@ -24,6 +24,7 @@ use iscsi::discovery::Portal as At;
 use iscsi_target::{Admission, Lun, Portal, Server, ServerError, SessionInfo, Target};
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::nbd::carries_no_replica;
@@ -105,6 +106,7 @@ fn serve(args: &TargetServeArgs, global: &Global) -> Result<Exit, Failure> {
         tokio::select! {
             () = answer(&socket, &server) => {}
             () = watch(&disks, &server, args.low_space.0) => {}
+            held = hold(&server, args.hold_write_of.as_deref()) => held?,
             () = signals.next() => {}
         }
         drop(socket);
@@ -304,6 +306,21 @@ fn tell(ready: &Ready, global: &Global) -> Result<(), Failure> {
         }
     }
     print(&text)
+}
+
+/// Holds writes up and lets them go, as signals say. Never ready, unless there are no signals to be had.
+async fn hold(server: &Server, initiator: Option<&str>) -> Result<(), Failure> {
+    let Some(initiator) = initiator else { return std::future::pending().await };
+    let no_signals =
+        |e: io::Error| Failure::failed(format!("Cannot listen for signals: {e}."), "See the limits of the system.");
+    let mut hold = signal(SignalKind::user_defined1()).map_err(no_signals)?;
+    let mut let_go = signal(SignalKind::user_defined2()).map_err(no_signals)?;
+    loop {
+        tokio::select! {
+            _ = hold.recv() => server.hold_next_write(initiator),
+            _ = let_go.recv() => server.let_go(),
+        }
+    }
 }
 
 /// Whoever connects is told the sessions.

@@ -124,6 +124,10 @@ impl Conn {
     /// Takes a job out, and tells its unit.
     fn forget(&mut self, key: usize) -> Option<Abort> {
         let job = self.jobs.try_remove(key)?;
+        if let Some(n) = self.held.iter().position(|held| *held == key) {
+            self.held.swap_remove(n);
+            tracing::warn!("the write of {} that was held up was aborted", self.initiator);
+        }
         self.by_itt.remove(&job.itt);
         self.by_task.remove(&(job.unit, job.task));
         self.memory.drop_buffer(job.itt);
@@ -149,7 +153,20 @@ impl Conn {
         if reads > 0 {
             self.wants.push_back(Want::Start(itt));
             self.grant();
+        } else if matches!(&job.plan, Plan::Media(m) if m.kind == Kind::Write)
+            && self.shared.hold.takes(&self.initiator)
+        {
+            tracing::warn!("a write of {} is held up", self.initiator);
+            self.held.push(key);
         } else {
+            self.start(key);
+        }
+    }
+
+    /// What was held up begins.
+    pub(super) fn let_go(&mut self) {
+        for key in std::mem::take(&mut self.held) {
+            tracing::warn!("the write of {} that was held up begins", self.initiator);
             self.start(key);
         }
     }

@@ -76,6 +76,9 @@ impl Array {
             for node in &self.nodes {
                 command.args(["--initiator", &self.initiator(*node)]);
             }
+            if let Some(node) = self.slowed() {
+                command.args(["--hold-write-of", &self.initiator(node)]);
+            }
             command.arg("--state").arg(self.dir.join("array")).arg("--control").arg(self.control());
             command.stdin(Stdio::null()).stdout(File::create(&ready)?).stderr(log).process_group(0).spawn()
         };
@@ -103,6 +106,23 @@ impl Array {
             .and_then(|()| child.wait())
             .map_err(|e| failed(&format!("was not killed: {e}")))?;
         Ok(())
+    }
+
+    /// The node of which a write can be held up.
+    pub(super) fn slowed(&self) -> Option<Node> {
+        self.nodes.get(1).copied()
+    }
+
+    /// The next write of that node is held up; or what is held up is let go.
+    pub(super) fn hold(cluster: &Cluster, hold: bool) -> Result<(), Failure> {
+        let Some((_, identity)) = &cluster.array else { return Ok(()) };
+        let sent = identity.signal(if hold { Signal::USR1 } else { Signal::USR2 });
+        sent.map_err(|e| failed(&format!("was not told to hold a write up: {e}")))
+    }
+
+    /// How often it has said something in its log.
+    pub(super) fn said(&self, what: &str) -> usize {
+        fs::read_to_string(self.dir.join("array.log")).unwrap_or_default().matches(what).count()
     }
 
     fn control(&self) -> PathBuf {

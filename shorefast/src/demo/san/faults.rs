@@ -31,6 +31,12 @@ const RELEASED: &str = "reservation gone";
 const TAKEN: &str = "keys taken";
 const STANDBY: &str = "ports standby";
 const GROWN: &str = "unit grown";
+const STUCK: &str = "stuck write";
+
+/// What the array says of a write that it holds up.
+const HELD: &str = "is held up";
+const ABORTED: &str = "was held up was aborted";
+const BEGAN: &str = "was held up begins";
 
 /// What the unit grows by while it is used.
 const MORE: u64 = 64 << 20;
@@ -55,6 +61,11 @@ impl Run {
             run.coordinator_cut(holder, seen)
         })?;
         self.fault(ALL_CUT, "the array cut off from all nodes", Run::all_ways)?;
+        if let Some(node) = self.array.slowed().filter(|node| *node != self.holder()) {
+            self.fault(STUCK, &on(node, "the array holds up one write, and lets it go later, of"), |run, seen| {
+                run.stuck_write(node, seen)
+            })?;
+        }
         let node = self.another(1);
         self.fault(UNHEARD, &on(node, "heartbeat network cut for"), |run, seen| run.unheard(node, UNHEARD, seen))?;
         let holder = self.holder();
@@ -277,6 +288,24 @@ impl Run {
         grow().map_err(|e| Failure::failed(format!("The demo's disk cannot be grown: {e}."), "See the message."))?;
         let unmoved = self.throughout(UNMOVED, Run::all_direct)?;
         seen.was("every route stayed direct", unmoved);
+        self.well_again(seen)
+    }
+
+    /// The write that times out is in the array, and may land whenever it likes. It must be dead before the node goes another way,
+    /// or it lands on newer data: what is read by every writer all the time would show that.
+    fn stuck_write(&mut self, node: Node, seen: &mut Seen) -> Result<(), Failure> {
+        let before = (self.array.said(HELD), self.array.said(ABORTED), self.array.said(BEGAN));
+        self.timeline.done(Some(node), "the array holds up its next write");
+        Array::hold(&self.cluster, true)?;
+        let took = self.until(|run| run.array.said(HELD) > before.0)?;
+        seen.came("one write held up in the array", took);
+        let took = self.until(|run| run.array.said(ABORTED) > before.1)?;
+        seen.came("aborted before it began", took);
+        self.get_on(&[node], seen, STUCK)?;
+        self.timeline.done(None, "the array lets go what it holds up");
+        Array::hold(&self.cluster, false)?;
+        self.throughout(OFF, |_| true)?;
+        seen.was("nothing of it is left to land", self.array.said(BEGAN) == before.2);
         self.well_again(seen)
     }
 }

@@ -11,6 +11,8 @@ use crate::fixture::{Ended, PROGRAM, path, run, until};
 
 /// The target's name.
 pub(super) const NAME: &str = "iqn.2026-01.test:array";
+/// The node of which a write can be held up.
+pub(super) const HELD_UP: usize = 2;
 /// Who is no node.
 pub(super) const OUTSIDER: &str = "iqn.2026-01.test:outsider";
 
@@ -77,6 +79,7 @@ impl Array {
         for name in (1..=nodes).map(initiator).chain([OUTSIDER.to_owned()]) {
             command.args(["--initiator", &name]);
         }
+        command.args(["--hold-write-of", &initiator(HELD_UP)]);
         command.args(["--state", path(&self.dir.join("state")), "--control", path(&self.control())]);
         self.child = Some(command.stdin(Stdio::null()).stdout(ready).stderr(log).spawn().expect("the program runs"));
     }
@@ -108,6 +111,13 @@ impl Array {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is our child");
         until("the array has stopped", || child.try_wait().is_ok_and(|ended| ended.is_some()));
         child.wait().expect("it has ended").code()
+    }
+
+    /// Holds the next write of node 2 up, or lets it go.
+    pub(super) fn hold(&self, hold: bool) {
+        let pid = rustix::process::Pid::from_child(self.child.as_ref().expect("it runs"));
+        let signal = if hold { rustix::process::Signal::USR1 } else { rustix::process::Signal::USR2 };
+        rustix::process::kill_process(pid, signal).expect("it is our child");
     }
 
     pub(super) fn log(&self) -> String {

@@ -57,3 +57,24 @@ fn a_node_whose_keys_were_taken_by_hand_asks_the_coordinator_before_it_registers
     lab.only_these_saw_errors(if evicted { &[2] } else { &[] });
     lab.ends_well();
 }
+
+/// The write has timed out, and is complete in the array: it may be executed whenever the array likes. It is dead before it is sent again
+/// over another path, or over the coordinator.
+#[test]
+fn a_write_that_is_stuck_in_the_array_cannot_land_any_more_when_it_is_let_go() {
+    let Some(mut lab) = Lab::plain(3) else { return };
+    lab.begin_under_load("fast");
+    lab.make_coordinator(1);
+    for round in 1..=2 {
+        lab.array.hold(true);
+        until("a write is held up", || lab.array.log().matches("is held up").count() == round);
+        until("it is aborted before it began", || lab.array.log().matches("was held up was aborted").count() == round);
+        lab.until_they_get_on(&[1, 2, 3]);
+        lab.array.hold(false);
+        std::thread::sleep(OFF);
+        assert_eq!(lab.array.log().matches("was held up begins").count(), 0, "{}", lab.array.log());
+        lab.until_well();
+    }
+    lab.only_these_saw_errors(&[]);
+    lab.ends_well();
+}
