@@ -27,11 +27,10 @@ mod place;
 mod rebirth;
 mod remote;
 mod serve;
-mod source;
 mod start;
 pub mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +47,6 @@ pub use keep::Keeper;
 pub use over::Over;
 pub use peers::{PeerState, PeerTransport};
 pub use serve::{Directory, NodeBusiness};
-pub use source::{DiskSource, UnitSource};
 pub use start::{StartError, mountable};
 
 use crate::client::counters::CounterSnapshot;
@@ -90,8 +88,8 @@ pub struct VolumeSetup {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Its disk.
-    pub disk: DiskSource,
+    /// Its disk: a file that every node of this host opens.
+    pub disk: PathBuf,
     /// Where it is mounted.
     pub mount: PathBuf,
     /// What the mount allows.
@@ -193,7 +191,7 @@ pub struct OfficeStatus {
 /// One volume on one node.
 pub struct Volume {
     name: String,
-    disk_source: DiskSource,
+    disk_path: PathBuf,
     node: NodeId,
     superblock: Superblock,
     disk: SharedDisk,
@@ -219,8 +217,8 @@ impl Volume {
     }
 
     /// Its disk.
-    pub fn disk(&self) -> &DiskSource {
-        &self.disk_source
+    pub fn disk(&self) -> &Path {
+        &self.disk_path
     }
 
     /// The optional features of the kernel that its mount here is without.

@@ -96,7 +96,6 @@ pub(crate) async fn start(
         list: RwLock::new(list),
         minors,
         service: Arc::clone(&service),
-        units: units::Units::default(),
     });
     service.serve(&node);
     node.peers.dial(&net, targets(&node, listen)?);

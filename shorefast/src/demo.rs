@@ -161,6 +161,7 @@ fn as_json(args: &DemoArgs, cluster: &Cluster, report: &DemoReport) -> serde_jso
         "nodes": nodes,
         "events": report.marks,
         "phases": report.phases,
+        "faults": report.faults,
         "checks": report.checks,
         "stalls": report.stalls,
         "bytes_by_route": report.bytes_by_route,

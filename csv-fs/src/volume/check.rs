@@ -7,12 +7,11 @@
 //! States: *opened* ([`Unattended::open`]) → any number of checks and repairs → dropped, which lets nodes in again.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use block::shared::{NodeId, SharedDisk};
 use block::worker::Handle;
 
-use super::DiskSource;
 use super::create::wall_clock;
 use super::one_host::{self, NotOneHost};
 use super::start::{NotAFile, open_disk, timing};
@@ -107,9 +106,9 @@ impl Unattended {
     ///
     /// # Cancel safety
     /// If dropped, the locks are let go.
-    pub async fn open(source: &DiskSource, workers: Handle) -> Result<Unattended, UnattendedError> {
-        let disk = open_disk(source, workers, false)?;
-        let at = || PathBuf::from(source.to_string());
+    pub async fn open(path: &Path, workers: Handle) -> Result<Unattended, UnattendedError> {
+        let disk = open_disk(path, workers, false)?;
+        let at = || path.to_owned();
         let proof = match Unmounted::prove(&disk.file) {
             Ok(Ok(proof)) => proof,
             Ok(Err(node)) => return Err(UnattendedError::Mounted { node, path: at() }),

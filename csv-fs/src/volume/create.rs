@@ -11,7 +11,6 @@ use block::worker::Handle;
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::DiskSource;
 use super::start::{NotAFile, open_disk};
 use crate::format::{FormatError, TimingMs, VolumeName};
 use crate::meta::{Fatal, FormatOptions, MetaError, Root, Store, Unmounted, read_superblock};
@@ -23,7 +22,7 @@ pub struct NewVolume {
     /// Its name.
     pub name: String,
     /// Its disk.
-    pub disk: DiskSource,
+    pub disk: PathBuf,
     /// How many nodes will share it.
     pub nodes: u8,
     /// The timers for demos and tests, instead of those for real storage.
@@ -130,7 +129,7 @@ pub async fn create(new: NewVolume, workers: Handle) -> Result<VolumeId, CreateE
         },
         wipe: new.wipe,
     };
-    format(disk, options, PathBuf::from(new.disk.to_string())).await
+    format(disk, options, new.disk).await
 }
 
 /// Blocks a thread for a while, which is no worker.

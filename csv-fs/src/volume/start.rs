@@ -17,7 +17,7 @@ use super::office::OfficeConfig;
 use super::over::Over;
 use super::peers::{Finder, SlotProbe};
 use super::place::{Place, Placed};
-use super::{Allow, DiskSource, Volume, VolumeSetup, one_host, rebirth};
+use super::{Allow, Volume, VolumeSetup, one_host, rebirth};
 use crate::client::data::DataPath;
 use crate::client::fs::FileSystem;
 use crate::client::link::ClientEvent;
@@ -123,15 +123,10 @@ pub enum StartError {
 }
 
 /// Opens a shared disk of the file kind.
-pub(super) fn open_disk(
-    disk: &DiskSource,
-    workers: block::worker::Handle,
-    fault: bool,
-) -> Result<SharedDisk, NotAFile> {
-    let path = match disk {
-        DiskSource::File(path) if !path.to_string_lossy().contains("://") => path,
-        other => return Err(NotAFile::Kind(PathBuf::from(other.to_string()))),
-    };
+pub(super) fn open_disk(path: &Path, workers: block::worker::Handle, fault: bool) -> Result<SharedDisk, NotAFile> {
+    if path.to_string_lossy().contains("://") {
+        return Err(NotAFile::Kind(path.to_owned()));
+    }
     SharedDisk::open_file(path, block::OpenOptions::default(), workers, fault)
         .map_err(|source| NotAFile::Open { path: path.to_owned(), source })
 }
@@ -204,7 +199,7 @@ impl Volume {
         let boot = super::office::boot_id()?;
         one_host::only_this_host(&disk, superblock.volume, boot, timing.renew)
             .await
-            .map_err(|source| StartError::NotOneHost { path: PathBuf::from(setup.disk.to_string()), source })?;
+            .map_err(|source| StartError::NotOneHost { path: setup.disk.clone(), source })?;
         match disk.file.hold_live(setup.node) {
             Ok(true) => {}
             Ok(false) => return Err(StartError::AlreadyRuns(setup.node)),
@@ -246,7 +241,7 @@ impl Volume {
         serve(&setup, channels, &path, &host);
         Ok(Arc::new(Volume {
             name: setup.name,
-            disk_source: setup.disk,
+            disk_path: setup.disk,
             node: setup.node,
             superblock,
             disk,
@@ -274,7 +269,7 @@ async fn still_that_volume(setup: &VolumeSetup, disk: &SharedDisk) -> Result<(),
 }
 
 async fn chosen(setup: &VolumeSetup, disk: &SharedDisk) -> Result<Chosen, StartError> {
-    let (data, path): (Arc<dyn BlockDevice>, _) = (Arc::clone(&disk.data), PathBuf::from(setup.disk.to_string()));
+    let (data, path): (Arc<dyn BlockDevice>, _) = (Arc::clone(&disk.data), setup.disk.clone());
     let read = tokio::task::spawn_blocking(move || read_superblock(&data)).await;
     read.map_err(|e| StartError::Host(e.to_string()))?.map_err(|source| StartError::Superblock { path, source })
 }
@@ -284,7 +279,7 @@ fn is_wanted(setup: &VolumeSetup, found: &Superblock) -> Result<(), StartError> 
         return Ok(());
     }
     let (name, found) = (found.name.to_string(), found.volume.to_string());
-    Err(StartError::OtherVolume { path: PathBuf::from(setup.disk.to_string()), name, found, wanted: setup.id.clone() })
+    Err(StartError::OtherVolume { path: setup.disk.clone(), name, found, wanted: setup.id.clone() })
 }
 
 fn office_config(setup: &VolumeSetup, superblock: &Superblock, timing: Timing) -> OfficeConfig {

@@ -34,7 +34,6 @@ use super::service::NodeService;
 use super::talk::NodeTalk;
 use super::teller::Teller;
 use super::told::{STARTING, Words};
-use super::units::Units;
 use crate::api::Node;
 use crate::clock::WallTime;
 use crate::config::Config;
@@ -135,8 +134,6 @@ pub(super) struct NodeParts {
     pub(super) minors: Minors,
     /// What the network calls.
     pub(super) service: Arc<NodeService>,
-    /// Units of volumes that were begun here, by the volume's identity.
-    pub(super) units: Units,
 }
 
 impl NodeParts {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use block::multipath::{PathState, PathStatus};
 use csv_fs::client::session::Session;
 use csv_fs::coordinator::Status as Given;
 use csv_fs::core::client::{Overdue, Route as CoreRoute};
@@ -19,10 +20,11 @@ use crate::clock::WallTime;
 use crate::san;
 
 /// How a node's data travels to a running volume.
-pub(super) fn route(node: Node, volume: &Volume, paths: Vec<PathInfo>) -> VolumeNode {
+pub(super) fn route(node: Node, volume: &Volume) -> VolumeNode {
     let info = volume.route();
     let (route, reason) = (kind(info.route), info.reason.to_string());
     let ok = route == Route::Direct;
+    let paths: Vec<PathInfo> = volume.paths().iter().map(path).collect();
     // A file is reached in one way only, which is as its route is.
     let only = || {
         let detail = if ok { "ready".to_owned() } else { reason.clone() };
@@ -37,6 +39,12 @@ pub(super) fn route(node: Node, volume: &Volume, paths: Vec<PathInfo>) -> Volume
         wanted: true,
         next: None,
     }
+}
+
+/// One way to a unit.
+fn path(status: &PathStatus) -> PathInfo {
+    let ok = status.state == PathState::Up;
+    PathInfo { name: status.name.clone(), ok, detail: if ok { "ready".to_owned() } else { status.state.to_string() } }
 }
 
 /// How its metadata is served, as people read it.

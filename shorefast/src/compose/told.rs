@@ -115,10 +115,7 @@ impl NodeParts {
     fn word_about(&self, record: &Record, keeping: Option<&Keeping>) -> Told {
         let node = self.bundle.node;
         let (here, known) = match keeping {
-            Some(Keeping::Running(volume)) => {
-                let here = shown::route(node, volume, self.units.paths(&record.id));
-                (here, Some(Known::of(volume)))
-            }
+            Some(Keeping::Running(volume)) => (shown::route(node, volume), Some(Known::of(volume))),
             Some(Keeping::Pending { why, since, .. }) => (unmounted(node, why, *since, true), None),
             Some(Keeping::Over { why, next, since }) => {
                 let here = unmounted(node, why, *since, true);

@@ -1,31 +1,18 @@
-//! The units of a node's volumes: who this node is at a target, and how its paths there are.
+//! The disks of a node's volumes as it opens them, and who it is at a target.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use csv_fs::volume::DiskSource;
-use parking_lot::Mutex;
 
 use super::node::NodeParts;
 use super::records::Record;
-use crate::api::{PathInfo, Progress};
+use crate::api::Progress;
 use crate::disk_url::{self, Disk};
 use crate::exit::Failure;
 use crate::san::secrets::Secrets;
 use crate::san::unit::Unit;
 use crate::san::{Caller, node_initiator};
-
-/// The units of this node's volumes, by the volume's identity.
-#[derive(Default)]
-pub(super) struct Units(Mutex<BTreeMap<String, Arc<Unit>>>);
-
-impl Units {
-    /// The paths of a volume's unit; none of one that lies on a file, or was not begun.
-    pub(super) fn paths(&self, volume: &str) -> Vec<PathInfo> {
-        self.0.lock().get(volume).map(|unit| unit.paths()).unwrap_or_default()
-    }
-}
 
 impl NodeParts {
     /// Who this node is at a target.
@@ -45,15 +32,10 @@ impl NodeParts {
         }
     }
 
-    /// The disk of a volume that is to be started; its unit is remembered, so that its paths can be told.
+    /// The disk of a volume that is to be started.
     pub(super) fn disk_of(&self, record: &Record) -> DiskSource {
         match disk_url::disk(&record.disks) {
-            Ok(Disk::Unit(portals)) => {
-                let unit = Arc::new(Unit::new(portals, self.caller(), &record.id));
-                self.units.0.lock().insert(record.id.clone(), Arc::clone(&unit));
-                DiskSource::Unit(unit)
-            }
-            Ok(Disk::File(path)) => DiskSource::File(path),
+            Ok(disk) => self.source(&disk, &record.id),
             // A newer version's kind of disk: opening it says what is wrong.
             Err(_) => DiskSource::File(record.disks.first().cloned().unwrap_or_default().into()),
         }
