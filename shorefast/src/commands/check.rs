@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use block::shared::NodeId;
 use csv_fs::meta::check::{Repair, Report};
-use csv_fs::volume::{Unattended, UnattendedError};
+use csv_fs::volume::{DiskSource, Unattended, UnattendedError};
 
 use crate::api::{CheckAnswer, CheckReport, CheckedOn, Reply, Request};
 use crate::cli::{CheckArgs, Global};
@@ -61,7 +62,9 @@ fn unmounted(name: &str, url: &str, args: &CheckArgs, global: &Global) -> Result
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| no_threads(&e.to_string()))?;
     let workers = block::worker::Workers::start(1, "io").map_err(|e| no_threads(&e.to_string()))?;
-    let opened = runtime.block_on(Unattended::open(&path, workers.handle()));
+    // A file needs no name of a node; a unit is checked under the first one's.
+    let node = NodeId::new(1).unwrap_or_else(|| unreachable!("there is a first node"));
+    let opened = runtime.block_on(Unattended::open(&DiskSource::File(path.clone()), node, workers.handle()));
     let done = opened.map_err(|e| failure(&e)).and_then(|volume| {
         let volume = Arc::new(volume);
         rounds(name, &path, &volume, args, global)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use csv_fs::volume::{NewVolume, Volume};
+use csv_fs::volume::{DiskSource, NewVolume, Volume};
 
 use super::node::{Keeping, NodeParts, node_id};
 use super::records::Record;
@@ -131,7 +131,8 @@ impl Control {
         }
         let new = NewVolume {
             name: ask.name.clone(),
-            disk: disk_url::shareable(disk)?,
+            disk: DiskSource::File(disk_url::shareable(disk)?),
+            node: node.me(),
             nodes: u8::try_from(node.list().nodes.len()).unwrap_or(u8::MAX),
             fast_timing: ask.timing == crate::api::Timing::Fast,
             wipe: ask.wipe.clone(),

@@ -27,11 +27,7 @@ pub(super) fn route(node: Node, volume: &Volume) -> VolumeNode {
         route,
         reason: (!ok).then(|| reason.clone()),
         since: WallTime::now().earlier(Session::now().since(info.since)),
-        paths: vec![PathInfo {
-            name: volume.disk().display().to_string(),
-            ok,
-            detail: if ok { "ready".into() } else { reason },
-        }],
+        paths: vec![PathInfo { name: volume.disk().to_string(), ok, detail: if ok { "ready".into() } else { reason } }],
         wanted: true,
         next: None,
     }
