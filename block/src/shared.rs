@@ -6,8 +6,8 @@
 //! a killed process's lock freed exactly when its last write has landed. Process exit proves nothing.
 //!
 //! A SCSI unit (`iscsi-initiator`) implements [`CompareAndWrite`] and, for each of its nexuses, [`Reservations`] and
-//! [`Identify`]; [`exclude`] is its fence, [`NexusKey`] the form of its keys, [`HedgedCaw`] the lease's way around a
-//! path that is slow.
+//! [`Identify`]; all of them together are [`Nexuses`], by which an office registers, judges and fences. [`exclude`] is the fence
+//! for whoever has no office, [`NexusKey`] the form of the keys, [`HedgedCaw`] the lease's way around a path that is slow.
 //!
 //! Proofs are types whose constructors say what must have happened before: [`NothingInFlight`] (none of this node's requests
 //! can land any more) and [`Excluded`] (an incarnation of a node can write no more).
@@ -21,6 +21,7 @@ mod ids;
 mod key;
 mod kill;
 mod locks;
+mod nexuses;
 mod ofd;
 mod proof;
 pub(crate) mod reserve;
@@ -33,7 +34,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 pub use caw::{CawOutcome, CompareAndWrite};
-pub use disk::SharedDisk;
+pub use disk::{DiskKind, SharedDisk};
 pub use file_disk::FileDisk;
 pub use hedge::{HEDGE_AFTER, HedgedCaw};
 pub use identify::{DiskIdentity, Identify};
@@ -41,8 +42,10 @@ pub use ids::{Epoch, FenceGen, Incarnation, NodeId};
 pub use key::{NexusKey, NexusNumber, VolumeTag};
 pub use kill::{KillOutcome, process_start_time};
 pub use locks::LiveLock;
+pub use nexuses::{AloneError, Nexuses};
 pub use proof::{AbortOwn, Excluded, ExcludedBy, NothingInFlight};
 pub use reserve::{ExcludeError, HELD_TYPE, Keeps, Reservations, ReserveError, exclude};
+pub use scsi::ReservationKey;
 
 /// Who of this host has a file open, as its lock bytes tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -205,7 +205,7 @@ async fn abort_covers_data_and_the_path_works_again_after_heal() {
     disk.data.write(ByteOffset(0), AlignedBuf::from_slice(&[2; 4096])).await.0.expect("written");
     assert_eq!(disk.data.read(ByteOffset(0), 4096).await.expect("read")[0], 2);
     disk.abort.abort_outstanding().await.expect("proved");
-    assert_eq!(disk.file.in_flight(), 0);
+    assert_eq!(disk.file().expect("a file").in_flight(), 0);
 }
 
 #[tokio::test]

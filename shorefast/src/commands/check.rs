@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use block::shared::NodeId;
 use csv_fs::meta::check::{Repair, Report};
 use csv_fs::volume::{DiskSource, Unattended, UnattendedError};
 
@@ -66,10 +67,13 @@ fn unmounted(name: &str, urls: &[String], args: &CheckArgs, global: &Global) -> 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| no_threads(&e.to_string()))?;
     let workers = block::worker::Workers::start(1, "io").map_err(|e| no_threads(&e.to_string()))?;
-    let opened = runtime.block_on(Unattended::open(&source, workers.handle()));
+    // A file needs no name of a node; a unit is checked under the first one's.
+    let node = NodeId::new(1).unwrap_or_else(|| unreachable!("there is a first node"));
+    let opened = runtime.block_on(Unattended::open(&source, node, workers.handle()));
     let done = opened.map_err(|e| failure(&e)).and_then(|volume| {
-        let volume = Arc::new(volume);
-        rounds(name, &disk.to_string(), &volume, args, global)
+        let done = rounds(name, &disk.to_string(), &volume, args, global);
+        runtime.block_on(volume.close());
+        done
     });
     // Its last request has been answered; what is left of it is of no use to anybody.
     if let Err(e) = workers.shutdown() {

@@ -134,6 +134,7 @@ impl Control {
         let new = NewVolume {
             name: ask.name.clone(),
             disk: source,
+            node: node.me(),
             nodes: u8::try_from(node.list().nodes.len()).unwrap_or(u8::MAX),
             fast_timing: ask.timing == crate::api::Timing::Fast,
             wipe: ask.wipe.clone(),
