@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use block::shared::{Epoch, NodeId};
 use block::worker::Workers;
 use csv_fs::proto::{PeerAnswer, PeerAsk};
-use csv_fs::volume::{Allow, Directory, DiskSource, Keeper, Over, PeerState, StartError, Volume, VolumeSetup};
+use csv_fs::volume::{Allow, Directory, Keeper, Over, PeerState, StartError, Volume, VolumeSetup};
 use fuse::MountError;
 use net::{DownReason, LinkState, Net};
 use parking_lot::{Mutex, RwLock};
