@@ -147,6 +147,9 @@ pub(crate) enum Command {
     /// Child of the demo: verifies all patterns
     #[command(hide = true)]
     DemoVerify(demo::VerifyArgs),
+    /// Child of the demo: wants another node's files
+    #[command(hide = true)]
+    DemoWant(demo::WantArgs),
     /// Child of the demo: changes a unit's reservations, as who is no node
     #[command(hide = true)]
     DemoOutsider(demo::OutsiderArgs),

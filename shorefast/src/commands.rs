@@ -56,6 +56,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::DemoSums(args) => demo::child(demo::sums(args)),
         Command::DemoFill(args) => demo::child(demo::fill(args)),
         Command::DemoWriter(args) => demo::child(demo::write(args)),
+        Command::DemoWant(args) => demo::child(demo::want(args)),
         Command::DemoOutsider(args) => demo::outsider(args),
         Command::DemoVerify(args) => demo::child(demo::verify_patterns(args)),
     }

@@ -53,6 +53,7 @@ use runner::Run;
 use timeline::Timeline;
 
 pub(crate) use san::outsider::{OutsiderArgs, run as outsider};
+pub(crate) use san::want::{WantArgs, run as want};
 pub(crate) use tree::{CopyArgs, TreeArgs, copy, follow, sums};
 pub(crate) use verify::{VerifyArgs, run as verify_patterns};
 pub(crate) use writer::{FillArgs, WriterArgs, fill, run as write};

@@ -44,7 +44,8 @@ pub(crate) struct Found {
     pub(crate) killed: Option<Moment>,
     /// What was done to the way to the disk.
     pub(crate) faults: Vec<FaultSeen>,
-    /// Nodes that were evicted, each with the phase: what was open there and held something gets EIO.
+    /// Nodes whose programs had to be told of a loss, each with the phase. Evicted: what was open there and held something gets EIO.
+    /// With a disk that may have lost its cache: what had unflushed writes gets EIO.
     pub(crate) evicted: Vec<Moment>,
     /// Failed calls of others than the writers, in words.
     pub(crate) other_failed: Vec<String>,
@@ -93,16 +94,18 @@ impl Found {
 
     /// Sums by node, call and error; expected is what a dead mount gives on the node that was killed.
     fn sort_failures(&self, failures: &[SeenFailure]) -> Vec<FailedCalls> {
-        let mut sums: BTreeMap<(Node, String, i32, bool), u64> = BTreeMap::new();
+        let mut sums: BTreeMap<(Node, String, String, i32, bool), u64> = BTreeMap::new();
         for f in failures {
             let dead_mount = self.killed.is_some_and(|m| m.node == f.node) && WHILE_DEAD.contains(&f.phase.as_str());
             let of_a_dead = dead_mount && OF_A_DEAD_MOUNT.iter().any(|e| e.raw_os_error() == f.errno);
             let evicted = self.evicted.iter().any(|m| m.node == f.node && m.from_phase == f.phase);
             let expected = of_a_dead || evicted && f.errno == Errno::IO.raw_os_error();
-            *sums.entry((f.node, f.call.clone(), f.errno, expected)).or_default() += f.count;
+            *sums.entry((f.node, f.phase.clone(), f.call.clone(), f.errno, expected)).or_default() += f.count;
         }
-        let row =
-            |((node, call, errno, expected), count)| FailedCalls { node, call, error: name_of(errno), count, expected };
+        let row = |((node, phase, call, errno, expected), count)| {
+            let error = name_of(errno);
+            FailedCalls { node, phase, call, error, count, expected }
+        };
         sums.into_iter().map(row).collect()
     }
 
@@ -168,20 +171,22 @@ impl Found {
 
     fn check_failures(&mut self) {
         let unexpected = self.failed.iter().filter(|f| !f.expected);
-        let said = unexpected.map(|f| format!("{}: {} {} times {}", f.node, f.call, f.count, f.error));
+        let said = unexpected.map(|f| format!("{}, {}: {} {} times {}", f.node, f.phase, f.call, f.count, f.error));
         let wrong: Vec<String> = self.other_failed.iter().cloned().chain(said).collect();
         let excused: u64 = self.failed.iter().filter(|f| f.expected).map(|f| f.count).sum();
         let detail = if excused > 0 && self.evicted.is_empty() {
             format!("and {excused} on the killed node, as a dead mount has it")
         } else if excused > 0 {
-            format!("and {excused} of an evicted node, while it was: what it had open and could not keep")
+            format!(
+                "and {excused} that had to: of a node while it was evicted, or of unflushed writes when the array lost its cache"
+            )
         } else {
             String::new()
         };
         let name = if self.evicted.is_empty() {
             "no call failed on a living node"
         } else {
-            "no call failed on a node that was not evicted"
+            "no call failed but those that had to be told of a loss"
         };
         self.check(name, &wrong, detail);
     }

@@ -145,6 +145,8 @@ pub(crate) struct RouteBytes {
 pub(crate) struct FailedCalls {
     /// The node.
     pub(crate) node: Node,
+    /// In which phase.
+    pub(crate) phase: String,
     /// The system call.
     pub(crate) call: String,
     /// Its error, by name.

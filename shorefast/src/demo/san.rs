@@ -5,7 +5,8 @@
 //! What cannot be set up here (no root, no `ip`, no `nft`) is said in a sentence before anything is started. Whatever happens, also Ctrl-C,
 //! processes, mounts, namespaces and folder are taken away.
 //!
-//! - `networks`: the namespaces, and how they are cut. `array`: the disk array. `outsider`: who is no node.
+//! - `networks`: the namespaces, and how they are cut. `array`: the disk array. `outsider`: who is no node. `want`: a program that wants another
+//!   node's files.
 //! - `run`: load and verification. `faults`: what is done, and what must come of it.
 
 mod array;
@@ -13,6 +14,7 @@ mod faults;
 pub(crate) mod networks;
 pub(crate) mod outsider;
 mod run;
+pub(crate) mod want;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -100,10 +100,10 @@ fn nodes(r: &DemoReport) -> String {
 
 fn failed(r: &DemoReport) -> String {
     plain_table(
-        ["FAILED CALLS ON", "CALL", "ERROR", "COUNT", ""],
+        ["FAILED CALLS ON", "IN PHASE", "CALL", "ERROR", "COUNT", ""],
         r.failed_calls.iter().map(|f| {
-            let why = if f.expected { "its daemon was killed, or it was evicted" } else { "not expected" };
-            [f.node.to_string(), f.call.clone(), f.error.clone(), grouped(f.count), why.to_owned()]
+            let why = if f.expected { "expected" } else { "not expected" };
+            [f.node.to_string(), f.phase.clone(), f.call.clone(), f.error.clone(), grouped(f.count), why.to_owned()]
         }),
     )
 }

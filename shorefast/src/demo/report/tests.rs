@@ -57,6 +57,7 @@ fn check(name: &str, detail: &str) -> Check {
 fn sample() -> DemoReport {
     let dead = FailedCalls {
         node: node(3),
+        phase: "kill".to_owned(),
         call: "pwrite".to_owned(),
         error: "ENOTCONN".to_owned(),
         count: 41,

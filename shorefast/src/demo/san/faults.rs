@@ -202,9 +202,12 @@ impl Run {
             let took = self.until(|run| run.is_succeeded(node))?;
             seen.came("another node coordinates", took);
         }
+        // Without a reason nobody is evicted: what it has nobody else wants.
+        let other = self.nodes().find(|n| *n != node && Some(*n) != self.array.slowed()).unwrap_or(node);
+        let want = self.want(other, node)?;
         let since = seen.since;
         let took = self.until(|run| run.nodes().any(|n| !run.told(n, Code::ClientEvicted, since).is_empty()))?;
-        seen.came("evicted, its keys taken", took);
+        seen.came("evicted when another node wanted its files, its keys taken", took);
         let array = self.array.clone();
         let refused = move || {
             let now = array.refused(node);
@@ -216,6 +219,8 @@ impl Run {
         seen.came(&format!("the unit refused {reads} reads and {writes} writes of it"), took);
         let others: Vec<Node> = self.nodes().filter(|n| *n != node).collect();
         self.get_on(&others, seen, phase)?;
+        let got = self.got(want)?;
+        seen.was("the other node got the files", got);
         self.mend()?;
         let took = self.until(|run| run.volume(node).is_some_and(|v| v.incarnation > life))?;
         seen.came("it takes part again, in a new session,", took);
@@ -226,6 +231,9 @@ impl Run {
 
     fn array_killed(&mut self, seen: &mut Seen) -> Result<(), Failure> {
         let before = self.array.reservations();
+        // It comes back without a word of what it had in its cache: whoever had not flushed has to be told.
+        let losers: Vec<Moment> = self.nodes().map(|node| Moment { node, from_phase: KILLED }).collect();
+        self.found.evicted.extend(losers);
         self.timeline.done(None, "SIGKILL to the disk array");
         Array::kill(&mut self.cluster)?;
         self.throughout(OFF, |_| true)?;

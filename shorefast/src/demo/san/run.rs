@@ -2,6 +2,7 @@
 //! noted, and in the end every writer must have got on. What does not come about within its limit is a fault that failed; the
 //! demo goes on, so that the report shows the whole. Only what makes going on pointless ends it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use super::super::load::Load;
 use super::super::outcome::Found;
 use super::super::report::{FaultSeen, Phase, WriterPhase};
 use super::super::runner::{FLOOR, LIMIT, LOOK, create_volume, mounts, until_mounted};
-use super::super::task::Spawner;
+use super::super::task::{Spawner, Task};
 use super::super::timeline::Timeline;
 use super::super::verifying;
 use super::super::watch::Watch;
@@ -195,6 +196,20 @@ impl Run {
                 "That is a defect; its log was in the demo's folder.",
             )),
         }
+    }
+
+    /// A program on one node begins to want the files of another's writer.
+    pub(super) fn want(&self, on: Node, of: Node) -> Result<Task, Failure> {
+        let mount = self.cluster.member(on).map(|m| m.mount()).unwrap_or_default();
+        let args = [OsString::from("--mount"), mount.into(), "--node".into(), of.number().to_string().into()];
+        self.spawner.start("demo-want", args)
+    }
+
+    /// Until it has got them; whether it has.
+    pub(super) fn got(&self, mut want: Task) -> Result<bool, Failure> {
+        let ended = want.finish(LIMIT, &self.interrupt, |_| ());
+        self.interrupt.check()?;
+        Ok(ended.is_ok())
     }
 
     /// The array comes back.

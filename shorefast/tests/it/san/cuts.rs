@@ -72,8 +72,11 @@ fn a_node_that_is_not_heard_is_evicted_the_unit_refuses_its_writes_and_reads_and
     lab.make_coordinator(1);
     let (before, life) = (lab.array.refused(3), lab.cluster.volume(3, "v").expect("runs")["incarnation"].clone());
     let keys = lab.array.keys_of(3);
+    let _held = lab.hold(3);
     lab.cut(3, &[Net::Heartbeat]);
+    let wanted = lab.want(2, 3);
     lab.cluster.until_event(1, "client-evicted", "node 3");
+    wanted.ended("what node 2 wants");
     assert!(lab.array.keys_of(3).is_disjoint(&keys), "its keys are left: {:?}", lab.array.reservations());
     until("the unit refuses its reads and its writes", || {
         let now = lab.array.refused(3);

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::array::{Array, folder, initiator};
 use super::networks::{ARRAY, Net, Networks};
 use crate::cuts::load::Load;
-use crate::fixture::{Cluster, Ended, addresses, can_mount, until};
+use crate::fixture::{Background, Cluster, Ended, addresses, background, can_mount, until, within};
 
 const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
 const O_DIRECT: i32 = rustix::fs::OFlags::DIRECT.bits().cast_signed();
@@ -160,6 +160,23 @@ impl Lab {
         until("everybody knows the coordinator", || self.coordinator() == n);
     }
 
+    /// Some program on one node begins to want a file of another's program; what it wants it gets once the other has given it back, or
+    /// was evicted.
+    pub(super) fn want(&self, on: usize, of: usize) -> Background<u64> {
+        let path = self.cluster.mount(on, "v").join(format!("of-{of}")).join("held");
+        background(move || std::fs::metadata(path).expect("it is there").len())
+    }
+
+    /// A program of a node keeps a file open that it alone writes, and that grows; with this value it ends.
+    pub(super) fn hold(&self, n: usize) -> Holding {
+        let path = self.cluster.mount(n, "v").join(format!("of-{n}")).join("held");
+        within("a file", move || {
+            let file = File::create(path).expect("made");
+            file.write_all_at(&[1; 65536], 0).expect("written");
+            Holding(Some(file))
+        })
+    }
+
     /// Events of a code that a node has told so far.
     pub(super) fn count(&self, n: usize, code: &str) -> usize {
         self.cluster.events(n).iter().filter(|(c, _)| c == code).count()
@@ -192,7 +209,7 @@ impl Lab {
     /// Writes a block of a file through a node.
     pub(super) fn write(&self, n: usize, block: u64, byte: u8) {
         let path = self.cluster.mount(n, "v").join("file");
-        crate::fixture::within("a write", move || {
+        within("a write", move || {
             let file = File::options().write(true).create(true).truncate(false).custom_flags(O_DIRECT).open(path);
             let file = file.expect("opens");
             file.write_all_at(&AlignedBuf::from_slice(&[byte; 4096]), block * 4096).expect("writes");
@@ -203,10 +220,20 @@ impl Lab {
     /// The whole of that file through a node.
     pub(super) fn read(&self, n: usize) -> Vec<u8> {
         let path = self.cluster.mount(n, "v").join("file");
-        crate::fixture::within("a read", move || {
+        within("a read", move || {
             let mut found = Vec::new();
             File::open(path).and_then(|mut f| f.read_to_end(&mut found)).expect("reads");
             found
         })
+    }
+}
+
+/// An open file of a mount, which is closed aside: a close waits for a coordinator that may not be heard.
+pub(super) struct Holding(Option<File>);
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let file = self.0.take();
+        std::thread::spawn(move || drop(file));
     }
 }
