@@ -259,6 +259,11 @@ impl Inner {
         if self.judged { Class::Control } else { write_or_read(self.generation)(op) }
     }
 
+    /// Whether an office judges its nexus: the unit is shared.
+    pub(super) fn is_judged(&self) -> bool {
+        self.judged
+    }
+
     /// Of a compare-and-write. One that an office sends over a nexus that nobody has judged is settled by that office.
     pub(super) fn swap_class(&self) -> Class {
         if self.judged { Class::Control } else { Class::CompareAndWrite(self.generation) }

@@ -107,6 +107,11 @@ impl LunDevice {
     }
 }
 
+/// Holds the unit against whoever is not registered; well if it is held so already.
+pub(super) async fn hold(inner: &Arc<Inner>, key: ReservationKey, kind: ReservationType) -> Result<(), ReserveError> {
+    change(inner, &Change::Reserve { key, kind }).await
+}
+
 /// What only the one nexus that reserved may use.
 const ALONE: ReservationType = ReservationType::ExclusiveAccess;
 

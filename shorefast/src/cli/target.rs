@@ -49,6 +49,9 @@ pub(crate) struct TargetServeArgs {
     /// Send initiators to this portal
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) redirect: Option<String>,
+    /// Have no write cache: what is answered is on stable storage, and nobody has to ask whether the target was restarted
+    #[arg(long)]
+    pub(crate) write_through: bool,
     /// Tell initiators when the file system of a disk has less than this left
     #[arg(long, value_name = "SIZE", default_value = "1g")]
     pub(crate) low_space: Size,

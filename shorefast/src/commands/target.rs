@@ -175,12 +175,14 @@ struct Disk {
     number: u64,
     device: Arc<FileDevice>,
     read_only: bool,
+    write_through: bool,
 }
 
 impl Disk {
     fn lun(&self) -> Lun {
         let device = Arc::clone(&self.device);
-        Lun::new(self.number, device.clone()).thin(device).read_only(self.read_only)
+        let lun = Lun::new(self.number, device.clone()).thin(device);
+        lun.read_only(self.read_only).write_through(self.write_through)
     }
 }
 
@@ -217,7 +219,7 @@ async fn open_all(args: &TargetServeArgs, workers: &Workers) -> Result<(Vec<Disk
         let path = path.strip_prefix("file:").unwrap_or(path);
         let device = open(path, read_only, workers).await?;
         served.push(Served { lun, disk: path.to_owned(), bytes: device.geometry().len.0, read_only });
-        disks.push(Disk { number: lun, device, read_only });
+        disks.push(Disk { number: lun, device, read_only, write_through: args.write_through });
     }
     Ok((disks, served))
 }

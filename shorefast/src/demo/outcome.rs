@@ -44,8 +44,7 @@ pub(crate) struct Found {
     pub(crate) killed: Option<Moment>,
     /// What was done to the way to the disk.
     pub(crate) faults: Vec<FaultSeen>,
-    /// Nodes whose programs had to be told of a loss, each with the phase. Evicted: what was open there and held something gets EIO.
-    /// With a disk that may have lost its cache: what had unflushed writes gets EIO.
+    /// Nodes that were evicted, each with the phase: what was open there and held something gets EIO.
     pub(crate) evicted: Vec<Moment>,
     /// Failed calls of others than the writers, in words.
     pub(crate) other_failed: Vec<String>,
@@ -186,7 +185,7 @@ impl Found {
         let name = if self.evicted.is_empty() {
             "no call failed on a living node"
         } else {
-            "no call failed but those that had to be told of a loss"
+            "no call failed on a node that was not evicted"
         };
         self.check(name, &wrong, detail);
     }

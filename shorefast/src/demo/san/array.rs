@@ -68,7 +68,7 @@ impl Array {
         let start = || -> io::Result<std::process::Child> {
             let log = File::options().create(true).append(true).open(self.dir.join("array.log"))?;
             let mut command = behind(Some(&self.door))?;
-            command.args(["--json", "target", "serve", "--name", NAME, "--lun"]).arg(cluster.disk());
+            command.args(["--json", "target", "serve", "--name", NAME, "--write-through", "--lun"]).arg(cluster.disk());
             for (net, group) in Net::STORAGE.iter().zip(1..) {
                 command.args(["--portal", &format!("{}:{PORT},{group}", net.address(ARRAY))]);
             }

@@ -231,9 +231,6 @@ impl Run {
 
     fn array_killed(&mut self, seen: &mut Seen) -> Result<(), Failure> {
         let before = self.array.reservations();
-        // It comes back without a word of what it had in its cache: whoever had not flushed has to be told.
-        let losers: Vec<Moment> = self.nodes().map(|node| Moment { node, from_phase: KILLED }).collect();
-        self.found.evicted.extend(losers);
         self.timeline.done(None, "SIGKILL to the disk array");
         Array::kill(&mut self.cluster)?;
         self.throughout(OFF, |_| true)?;
@@ -267,10 +264,7 @@ impl Run {
         seen.came("it stopped using the disk, and asked the coordinator", took);
         self.well_again(seen)?;
         let again: BTreeSet<String> = keys(self).difference(&before).cloned().collect();
-        seen.was(
-            "it is registered again, with keys of another fence generation's right",
-            !again.is_empty() || keys(self) == before,
-        );
+        seen.was("it was let in again, under new keys", !again.is_empty());
         Ok(())
     }
 

@@ -72,7 +72,8 @@ impl Array {
         let ready = File::create(self.dir.join("ready")).expect("a file");
         let log = File::options().create(true).append(true).open(self.dir.join("log")).expect("a log");
         let mut command = self.inside(PROGRAM);
-        command.args(["--json", "target", "serve", "--name", NAME, "--lun", path(&self.disk())]);
+        // As arrays are whose cache outlives a loss of power: no program has to be told that its writes may be lost.
+        command.args(["--json", "target", "serve", "--name", NAME, "--write-through", "--lun", path(&self.disk())]);
         for (portal, group) in self.portals.iter().chain([&self.own]).zip(1..) {
             command.args(["--portal", &format!("{portal},{group}")]);
         }

@@ -47,6 +47,16 @@ fn unmounted_on_all_nodes_no_registration_is_left() {
         assert!(lab.array.keys_of(n).is_empty(), "node {n}: {:?}", lab.array.reservations());
     }
     assert_eq!(lab.array.reservations(), (Vec::new(), "none".to_owned()));
+    // Nobody has it: a command checks it on the unit, alone, and leaves nothing either.
+    let socket = lab.cluster.socket(1);
+    let checked = Command::new(crate::fixture::PROGRAM)
+        .args(["--socket", &socket, "volume", "check", "v"])
+        .env("SHOREFAST_ISCSI_INITIATOR", super::array::initiator(1))
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned() + &String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success() && said.contains("Nothing is wrong"), "{said}");
+    assert_eq!(lab.array.reservations(), (Vec::new(), "none".to_owned()));
     lab.cluster.ask(3, &["volume", "mount", "v"]).expect(0, &[]);
     assert!(lab.read(3) == [7; 4096]);
     assert_eq!(lab.cluster.stop(3), 0);
