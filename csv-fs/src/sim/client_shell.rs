@@ -227,7 +227,12 @@ impl World {
             Effect::ReturnGrant => self.return_grant(n),
             Effect::CloseDirect | Effect::OpenDirect => {}
             Effect::PathFenced => self.tasks_ended(n),
-            Effect::Abort { number } => self.stop_all(n, move |w| w.client(n, Event::NothingInFlight { number })),
+            Effect::Abort { number } => {
+                let begins = self.abort_begins();
+                self.at_node(n, begins, move |w| {
+                    w.stop_all(n, move |w| w.client(n, Event::NothingInFlight { number }));
+                });
+            }
             Effect::ReissueReads => {
                 let reads = self.shell(n).map(|s| std::mem::take(&mut s.reads)).unwrap_or_default();
                 reads.into_values().for_each(|r| r.send(Direct::Again));

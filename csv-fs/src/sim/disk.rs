@@ -440,6 +440,12 @@ impl World {
         }
     }
 
+    /// When a task that was told to take everything back begins to. Until then what waits may go out.
+    pub(super) fn abort_begins(&mut self) -> u64 {
+        let at_most = if self.rng.permille(100) { 300 * MS } else { 2 * MS };
+        self.rng.below(at_most)
+    }
+
     /// A client ends its own requests: nothing is sent any more, and what was sent is taken back. **File kind**: `then` once
     /// nothing of it can land. **SCSI kind**: `then` at once; what may still land is ended by the fence that follows, away by the
     /// preemption of all keys, at home by the office's [proof](World::prove_nothing_flies).
