@@ -29,6 +29,7 @@ pub(crate) mod reserve;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -45,6 +46,24 @@ pub use nexuses::{AloneError, Nexuses};
 pub use proof::{AbortOwn, Excluded, ExcludedBy, NothingInFlight};
 pub use reserve::{ExcludeError, HELD_TYPE, Keeps, Reservations, ReserveError, exclude};
 pub use scsi::ReservationKey;
+
+/// Who of this host has a file open, as its lock bytes tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opener {
+    /// The daemon of a node, or somebody who keeps that node out.
+    Node(NodeId),
+    /// A target that serves it.
+    Target,
+}
+
+impl fmt::Display for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Opener::Node(node) => write!(f, "the daemon of node-{}", node.get()),
+            Opener::Target => f.write_str("an iSCSI target of this host"),
+        }
+    }
+}
 
 /// A boxed future, for traits that are used as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

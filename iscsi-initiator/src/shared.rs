@@ -29,7 +29,7 @@ use block::worker::Handle;
 use iscsi::session::{Config, FenceGen};
 use parking_lot::Mutex;
 use scsi::{LunAddress, ReservationKey};
-use tokio::sync::mpsc;
+use tokio::sync::{RwLock, mpsc};
 use tokio::task::JoinSet;
 
 use crate::driver::Ownership;
@@ -114,6 +114,7 @@ pub async fn open(workers: &Handle, plan: SharedPlan) -> Result<SharedDisk, Shar
         judge: Mutex::default(),
         best: AtomicUsize::new(0),
         left: AtomicBool::new(false),
+        entering: RwLock::new(()),
         workers: workers.clone(),
     });
     for (n, way) in core.ways.iter().enumerate() {
@@ -145,6 +146,9 @@ pub(crate) struct Core {
     best: AtomicUsize,
     /// It is being left: nobody enters any more.
     left: AtomicBool,
+    /// Read by each nexus for as long as it enters; written by who must know which nexuses are registered, once no other is let in.
+    /// Prevents: a registration is on its way while all others are given back, and stays behind for good, or is taken for another's.
+    entering: RwLock<()>,
     workers: Handle,
 }
 
@@ -251,6 +255,7 @@ impl Core {
     /// See [`Nexuses::alone`]. The other nexuses are given back first, so that no key but one is this process's.
     async fn takes_alone(&self) -> Result<(), AloneError> {
         self.left.store(true, Ordering::Release);
+        let _nobody_enters = self.entering.write().await;
         let registered = self.registered_ways();
         let Some((_, way)) = registered.first() else {
             return Err(ReserveError::Unknown("no nexus is registered".to_owned()).into());
@@ -293,6 +298,7 @@ impl Core {
     async fn leaves(&self) {
         self.left.store(true, Ordering::Release);
         let gone = async {
+            let _nobody_enters = self.entering.write().await;
             for way in &self.ways {
                 way.knock.notify_one();
                 if way.is_registered()

@@ -74,6 +74,8 @@ mod replica;
 mod returns;
 #[path = "it/routes.rs"]
 mod routes;
+#[path = "it/san.rs"]
+mod san;
 #[path = "it/service.rs"]
 mod service;
 #[path = "it/shared.rs"]

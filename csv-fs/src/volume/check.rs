@@ -37,6 +37,12 @@ pub enum UnattendedError {
         /// The disk.
         disk: String,
     },
+    /// A target of this host serves it.
+    #[error("an iSCSI target of this host has the disk {disk} open")]
+    Served {
+        /// The disk.
+        disk: String,
+    },
     /// Somebody who is no node of ours has registered with it.
     #[error("others have registered with the disk {disk}, with {keys}")]
     Registered {
@@ -79,6 +85,7 @@ impl UnattendedError {
     pub fn is_refusal(&self) -> bool {
         match self {
             UnattendedError::Mounted { .. }
+            | UnattendedError::Served { .. }
             | UnattendedError::Registered { .. }
             | UnattendedError::OtherHost { .. } => true,
             UnattendedError::Disk(e) => e.is_refusal(),
@@ -94,6 +101,9 @@ impl UnattendedError {
         match self {
             UnattendedError::Mounted { .. } => {
                 "Check it there with `shorefast volume check NAME`, or unmount it on every node first."
+            }
+            UnattendedError::Served { .. } => {
+                "Check the unit that the target serves (iscsi://...), or stop the target first."
             }
             UnattendedError::Registered { .. } => {
                 "See who that is (`shorefast iscsi reservations URL`), and end it there."
@@ -136,6 +146,7 @@ impl Unattended {
         let proof = match source::alone(disk).await {
             Ok(proof) => proof,
             Err(NotAlone::Node(node)) => return Err(UnattendedError::Mounted { node, disk: name }),
+            Err(NotAlone::Served) => return Err(UnattendedError::Served { disk: name }),
             Err(NotAlone::Foreign(keys)) => return Err(UnattendedError::Registered { disk: name, keys }),
             Err(NotAlone::Failed(source)) => return Err(UnattendedError::Lock { disk: name, source }),
         };

@@ -49,6 +49,12 @@ pub enum CreateError {
         /// The disk.
         disk: String,
     },
+    /// A target of this host serves it.
+    #[error("{disk} is in use: an iSCSI target of this host has it open")]
+    Served {
+        /// The disk.
+        disk: String,
+    },
     /// Somebody who is no node of ours has registered with it.
     #[error("{disk} is in use: others have registered with it, with {keys}")]
     Registered {
@@ -95,7 +101,7 @@ impl CreateError {
             CreateError::Name(_) | CreateError::Random(_) | CreateError::Lock { .. } => false,
             CreateError::Mounted { .. } => true,
             CreateError::Disk(e) => e.is_refusal(),
-            CreateError::InUse { .. } | CreateError::Registered { .. } => true,
+            CreateError::InUse { .. } | CreateError::Served { .. } | CreateError::Registered { .. } => true,
             CreateError::Format { source, .. } => {
                 matches!(source, MetaError::Fatal(Fatal::Occupied { .. } | Fatal::Format(_)))
             }
@@ -115,6 +121,9 @@ impl CreateError {
             CreateError::Mounted { .. } => "End whatever has it open, or name another disk.".into(),
             CreateError::InUse { disk } => {
                 format!("See who has it with `lsblk {disk}`; free it, or name another disk.")
+            }
+            CreateError::Served { .. } => {
+                "Name the unit that the target serves (iscsi://...), or stop the target first.".into()
             }
             CreateError::Registered { .. } => {
                 "See who that is (`shorefast iscsi reservations URL`); end it there, or name another disk.".into()
@@ -181,6 +190,7 @@ async fn alone(disk: &SharedDisk, name: &str) -> Result<Unmounted, CreateError> 
             let volume = read.map(|chosen| chosen.superblock.name.to_string());
             Err(CreateError::Mounted { node, disk: name(), volume })
         }
+        Err(NotAlone::Served) => Err(CreateError::Served { disk: name() }),
         Err(NotAlone::Foreign(keys)) => Err(CreateError::Registered { disk: name(), keys }),
         Err(NotAlone::Failed(source)) => Err(CreateError::Lock { disk: name(), source }),
     }

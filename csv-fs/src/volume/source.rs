@@ -99,10 +99,17 @@ fn open_file(path: &Path, workers: Handle, fault: bool) -> Result<SharedDisk, Di
 pub(super) enum NotAlone {
     /// A node has the volume on it open.
     Node(NodeId),
+    /// A target of this host serves the file.
+    Served,
     /// Somebody else has registered.
     Foreign(String),
     /// The locks or reservations are not to be had.
     Failed(std::io::Error),
+}
+
+/// Whether a target of this host serves the file; asked when a lock of it was found held.
+pub(super) fn is_served(disk: &SharedDisk) -> bool {
+    disk.file().is_some_and(|file| file.is_served().unwrap_or(false))
 }
 
 /// Proof that nobody else has the disk open, nor can open it as long as this exists: of a file every node's LIVE lock, of a unit a
@@ -115,7 +122,7 @@ pub(super) async fn alone(disk: &SharedDisk) -> Result<Unmounted, NotAlone> {
             .ok_or_else(|| NotAlone::Failed(std::io::ErrorKind::Other.into()))?;
         return match proved {
             Ok(Ok(alone)) => Ok(alone),
-            Ok(Err(node)) => Err(NotAlone::Node(node)),
+            Ok(Err(node)) => Err(if is_served(disk) { NotAlone::Served } else { NotAlone::Node(node) }),
             Err(e) => Err(NotAlone::Failed(e)),
         };
     };

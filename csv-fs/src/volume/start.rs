@@ -77,6 +77,9 @@ pub enum StartError {
     /// Another process holds this node's lock.
     #[error("another daemon of {0} still has this volume open; it must end first")]
     AlreadyRuns(block::shared::NodeId),
+    /// A target of this host serves the file.
+    #[error("an iSCSI target of this host has the disk {0} open")]
+    Served(String),
     /// Locks are not to be had.
     #[error("the disk's lock cannot be taken: {0}")]
     Lock(std::io::Error),
@@ -246,6 +249,7 @@ async fn kept_from_others(
         .map_err(|source| StartError::NotOneHost { disk: setup.disk.to_string(), source })?;
     match file.hold_live(setup.node) {
         Ok(true) => Ok(()),
+        Ok(false) if source::is_served(disk) => Err(StartError::Served(setup.disk.to_string())),
         Ok(false) => Err(StartError::AlreadyRuns(setup.node)),
         Err(e) => Err(StartError::Lock(e)),
     }

@@ -31,12 +31,17 @@ pub(super) async fn keep_letting_in(core: Weak<Core>, way: Arc<Way>) {
         match nexus {
             None => way.door.lock().leaves(),
             Some(nexus) if way.door.lock().is_to_enter(nexus) => {
+                let entering = core.entering.read().await;
+                if core.is_left() {
+                    return;
+                }
                 if let Err(e) = enter(&core, &way, nexus).await {
                     let why = e.to_string();
                     if said.as_ref() != Some(&why) {
                         tracing::warn!("{} is not let in: {why}", way.path.device().session().portal());
                         said = Some(why);
                     }
+                    drop(entering);
                     drop(core);
                     tokio::time::sleep(RETRY).await;
                     continue;

@@ -55,6 +55,9 @@ pub(crate) struct TargetServeArgs {
     /// Where reservations are kept that survive a loss of power
     #[arg(long, value_name = "DIR", default_value = places::TARGET)]
     pub(crate) state: PathBuf,
+    /// For the demo: at SIGUSR1 the next write of this initiator is held up, at SIGUSR2 it is let go
+    #[arg(long, value_name = "IQN", hide = true)]
+    pub(crate) hold_write_of: Option<String>,
     /// Where it is asked
     #[command(flatten)]
     pub(crate) control: TargetControl,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use block::shared::{Epoch, NodeId};
 use block::worker::Workers;
 use csv_fs::proto::{PeerAnswer, PeerAsk};
-use csv_fs::volume::{Allow, Directory, DiskSource, Keeper, Over, PeerState, StartError, Volume, VolumeSetup};
+use csv_fs::volume::{Allow, Directory, Keeper, Over, PeerState, StartError, Volume, VolumeSetup};
 use fuse::MountError;
 use net::{DownReason, LinkState, Net};
 use parking_lot::{Mutex, RwLock};
@@ -415,9 +415,7 @@ impl NodeParts {
         VolumeSetup {
             id: record.id.clone(),
             name: record.name.clone(),
-            disk: DiskSource::File(PathBuf::from(
-                record.disks.first().map_or("", |d| d.strip_prefix("file:").unwrap_or(d)),
-            )),
+            disk: self.disk_of(record),
             mount: self.mount_point(&record.name),
             allow: self.allow(),
             node: self.me(),
