@@ -96,6 +96,8 @@ mod suspended;
 mod target;
 #[path = "it/torture.rs"]
 mod torture;
+#[path = "it/units.rs"]
+mod units;
 #[path = "it/unprivileged.rs"]
 mod unprivileged;
 #[path = "it/upgrade.rs"]

@@ -24,7 +24,7 @@ use crate::error::{IoError, IoErrorKind};
 use crate::shared::{AbortOwn, BoxFuture, DiskIdentity, Identify, NothingInFlight, Reservations};
 use crate::units::ByteLen;
 use crate::worker::{self, Handle};
-use slots::{Slots, Waiting};
+use slots::{Sending, Slots, Waiting};
 
 /// One way to the disk.
 ///
@@ -266,7 +266,7 @@ impl std::fmt::Debug for Multipath {
 
 /// An effect with what it needs, so that it is carried out without the lock.
 enum Deed {
-    Send { to: Arc<dyn Path>, standing: Standing, io: Io, name: IoId, attempt: Attempt },
+    Send { to: Arc<dyn Path>, standing: Standing, io: Sending, name: IoId, attempt: Attempt },
     End(Waiting, Result<(), IoErrorKind>),
     Check(PathId, Arc<dyn Path>),
     Prove(PathId, Arc<dyn Path>, Vec<Arc<dyn Path>>),
@@ -345,8 +345,8 @@ impl Inner {
         }
     }
 
-    fn send(self: &Arc<Inner>, (to, standing): (&Arc<dyn Path>, Standing), io: Io, name: IoId, attempt: Attempt) {
-        let Io { op, at, len, buf, .. } = io;
+    fn send(self: &Arc<Inner>, (to, standing): (&Arc<dyn Path>, Standing), io: Sending, name: IoId, attempt: Attempt) {
+        let Sending { op, at, len, buf } = io;
         let inner = Arc::clone(self);
         let done = Completion::new(move |done| inner.ended(name, attempt, done));
         to.submit_in(standing, Io { op, at, len, buf, done });

@@ -80,12 +80,20 @@ impl Path for Way {
             let door = self.door.lock();
             door.right(door.standing()).is_some()
         };
-        let stands = self.session().nexus().is_some();
+        let nexus = self.session().nexus();
+        let stands = nexus.is_some();
         Box::pin(async move {
             match self.path.check().await {
                 Ok(_) if !admitted => Err(Reason::NotAdmitted),
                 // Without a registration the unit tells nothing: not why, but that it was not let in is what there is to know.
                 Err(Reason::CheckFailed(_) | Reason::Fenced) if stands && !admitted => Err(Reason::NotAdmitted),
+                // Its registration is gone, or the reservation that keeps strangers out: it comes in anew, and reserves anew.
+                Err(Reason::Fenced) => {
+                    if let Some(nexus) = nexus {
+                        self.session().unregistered(nexus);
+                    }
+                    Err(Reason::Fenced)
+                }
                 checked => checked,
             }
         })

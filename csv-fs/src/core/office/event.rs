@@ -151,7 +151,8 @@ pub enum Event {
     /// [`Effect::FenceDone`](super::Effect::FenceDone). `answered`: the client has said already that nothing of its own
     /// is in flight and that it stopped.
     RequestFence { ticket: Ticket, client: ClientId, purpose: Purpose, answered: bool },
-    /// The coordinator granted this node's client a generation: direct I/O is allowed under it.
+    /// The coordinator granted this node's client a generation: direct I/O is allowed under it. One of another reign than the
+    /// one held here ends that.
     Granted { fence_gen: FenceGen },
     /// What the client's route machine knows of this node's path.
     OwnPath { ok: bool },
