@@ -202,7 +202,8 @@ async fn what_waits_for_an_admission_comes_back_unsent_when_it_is_taken_back() {
 /// The whole way of a fence: what the victim has on its way has ended when the fence is answered, its nexuses meet the fence, enter
 /// anew under other keys, and carry data again only when they are admitted.
 #[tokio::test]
-async fn what_a_fenced_node_had_on_its_way_does_not_land_after_the_fence_and_it_writes_again_only_once_it_is_admitted_anew() {
+async fn what_a_fenced_node_had_on_its_way_does_not_land_after_the_fence_and_it_writes_again_only_once_it_is_admitted_anew()
+ {
     let san = San::start().await;
     let (mut one, mut two) = (san.node(1).await, san.node(2).await);
     let before = one.both_admitted().await;

@@ -25,6 +25,8 @@ pub(crate) struct Array {
     portals: Vec<String>,
     /// Where only the outsider does.
     own: String,
+    /// An account that initiators must have, and its secret.
+    account: Option<(&'static str, &'static str)>,
     child: Option<Child>,
 }
 
@@ -38,7 +40,12 @@ impl Array {
     pub(super) fn new(dir: PathBuf, door: Option<String>, portals: Vec<String>, own: String) -> Array {
         fs::create_dir(&dir).expect("a folder");
         File::create(dir.join("disk.img")).and_then(|f| f.set_len(2 << 30)).expect("a sparse file");
-        Array { dir, door, portals, own, child: None }
+        Array { dir, door, portals, own, account: None, child: None }
+    }
+
+    /// From its next start on it lets in only whoever has this account.
+    pub(super) fn asks_for(&mut self, user: &'static str, secret: &'static str) {
+        self.account = Some((user, secret));
     }
 
     /// The file behind the unit.
@@ -81,6 +88,9 @@ impl Array {
             command.args(["--initiator", &name]);
         }
         command.args(["--hold-write-of", &initiator(HELD_UP)]);
+        if let Some((user, secret)) = self.account {
+            command.args(["--user", user]).env("SHOREFAST_ISCSI_SECRET", secret);
+        }
         command.args(["--state", path(&self.dir.join("state")), "--control", path(&self.control())]);
         self.child = Some(command.stdin(Stdio::null()).stdout(ready).stderr(log).spawn().expect("the program runs"));
     }

@@ -97,6 +97,62 @@ fn a_unit_with_registrations_of_others_is_refused_and_they_are_named() {
 }
 
 #[test]
+fn a_secret_on_the_command_line_works_warns_and_is_stored_as_a_reference_only() {
+    const SECRET: &str = "not-to-be-seen-1";
+    let Some(mut lab) = Lab::plain(2) else { return };
+    lab.array.kill();
+    lab.array.asks_for("user", SECRET);
+    lab.array.start(2);
+    let secrets = |n: usize| lab.cluster.node_dir(n).join("secrets");
+    for n in lab.all() {
+        let more = format!(
+            "iscsi_initiator = \"{}\"\niscsi_secrets = \"{}\"\n",
+            super::array::initiator(n),
+            path(&secrets(n))
+        );
+        lab.cluster.configure(n, &more);
+    }
+    let file = secrets(2);
+    lab.cluster.start_all();
+    let with = |account: &str| lab.array.urls().iter().map(|url| url.replace("iscsi://", account)).collect::<Vec<_>>();
+    let create = |urls: &[String]| {
+        lab.cluster.ask(1, &["volume", "create", "v", "--timing", "fast", "--disk", &urls[0], "--disk", &urls[1]])
+    };
+    create(&with("iscsi://user@")).expect(2, &["no secret of user", "secrets"]);
+    let made = create(&with(&format!("iscsi://user%{SECRET}@")));
+    made.expect(0, &["Warning: the secret in --disk", "user%***@"]);
+    assert!(lab.cluster.is_mounted(1));
+    // The other node has to be given it.
+    until("node 2 says what it lacks", || {
+        lab.own_word(2)["reason"].as_str().is_some_and(|r| r.contains("no secret of user"))
+    });
+    std::fs::write(&file, format!("user {SECRET}\n")).expect("written");
+    until("node 2 has mounted it", || lab.cluster.is_mounted(2));
+    let bundle = lab.cluster.dir.join("bundle.tar.gz");
+    let config = lab.cluster.config(1);
+    run(&["support-bundle", "--config", &config, "--out", path(&bundle)]);
+    let unpacked = Command::new("tar").args(["-xOzf", path(&bundle)]).output().expect("tar runs").stdout;
+    let mut said = vec![made.out, made.err, String::from_utf8_lossy(&unpacked).into_owned()];
+    for n in lab.all() {
+        let records = lab.cluster.node_dir(n).join("state/volumes");
+        let texts =
+            std::fs::read_dir(records).expect("a folder").map(|e| std::fs::read_to_string(e.expect("an entry").path()));
+        said.extend(texts.map(|text| text.expect("text")));
+        said.push(lab.cluster.log(n));
+        for args in [&["status"][..], &["--json", "status"], &["volume", "info", "v"], &["--json", "events"]] {
+            said.push(lab.cluster.ask(n, args).out);
+        }
+    }
+    assert!(said.iter().any(|text| text.contains("iscsi://user@")), "the records name the account");
+    for text in said {
+        assert!(!text.contains(SECRET), "{text}");
+    }
+    assert!(
+        std::fs::read_to_string(lab.cluster.node_dir(1).join("state/iscsi-secrets")).expect("kept").contains(SECRET)
+    );
+}
+
+#[test]
 fn disks_that_are_no_one_unit_are_refused_before_anything_is_touched() {
     let Some(mut lab) = Lab::plain(1) else { return };
     lab.cluster.start(1);
