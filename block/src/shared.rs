@@ -42,7 +42,7 @@ pub use ids::{Epoch, FenceGen, Incarnation, NodeId};
 pub use key::{NexusKey, NexusNumber, VolumeTag};
 pub use kill::{KillOutcome, process_start_time};
 pub use locks::LiveLock;
-pub use nexuses::{AloneError, Nexuses};
+pub use nexuses::{AloneError, Entrance, Nexuses};
 pub use proof::{AbortOwn, Excluded, ExcludedBy, NothingInFlight};
 pub use reserve::{ExcludeError, HELD_TYPE, Keeps, Reservations, ReserveError, exclude};
 pub use scsi::ReservationKey;

@@ -21,7 +21,7 @@ use block::device::{BlockDevice, Completion, Done, Geometry, Io, Op};
 use block::error::{IoError, IoErrorKind};
 use block::multipath::{Config as Paths, Multipath, PathStatus};
 use block::shared::{
-    AbortOwn, AloneError, BoxFuture, CawOutcome, CompareAndWrite, DiskKind, HEDGE_AFTER, HELD_TYPE, HedgedCaw,
+    AbortOwn, AloneError, BoxFuture, CawOutcome, CompareAndWrite, DiskKind, Entrance, HEDGE_AFTER, HELD_TYPE, HedgedCaw,
     NexusNumber, Nexuses, NodeId, Reservations as _, ReserveError, SharedDisk, VolumeTag,
 };
 use block::units::ByteOffset;
@@ -141,7 +141,7 @@ pub(crate) struct Core {
     node: NodeId,
     number: Mutex<NexusNumber>,
     /// Who hears of entrances.
-    judge: Mutex<Option<mpsc::UnboundedSender<NexusNumber>>>,
+    judge: Mutex<Option<mpsc::UnboundedSender<Entrance>>>,
     /// The way that answered last.
     best: AtomicUsize,
     /// It is being left: nobody enters any more.
@@ -164,10 +164,10 @@ impl Core {
     }
 
     /// Without an office nobody has to know: the first one has every nexus enter anew.
-    fn announce(&self, number: NexusNumber) {
+    fn announce(&self, entrance: Entrance) {
         if let Some(judge) = &*self.judge.lock() {
             // An office that is gone judges nothing.
-            let _ = judge.send(number);
+            let _ = judge.send(entrance);
         }
     }
 
@@ -379,11 +379,11 @@ impl CompareAndWrite for Core {
 }
 
 impl Nexuses for Core {
-    fn entered(&self) -> mpsc::UnboundedReceiver<NexusNumber> {
+    fn entered(&self) -> mpsc::UnboundedReceiver<Entrance> {
         let (judge, entered) = mpsc::unbounded_channel();
         *self.judge.lock() = Some(judge);
         for way in &self.ways {
-            way.door.lock().again(false);
+            way.door.lock().again();
             way.knock.notify_one();
         }
         entered
@@ -430,14 +430,6 @@ impl Nexuses for Core {
     fn refuse(&self, nexus: NexusNumber) {
         if let Some((way, _)) = self.entrance(nexus) {
             way.door.lock().refused(nexus);
-        }
-    }
-
-    fn judge_again(&self) {
-        for way in &self.ways {
-            if way.door.lock().again(true) {
-                way.knock.notify_one();
-            }
         }
     }
 

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //!  Down ── a session stands ─► Entered ── register ─► Registered ── its slot, read over it, is good ─► Admitted
-//!   ▲  entered under a key of      ▲                       └── it is not ─► Refused ── judge_again ─► Entered
-//!   │  incarnation 0, announced    └────────────────────────── a new office (nexuses are announced anew)
+//!   ▲  entered under a key of      ▲                      ▲  └── it is not ─► Refused ─┐
+//!   │  incarnation 0, announced    │                      └────────── register ────────┘
+//!   │                              └──────── a new office (nexuses are announced anew)
 //!   └── the session is lost, the registration is gone
 //! ```
 //! - *Entered* is registered with a key of **incarnation 0**: enough to read lease and slots and to compare and write them while
@@ -26,6 +27,15 @@ use super::{BoxFuture, FenceGen};
 use crate::error::IoError;
 use crate::units::ByteOffset;
 
+/// A nexus has entered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entrance {
+    /// Its number.
+    pub number: NexusNumber,
+    /// The number of the last entrance of the same way, which is over: nothing is to be asked of it any more.
+    pub instead_of: Option<NexusNumber>,
+}
+
 /// Why a unit cannot be had alone.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AloneError {
@@ -41,7 +51,7 @@ pub enum AloneError {
 pub trait Nexuses: Send + Sync {
     /// From now on a new office judges: every nexus that stands enters anew, and so does each that comes up later; their numbers
     /// come here. Who called before hears nothing more.
-    fn entered(&self) -> mpsc::UnboundedReceiver<NexusNumber>;
+    fn entered(&self) -> mpsc::UnboundedReceiver<Entrance>;
 
     /// Registers the nexus of this entrance under this key, and holds the unit against whoever is not registered.
     ///
@@ -55,11 +65,8 @@ pub trait Nexuses: Send + Sync {
     /// It may carry data: of this generation.
     fn admit(&self, nexus: NexusNumber, generation: FenceGen);
 
-    /// It may not, for now.
+    /// It may not, for now; it may be registered again under the same number.
     fn refuse(&self, nexus: NexusNumber);
-
-    /// What led to refusals may have changed: whoever was refused enters anew.
-    fn judge_again(&self);
 
     /// READ KEYS over any nexus that is registered, the whole list.
     fn keys(&self) -> BoxFuture<'_, Result<Vec<ReservationKey>, ReserveError>>;

@@ -372,6 +372,7 @@ impl Office {
             Event::OwnPath { ok } => self.path.client_ok = ok,
             Event::Barred { barred } => self.barred = barred,
             Event::Scsi { tag, result } => self.on_scsi(now, tag, result, out),
+            Event::NexusGone { nexus } => drop(self.nexuses.remove(&nexus)),
             Event::NexusUp { nexus } => self.on_nexus_up(nexus, out),
             Event::OwnSlotVia { nexus, slot } => self.on_own_slot_via(nexus, slot, out),
         }

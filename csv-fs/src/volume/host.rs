@@ -352,13 +352,7 @@ impl VolumeHost {
             // The core's lock is held by whoever reports: the generation is read afterwards.
             let session = Arc::clone(session);
             if matches!(event, ClientEvent::Route { .. } | ClientEvent::Bound { .. }) {
-                let nexuses = self.disk.nexuses().cloned();
-                tokio::spawn(async move {
-                    office.granted(session.fence_gen());
-                    if let Some(nexuses) = nexuses {
-                        nexuses.judge_again();
-                    }
-                });
+                tokio::spawn(async move { office.granted(session.fence_gen()) });
             }
         }
         self.notice(Notice::Client(event));

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!  Outside ── entered ─► Entered ── registered ─► Registered ── admit ─► Admitted
-//!     ▲                     ▲  └──────── refuse ───────┴──────► Refused
-//!     └── the nexus is gone └─────────── enters anew ─────────────┘
+//!     ▲                     ▲                     ▲  └── refuse ─► Refused ─┐
+//!     │                     │                     └──── registered ─────────┘
+//!     └── the nexus is gone └── a new office
 //! ```
 //! Whatever is said of an entrance names its number; what is said of an older one changes nothing. Each admission is another
 //! *standing*: a right that was given in one is no right in the next. Prevents: a request is given a way, its node is fenced, the
@@ -38,18 +39,19 @@ pub(super) struct Right {
 pub(super) struct Door {
     /// The session's number of the nexus, the entrance's number, and how far it is.
     inside: Option<(u64, NexusNumber, At)>,
-    /// The last nexus that entered.
-    last: Option<u64>,
+    /// The last nexus that entered, and under which number.
+    last: Option<(u64, NexusNumber)>,
     standing: Standing,
     /// It is to enter anew.
     again: bool,
 }
 
 impl Door {
-    /// The nexus has entered.
-    pub(super) fn enters(&mut self, nexus: u64, number: NexusNumber) {
+    /// The nexus has entered. The number of the entrance before.
+    pub(super) fn enters(&mut self, nexus: u64, number: NexusNumber) -> Option<NexusNumber> {
         self.inside = Some((nexus, number, At::Entered));
-        (self.last, self.again) = (Some(nexus), false);
+        self.again = false;
+        self.last.replace((nexus, number)).map(|(_, number)| number)
     }
 
     /// No nexus stands.
@@ -59,7 +61,7 @@ impl Door {
 
     /// Whether this nexus has entered before: then it was registered, and may have carried data.
     pub(super) fn knows(&self, nexus: u64) -> bool {
-        self.last == Some(nexus)
+        self.last.is_some_and(|(last, _)| last == nexus)
     }
 
     /// Whether this nexus is to enter now.
@@ -72,16 +74,9 @@ impl Door {
         matches!(self.inside, Some((_, _, At::Admitted(_))))
     }
 
-    /// A new office judges, or what led to a refusal may have changed.
-    pub(super) fn again(&mut self, only_refused: bool) -> bool {
-        let refused = self.is_refused();
-        self.again |= !only_refused || refused;
-        self.again
-    }
-
-    /// Whether it was refused.
-    pub(super) fn is_refused(&self) -> bool {
-        matches!(self.inside, Some((_, _, At::Refused)))
+    /// A new office judges.
+    pub(super) fn again(&mut self) {
+        self.again = true;
     }
 
     /// The nexus of this entrance.
@@ -150,7 +145,7 @@ mod tests {
     fn admitted() -> Door {
         let mut door = Door::default();
         assert!(door.is_to_enter(7) && !door.knows(7));
-        door.enters(7, ONE);
+        assert_eq!(door.enters(7, ONE), None);
         door.registered(ONE);
         assert!(door.admitted(ONE, right(3)));
         door
@@ -171,11 +166,12 @@ mod tests {
     fn what_is_said_of_an_older_entrance_changes_nothing() {
         let mut door = admitted();
         door.leaves();
-        door.enters(8, TWO);
+        assert_eq!(door.enters(8, TWO), Some(ONE));
         door.registered(ONE);
         assert!(!door.admitted(ONE, right(4)) && door.nexus_of(ONE).is_none());
+        door.registered(TWO);
         door.refused(ONE);
-        assert!(!door.is_refused() && door.nexus_of(TWO) == Some(8));
+        assert!(door.nexus_of(TWO) == Some(8) && door.admitted(TWO, right(4)));
     }
 
     /// A request that was given the way before a fence finds another standing.
@@ -192,14 +188,16 @@ mod tests {
     }
 
     #[test]
-    fn a_new_office_ends_every_right_and_whoever_was_refused_alone_enters_anew() {
+    fn a_new_office_ends_every_right_and_whoever_was_refused_is_registered_once_more() {
         let mut door = admitted();
-        assert!(!door.again(true), "nobody refused it");
-        assert!(door.again(false) && door.is_to_enter(7) && door.knows(7) && door.carries());
+        door.again();
+        assert!(door.is_to_enter(7) && door.knows(7) && door.carries());
         assert_eq!((door.right(door.standing()), door.nexus_of(ONE)), (None, None));
         door.enters(7, TWO);
         assert!(!door.is_to_enter(7));
         door.refused(TWO);
-        assert!(door.again(true) && door.is_to_enter(7));
+        assert!(!door.admitted(TWO, right(4)), "it has to be registered and looked at anew");
+        door.registered(TWO);
+        assert!(door.admitted(TWO, right(4)));
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use block::shared::{HELD_TYPE, Incarnation, NexusKey, NexusNumber, ReserveError};
+use block::shared::{Entrance, HELD_TYPE, Incarnation, NexusKey, NexusNumber, ReserveError};
 
 use super::Core;
 use super::way::Way;
@@ -14,8 +14,6 @@ use crate::driver::SessionState;
 
 /// Before an entrance that failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
-/// A nexus that was refused asks again after this, if nothing else makes it: it is never left outside for good.
-const REFUSED: Duration = Duration::from_secs(2);
 
 /// Runs until the unit is left, or its session is over.
 pub(super) async fn keep_letting_in(core: Weak<Core>, way: Arc<Way>) {
@@ -55,7 +53,6 @@ pub(super) async fn keep_letting_in(core: Weak<Core>, way: Arc<Way>) {
         tokio::select! {
             changed = state.changed() => if changed.is_err() { return },
             () = way.knock.notified() => {}
-            () = tokio::time::sleep(REFUSED) => drop(way.door.lock().again(true)),
         }
     }
 }
@@ -84,8 +81,8 @@ async fn enter(core: &Arc<Core>, way: &Way, nexus: u64) -> Result<(), ReserveErr
     }
     entered?;
     if way.session().nexus() == Some(nexus) {
-        way.door.lock().enters(nexus, number);
-        core.announce(number);
+        let instead_of = way.door.lock().enters(nexus, number);
+        core.announce(Entrance { number, instead_of });
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use block::device::DeviceExt;
 use block::error::IoErrorKind;
 use block::fault::FaultDevice;
 use block::shared::{
-    AloneError, CawOutcome, FenceGen, Incarnation, NexusKey, NexusNumber, Nexuses, NodeId, ReservationKey, SharedDisk,
+    AloneError, CawOutcome, Entrance, FenceGen, Incarnation, NexusKey, NexusNumber, Nexuses, NodeId, ReservationKey, SharedDisk,
     VolumeTag,
 };
 use block::units::{BlockSize, ByteLen, ByteOffset};
@@ -99,7 +99,7 @@ fn nexuses(disk: &SharedDisk) -> &Arc<dyn Nexuses> {
 struct Node {
     id: NodeId,
     disk: SharedDisk,
-    entered: UnboundedReceiver<NexusNumber>,
+    entered: UnboundedReceiver<Entrance>,
     generation: u64,
 }
 
@@ -114,7 +114,7 @@ impl Node {
 
     /// The next nexus that enters, registered.
     async fn registered(&mut self) -> NexusNumber {
-        let nexus = within(self.entered.recv()).await.expect("it enters");
+        let nexus = within(self.entered.recv()).await.expect("it enters").number;
         within(self.nexuses().register(nexus, self.key(nexus))).await.expect("it is registered");
         nexus
     }

@@ -161,6 +161,8 @@ pub enum Event {
     Barred { barred: bool },
     /// Answer to [`Effect::Scsi`](super::Effect::Scsi).
     Scsi { tag: Tag, result: ScsiResult },
+    /// A nexus to the disk is there no more (SCSI kind), or has another number from now on.
+    NexusGone { nexus: u16 },
     /// A nexus to the disk came up (SCSI kind); it has no registration yet.
     NexusUp { nexus: u16 },
     /// Answer to [`Effect::ReadOwnSlotVia`](super::Effect::ReadOwnSlotVia); `None` if it failed.

@@ -9,6 +9,7 @@
 //!   that this node's client was granted, or of which everything older has ended.
 //! - While what a lost office of this node left has not ended, none is admitted (rule `EndedBeforeAdmitted`). An office that
 //!   drains in order is not lost: it needs its path for that.
+//! - One that is gone (`NexusGone`) is forgotten: whatever is still answered of it says nothing.
 //! - One that was refused is registered anew as soon as it may be admitted, at the latest with the next renewal of the own
 //!   slot. Its shell waits for that and does nothing; a new session begins from the start by `NexusUp`.
 
@@ -64,7 +65,7 @@ impl Office {
     }
 
     pub(super) fn on_own_slot_via(&mut self, nexus: u16, slot: Option<SlotView>, out: &mut Vec<Effect>) {
-        let Some(client) = self.client() else { return };
+        let Some(client) = self.client().filter(|_| self.nexuses.contains_key(&nexus)) else { return };
         match slot.filter(|s| s.incarnation == client.incarnation && self.admits(s.fence_gen)) {
             Some(slot) => out.push(Effect::NexusGood { nexus, fence_gen: slot.fence_gen }),
             None => self.refuse_nexus(nexus, out),
@@ -72,8 +73,10 @@ impl Office {
         self.look.want();
     }
 
+    /// What is answered of one that is gone says nothing.
     fn refuse_nexus(&mut self, nexus: u16, out: &mut Vec<Effect>) {
-        self.nexuses.insert(nexus, Registration::Refused);
+        let Some(how_far) = self.nexuses.get_mut(&nexus) else { return };
+        *how_far = Registration::Refused;
         out.push(Effect::NexusRefused { nexus });
     }
 

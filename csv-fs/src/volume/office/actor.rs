@@ -110,7 +110,12 @@ impl Actor {
                     Some(input) => self.take(input),
                     None => return,
                 },
-                Some(nexus) = nexuses::next(&mut entered) => self.handle(Event::NexusUp { nexus: nexus.0 }),
+                Some(entrance) = nexuses::next(&mut entered) => {
+                    if let Some(over) = entrance.instead_of {
+                        self.handle(Event::NexusGone { nexus: over.0 });
+                    }
+                    self.handle(Event::NexusUp { nexus: entrance.number.0 });
+                }
                 () = pause(wait) => self.handle(Event::Tick),
             }
             if self.links.own.strong_count() == 0 {
@@ -224,7 +229,6 @@ impl Actor {
                     stopped.await;
                     abort_own(&links.disk).await;
                     links.event(Event::NothingInFlight { fence_gen });
-                    nexuses::judge_again(&links);
                 });
             }
             Effect::SelfEvicted => own.self_evicted(),
@@ -444,7 +448,6 @@ fn drained_after(drained: block::shared::BoxFuture<'static, ()>, links: Links, e
     tokio::spawn(async move {
         drained.await;
         links.event(Event::Drained { epoch });
-        nexuses::judge_again(&links);
     });
 }
 

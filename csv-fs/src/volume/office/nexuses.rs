@@ -1,6 +1,6 @@
 //! An office on a SCSI unit: its steps as questions to the unit's nexuses, its answers as events. Decides nothing.
 
-use block::shared::{FenceGen, NexusNumber, Nexuses, NodeId, ReservationKey, ReserveError};
+use block::shared::{Entrance, FenceGen, NexusNumber, Nexuses, NodeId, ReservationKey, ReserveError};
 use tokio::sync::mpsc;
 
 use super::actor::{Links, cell_len};
@@ -10,7 +10,7 @@ use crate::format::slot_at;
 use crate::types::VolumeId;
 
 /// The next nexus that has entered; never, on a disk that has none.
-pub(super) async fn next(entered: &mut Option<mpsc::UnboundedReceiver<NexusNumber>>) -> Option<NexusNumber> {
+pub(super) async fn next(entered: &mut Option<mpsc::UnboundedReceiver<Entrance>>) -> Option<Entrance> {
     match entered {
         Some(entered) => entered.recv().await,
         None => std::future::pending().await,
@@ -83,12 +83,5 @@ pub(super) fn good(links: &Links, nexus: u16, fence_gen: FenceGen) {
 pub(super) fn refused(links: &Links, nexus: u16) {
     if let Some(nexuses) = links.disk.nexuses() {
         nexuses.refuse(NexusNumber(nexus));
-    }
-}
-
-/// What led to refusals may have changed.
-pub(super) fn judge_again(links: &Links) {
-    if let Some(nexuses) = links.disk.nexuses() {
-        nexuses.judge_again();
     }
 }
