@@ -21,8 +21,8 @@ use block::device::{BlockDevice, Completion, Done, Geometry, Io, Op};
 use block::error::{IoError, IoErrorKind};
 use block::multipath::{Config as Paths, Multipath, PathStatus};
 use block::shared::{
-    AbortOwn, AloneError, BoxFuture, CawOutcome, CompareAndWrite, DiskKind, Entrance, HEDGE_AFTER, HELD_TYPE, HedgedCaw,
-    NexusNumber, Nexuses, NodeId, Reservations as _, ReserveError, SharedDisk, VolumeTag,
+    AbortOwn, AloneError, BoxFuture, CawOutcome, CompareAndWrite, DiskKind, Entrance, HEDGE_AFTER, HELD_TYPE,
+    HedgedCaw, NexusNumber, Nexuses, NodeId, Reservations as _, ReserveError, SharedDisk, VolumeTag,
 };
 use block::units::ByteOffset;
 use block::worker::Handle;

@@ -111,7 +111,7 @@ async fn hold_again(inner: &Arc<Inner>, key: ReservationKey, kind: ReservationTy
 }
 
 /// Write protection and write cache.
-async fn read_mode(inner: &Arc<Inner>) -> Result<(), IoErrorKind> {
+pub(super) async fn read_mode(inner: &Arc<Inner>) -> Result<(), IoErrorKind> {
     let news = inner.known().news();
     let mode = inner.asked().mode().await.map_err(|_| IoErrorKind::NoPath)?;
     inner.known().learn(news, mode.cache);

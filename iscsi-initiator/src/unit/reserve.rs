@@ -93,7 +93,9 @@ impl LunDevice {
         let to = Registration { persist: true, ..Registration::persistent(key) };
         change(&self.inner, &Change::RegisterAndIgnore { to }).await?;
         self.inner.set_registered(Some(Registered { key, persist: true, holds: None }));
-        self.reserve(key, kind).await
+        self.reserve(key, kind).await?;
+        // Who is not registered is not told: until now the cache was reckoned with as one that loses what is in it.
+        super::follow::read_mode(&self.inner).await.map_err(|kind| ReserveError::Unknown(kind.to_string()))
     }
 
     /// Registers this nexus, which has a registration, with another key. If that registration is gone this fails, and the nexus must

@@ -66,6 +66,11 @@ impl Member {
         self.process.as_ref().map(|(_, identity)| *identity)
     }
 
+    /// What leads to its networks, if it has some of its own.
+    pub(super) fn door(&self) -> Option<&str> {
+        self.door.as_deref()
+    }
+
     /// The volume as this node tells it.
     pub(crate) fn volume(&self) -> Option<VolumeStatus> {
         self.client().status().ok()?.volumes.into_iter().find(|v| v.name == VOLUME)

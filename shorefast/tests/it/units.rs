@@ -9,8 +9,8 @@ use block::device::DeviceExt;
 use block::error::IoErrorKind;
 use block::fault::FaultDevice;
 use block::shared::{
-    AloneError, CawOutcome, Entrance, FenceGen, Incarnation, NexusKey, NexusNumber, Nexuses, NodeId, ReservationKey, SharedDisk,
-    VolumeTag,
+    AloneError, CawOutcome, Entrance, FenceGen, Incarnation, NexusKey, NexusNumber, Nexuses, NodeId, ReservationKey,
+    SharedDisk, VolumeTag,
 };
 use block::units::{BlockSize, ByteLen, ByteOffset};
 use block::worker::Workers;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -136,6 +136,25 @@ impl Array {
         // Each session tells those of all sessions of its name.
         let its = sessions.iter().filter(|s| s.initiator == name).map(|s| (s.refused_reads, s.refused_writes));
         its.max().unwrap_or_default()
+    }
+
+    /// Whether the unit refuses a read and a write of somebody on a node's networks, under its name, who has not registered: at a place
+    /// where a volume has nothing. What the node itself has tried depends on what it was doing.
+    pub(super) fn refuses(&self, door: Option<&str>, node: Node) -> bool {
+        let url = Array::urls().remove(0);
+        let tries = |what: &str, more: &[&str]| {
+            let mut command = behind(door)?;
+            command.args(["iscsi", what, &url, "--at", "32m"]).args(more);
+            command.env("SHOREFAST_ISCSI_INITIATOR", self.initiator(node)).process_group(0);
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+            if let Some(mut input) = child.stdin.take() {
+                // It may have been refused before it reads anything.
+                drop(input.write_all(&[0; 4096]));
+            }
+            child.wait()
+        };
+        let refused = |ended: io::Result<std::process::ExitStatus>| ended.is_ok_and(|status| !status.success());
+        refused(tries("read", &["--len", "4k"])) && refused(tries("write", &["--destroy-data"]))
     }
 
     /// The keys that are registered, and the reservation; none while it does not answer.

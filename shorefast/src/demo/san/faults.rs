@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::time::Duration;
 
+use super::super::cluster::Member;
 use super::super::outcome::Moment;
 use super::super::runner::own_route;
 use super::array::Array;
@@ -208,15 +209,14 @@ impl Run {
         let since = seen.since;
         let took = self.until(|run| run.nodes().any(|n| !run.told(n, Code::ClientEvicted, since).is_empty()))?;
         seen.came("evicted when another node wanted its files, its keys taken", took);
-        let array = self.array.clone();
-        let refused = move || {
-            let now = array.refused(node);
-            (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1))
-        };
-        let count = refused.clone();
-        let took = self.until(move |_| count().0 > 0 && count().1 > 0)?;
-        let (reads, writes) = refused();
-        seen.came(&format!("the unit refused {reads} reads and {writes} writes of it"), took);
+        let door = self.cluster.member(node).and_then(Member::door);
+        let refuses = self.array.refuses(door, node);
+        let now = self.array.refused(node);
+        let (reads, writes) = (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1));
+        seen.was(
+            &format!("the unit refused {reads} reads and {writes} writes of it"),
+            refuses && reads > 0 && writes > 0,
+        );
         let others: Vec<Node> = self.nodes().filter(|n| *n != node).collect();
         self.get_on(&others, seen, phase)?;
         let got = self.got(want)?;

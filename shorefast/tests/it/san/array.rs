@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -142,6 +143,24 @@ impl Array {
         let its = sessions.iter().filter(|s| s["initiator"] == initiator(n).as_str());
         let number = |s: &Value, name: &str| s[name].as_u64().expect("a number");
         its.map(|s| (number(s, "refused_reads"), number(s, "refused_writes"))).max().unwrap_or_default()
+    }
+
+    /// Whether the unit refuses a read and a write of somebody on a node's networks and of its name, who has not registered: at a place
+    /// where a volume has nothing.
+    pub(super) fn refuses(&self, door: &str, n: usize) -> bool {
+        let (url, at) = (self.urls().remove(0), ["--at", "32m"]);
+        let command = |what: &str| {
+            let mut command = Command::new("nsenter");
+            command.args([door, PROGRAM, "iscsi", what, &url]).args(at).env("SHOREFAST_ISCSI_INITIATOR", initiator(n));
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+            command
+        };
+        let read = command("read").args(["--len", "4k"]).status().expect("it runs");
+        let mut writes = command("write").arg("--destroy-data").spawn().expect("it runs");
+        // It may have been refused before it reads anything.
+        drop(writes.stdin.take().expect("piped").write_all(&[0; 4096]));
+        let write = writes.wait().expect("it ends");
+        !read.success() && !write.success()
     }
 
     /// The portals at which each node's sessions are, by node.

@@ -106,6 +106,11 @@ impl Lab {
         self.networks.as_ref().expect("it is apart").cut(n, nets).expect("nft");
     }
 
+    /// What leads to a node's networks.
+    pub(super) fn door(&self, n: usize) -> String {
+        self.networks.as_ref().expect("it is apart").door(n)
+    }
+
     pub(super) fn mend(&self) {
         self.networks.as_ref().expect("it is apart").mend().expect("nft");
     }
