@@ -1,5 +1,6 @@
 # What there is to do here. Each target can be run alone on a fresh clone.
 #   make demo         three nodes on this machine, hurt on purpose, and the report
+#   make demo-san     three nodes and a disk array in networks of their own, which are cut, and the report (root)
 #   make demo-replica two sites with a replicated device; the one that is written is killed, and the report
 #   make test         every test, with its time; lists what was skipped and why (at most 15 minutes)
 #   make test-quick   unit and tidy tests only
@@ -15,12 +16,17 @@ DEMO ?=
 # Passed on to the benchmark, for example BENCH="--pairs 3 --seconds 1.5 --only takeover".
 BENCH ?=
 
-.PHONY: demo demo-replica build test test-quick test-long check fmt clippy doc deny tidy bench
+.PHONY: demo demo-san demo-replica build test test-quick test-long check fmt clippy doc deny tidy bench
 
 demo:
 	@./setup --for demo
 	@$(CARGO) build -p shorefast
 	@$(TARGET)/debug/shorefast demo $(DEMO)
+
+demo-san:
+	@./setup --for demo-san
+	@$(CARGO) build -p shorefast
+	@$(TARGET)/debug/shorefast demo --san $(DEMO)
 
 demo-replica:
 	@$(CARGO) build -p shorefast

@@ -23,4 +23,4 @@ mod tests;
 
 pub use config::{Config, Failback, MAX_PATHS, Policy};
 pub use device::{Multipath, Nexus, Path, PathStatus};
-pub use event::{Access, PathId, PathState, Reason};
+pub use event::{Access, PathId, PathState, Reason, Standing};

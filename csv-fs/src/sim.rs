@@ -18,12 +18,13 @@
 //! - Disk: compare-and-write with answers lost before or after it lands; writes and pages that stick in the fabric; paths
 //!   that hang, fail or are slow; a volatile cache that a reset loses; LIVE locks that are free only when the dead
 //!   process' last request has landed; SIGKILL by a fencer; registrations per nexus, PREEMPT AND ABORT, READ KEYS, an
-//!   all-registrants reservation, session reinstatement.
+//!   all-registrants reservation, session reinstatement; nexuses that hang by themselves, and are proved dead over another;
+//!   what waits for a nexus and goes out over the first that may carry it, unless it was taken back.
 //! - Network: cuts of every shape, one-way too; delay; any order; connections that break on one side first; ports that
 //!   refuse; dead peers noticed late.
 //! - Nodes: SIGKILL, SIGSTOP, a paused virtual machine (its clock stands too), a clock that stands.
-//! - Store: one value changed by whole transactions, each commit one request over the coordinator's own path;
-//!   latch, suspension, stored answers, grants, orphans.
+//! - Store: one value changed by whole transactions, each commit one request over the coordinator's own path, which may stall
+//!   between the latch and the disk; latch, suspension, stored answers, grants, orphans.
 //! - Applications: opens, reads, writes of blocks and half blocks, appends, truncation, stat, fsync, exclusive creation,
 //!   unlink while open.
 //! - Programs that lock: records of processes and of open files, `flock`; taken, waited for, given up while they wait, dropped,
@@ -33,7 +34,7 @@
 //! Pages inside a commit (`meta` has crash tests of its own), bytes of any format, TLS, FUSE, memory limits, interrupted
 //! callers of anything but locks, goodbye, `fallocate`, rename and links, the order of commands inside a SCSI session (but for registrations).
 //! Unit attentions: a reset poisons unflushed files at once, and blocks that it took back and nobody has mapped yet are
-//! zeroes at once. For the SCSI kind an abort on a dead path proves nothing by itself; the path fence does.
+//! zeroes at once.
 
 mod app;
 mod client_shell;

@@ -204,6 +204,18 @@ impl fmt::Display for VolumeId {
     }
 }
 
+impl std::str::FromStr for VolumeId {
+    type Err = String;
+
+    /// What [`Display`](fmt::Display) wrote.
+    fn from_str(text: &str) -> Result<VolumeId, String> {
+        let digits: String = text.chars().filter(|c| *c != '-').collect();
+        let read = (digits.len() == 32).then(|| u128::from_str_radix(&digits, 16).ok()).flatten();
+        let id = read.map(VolumeId).filter(|id| id.to_string() == text);
+        id.ok_or_else(|| format!("{text:?} is no identity of a volume"))
+    }
+}
+
 /// An open file of one client; unique within its incarnation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct HandleId(pub u64);

@@ -27,14 +27,16 @@ mod place;
 mod rebirth;
 mod remote;
 mod serve;
+mod source;
 mod start;
 pub mod wire;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use block::fault::FaultDevice;
+use block::multipath::PathStatus;
 use block::shared::{Epoch, NodeId, SharedDisk};
 use fuse::features::Row;
 use fuse::{Feature, FeatureSet, Mount, Unmount};
@@ -47,6 +49,7 @@ pub use keep::Keeper;
 pub use over::Over;
 pub use peers::{PeerState, PeerTransport};
 pub use serve::{Directory, NodeBusiness};
+pub use source::{DiskError, DiskSource, UnitSource};
 pub use start::{StartError, mountable};
 
 use crate::client::counters::CounterSnapshot;
@@ -88,8 +91,8 @@ pub struct VolumeSetup {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Its disk: a file that every node of this host opens.
-    pub disk: PathBuf,
+    /// Its disk.
+    pub disk: DiskSource,
     /// Where it is mounted.
     pub mount: PathBuf,
     /// What the mount allows.
@@ -191,7 +194,7 @@ pub struct OfficeStatus {
 /// One volume on one node.
 pub struct Volume {
     name: String,
-    disk_path: PathBuf,
+    source: DiskSource,
     node: NodeId,
     superblock: Superblock,
     disk: SharedDisk,
@@ -217,8 +220,13 @@ impl Volume {
     }
 
     /// Its disk.
-    pub fn disk(&self) -> &Path {
-        &self.disk_path
+    pub fn disk(&self) -> &DiskSource {
+        &self.source
+    }
+
+    /// How its disk is reached: of a unit each path, its state, and why.
+    pub fn paths(&self) -> Vec<PathStatus> {
+        self.disk.nexuses().map(|nexuses| nexuses.paths()).unwrap_or_default()
     }
 
     /// The optional features of the kernel that its mount here is without.
@@ -228,7 +236,7 @@ impl Volume {
 
     /// Why threads do this node's I/O on its disk; `None` where io_uring does.
     pub fn why_threads(&self) -> Option<String> {
-        self.disk.file.why_threads()
+        self.disk.file().and_then(|file| file.why_threads())
     }
 
     /// The fault device under it, if it has one.
@@ -433,6 +441,9 @@ impl Volume {
         self.host.hand_over(STAGE).await;
         // The office is the last to hold the disk: with it the LIVE lock goes.
         self.host.office().stop().await;
+        if let Some(nexuses) = self.disk.nexuses() {
+            nexuses.leave().await;
+        }
         Ok(())
     }
 

@@ -95,8 +95,16 @@ pub struct Request {
 /// Counts how often everything was taken back from a session. What is one step of a longer request carries the era in
 /// which the request came. Prevents: a write is answered BUSY and waits outside the session while its path is given up and
 /// proved dead; then it goes out after all.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Era(u64);
+
+#[cfg(test)]
+impl Era {
+    /// The one behind it.
+    pub(crate) fn next(self) -> Era {
+        Era(self.0 + 1)
+    }
+}
 
 /// What goes to the driver.
 enum Order {
@@ -337,6 +345,11 @@ impl Session {
                 return Err(Cause::ClosedHere);
             }
         }
+    }
+
+    /// Has it drain, log out and end, and waits for nothing.
+    pub(crate) fn end(&self) {
+        drop(self.order(Order::Close));
     }
 
     /// Drains, logs out, ends; waits for that, which is bounded by the session's timing.

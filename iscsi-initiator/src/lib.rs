@@ -6,6 +6,7 @@
 //! - [`mod@unit`]: what a logical unit is ([`Identity`]), and the device made of it.
 //! - [`path`], [`lun`]: a session as a path, and one unit over many of them: over several portals, and for each worker its
 //!   own.
+//! - [`shared`]: such a unit as several nodes share it: nexuses that an office lets in.
 //! - [`discovery`]: which targets a portal has.
 //! - [`url`][]: `iscsi://[user[%secret]@]host[:port]/target/lun`.
 //!
@@ -17,6 +18,7 @@ pub mod discovery;
 pub mod driver;
 pub mod lun;
 pub mod path;
+pub mod shared;
 pub mod unit;
 pub mod url;
 

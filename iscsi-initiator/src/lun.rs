@@ -57,23 +57,12 @@ impl Lun {
     /// # Cancel safety
     /// A dropped future leaves sessions to end with their workers.
     pub async fn open(workers: &Handle, plan: Plan) -> Result<Lun, UnitError> {
-        let sessions = start(workers, &plan);
-        let found = tokio::time::timeout(FIRST_WITHIN, first(&sessions, plan.lun)).await;
-        let identity = match found.unwrap_or(Err(UnitError::Session(Cause::LoginTimeout))) {
-            Ok((n, identity)) => (sessions[n].1.target().to_owned(), identity),
-            Err(e) => {
-                for (_, session) in sessions {
-                    session.close().await;
-                }
-                return Err(e);
-            }
-        };
-        let (target, identity) = identity;
+        let (sessions, identity, target) = begin(workers, &plan, Ownership::Alone).await?;
         let device = Multipath::new(identity.names(&target), identity.geometry, plan.paths, workers.clone());
         let mut paths = Vec::new();
         let stability = Arc::default();
         for (worker, session) in sessions {
-            let path = Arc::new(LunPath::new(session, identity.clone(), plan.generation, &stability));
+            let path = Arc::new(LunPath::new(session, identity.clone(), plan.generation, &stability, false));
             let own = (plan.per_portal > 1).then_some(worker);
             device.add(Arc::clone(&path) as Arc<dyn block::multipath::Path>, own);
             paths.push(path);
@@ -162,8 +151,33 @@ fn follow_size(workers: &Handle, device: &Multipath, paths: &[Arc<LunPath>]) {
     }
 }
 
+/// Sessions, each with its worker.
+type Sessions = Vec<(usize, Session)>;
+
+/// Logs in everywhere and waits for the first session that finds the unit; its target's name comes with it.
+pub(crate) async fn begin(
+    workers: &Handle,
+    plan: &Plan,
+    ownership: Ownership,
+) -> Result<(Sessions, Identity, String), UnitError> {
+    let sessions = start(workers, plan, ownership);
+    let found = tokio::time::timeout(FIRST_WITHIN, first(&sessions, plan.lun)).await;
+    match found.unwrap_or(Err(UnitError::Session(Cause::LoginTimeout))) {
+        Ok((n, identity)) => {
+            let target = sessions[n].1.target().to_owned();
+            Ok((sessions, identity, target))
+        }
+        Err(e) => {
+            for (_, session) in sessions {
+                session.close().await;
+            }
+            Err(e)
+        }
+    }
+}
+
 /// Every session, with its worker.
-fn start(workers: &Handle, plan: &Plan) -> Vec<(usize, Session)> {
+fn start(workers: &Handle, plan: &Plan, ownership: Ownership) -> Sessions {
     let mut sessions = Vec::new();
     for portal in &plan.portals {
         for worker in 0..plan.per_portal.max(1) {
@@ -173,7 +187,7 @@ fn start(workers: &Handle, plan: &Plan) -> Vec<(usize, Session)> {
             let slot = plan.first_slot.saturating_add(u16::try_from(sessions.len()).unwrap_or(u16::MAX));
             let mut config = portal.clone();
             config.login.isid = Isid::from_number(plan.host, slot);
-            sessions.push((worker, Session::start(workers, worker, config, Ownership::Alone)));
+            sessions.push((worker, Session::start(workers, worker, config, ownership)));
         }
     }
     sessions

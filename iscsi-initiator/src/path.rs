@@ -20,6 +20,7 @@ use block::shared::{
 };
 use iscsi::session::FenceGen;
 use scsi::ReservationKey;
+use scsi::reservations::ReservationType;
 
 use crate::driver::{Session, SessionState};
 use crate::unit::{Identity, LunDevice, Stability};
@@ -43,9 +44,10 @@ impl LunPath {
         identity: Identity,
         generation: FenceGen,
         stability: &Arc<Stability>,
+        judged: bool,
     ) -> LunPath {
         let shared = (Duration::ZERO, Arc::clone(stability));
-        let device = Arc::new(LunDevice::of_many(session, identity, generation, shared));
+        let device = Arc::new(LunDevice::of_many(session, identity, generation, shared, judged));
         LunPath { device, registers: AtomicBool::new(false), killed: AtomicBool::new(false) }
     }
 
@@ -60,6 +62,19 @@ impl LunPath {
         self.device.register(key, keeps).await?;
         self.killed.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Registers this nexus right after its login; see [`LunDevice::enter`].
+    pub(crate) async fn enter(&self, key: ReservationKey, kind: ReservationType) -> Result<(), ReserveError> {
+        self.registers.store(true, Ordering::Release);
+        self.device.enter(key, kind).await?;
+        self.killed.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Registers this nexus, which has a registration, with another key.
+    pub(crate) async fn change_key(&self, key: ReservationKey, kind: ReservationType) -> Result<(), ReserveError> {
+        self.device.change_key(key, kind).await
     }
 
     /// Takes its registration away; the path is not used any more.

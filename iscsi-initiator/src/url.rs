@@ -73,6 +73,27 @@ impl Url {
         Ok(Url { portal: Portal::parse(host)?, unit, user, secret, target_user })
     }
 
+    /// Who this initiator says that it is.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// Who the target is to prove itself as.
+    pub fn target_user(&self) -> Option<&str> {
+        self.target_user.as_deref()
+    }
+
+    /// The secret that stands in the URL, where whoever sees the command line sees it.
+    pub fn secret(&self) -> Option<&str> {
+        self.secret.as_deref()
+    }
+
+    /// The whole URL as it may be kept: without its secret, which is then looked for elsewhere.
+    pub fn reference(&self) -> String {
+        let query = self.target_user.as_ref().map_or_else(String::new, |user| format!("?target_user={user}"));
+        format!("{}{query}", Url { secret: None, ..self.clone() })
+    }
+
     /// How to authenticate, with secrets from the URL or, where it has none, from `lookup` (the environment).
     pub fn chap(&self, lookup: impl Fn(&str) -> Option<String>) -> Result<Option<Chap>, UrlError> {
         let Some(user) = &self.user else { return Ok(None) };
@@ -134,5 +155,13 @@ mod tests {
         let url = Url::parse("iscsi://user%secret-of-12@h/t/1").expect("a URL");
         let shown = format!("{url} {url:?}");
         assert!(!shown.contains("secret-of-12") && shown.contains("user%***@h"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_kept_of_a_url_is_the_whole_of_it_but_its_secret() {
+        let url = Url::parse("iscsi://user%secret-of-12@h:3261/t/1?target_user=out").expect("a URL");
+        assert_eq!(url.reference(), "iscsi://user@h:3261/t/1?target_user=out");
+        let again = Url::parse(&url.reference()).expect("a URL");
+        assert_eq!((again.user(), again.target_user(), again.secret()), (Some("user"), Some("out"), None));
     }
 }

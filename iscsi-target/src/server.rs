@@ -21,10 +21,12 @@ mod unit;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use block::worker::Handle;
 use iscsi::keys::params::{DigestWish, Offer};
+use parking_lot::Mutex;
 use scsi::alua::AccessState;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -83,6 +85,31 @@ pub(crate) struct Shared {
     places: Arc<Semaphore>,
     /// Turns true once.
     stop: watch::Sender<bool>,
+    pub(crate) hold: Hold,
+}
+
+/// A write that is held up; see [`Server::hold_next_write`].
+#[derive(Debug, Default)]
+pub(crate) struct Hold {
+    /// Whose next one. Looked at for every command while none is set: without the lock.
+    is_set: AtomicBool,
+    of: Mutex<Option<String>>,
+}
+
+impl Hold {
+    /// Whether a write of this initiator is the one; then it is.
+    pub(crate) fn takes(&self, initiator: &str) -> bool {
+        if !self.is_set.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut of = self.of.lock();
+        let it_is = of.as_deref() == Some(initiator);
+        if it_is {
+            *of = None;
+            self.is_set.store(false, Ordering::Release);
+        }
+        it_is
+    }
 }
 
 impl Shared {
@@ -122,6 +149,7 @@ impl Server {
             sessions: Arc::default(),
             places: Arc::new(Semaphore::new(limits::MAX_CONNECTIONS)),
             stop: watch::Sender::new(false),
+            hold: Hold::default(),
         });
         let server = Server { shared, gone };
         for (n, listener) in listeners.into_iter().enumerate() {
@@ -170,6 +198,18 @@ impl Server {
         true
     }
 
+    /// For demonstrations of what may be stuck in an array: the next WRITE of this initiator, complete with its data, waits in its unit's
+    /// task set before it begins, until [`Server::let_go`], or until it is aborted like any other.
+    pub fn hold_next_write(&self, initiator: &str) {
+        *self.shared.hold.of.lock() = Some(initiator.to_owned());
+        self.shared.hold.is_set.store(true, Ordering::Release);
+    }
+
+    /// What is held begins now, if it is still there.
+    pub fn let_go(&self) {
+        self.shared.sessions.tell(None, || Note::LetGo);
+    }
+
     /// Asks every initiator to log out within so many seconds (asynchronous message 1).
     pub fn ask_logout(&self, seconds: u16) {
         self.shared.sessions.tell(None, || Note::AskLogout(seconds));
@@ -215,9 +255,7 @@ impl std::fmt::Debug for Server {
 }
 
 fn check(target: &Target) -> Result<(), ServerError> {
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:".contains(&b);
-    let kind = ["iqn.", "eui.", "naa."].iter().any(|kind| target.name.starts_with(kind));
-    if !kind || target.name.len() > iscsi::keys::MAX_NAME || !target.name.bytes().all(fits) {
+    if !iscsi::keys::is_name(&target.name) {
         return Err(ServerError::Name(target.name.clone()));
     }
     if target.portals.is_empty() || target.portals.iter().any(|p| p.group == 0) {

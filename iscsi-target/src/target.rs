@@ -35,6 +35,8 @@ pub struct Lun {
     pub provisioning: Option<Arc<dyn Provisioning>>,
     /// Refuse changes.
     pub read_only: bool,
+    /// Begin without a write cache (WCE 0): a write is on stable storage before its status. An initiator may switch it on.
+    pub write_through: bool,
 }
 
 /// A portal. Those of one group are one target port.
@@ -80,7 +82,7 @@ pub enum LunError {
 impl Lun {
     /// A unit of a device.
     pub fn new(number: u64, device: Arc<dyn BlockDevice>) -> Lun {
-        Lun { number, device, provisioning: None, read_only: false }
+        Lun { number, device, provisioning: None, read_only: false, write_through: false }
     }
 
     /// The device can tell where its data lie: the unit is thin.
@@ -93,6 +95,12 @@ impl Lun {
     #[must_use]
     pub fn read_only(self, read_only: bool) -> Lun {
         Lun { read_only, ..self }
+    }
+
+    /// Has no write cache.
+    #[must_use]
+    pub fn write_through(self, write_through: bool) -> Lun {
+        Lun { write_through, ..self }
     }
 }
 

@@ -127,6 +127,13 @@ const fn data(name: &'static str, form: Form, default: &'static str) -> Row {
 /// Most bytes of an iSCSI name (RFC 7143, 4.2.7.1).
 pub const MAX_NAME: usize = 223;
 
+/// Whether a text is an iSCSI name: of one of the three kinds, in the letters that stay what they are (RFC 7143, 4.2.7).
+pub fn is_name(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:".contains(&b);
+    let kind = ["iqn.", "eui.", "naa."].iter().any(|kind| text.starts_with(kind));
+    kind && text.len() <= MAX_NAME && text.bytes().all(fits)
+}
+
 const LEN: Form = Form::Number { min: 512, max: (1 << 24) - 1, result: Result2::Min };
 const SECONDS_MIN: Form = Form::Number { min: 0, max: 3600, result: Result2::Min };
 const SECONDS_MAX: Form = Form::Number { min: 0, max: 3600, result: Result2::Max };

@@ -147,6 +147,12 @@ pub(crate) enum Command {
     /// Child of the demo: verifies all patterns
     #[command(hide = true)]
     DemoVerify(demo::VerifyArgs),
+    /// Child of the demo: wants another node's files
+    #[command(hide = true)]
+    DemoWant(demo::WantArgs),
+    /// Child of the demo: changes a unit's reservations, as who is no node
+    #[command(hide = true)]
+    DemoOutsider(demo::OutsiderArgs),
 }
 
 /// `demo`
@@ -164,6 +170,9 @@ pub(crate) struct DemoArgs {
     /// Two sites with a replicated device, in place of three nodes with a shared disk
     #[arg(long, conflicts_with_all = ["stop", "keep"])]
     pub(crate) replica: bool,
+    /// Three nodes and a disk array in networks of their own, which are cut: a volume on an iSCSI unit at two portals
+    #[arg(long, conflicts_with_all = ["stop", "keep", "replica"])]
+    pub(crate) san: bool,
     /// Where the report goes
     #[arg(long, value_name = "FILE", default_value = "demo-report.html", conflicts_with = "stop")]
     pub(crate) report: PathBuf,
@@ -210,7 +219,7 @@ pub(crate) enum VolumeCommand {
     Create {
         /// The volume's name
         name: String,
-        /// The disk: a path, or file:PATH
+        /// The disk: a path or file:PATH; or iscsi://HOST/TARGET/LUN, once for each portal of that one unit
         #[arg(long, value_name = "URL", required = true)]
         disk: Vec<String>,
         /// Destroy what the disk carries; ID is the identity that the refusal printed

@@ -15,6 +15,9 @@ mod target;
 mod volume;
 mod witness;
 
+pub(crate) use iscsi::reservations_of;
+pub(crate) use target::sessions_at;
+
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -53,6 +56,8 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::DemoSums(args) => demo::child(demo::sums(args)),
         Command::DemoFill(args) => demo::child(demo::fill(args)),
         Command::DemoWriter(args) => demo::child(demo::write(args)),
+        Command::DemoWant(args) => demo::child(demo::want(args)),
+        Command::DemoOutsider(args) => demo::outsider(args),
         Command::DemoVerify(args) => demo::child(demo::verify_patterns(args)),
     }
 }

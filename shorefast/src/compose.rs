@@ -20,6 +20,7 @@ mod talk;
 mod teller;
 mod told;
 mod transport;
+mod units;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};

@@ -31,6 +31,8 @@ pub const TEMPLATE: &str = "\
 # allow_devices = false                   # device nodes on the mounts can be opened (root only)
 # holder = false                          # a small process starts the daemon, and starts it again when it dies
 # io_timeout = 120                        # seconds; then a request that cannot be executed any more gets EIO. 0: never
+# iscsi_initiator = \"iqn.2026-01.org.example:node-1\" # default: made of the identities of cluster and node
+# iscsi_secrets = \"/etc/shorefast/iscsi-secrets\" # a line `USER SECRET` for each account at a target
 # log = \"info\"                            # error, warn, info, debug, trace
 # debug = false                           # allows the keys below and `shorefast debug`
 # fault_device = false                    # under every disk, switched by `shorefast debug disk`
@@ -63,6 +65,10 @@ pub struct Config {
     pub holder: bool,
     /// After so long a program's request gets EIO, once it cannot be executed any more; zero: never.
     pub io_timeout: Duration,
+    /// This node's name as an initiator; none: made of the cluster's identity and the node's number.
+    pub iscsi_initiator: Option<String>,
+    /// Secrets of accounts at iSCSI targets.
+    pub iscsi_secrets: PathBuf,
     /// The log filter.
     pub log: String,
     /// Whether `debug` commands and the keys below are allowed.
@@ -92,6 +98,8 @@ struct File {
     allow_devices: bool,
     holder: bool,
     io_timeout: Option<Spanned<u64>>,
+    iscsi_initiator: Option<Spanned<String>>,
+    iscsi_secrets: Option<PathBuf>,
     log: Option<String>,
     debug: bool,
     fault_device: Option<Spanned<bool>>,
@@ -138,6 +146,8 @@ impl Config {
             allow_devices: file.allow_devices,
             holder: file.holder,
             io_timeout: Duration::from_secs(file.io_timeout.map_or(Config::IO_TIMEOUT, Spanned::into_inner)),
+            iscsi_initiator: file.iscsi_initiator.map(Spanned::into_inner),
+            iscsi_secrets: file.iscsi_secrets.unwrap_or_else(|| places::ISCSI_SECRETS.into()),
             log: file.log.unwrap_or_else(|| "info".to_owned()),
             debug: file.debug,
             fault_device: set(file.fault_device),
@@ -151,7 +161,8 @@ impl Config {
 /// What a key takes, for people; `None` if there is no such key.
 fn expected(key: &str) -> Option<&'static str> {
     Some(match key {
-        "bundle" | "socket" | "state_dir" | "mount_root" => "a path in quotes",
+        "bundle" | "socket" | "state_dir" | "mount_root" | "iscsi_secrets" => "a path in quotes",
+        "iscsi_initiator" => "an iSCSI name in quotes, like \"iqn.2026-01.org.example:host-1\"",
         "listen" => "\"ADDRESS:PORT\" with a numeric address",
         "workers" => "a whole number from 1 to 256",
         "io_timeout" => "a whole number of seconds from 0 to 86400",
@@ -262,6 +273,14 @@ impl Place<'_> {
             let what = format!("key `io_timeout`: {} s is more than a day", time.get_ref());
             return Err(self.refuse(time.span().start, &what, "0 has requests wait for as long as it takes."));
         }
+        if let Some(name) = file.iscsi_initiator.as_ref().filter(|name| !iscsi::keys::is_name(name.get_ref())) {
+            let what = format!("key `iscsi_initiator`: {:?} is no iSCSI name", name.get_ref());
+            return Err(self.refuse(
+                name.span().start,
+                &what,
+                "Write one like iqn.2026-01.org.example:host-1, or remove the key.",
+            ));
+        }
         Ok(())
     }
 }
@@ -314,6 +333,8 @@ mod tests {
         assert!(said.contains("line 1: key `workers`"), "{said}");
         let said = refusal("io_timeout = 86401\n");
         assert!(said.contains("line 1: key `io_timeout`: 86401 s is more than a day"), "{said}");
+        let said = refusal("iscsi_initiator = \"Host 1\"\n");
+        assert!(said.contains("line 1: key `iscsi_initiator`: \"Host 1\" is no iSCSI name"), "{said}");
     }
 
     #[test]

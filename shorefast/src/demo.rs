@@ -8,7 +8,7 @@
 //! - `cluster`, `place`, `process`, `mounts`: what is set up, and how it goes away again.
 //! - `runner`: the phases. `load`, `tree_copy`, `verifying`: the children seen from outside.
 //! - `writer`, `tree`, `verify`, `pattern`: the children themselves.
-//! - `replica`: the other demo, two sites with a replicated device.
+//! - `replica`: another demo, two sites with a replicated device. `san`: a third, three nodes on a disk array in networks of their own.
 //! - `timeline`, `watch`, `outcome`, `report`: what was seen, and how it is told.
 
 mod cluster;
@@ -24,6 +24,7 @@ mod process;
 mod replica;
 mod report;
 mod runner;
+mod san;
 mod task;
 mod timeline;
 mod tree;
@@ -51,6 +52,8 @@ use report::DemoReport;
 use runner::Run;
 use timeline::Timeline;
 
+pub(crate) use san::outsider::{OutsiderArgs, run as outsider};
+pub(crate) use san::want::{WantArgs, run as want};
 pub(crate) use tree::{CopyArgs, TreeArgs, copy, follow, sums};
 pub(crate) use verify::{VerifyArgs, run as verify_patterns};
 pub(crate) use writer::{FillArgs, WriterArgs, fill, run as write};
@@ -68,7 +71,11 @@ pub(crate) fn run(args: &DemoArgs, global: &Global) -> Result<Exit, Failure> {
     let interrupt = Interrupt::listen(live)?;
     let timeline = Arc::new(Timeline::begin(live));
     let mut dir = None;
-    let demo = if args.replica { replica::staged } else { staged };
+    let demo = match (args.replica, args.san) {
+        (true, _) => replica::staged,
+        (_, true) => san::staged,
+        _ => staged,
+    };
     let ended = demo(args, global, &interrupt, &timeline, &mut dir);
     timeline.end_live();
     // Whatever an interrupted demo stumbled over was the interruption.
@@ -155,6 +162,7 @@ fn as_json(args: &DemoArgs, cluster: &Cluster, report: &DemoReport) -> serde_jso
         "nodes": nodes,
         "events": report.marks,
         "phases": report.phases,
+        "faults": report.faults,
         "checks": report.checks,
         "stalls": report.stalls,
         "bytes_by_route": report.bytes_by_route,

@@ -7,6 +7,8 @@ pub(crate) const ETC: &str = "/etc/shorefast";
 pub(crate) const CONFIG: &str = "/etc/shorefast/shorefast.toml";
 /// The node's bundle: certificate, key, list of nodes.
 pub(crate) const BUNDLE: &str = "/etc/shorefast/node.bundle";
+/// Secrets of accounts at iSCSI targets.
+pub(crate) const ISCSI_SECRETS: &str = "/etc/shorefast/iscsi-secrets";
 /// What a node remembers.
 pub(crate) const STATE: &str = "/var/lib/shorefast";
 /// What a host knows of its replicated devices, and their sockets.

@@ -76,6 +76,8 @@ mod replica;
 mod returns;
 #[path = "it/routes.rs"]
 mod routes;
+#[path = "it/san.rs"]
+mod san;
 #[path = "it/service.rs"]
 mod service;
 #[path = "it/shared.rs"]
@@ -96,6 +98,8 @@ mod suspended;
 mod target;
 #[path = "it/torture.rs"]
 mod torture;
+#[path = "it/units.rs"]
+mod units;
 #[path = "it/unprivileged.rs"]
 mod unprivileged;
 #[path = "it/upgrade.rs"]

@@ -17,6 +17,8 @@
 //! - **A conflict of reservations is an answer.** Prevents: the fence has reached path A and not yet B, and the node
 //!   writes on over B.
 //! - **A path is used only after its disk was proved to be this one**, anew after each failure.
+//! - **A request is sent only in the standing in which its path was checked.** Prevents: a write is given path A; before it is sent
+//!   its node is fenced, A's nexus is let in anew under the next generation, and it goes out under a right that it never had.
 //!
 //! # Bounds
 //! At most [`Config::max_waiting`] requests wait for a path, at most [`Config::no_path`] long. A change in doubt waits until
@@ -94,6 +96,11 @@ impl Core {
         }
     }
 
+    /// How long a request may be without an answer before its path has failed.
+    pub(super) fn path_timeout(&self) -> std::time::Duration {
+        self.config.path_timeout
+    }
+
     /// The state of each path.
     pub fn states(&self) -> impl Iterator<Item = &PathState> {
         self.paths.iter().map(|p| &p.state)
@@ -119,6 +126,10 @@ impl Core {
             Event::Checked { path, result } => self.checked(now, path, result, fx),
             Event::Proved { path, dead } => self.proved(now, path, dead, fx),
             Event::Withdraw => self.withdraw(now, fx),
+            Event::TakeBack => self.take_back_waiting(fx),
+            Event::TasksEnded => self.tasks_ended(fx),
+            Event::Look { path } => self.look_at(now, path, fx),
+            Event::Patience(limit) => self.config.path_timeout = limit,
             Event::FailBack => self.choice.release(),
             Event::Close => self.close(fx),
             Event::Tick => self.tick(now, fx),
@@ -182,7 +193,7 @@ impl Core {
         path.in_flight += 1;
         path.bytes += request.len;
         path.sent.push_back((io, attempt, now));
-        fx.push(Effect::Issue { io, path: id, attempt });
+        fx.push(Effect::Issue { io, path: id, attempt, standing: path.standing });
         true
     }
 
@@ -338,6 +349,24 @@ impl Core {
         for path in self.path_ids() {
             if self.may_land(path) {
                 self.fail(now, path, Reason::Withdrawn, fx);
+            }
+        }
+    }
+
+    /// What no path has was not sent, and is not any more.
+    fn take_back_waiting(&mut self, fx: &mut Vec<Effect>) {
+        for io in std::mem::take(&mut self.queue) {
+            self.complete(io, Err(IoErrorKind::Aborted), fx);
+        }
+    }
+
+    /// What was withdrawn cannot land any more, whatever its path says later.
+    fn tasks_ended(&mut self, fx: &mut Vec<Effect>) {
+        for io in self.ids() {
+            if self.requests.get(io.0 as usize).and_then(Option::as_ref).is_some_and(|r| r.unwanted) {
+                self.abandon(io);
+                self.queue.retain(|q| *q != io);
+                self.complete(io, Err(IoErrorKind::Aborted), fx);
             }
         }
     }

@@ -10,7 +10,7 @@ mod tests;
 mod watch;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use scsi::ReservationKey;
@@ -18,13 +18,13 @@ use tokio::sync::{Notify, oneshot, watch as watch_of};
 
 use super::config::{Config, MAX_PATHS, Now};
 use super::core::Core;
-use super::event::{Access, Attempt, Effect, Event, IoId, Kind, Outcome, PathId, PathState, Reason};
+use super::event::{Access, Attempt, Effect, Event, IoId, Kind, Outcome, PathId, PathState, Reason, Standing};
 use crate::device::{BlockDevice, Completion, Done, Geometry, Io, Op, Resize};
 use crate::error::{IoError, IoErrorKind};
 use crate::shared::{AbortOwn, BoxFuture, DiskIdentity, Identify, NothingInFlight, Reservations};
 use crate::units::ByteLen;
 use crate::worker::{self, Handle};
-use slots::{Slots, Waiting};
+use slots::{Sending, Slots, Waiting};
 
 /// One way to the disk.
 ///
@@ -39,6 +39,22 @@ pub trait Path: BlockDevice + AbortOwn + Identify {
 
     /// Its nexus, if that is registered with the disk: then another path can have it killed.
     fn nexus(&self) -> Option<Nexus<'_>>;
+
+    /// Its present standing. For a path that everybody may use there is only one.
+    fn standing(&self) -> Standing {
+        Standing::default()
+    }
+
+    /// Takes a request that was meant for this standing; in any other it is answered `ShuttingDown`, unsent.
+    fn submit_in(&self, standing: Standing, io: Io) {
+        let _ = standing;
+        self.submit(io);
+    }
+
+    /// Waits until it is let in (anew), so that it is checked at once. Never answers for a path that everybody may use.
+    fn admitted(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
 
     /// The nexus was killed over another path (PREEMPT AND ABORT of its key): what went over this path is dead.
     fn killed(&self);
@@ -109,7 +125,7 @@ impl Multipath {
             begun: Instant::now(),
             earlier: Notify::new(),
         });
-        watch::keep_time(&inner, config.path_timeout);
+        watch::keep_time(&inner);
         Multipath { inner }
     }
 
@@ -156,6 +172,11 @@ impl Multipath {
             inner.geometry.send_if_modified(|geometry| std::mem::replace(&mut geometry.len, len) != len);
             true
         }
+    }
+
+    /// A request without an answer for so long means from now on that its path has failed.
+    pub fn set_path_timeout(&self, limit: Duration) {
+        self.inner.tell(Event::Patience(limit));
     }
 
     /// Uses better paths that came back, where failback is by hand.
@@ -214,6 +235,20 @@ impl AbortOwn for Multipath {
             Ok(NothingInFlight::proved())
         })
     }
+
+    /// What no path has comes back, and nothing is sent again; what paths have is left to the fence.
+    fn withdraw(&self) -> BoxFuture<'_, Result<(), IoError>> {
+        self.inner.tell(Event::Withdraw);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn take_back(&self) {
+        self.inner.tell(Event::TakeBack);
+    }
+
+    fn ended_by_fence(&self) {
+        self.inner.tell(Event::TasksEnded);
+    }
 }
 
 impl Drop for Multipath {
@@ -231,7 +266,7 @@ impl std::fmt::Debug for Multipath {
 
 /// An effect with what it needs, so that it is carried out without the lock.
 enum Deed {
-    Send { to: Arc<dyn Path>, io: Io, name: IoId, attempt: Attempt },
+    Send { to: Arc<dyn Path>, standing: Standing, io: Sending, name: IoId, attempt: Attempt },
     End(Waiting, Result<(), IoErrorKind>),
     Check(PathId, Arc<dyn Path>),
     Prove(PathId, Arc<dyn Path>, Vec<Arc<dyn Path>>),
@@ -247,17 +282,16 @@ impl Shared {
     fn deed(&mut self, effect: Effect) -> Option<Deed> {
         let path_of = |id: PathId| self.paths.get(usize::from(id.0)).cloned();
         match effect {
-            Effect::Issue { io: name, path, attempt } => {
+            Effect::Issue { io: name, path, attempt, standing } => {
                 let to = path_of(path)?;
                 let io = self.slots.send(name, attempt)?;
-                Some(Deed::Send { to, io, name, attempt })
+                Some(Deed::Send { to, standing, io, name, attempt })
             }
             Effect::Complete(io, result) => self.slots.take(io).map(|waiting| Deed::End(waiting, result)),
             Effect::Check(path) => Some(Deed::Check(path, path_of(path)?)),
             Effect::Prove(path) => {
-                let up = self.core.states().enumerate().filter(|(_, s)| **s == PathState::Up).map(|(n, _)| n);
-                let survivors = up.filter(|n| *n != usize::from(path.0)).filter_map(|n| self.paths.get(n).cloned());
-                Some(Deed::Prove(path, path_of(path)?, survivors.collect()))
+                let others = self.paths.iter().enumerate().filter(|(n, _)| *n != usize::from(path.0));
+                Some(Deed::Prove(path, path_of(path)?, others.map(|(_, p)| Arc::clone(p)).collect()))
             }
             Effect::Changed(path, state) => {
                 let name = path_of(path).map_or_else(String::new, |p| p.describe());
@@ -294,12 +328,12 @@ impl Inner {
     fn carry_out(self: &Arc<Inner>, deeds: Vec<Deed>) {
         for deed in deeds {
             match deed {
-                Deed::Send { to, io, name, attempt } => self.send(&to, io, name, attempt),
+                Deed::Send { to, standing, io, name, attempt } => self.send((&to, standing), io, name, attempt),
                 Deed::End(waiting, result) => waiting.end(result),
                 Deed::Check(id, path) => watch::check(self, id, path),
-                Deed::Prove(id, path, survivors) => {
+                Deed::Prove(id, path, others) => {
                     self.earlier.notify_one();
-                    prove::prove(self, id, path, survivors);
+                    prove::prove(self, id, path, others);
                 }
                 // Who does not wait any more does not need to be told.
                 Deed::Withdrawn(waiters) => {
@@ -311,11 +345,11 @@ impl Inner {
         }
     }
 
-    fn send(self: &Arc<Inner>, to: &Arc<dyn Path>, io: Io, name: IoId, attempt: Attempt) {
-        let Io { op, at, len, buf, .. } = io;
+    fn send(self: &Arc<Inner>, (to, standing): (&Arc<dyn Path>, Standing), io: Sending, name: IoId, attempt: Attempt) {
+        let Sending { op, at, len, buf } = io;
         let inner = Arc::clone(self);
         let done = Completion::new(move |done| inner.ended(name, attempt, done));
-        to.submit(Io { op, at, len, buf, done });
+        to.submit_in(standing, Io { op, at, len, buf, done });
     }
 
     /// A path has answered: its memory comes back first, then the core is told.

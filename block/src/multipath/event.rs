@@ -19,6 +19,11 @@ pub struct IoId(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Attempt(pub u64);
 
+/// Which standing of a path: it grows whenever the path's nexus is let in anew. A request is sent only in the standing that it
+/// was given its path in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Standing(pub u64);
+
 /// What becomes of a request without an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -65,6 +70,8 @@ pub enum Reason {
     OtherDisk,
     /// Its nexus lost its registration: this node may be fenced.
     Fenced,
+    /// Its nexus is not let in: nobody has judged yet whether this node may use it, or it was refused.
+    NotAdmitted,
     /// Everything was withdrawn from it.
     Withdrawn,
     /// It is being closed.
@@ -89,6 +96,8 @@ pub struct Found {
     pub same_disk: bool,
     /// How it is reached.
     pub access: Access,
+    /// In which standing of the path that was found.
+    pub standing: Standing,
 }
 
 /// Where a path is.
@@ -153,6 +162,17 @@ pub enum Event {
     },
     /// Take back everything that was submitted before; [`Effect::Withdrawn`] follows.
     Withdraw,
+    /// Take back what no path has yet.
+    TakeBack,
+    /// Somebody else has ended whatever was on its way before the last [`Event::Withdraw`]: what was to be taken back comes back now.
+    TasksEnded,
+    /// There is a reason to look at a path now.
+    Look {
+        /// Which.
+        path: PathId,
+    },
+    /// A request without an answer for so long means from now on that its path has failed.
+    Patience(Duration),
     /// A better path that came back is to be used, where failback is manual.
     FailBack,
     /// No more requests come.
@@ -172,6 +192,8 @@ pub enum Effect {
         path: PathId,
         /// As which sending.
         attempt: Attempt,
+        /// In which standing of the path: in another one it must not be sent.
+        standing: Standing,
     },
     /// A request has ended; its name is its owner's again.
     Complete(IoId, Result<(), IoErrorKind>),
@@ -223,6 +245,7 @@ impl fmt::Display for Reason {
             Reason::CheckFailed(why) => write!(f, "its check failed: {why}"),
             Reason::OtherDisk => f.write_str("it leads to another disk"),
             Reason::Fenced => f.write_str("its registration is gone"),
+            Reason::NotAdmitted => f.write_str("its nexus is not let in"),
             Reason::Withdrawn => f.write_str("everything was withdrawn from it"),
             Reason::Closed => f.write_str("it is being closed"),
         }

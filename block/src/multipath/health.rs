@@ -103,8 +103,12 @@ impl Core {
             Ok(_) => return self.check_failed(now, id, Reason::OtherDisk, fx),
             Err(reason) => return self.check_failed(now, id, reason, fx),
         };
+        if path.is_up() && path.standing != found.standing {
+            // What it carries is of the standing before.
+            return self.fail(now, id, Reason::Lost("its nexus was let in anew".to_owned()), fx);
+        }
         path.good = path.good.saturating_add(1);
-        path.access = found.access;
+        (path.access, path.standing) = (found.access, found.standing);
         if found.access.state != AccessState::Transitioning {
             path.changing = None;
         } else {
@@ -140,6 +144,15 @@ impl Core {
         path.access = Access { state: AccessState::Transitioning, ..path.access };
         path.changing.get_or_insert(now);
         path.check_at = now;
+        self.look(now, fx);
+    }
+
+    /// There is a reason to look at it before its time.
+    pub(super) fn look_at(&mut self, now: Now, id: PathId, fx: &mut Vec<Effect>) {
+        let Some(path) = self.paths.get_mut(usize::from(id.0)) else { return };
+        path.check_at = now;
+        // What a check finds that is under way is of before.
+        path.outdated |= path.checking;
         self.look(now, fx);
     }
 

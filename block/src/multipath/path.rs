@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::config::{Config, Now};
-use super::event::{Access, Attempt, IoId, PathId, PathState, Reason};
+use super::event::{Access, Attempt, IoId, PathId, PathState, Reason, Standing};
 use super::rules::{Rule, Rules};
 
 /// Of the throughput measured so far a new measurement counts an eighth: a burst does not move it, a slow path does.
@@ -28,6 +28,8 @@ pub(super) struct Path {
     pub(super) state: PathState,
     pub(super) worker: Option<usize>,
     pub(super) access: Access,
+    /// As of its last good check.
+    pub(super) standing: Standing,
     /// Since when its group changes its state.
     pub(super) changing: Option<Now>,
     /// Requests under way, and their bytes.
@@ -57,6 +59,7 @@ impl Path {
             state: PathState::Failed(Reason::New),
             worker,
             access: Access::PLAIN,
+            standing: Standing::default(),
             changing: None,
             in_flight: 0,
             bytes: 0,

@@ -14,7 +14,7 @@ use scsi::alua::AccessState;
 
 use super::config::{Config, Now};
 use super::core::{Core, State};
-use super::event::{Access, Attempt, Effect, Event, Found, IoId, Kind, Outcome, PathId, Reason};
+use super::event::{Access, Attempt, Effect, Event, Found, IoId, Kind, Outcome, PathId, Reason, Standing};
 use super::rules::Rules;
 use crate::error::IoErrorKind;
 use crate::rng::Rng;
@@ -260,7 +260,7 @@ impl World {
 
     fn apply(&mut self, effect: Effect) {
         match effect {
-            Effect::Issue { io, path, attempt } => self.issue(io, path, attempt),
+            Effect::Issue { io, path, attempt, .. } => self.issue(io, path, attempt),
             Effect::Complete(io, result) => self.complete(io, result),
             Effect::Check(path) => self.check(path),
             Effect::Prove(path) => self.prove(path),
@@ -405,8 +405,11 @@ impl World {
     fn check(&mut self, path: PathId) {
         let port = *self.port(path);
         let transition = Some(Duration::from_secs(60));
-        let found =
-            Found { same_disk: !port.other_disk, access: Access { state: port.state, preferred: false, transition } };
+        let found = Found {
+            standing: Standing(0),
+            same_disk: !port.other_disk,
+            access: Access { state: port.state, preferred: false, transition },
+        };
         let (result, ms) = if port.fenced {
             (Err(Reason::Fenced), 2)
         } else if port.cut || port.silent {

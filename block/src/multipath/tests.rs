@@ -9,7 +9,7 @@ use scsi::alua::AccessState;
 
 use super::config::{Config, Failback, Now, Policy};
 use super::core::Core;
-use super::event::{Access, Attempt, Effect, Event, Found, IoId, Kind, Outcome, PathId, PathState, Reason};
+use super::event::{Access, Attempt, Effect, Event, Found, IoId, Kind, Outcome, PathId, PathState, Reason, Standing};
 use super::rules::{Rule, Rules};
 use super::sim::{self, Rates};
 use crate::error::IoErrorKind;
@@ -47,7 +47,7 @@ impl Bench {
 
     fn found(&mut self, path: PathId, state: AccessState) -> Vec<Effect> {
         let access = Access { state, ..Access::PLAIN };
-        self.tell(Event::Checked { path, result: Ok(Found { same_disk: true, access }) })
+        self.tell(Event::Checked { path, result: Ok(Found { same_disk: true, access, standing: Standing(0) }) })
     }
 
     fn submit(&mut self, io: u32, kind: Kind) -> Vec<Effect> {
@@ -171,7 +171,7 @@ fn a_path_comes_back_after_its_checks_and_only_as_the_same_disk() {
     assert_eq!(b.sent(2, Kind::Free).0, A, "failback");
     b.tell(Event::Lost { path: A, reason: Reason::Silent });
     b.later(1100);
-    let other = Found { same_disk: false, access: Access::PLAIN };
+    let other = Found { same_disk: false, access: Access::PLAIN, standing: Standing(0) };
     let fx = b.tell(Event::Checked { path: A, result: Ok(other) });
     assert_eq!(fx, [Effect::Changed(A, PathState::Failed(Reason::OtherDisk))]);
     assert_eq!(b.sent(3, Kind::Change).0, B);

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{AbortOwn, BoxFuture, CawOutcome, CompareAndWrite, FileDisk, NothingInFlight};
+use super::{AbortOwn, BoxFuture, CawOutcome, CompareAndWrite, FileDisk, Nexuses, NothingInFlight};
 use crate::device::{BlockDevice, Op};
 use crate::error::IoError;
 use crate::fault::FaultDevice;
@@ -17,17 +17,44 @@ use crate::worker::Handle;
 pub struct SharedDisk {
     /// Data and metadata I/O.
     pub data: Arc<dyn BlockDevice>,
+    /// Reads of lease, slots and superblocks: what a node looks at to find out whether it may use [`data`](SharedDisk::data).
+    pub cells: Arc<dyn BlockDevice>,
     /// Compare-and-write.
     pub caw: Arc<dyn CompareAndWrite>,
     /// Proof that nothing of ours is in flight.
     pub abort: Arc<dyn AbortOwn>,
-    /// Locks and kills of the file kind. Not I/O, so no fault reaches them.
-    pub file: Arc<FileDisk>,
+    /// What it is, and how nodes are kept from it.
+    pub kind: DiskKind,
     /// The switch of the demo and the tests.
     pub fault: Option<Arc<FaultDevice>>,
 }
 
+/// What a shared disk is.
+#[derive(Clone)]
+pub enum DiskKind {
+    /// A file on one host: locks and kills. Not I/O, so no fault reaches them.
+    File(Arc<FileDisk>),
+    /// A SCSI unit: registrations and reservations.
+    Unit(Arc<dyn Nexuses>),
+}
+
 impl SharedDisk {
+    /// Its locks, if it is a file.
+    pub fn file(&self) -> Option<&Arc<FileDisk>> {
+        match &self.kind {
+            DiskKind::File(file) => Some(file),
+            DiskKind::Unit(_) => None,
+        }
+    }
+
+    /// Its nexuses, if it is a unit.
+    pub fn nexuses(&self) -> Option<&Arc<dyn Nexuses>> {
+        match &self.kind {
+            DiskKind::File(_) => None,
+            DiskKind::Unit(nexuses) => Some(nexuses),
+        }
+    }
+
     /// Opens a file as a shared disk; `with_fault` puts a [`FaultDevice`] in front of everything.
     pub fn open_file(
         path: impl AsRef<Path>,
@@ -46,18 +73,20 @@ impl SharedDisk {
         let Some(fault) = fault else {
             return SharedDisk {
                 data: file.device(),
+                cells: file.device(),
                 caw: Arc::clone(&file) as Arc<dyn CompareAndWrite>,
                 abort: Arc::clone(&file) as Arc<dyn AbortOwn>,
-                file,
+                kind: DiskKind::File(file),
                 fault: None,
             };
         };
         let front = Arc::new(FaultyFile { fault: Arc::clone(&fault), file: Arc::clone(&file) });
         SharedDisk {
             data: Arc::clone(&fault) as Arc<dyn BlockDevice>,
+            cells: Arc::clone(&fault) as Arc<dyn BlockDevice>,
             caw: Arc::clone(&front) as Arc<dyn CompareAndWrite>,
             abort: front,
-            file,
+            kind: DiskKind::File(file),
             fault: Some(fault),
         }
     }
@@ -65,7 +94,10 @@ impl SharedDisk {
 
 impl std::fmt::Debug for SharedDisk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.file.fmt(f)
+        match &self.kind {
+            DiskKind::File(file) => file.fmt(f),
+            DiskKind::Unit(_) => f.debug_tuple("Unit").field(&self.data.describe()).finish(),
+        }
     }
 }
 

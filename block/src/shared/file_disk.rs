@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::io::{pread, pwrite};
 
 use super::locks::{LiveLock, LockTable};
-use super::{AbortOwn, BoxFuture, CawOutcome, CompareAndWrite, KillOutcome, NodeId, NothingInFlight, kill};
+use super::{AbortOwn, BoxFuture, CawOutcome, CompareAndWrite, KillOutcome, NodeId, NothingInFlight, Opener, kill};
 use crate::buf::AlignedBuf;
 use crate::device::{BlockDevice, Op};
 use crate::error::{IoError, IoErrorKind};
@@ -59,6 +59,11 @@ impl FileDisk {
         Arc::clone(&self.device) as Arc<dyn BlockDevice>
     }
 
+    /// The same as the file that it is.
+    pub fn file(&self) -> Arc<FileDevice> {
+        Arc::clone(&self.device)
+    }
+
     /// Where its data lie, and what a discard leaves.
     pub fn provisioning(&self) -> Arc<dyn Provisioning> {
         Arc::clone(&self.device) as Arc<dyn Provisioning>
@@ -86,6 +91,17 @@ impl FileDisk {
     /// Never waits: the caller tries again.
     pub fn try_lock_live(&self, node: NodeId) -> io::Result<Option<LiveLock>> {
         self.locks.try_lock_live(node)
+    }
+
+    /// Keeps every node of this host from the file for the life of the description, as a target does that serves it; whoever
+    /// has it open is told, and then nothing is kept. Not for a process that is a node of it.
+    pub fn hold_all_live(&self) -> io::Result<Result<(), Opener>> {
+        self.locks.serve()
+    }
+
+    /// Whether another process of this host serves the file as a target.
+    pub fn is_served(&self) -> io::Result<bool> {
+        self.locks.is_served()
     }
 
     /// Sends SIGKILL to the process that a slot names, if the pid still is that process. What it has in the kernel

@@ -46,6 +46,11 @@ impl VolumeTag {
     pub fn of(id: &[u8; 16]) -> VolumeTag {
         VolumeTag(NonZeroU16::new(u16::from_be_bytes([id[0], id[1]])).unwrap_or(NonZeroU16::MIN))
     }
+
+    /// As a number; never 0.
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
 }
 
 impl NexusKey {

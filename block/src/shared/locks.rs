@@ -1,6 +1,9 @@
 //! The lock bytes of the file kind: two disjoint ranges far beyond the end of data, `LIVE + node`
 //! and `CAW + block`, on the description that carries all I/O.
 //!
+//! `LIVE + 0`, of no node, is held by a target that serves the file, together with every node's LIVE lock: whoever finds a lock held
+//! can tell which of both it is.
+//!
 //! The kernel lets one description lock a byte twice. So what this process holds through its
 //! description is kept here too, and asked first: a node never "acquires" the LIVE lock that it holds
 //! itself, and two compare-and-writes of one process on one block exclude each other here.
@@ -13,12 +16,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{NodeId, ofd};
+use super::{NodeId, Opener, ofd};
 use crate::file::raw::RawFile;
 use crate::units::ByteOffset;
 
 /// First lock byte of `LIVE + node`.
 const LIVE: u64 = 1 << 62;
+/// Held by a target that serves the file: nodes count from 1.
+const SERVED: u64 = LIVE;
 /// First lock byte of `CAW + block`. Blocks are counted in 512 bytes, so the range ends at 2^61 + 2^53
 /// for the largest file: below LIVE, above every file's data (files end at 2^63, none reaches 2^61).
 const CAW: u64 = 1 << 61;
@@ -71,6 +76,34 @@ impl LockTable {
         }
         live.insert(node);
         Ok(Some(LiveLock { table: Some(Arc::clone(self)), node }))
+    }
+
+    /// Takes the lock of a target and every LIVE lock, or none of them; what was taken is held for life.
+    pub(super) fn serve(self: &Arc<Self>) -> io::Result<Result<(), Opener>> {
+        if !ofd::try_lock_byte(self.file.as_fd(), SERVED)? {
+            return Ok(Err(Opener::Target));
+        }
+        let mut taken = Vec::new();
+        for node in NodeId::all() {
+            match self.try_lock_live(node) {
+                Ok(Some(lock)) => taken.push(lock),
+                refused => {
+                    ofd::unlock_byte(self.file.as_fd(), SERVED)?;
+                    return refused.map(|_| Err(Opener::Node(node)));
+                }
+            }
+        }
+        taken.into_iter().for_each(LiveLock::hold_for_life);
+        Ok(Ok(()))
+    }
+
+    /// Whether a target of this host serves the file.
+    pub(super) fn is_served(&self) -> io::Result<bool> {
+        let free = ofd::try_lock_byte(self.file.as_fd(), SERVED)?;
+        if free {
+            ofd::unlock_byte(self.file.as_fd(), SERVED)?;
+        }
+        Ok(!free)
     }
 
     /// Waits, up to `bound`, until the block's lock is held in this process and in the kernel.

@@ -14,6 +14,24 @@ pub trait AbortOwn: Send + Sync {
     /// # Cancel safety
     /// A dropped future proves nothing; what it has already withdrawn stays withdrawn.
     fn abort_outstanding(&self) -> BoxFuture<'_, Result<NothingInFlight, IoError>>;
+
+    /// Sees to it that nothing submitted before is sent from now on, and takes it back. On a disk whose fences end what is on its way
+    /// (PREEMPT AND ABORT) that is all: it answers although something may still land, which the fence that follows ends. On any
+    /// other disk it is [`abort_outstanding`](AbortOwn::abort_outstanding).
+    ///
+    /// # Cancel safety
+    /// As above.
+    fn withdraw(&self) -> BoxFuture<'_, Result<(), IoError>> {
+        Box::pin(async move { self.abort_outstanding().await.map(drop) })
+    }
+
+    /// Answers `Aborted` what waits for a way to the disk and was not sent. For a disk that keeps nothing waiting there is nothing
+    /// to do.
+    fn take_back(&self) {}
+
+    /// Another node has fenced this one and so ended what was on its way before the last [`withdraw`](AbortOwn::withdraw):
+    /// it is answered now. For a disk whose fences wait for the victim's own proof there is nothing to do.
+    fn ended_by_fence(&self) {}
 }
 
 /// None of the requests that this node had submitted can land any more. Made only by an

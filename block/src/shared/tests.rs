@@ -71,6 +71,29 @@ fn own_live_lock_is_held_as_long_as_the_description() {
     assert!(b.try_lock_live(node(1)).expect("locks work").is_some());
 }
 
+/// Two of a file's openers that do not know of one another would each believe in its own reservations or locks.
+#[test]
+fn who_serves_a_file_keeps_every_node_out_and_is_kept_out_by_any() {
+    let setup = Setup::new();
+    let (target, other, daemon) = (setup.disk(), setup.disk(), setup.disk());
+    let live = daemon.try_lock_live(node(64)).expect("locks work").expect("free");
+    assert_eq!(target.hold_all_live().expect("locks work"), Err(Opener::Node(node(64))));
+    assert!(!daemon.is_served().expect("locks work"));
+    assert!(daemon.try_lock_live(node(1)).expect("locks work").is_some(), "nothing was kept of what was taken");
+    drop(live);
+    assert_eq!(target.hold_all_live().expect("locks work"), Ok(()));
+    assert!(daemon.is_served().expect("locks work"));
+    for n in [1, 64] {
+        assert!(!daemon.hold_live(node(n)).expect("locks work"), "node {n}");
+    }
+    assert_eq!(other.hold_all_live().expect("locks work"), Err(Opener::Target));
+    let device = target.file();
+    drop(target);
+    assert!(daemon.is_served().expect("locks work"), "the device keeps it open");
+    drop(device);
+    assert!(!daemon.is_served().expect("locks work") && daemon.hold_live(node(1)).expect("locks work"));
+}
+
 #[test]
 fn live_lock_makes_an_exclusion_proof_that_keeps_it() {
     let setup = Setup::new();
@@ -182,7 +205,7 @@ async fn abort_covers_data_and_the_path_works_again_after_heal() {
     disk.data.write(ByteOffset(0), AlignedBuf::from_slice(&[2; 4096])).await.0.expect("written");
     assert_eq!(disk.data.read(ByteOffset(0), 4096).await.expect("read")[0], 2);
     disk.abort.abort_outstanding().await.expect("proved");
-    assert_eq!(disk.file.in_flight(), 0);
+    assert_eq!(disk.file().expect("a file").in_flight(), 0);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! own slot   (own.rs)     Unborn ─ own LIVE lock ─► Locked ─ read ─► Registering ─► Registered ─ another life ─► Over
+//! nexuses    (nexus.rs)   Due ─► Out ─► good | Refused   (SCSI kind)
 //! role       (role.rs)    Follower ─► Taking ─► Reigning ─► Leaving ─► Follower
 //! challenge  (challenge.rs)  Watching ─► Asking ─► Fencing;   a probe of the LIVE lock is the quick way
 //! fence runs (fence.rs)   Probe ─► Observe ─► Raising ─► Locking ─► Asking ─► Marking ─► Killing ─► Waiting ─► proof
@@ -44,6 +45,7 @@ mod effect;
 mod event;
 mod fence;
 mod look;
+mod nexus;
 mod own;
 mod proof;
 mod reason;
@@ -71,6 +73,7 @@ use block::shared::{Epoch, FenceGen, Incarnation, NodeId};
 use arbiter::{Arbiter, Hearing};
 use fence::{FenceRequest, Run};
 use look::Look;
+use nexus::Registration;
 use own::Own;
 use role::Role;
 
@@ -198,8 +201,8 @@ pub struct Office {
     probe_after: Now,
     /// When it was last given an event.
     ran: Now,
-    /// Nexuses of this node and their registrations under way or done (SCSI kind).
-    nexuses: BTreeMap<u16, Option<Tag>>,
+    /// Nexuses of this node that are up (SCSI kind).
+    nexuses: BTreeMap<u16, Registration>,
 }
 
 impl Office {
@@ -365,10 +368,11 @@ impl Office {
             Event::RequestFence { ticket, client, purpose, answered } => {
                 self.request_fence(now, FenceRequest { ticket, client, purpose, answered }, out);
             }
-            Event::Granted { fence_gen } => self.on_granted(fence_gen),
+            Event::Granted { fence_gen } => self.on_granted(fence_gen, out),
             Event::OwnPath { ok } => self.path.client_ok = ok,
             Event::Barred { barred } => self.barred = barred,
             Event::Scsi { tag, result } => self.on_scsi(now, tag, result, out),
+            Event::NexusGone { nexus } => drop(self.nexuses.remove(&nexus)),
             Event::NexusUp { nexus } => self.on_nexus_up(nexus, out),
             Event::OwnSlotVia { nexus, slot } => self.on_own_slot_via(nexus, slot, out),
         }

@@ -11,6 +11,10 @@
 pub enum Rule {
     /// A nexus registers, *then* reads its slot, and does I/O only if `fence_gen` is the one it was granted.
     RegisterThenReadSlot,
+    /// A nexus is admitted only once what a lost office of its node left has ended; no grant comes before that end.
+    EndedBeforeAdmitted,
+    /// At home the proof that nothing is in flight covers every nexus: the key of one that does not answer is preempted.
+    EveryNexusIsProved,
     /// The latch is tripped and every metadata write has ended before `resigned` is written.
     DrainBeforeResign,
     /// NothingInFlight is proved before the coordinator accepts the node's redirected I/O.

@@ -171,10 +171,7 @@ impl World {
         }
         self.arm(n, Core::Client, deadline);
         if granted > generation && !evicted {
-            self.at_node(n, 10, move |w| {
-                w.office(n, crate::core::office::Event::Granted { fence_gen: granted });
-                w.nexuses_try_again(n);
-            });
+            self.at_node(n, 10, move |w| w.office(n, office::Event::Granted { fence_gen: granted }));
         }
     }
 
@@ -230,7 +227,12 @@ impl World {
             Effect::ReturnGrant => self.return_grant(n),
             Effect::CloseDirect | Effect::OpenDirect => {}
             Effect::PathFenced => self.tasks_ended(n),
-            Effect::Abort { number } => self.abort_all(n, move |w| w.client(n, Event::NothingInFlight { number })),
+            Effect::Abort { number } => {
+                let begins = self.abort_begins();
+                self.at_node(n, begins, move |w| {
+                    w.stop_all(n, move |w| w.client(n, Event::NothingInFlight { number }));
+                });
+            }
             Effect::ReissueReads => {
                 let reads = self.shell(n).map(|s| std::mem::take(&mut s.reads)).unwrap_or_default();
                 reads.into_values().for_each(|r| r.send(Direct::Again));
@@ -560,7 +562,7 @@ impl World {
         self.coverage.count("client", "evicted");
         self.trace(|| format!("{n}: its client was evicted: {reason}"));
         let (sender, ended) = oneshot();
-        self.abort_all(n, move |_| sender.send(()));
+        self.prove_nothing_flies(n, move |_| sender.send(()));
         self.forget_files(n);
         self.resign(n, None);
         let me = self.me.clone();

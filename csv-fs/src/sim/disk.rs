@@ -18,15 +18,19 @@ mod scsi;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use block::shared::{Epoch, FenceGen, NodeId};
+use block::shared::{Epoch, NodeId};
 
 use super::oracle::{Value, WriteId};
 use super::store::{Note, State};
 use super::world::{Act, MS, World};
 use crate::core::office::{CawResult, FenceStep, LeaseView, ScsiResult, Sight, SlotView};
+use crate::core::rules::Rule;
 
 pub(super) use lun::Lun;
 pub(super) use scsi::{Nexus, NexusState};
+
+/// A nexus that has not answered for so long is proved dead over another.
+const PREEMPTS_AFTER: u64 = 60 * MS;
 
 /// A block: two halves.
 pub(super) type Block = [Value; 2];
@@ -125,11 +129,14 @@ pub(super) enum Path {
 type Answer = Box<dyn FnOnce(&mut World, Res)>;
 
 enum Stage {
-    /// In the node's fault device (file kind), or before a nexus that is not there.
+    /// In the node's fault device (file kind), or waiting for a nexus that may carry it: it goes out once there is one, whatever
+    /// was granted meanwhile, unless it is taken back before.
     Held,
     /// On its way.
     Flying,
-    /// Executed; the answer is held by a hanging path.
+    /// Executed, or refused; the answer is on its way.
+    Returning,
+    /// The answer is held by a hanging path.
     Answered(Res),
 }
 
@@ -138,13 +145,25 @@ struct Flight {
     process: u64,
     req: Req,
     stage: Stage,
-    /// The generation under which its node did I/O when it was submitted: what is from before a fence never goes again.
-    granted: FenceGen,
+    /// The reign of its node that it is of, if it is of one: pages, and what is done for redirected clients.
+    reign: Option<Epoch>,
     /// The session of the nexus it went over (SCSI kind).
     session: Option<(u16, u64)>,
-    /// Taken back over a path that is gone: never sent again, and answered once it is proved that it cannot land (SCSI kind).
+    /// Taken back when it was on its way: never sent again, and answered once it is proved that it cannot land (SCSI kind).
     withdrawn: bool,
+    /// Its node knows that it cannot land any more, and waits for no answer (SCSI kind).
+    ended: bool,
+    /// It was executed, and its answer was lost with its session: it goes again, and what it tells is told already.
+    executed: bool,
     answer: Option<Answer>,
+}
+
+/// Somebody waits until of what a process has sent nothing can land any more.
+struct Proof {
+    node: NodeId,
+    process: u64,
+    flights: BTreeSet<u64>,
+    then: Act,
 }
 
 /// The LUN and everything on its way to it.
@@ -153,19 +172,23 @@ pub(super) struct Disk {
     flights: BTreeMap<u64, Flight>,
     last: u64,
     paths: BTreeMap<NodeId, Path>,
+    /// Nexuses whose own way to the disk hangs, beside what is wrong with all ways of their node (SCSI kind).
+    pub(super) hung: BTreeSet<(NodeId, u16)>,
     /// Whose LIVE lock is held by which process.
     pub(super) live: BTreeMap<NodeId, (NodeId, u64)>,
     dead: BTreeSet<(NodeId, u64)>,
     /// The next so many writes (data or pages) of a node stick in the fabric.
     pub(super) stick_data: BTreeMap<NodeId, u32>,
     pub(super) stick_pages: BTreeMap<NodeId, u32>,
+    /// The next so many commits of a node stall between the latch and the disk.
+    pub(super) stall_commits: BTreeMap<NodeId, u32>,
     /// For how long, in microseconds; by chance if not set.
     pub(super) stick_for: Option<u64>,
     /// The next so many compare-and-writes of a node lose their answer; `true`: before they are executed.
     pub(super) lose_caw: BTreeMap<NodeId, Vec<bool>>,
     /// The same for the lease alone.
     pub(super) lose_lease: BTreeMap<NodeId, Vec<bool>>,
-    aborts: Vec<(NodeId, u64, BTreeSet<u64>, Act)>,
+    proofs: Vec<Proof>,
     pub(super) nexuses: BTreeMap<(NodeId, u16), Nexus>,
     pub(super) scsi: bool,
     /// Resets of the disk so far.
@@ -179,14 +202,16 @@ impl Disk {
             flights: BTreeMap::new(),
             last: 0,
             paths: BTreeMap::new(),
+            hung: BTreeSet::new(),
             live: BTreeMap::new(),
             dead: BTreeSet::new(),
             stick_data: BTreeMap::new(),
             stick_pages: BTreeMap::new(),
+            stall_commits: BTreeMap::new(),
             stick_for: None,
             lose_caw: BTreeMap::new(),
             lose_lease: BTreeMap::new(),
-            aborts: Vec::new(),
+            proofs: Vec::new(),
             nexuses: BTreeMap::new(),
             scsi,
             resets: 0,
@@ -197,38 +222,70 @@ impl Disk {
         self.paths.get(&n).copied().unwrap_or_default()
     }
 
+    /// Whether the way of a request to the disk and back hangs: that of its node, or that of its nexus.
+    fn hangs(&self, flight: &Flight) -> bool {
+        let nexus = flight.session.map(|(nexus, _)| (flight.node, nexus));
+        self.path(flight.node) == Path::Hangs || nexus.is_some_and(|x| self.hung.contains(&x))
+    }
+
+    /// Whether a nexus reaches the disk, and hears it.
+    fn heard(&self, n: NodeId, nexus: u16) -> bool {
+        matches!(self.path(n), Path::Good | Path::Slow(_)) && !self.hung.contains(&(n, nexus))
+    }
+
     /// Whether a write of pages of this node may still land.
     pub(super) fn pages_flying(&self, n: NodeId) -> bool {
-        self.flights
-            .values()
-            .any(|f| f.node == n && matches!(f.req, Req::MetaCommit { .. }) && !matches!(f.stage, Stage::Answered(_)))
+        self.flights.values().any(|f| {
+            f.node == n
+                && matches!(f.req, Req::MetaCommit { .. })
+                && !matches!(f.stage, Stage::Returning | Stage::Answered(_))
+        })
     }
 
     /// Whether a data write of this node may still land.
     pub(super) fn writes_flying(&self, n: NodeId) -> bool {
-        self.flights
-            .values()
-            .any(|f| f.node == n && matches!(f.req, Req::Write(_)) && !matches!(f.stage, Stage::Answered(_)))
+        self.flights.values().any(|f| {
+            f.node == n && matches!(f.req, Req::Write(_)) && !matches!(f.stage, Stage::Returning | Stage::Answered(_))
+        })
+    }
+
+    /// Over which nexus a data write of this node flies.
+    pub(super) fn writes_fly_over(&self, n: NodeId) -> Option<u16> {
+        let flies = |f: &&Flight| f.node == n && matches!(f.req, Req::Write(_)) && matches!(f.stage, Stage::Flying);
+        self.flights.values().find(flies).and_then(|f| f.session).map(|(nexus, _)| nexus)
     }
 }
 
 impl World {
     /// Submits a request of a node's present process. The answer comes to that process, or never.
     pub(super) fn submit(&mut self, n: NodeId, req: Req, answer: impl FnOnce(&mut World, Res) + 'static) {
-        self.disk.last += 1;
-        let id = self.disk.last;
-        let process = self.nodes[&n].process;
-        let (granted, answer): (FenceGen, Answer) = (self.granted(n), Box::new(answer));
-        let (stage, answer) = (Stage::Held, Some(answer));
-        let flight = Flight { node: n, process, req, stage, granted, session: None, withdrawn: false, answer };
-        self.disk.flights.insert(id, flight);
-        self.send_off(id);
+        self.submit_for(n, None, req, answer);
     }
 
-    /// The generation under which a node's client does I/O.
-    fn granted(&self, n: NodeId) -> FenceGen {
-        let client = self.nodes[&n].proc.as_ref().and_then(|p| p.client.as_ref());
-        client.map_or(FenceGen(0), |c| c.core.fence_gen())
+    /// The same, for a reign of that node: it can be taken back when the reign ends.
+    pub(super) fn submit_for(
+        &mut self,
+        n: NodeId,
+        reign: Option<Epoch>,
+        req: Req,
+        answer: impl FnOnce(&mut World, Res) + 'static,
+    ) {
+        self.disk.last += 1;
+        let id = self.disk.last;
+        let flight = Flight {
+            node: n,
+            process: self.nodes[&n].process,
+            req,
+            stage: Stage::Held,
+            reign,
+            session: None,
+            withdrawn: false,
+            ended: false,
+            executed: false,
+            answer: Some(Box::new(answer)),
+        };
+        self.disk.flights.insert(id, flight);
+        self.send_off(id);
     }
 
     /// Sends a held request on its way, if there is one.
@@ -245,10 +302,6 @@ impl World {
             Path::Hangs if !self.disk.scsi => return,
             Path::Hangs => 0,
         };
-        if self.disk.scsi && flight.req.is_data() && flight.granted < self.granted(n) {
-            self.coverage.count("disk", "from before a fence");
-            return self.after(50, move |w| w.complete(id, Res::Lost));
-        }
         if self.disk.scsi && !self.choose_nexus(id) {
             return;
         }
@@ -287,11 +340,22 @@ impl World {
         }
     }
 
+    /// For how long a commit that may begin stalls before it is sent.
+    pub(super) fn commit_stalls(&mut self, n: NodeId) -> u64 {
+        if !take(&mut self.disk.stall_commits, n) {
+            return 0;
+        }
+        self.coverage.count("disk", "commit stalled");
+        let stall = self.disk.stick_for.unwrap_or_else(|| 50 * MS + self.rng.below(5000 * MS));
+        self.trace(|| format!("a commit of {n} stalls for {} ms", stall / MS));
+        stall
+    }
+
     /// A request reaches the disk.
     fn land(&mut self, id: u64) {
         let Some(flight) = self.disk.flights.get(&id) else { return };
         let (n, process) = (flight.node, flight.process);
-        if self.disk.path(n) == Path::Hangs && self.disk.scsi && !self.disk.dead.contains(&(n, process)) {
+        if self.disk.scsi && self.disk.hangs(flight) && !self.disk.dead.contains(&(n, process)) {
             // It hangs in the fabric until the path heals.
             return self.after(20 * MS, move |w| w.land(id));
         }
@@ -304,7 +368,7 @@ impl World {
         };
         let back = self.rng.range(30, 400);
         if let Some(flight) = self.disk.flights.get_mut(&id) {
-            flight.stage = Stage::Answered(Res::Done);
+            flight.stage = Stage::Returning;
         }
         if self.disk.dead.contains(&(n, process)) {
             self.disk.flights.remove(&id);
@@ -314,20 +378,26 @@ impl World {
     }
 
     fn execute(&mut self, id: u64) -> Res {
-        let Some(flight) = self.disk.flights.get(&id) else { return Res::Lost };
-        let (n, req) = (flight.node, flight.req.clone());
+        let Some(flight) = self.disk.flights.get_mut(&id) else { return Res::Lost };
+        let (n, mut req) = (flight.node, flight.req.clone());
+        if let Req::MetaCommit { notes, .. } = &mut req
+            && std::mem::replace(&mut flight.executed, true)
+        {
+            notes.clear();
+        }
         self.coverage.variant("disk", &req);
         self.lun_execute(n, req)
     }
 
     /// The answer reaches the node, unless its path hangs.
     fn complete(&mut self, id: u64, res: Res) {
-        let Some(flight) = self.disk.flights.get_mut(&id) else { return };
-        let n = flight.node;
-        if self.disk.paths.get(&n) == Some(&Path::Hangs) && !matches!(res, Res::Aborted) {
-            flight.stage = Stage::Answered(res);
-            self.check_aborts();
-            return;
+        let Some(flight) = self.disk.flights.get(&id) else { return };
+        let (n, hangs) = (flight.node, self.disk.hangs(flight));
+        if hangs && !matches!(res, Res::Aborted) {
+            if let Some(flight) = self.disk.flights.get_mut(&id) {
+                flight.stage = Stage::Answered(res);
+            }
+            return self.check_proofs();
         }
         let Some(flight) = self.disk.flights.remove(&id) else { return };
         if let Some(answer) = flight.answer {
@@ -335,7 +405,7 @@ impl World {
             let res = if flight.withdrawn { Res::Aborted } else { res };
             self.deliver_answer(n, flight.process, answer, res);
         }
-        self.check_aborts();
+        self.check_proofs();
     }
 
     fn deliver_answer(&mut self, n: NodeId, process: u64, answer: Answer, res: Res) {
@@ -348,68 +418,114 @@ impl World {
     pub(super) fn set_path(&mut self, n: NodeId, path: Path) {
         self.trace(|| format!("path of {n}: {path:?}"));
         self.disk.paths.insert(n, path);
-        if path == Path::Hangs {
-            return;
+        if path != Path::Hangs {
+            self.path_answers(n);
         }
+    }
+
+    /// What waited for a path goes on, and so do answers that hung in it.
+    pub(super) fn path_answers(&mut self, n: NodeId) {
         let of_node: Vec<u64> = self.disk.flights.iter().filter(|(_, f)| f.node == n).map(|(id, _)| *id).collect();
         for id in of_node {
-            let stage = self.disk.flights.get_mut(&id).map(|f| std::mem::replace(&mut f.stage, Stage::Held));
-            match stage {
-                Some(Stage::Held) => self.send_off(id),
-                Some(Stage::Answered(res)) => {
-                    if let Some(f) = self.disk.flights.get_mut(&id) {
-                        f.stage = Stage::Answered(Res::Done);
+            let Some(flight) = self.disk.flights.get_mut(&id) else { continue };
+            match &mut flight.stage {
+                Stage::Held => self.send_off(id),
+                Stage::Answered(_) => {
+                    if let Stage::Answered(res) = std::mem::replace(&mut flight.stage, Stage::Returning) {
+                        self.after(100, move |w| w.complete(id, res));
                     }
-                    self.after(100, move |w| w.complete(id, res));
                 }
+                Stage::Flying | Stage::Returning => {}
+            }
+        }
+    }
+
+    /// When a task that was told to take everything back begins to. Until then what waits may go out.
+    pub(super) fn abort_begins(&mut self) -> u64 {
+        let at_most = if self.rng.permille(100) { 300 * MS } else { 2 * MS };
+        self.rng.below(at_most)
+    }
+
+    /// A client ends its own requests: nothing is sent any more, and what was sent is taken back. **File kind**: `then` once
+    /// nothing of it can land. **SCSI kind**: `then` at once; what may still land is ended by the fence that follows, away by the
+    /// preemption of all keys, at home by the office's [proof](World::prove_nothing_flies).
+    pub(super) fn stop_all(&mut self, n: NodeId, then: impl FnOnce(&mut World) + 'static) {
+        self.coverage.count("disk", "abort");
+        let below = self.take_back_all(n);
+        let below = if self.disk.scsi { BTreeSet::new() } else { below };
+        self.proved_once(n, below, Box::new(then));
+    }
+
+    /// The same, and `then` only once nothing of it can land any more, whatever the kind. **SCSI kind**: each nexus has logged in
+    /// anew, or the key of one that does not answer was preempted over another, or the node was told that its keys were.
+    pub(super) fn prove_nothing_flies(&mut self, n: NodeId, then: impl FnOnce(&mut World) + 'static) {
+        self.coverage.count("disk", "proof");
+        let mut below = self.take_back_all(n);
+        if self.disk.scsi {
+            match self.setup.rules.has(Rule::EveryNexusIsProved) {
+                true => self.at_node(n, PREEMPTS_AFTER, move |w| w.proves_hung(n)),
+                // One nexus that has begun anew is taken for all of them.
+                false if self.any_heard(n) => below.clear(),
+                false => {}
+            }
+        }
+        self.proved_once(n, below, Box::new(then));
+    }
+
+    /// Takes everything of a node's present process back; what may still land then.
+    fn take_back_all(&mut self, n: NodeId) -> BTreeSet<u64> {
+        let process = self.nodes[&n].process;
+        let mine = |f: &Flight| f.node == n && f.process == process && !f.ended;
+        let of_node: Vec<u64> = self.disk.flights.iter().filter(|(_, f)| mine(f)).map(|(id, _)| *id).collect();
+        let mut below = BTreeSet::new();
+        for id in of_node {
+            match self.disk.flights.get(&id).map(|f| &f.stage) {
+                Some(Stage::Held) => self.complete(id, Res::Aborted),
                 Some(Stage::Flying) => {
-                    if let Some(f) = self.disk.flights.get_mut(&id) {
-                        f.stage = Stage::Flying;
+                    below.insert(id);
+                }
+                Some(Stage::Returning | Stage::Answered(_)) => {
+                    if let Some(flight) = self.disk.flights.get_mut(&id).filter(|_| self.disk.scsi) {
+                        flight.withdrawn = true;
                     }
                 }
                 None => {}
             }
         }
-    }
-
-    /// Withdraws everything of a node's present process; `then` once nothing of it can land any more.
-    pub(super) fn abort_all(&mut self, n: NodeId, then: impl FnOnce(&mut World) + 'static) {
-        self.coverage.count("disk", "abort");
-        let process = self.nodes[&n].process;
-        let mine = |f: &Flight| f.node == n && f.process == process;
-        let of_node: Vec<u64> = self.disk.flights.iter().filter(|(_, f)| mine(f)).map(|(id, _)| *id).collect();
-        let mut below = BTreeSet::new();
-        for id in of_node {
-            let Some(flight) = self.disk.flights.get_mut(&id) else { continue };
-            match std::mem::replace(&mut flight.stage, Stage::Held) {
-                Stage::Held => self.complete(id, Res::Aborted),
-                Stage::Answered(res) => {
-                    flight.stage = Stage::Answered(res);
-                }
-                Stage::Flying => {
-                    flight.stage = Stage::Flying;
-                    below.insert(id);
-                }
-            }
-        }
         if self.disk.scsi {
-            self.log_out(n, &below);
-            below.clear();
+            self.log_out(n, &mut below);
         }
-        self.disk.aborts.push((n, process, below, Box::new(then)));
-        self.after(0, |w| w.check_aborts());
+        below
     }
 
-    fn check_aborts(&mut self) {
+    /// What a reign of a node has waiting for a path is taken back.
+    pub(super) fn take_back_waiting(&mut self, n: NodeId, reign: Epoch) {
+        let process = self.nodes[&n].process;
+        let waits = |f: &Flight| {
+            f.node == n && f.process == process && f.reign == Some(reign) && matches!(f.stage, Stage::Held)
+        };
+        let ids: Vec<u64> = self.disk.flights.iter().filter(|(_, f)| waits(f)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.coverage.count("disk", "taken back");
+            self.complete(id, Res::Aborted);
+        }
+    }
+
+    fn proved_once(&mut self, node: NodeId, flights: BTreeSet<u64>, then: Act) {
+        let process = self.nodes[&node].process;
+        self.disk.proofs.push(Proof { node, process, flights, then });
+        self.after(0, |w| w.check_proofs());
+    }
+
+    fn check_proofs(&mut self) {
         let flights = &self.disk.flights;
-        let flies = |id: &u64| flights.get(id).is_some_and(|f| matches!(f.stage, Stage::Flying));
-        let (over, rest) =
-            std::mem::take(&mut self.disk.aborts).into_iter().partition(|(_, _, ids, _)| !ids.iter().any(flies));
-        self.disk.aborts = rest;
-        let over: Vec<(NodeId, u64, BTreeSet<u64>, Act)> = over;
-        for (n, process, _, then) in over {
-            if self.nodes[&n].process == process && self.is_up(n) {
-                self.at_node(n, 0, then);
+        let flies = |id: &u64| flights.get(id).is_some_and(|f| matches!(f.stage, Stage::Flying) && !f.ended);
+        let (over, rest): (Vec<Proof>, Vec<Proof>) =
+            std::mem::take(&mut self.disk.proofs).into_iter().partition(|p| !p.flights.iter().any(flies));
+        self.disk.proofs = rest;
+        for Proof { node, process, then, .. } in over {
+            if self.nodes[&node].process == process && self.is_up(node) {
+                self.at_node(node, 0, then);
             }
         }
     }

@@ -7,7 +7,7 @@ use super::world::{MS, World};
 use crate::core::client::Event;
 
 /// Kinds of fault, with their weights; `scsi`: only for that kind, `file`: only for the other.
-const KINDS: [(&str, u64, Only); 22] = [
+const KINDS: [(&str, u64, Only); 24] = [
     ("kill", 6, Only::Any),
     ("kill coordinator", 6, Only::Any),
     ("pause", 5, Only::Any),
@@ -25,10 +25,12 @@ const KINDS: [(&str, u64, Only); 22] = [
     ("coordinator path hangs", 4, Only::Any),
     ("writes stick", 6, Only::Any),
     ("pages stick", 5, Only::Any),
+    ("commit stalls", 4, Only::Any),
     ("caw lost", 6, Only::Any),
     ("move", 6, Only::Any),
     ("administrator", 4, Only::Any),
     ("session breaks", 8, Only::Scsi),
+    ("nexus hangs", 8, Only::Scsi),
     ("device reset", 2, Only::Any),
 ];
 
@@ -77,8 +79,8 @@ impl World {
     pub(super) fn strike(&mut self, name: &str, any: NodeId, coordinator: Option<NodeId>) {
         let on_coordinator = name.contains("coordinator");
         let n = match coordinator {
-            Some(c) if on_coordinator || matches!(name, "move" | "pages stick") => c,
-            None if on_coordinator || matches!(name, "move" | "pages stick") => return,
+            Some(c) if on_coordinator || matches!(name, "move" | "pages stick" | "commit stalls") => c,
+            None if on_coordinator || matches!(name, "move" | "pages stick" | "commit stalls") => return,
             _ => any,
         };
         let done = match name {
@@ -103,6 +105,10 @@ impl World {
                 self.disk.stick_pages.insert(n, 1);
                 true
             }
+            "commit stalls" => {
+                self.disk.stall_commits.insert(n, 1);
+                true
+            }
             "caw lost" => {
                 let before = self.rng.permille(400);
                 self.disk.lose_caw.entry(n).or_default().push(before);
@@ -120,6 +126,7 @@ impl World {
                 self.session_breaks(n, nexus, wait);
                 true
             }
+            "nexus hangs" => self.nexus_hangs_for_a_while(n),
             "device reset" => {
                 self.reset_disk();
                 true
@@ -221,6 +228,16 @@ impl World {
         true
     }
 
+    /// One nexus hangs, which its node notices sooner or later.
+    fn nexus_hangs_for_a_while(&mut self, n: NodeId) -> bool {
+        let nexus = self.rng.below(u64::from(self.setup.nexuses)) as u16;
+        self.nexus_hangs(n, nexus, true);
+        let (noticed, heal) = (MS * self.rng.range(20, 1500), MS * self.rng.range(50, 6000));
+        self.at_node(n, noticed, move |w| w.nexus_given_up(n, nexus));
+        self.after(heal, move |w| w.nexus_hangs(n, nexus, false));
+        true
+    }
+
     fn forced_for_a_while(&mut self, n: NodeId) -> bool {
         self.at_node(n, 0, move |w| w.client(n, Event::Forced { redirect: true }));
         let heal = MS * self.rng.range(200, 3000);
@@ -239,6 +256,8 @@ impl World {
         self.net.slow.clear();
         self.disk.stick_data.clear();
         self.disk.stick_pages.clear();
+        self.disk.stall_commits.clear();
+        self.disk.hung.clear();
         self.disk.lose_caw.clear();
         for n in self.all() {
             self.set_path(n, Path::Good);

@@ -178,9 +178,9 @@ impl World {
             Effect::SelfEvicted => self.trace(|| format!("{n}: its incarnation is over")),
             Effect::StopDirect { fence_gen } => {
                 self.client(n, client_core::Event::FenceAsked { fence_gen });
-                self.abort_all(n, move |w| {
-                    w.office_of(n, of, Event::NothingInFlight { fence_gen });
-                    w.nexuses_try_again(n);
+                let begins = self.abort_begins();
+                self.at_node(n, begins, move |w| {
+                    w.prove_nothing_flies(n, move |w| w.office_of(n, of, Event::NothingInFlight { fence_gen }));
                 });
             }
             Effect::TookOffice { proof, unheard } => self.took_office(n, proof, unheard),

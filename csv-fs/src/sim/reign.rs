@@ -27,6 +27,9 @@ use crate::types::*;
 /// Changes that one commit takes at most.
 const BATCH: usize = 16;
 
+/// How often what a lost office has waiting is taken back.
+const TAKES_BACK: u64 = 20 * MS;
+
 /// A reign.
 pub(super) struct Reign {
     pub(super) core: Coord,
@@ -100,7 +103,7 @@ impl World {
         if self.same_reign(n, epoch).is_none_or(|r| r.latched) {
             return;
         }
-        self.submit(n, Req::MetaOpen { epoch }, move |w, res| match res {
+        self.submit_for(n, Some(epoch), Req::MetaOpen { epoch }, move |w, res| match res {
             Res::Store(state) => w.submit(n, Req::Cells, move |w, res| match res {
                 Res::Cells(sight) => w.store_opened(n, epoch, state, &sight.slots),
                 _ => w.at_node(n, 50 * MS, move |w| w.open_store(n, epoch)),
@@ -241,10 +244,14 @@ impl World {
             if w.same_reign(n, epoch).is_none_or(|r| r.latched) {
                 return w.commit_ended(n, epoch, None, Vec::new());
             }
-            let req = Req::MetaCommit { epoch, state: Rc::clone(&state), notes };
-            w.submit(n, req, move |w, res| {
-                let done = matches!(res, Res::Done).then_some(state);
-                w.commit_ended(n, epoch, done, results);
+            // The latch was looked at: what stalls now is sent, whatever becomes of the reign meanwhile.
+            let stalls = w.commit_stalls(n);
+            w.at_node(n, stalls, move |w| {
+                let req = Req::MetaCommit { epoch, state: Rc::clone(&state), notes };
+                w.submit_for(n, Some(epoch), req, move |w, res| {
+                    let done = matches!(res, Res::Done).then_some(state);
+                    w.commit_ended(n, epoch, done, results);
+                });
             });
         });
     }
@@ -292,6 +299,20 @@ impl World {
         }
         self.coord(n, Event::Stop { hint });
         self.at_node(n, 10, move |w| w.drained_yet(n));
+        if self.setup.scsi {
+            self.takes_back(n, epoch);
+        }
+    }
+
+    /// What an office that ended other than in order has waiting for a path is taken back, again and again until nothing of it
+    /// is left: a commit that was on its way waits again once its nexus is proved dead, and one that stalled is sent only then.
+    /// No nexus is admitted meanwhile (rule `EndedBeforeAdmitted`).
+    fn takes_back(&mut self, n: NodeId, epoch: Epoch) {
+        if self.same_reign(n, epoch).is_none_or(|r| r.told) {
+            return;
+        }
+        self.take_back_waiting(n, epoch);
+        self.at_node(n, TAKES_BACK, move |w| w.takes_back(n, epoch));
     }
 
     pub(super) fn start_drain(&mut self, n: NodeId, epoch: Epoch) {
@@ -385,7 +406,7 @@ impl World {
             (RedirectOp::Read, _) => Req::Read { block: request.at / FS_BLOCK },
             _ => Req::Flush,
         };
-        self.submit(n, req, move |w, res| {
+        self.submit_for(n, Some(epoch), req, move |w, res| {
             let Some(reign) = w.same_reign(n, epoch) else { return };
             reign.redirects.remove(&number);
             w.coord(n, Event::RedirectEnded { guard });

@@ -35,6 +35,8 @@ pub const SCENARIOS: &[Scenario] = &[
     fabric::WAY_BACK,
     fabric::REPEATED_WRITE,
     fabric::ONLY_ONE,
+    fabric::WAITING_PAGE,
+    fabric::ONE_NEXUS_HANGS,
     fences::WAKES_SUCCEEDED,
     fences::EVICTED_ON_THE_WIRE,
     fences::LATE_ANSWER,

@@ -1,17 +1,18 @@
 //! Making a volume of a disk. Needs this node only: the first to mount it takes office as epoch 1.
 //!
 //! **Nobody has it open.** Every node's LIVE lock is taken before the first byte is written and kept until the last one is:
-//! whoever has a volume on that disk open holds one, of whichever cluster, and is named. Prevents: the identity for `--wipe`
+//! whoever has a volume on that disk open holds one, of whichever cluster, and is named. A unit is held for one nexus meanwhile, once
+//! nobody else is registered. Prevents: the identity for `--wipe`
 //! was right, and a volume is formatted under the nodes that have it mounted.
 
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use block::shared::{NodeId, SharedDisk};
+use block::shared::{NodeId, SharedDisk, VolumeTag};
 use block::worker::Handle;
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::start::{NotAFile, open_disk};
+use super::source::{self, DiskError, DiskSource, NotAlone};
 use crate::format::{FormatError, TimingMs, VolumeName};
 use crate::meta::{Fatal, FormatOptions, MetaError, Root, Store, Unmounted, read_superblock};
 use crate::types::{Timestamp, VolumeId};
@@ -22,7 +23,9 @@ pub struct NewVolume {
     /// Its name.
     pub name: String,
     /// Its disk.
-    pub disk: PathBuf,
+    pub disk: DiskSource,
+    /// The node that makes it.
+    pub node: NodeId,
     /// How many nodes will share it.
     pub nodes: u8,
     /// The timers for demos and tests, instead of those for real storage.
@@ -39,36 +42,50 @@ pub enum CreateError {
     Name(FormatError),
     /// It is nothing that several nodes can share.
     #[error(transparent)]
-    Disk(#[from] NotAFile),
+    Disk(#[from] DiskError),
     /// Somebody else has it.
-    #[error("{} is in use: it is mounted, or belongs to another device", path.display())]
+    #[error("{disk} is in use: it is mounted, or belongs to another device")]
     InUse {
         /// The disk.
-        path: PathBuf,
+        disk: String,
+    },
+    /// A target of this host serves it.
+    #[error("{disk} is in use: an iSCSI target of this host has it open")]
+    Served {
+        /// The disk.
+        disk: String,
+    },
+    /// Somebody who is no node of ours has registered with it.
+    #[error("{disk} is in use: others have registered with it, with {keys}")]
+    Registered {
+        /// The disk.
+        disk: String,
+        /// Their keys.
+        keys: String,
     },
     /// What formatting says.
-    #[error("{}: {source}", path.display())]
+    #[error("{disk}: {source}")]
     Format {
         /// The disk.
-        path: PathBuf,
+        disk: String,
         /// Why.
         source: MetaError,
     },
     /// A node has what is on it open.
-    #[error("{} is mounted on node-{}; unmount it everywhere first", .volume.as_deref().map_or_else(|| format!("what is on {}", path.display()), |name| format!("volume {name}")), node.get())]
+    #[error("{} is mounted on node-{}; unmount it everywhere first", .volume.as_deref().map_or_else(|| format!("what is on {disk}"), |name| format!("volume {name}")), node.get())]
     Mounted {
         /// Which; there may be more.
         node: NodeId,
         /// The disk.
-        path: PathBuf,
+        disk: String,
         /// The name of the volume on it, if it has a readable one.
         volume: Option<String>,
     },
     /// Locks are not to be had.
-    #[error("the locks of the disk {} cannot be taken: {source}", path.display())]
+    #[error("the disk {disk} cannot be had alone: {source}")]
     Lock {
         /// The disk.
-        path: PathBuf,
+        disk: String,
         /// Why.
         source: std::io::Error,
     },
@@ -84,7 +101,7 @@ impl CreateError {
             CreateError::Name(_) | CreateError::Random(_) | CreateError::Lock { .. } => false,
             CreateError::Mounted { .. } => true,
             CreateError::Disk(e) => e.is_refusal(),
-            CreateError::InUse { .. } => true,
+            CreateError::InUse { .. } | CreateError::Served { .. } | CreateError::Registered { .. } => true,
             CreateError::Format { source, .. } => {
                 matches!(source, MetaError::Fatal(Fatal::Occupied { .. } | Fatal::Format(_)))
             }
@@ -102,8 +119,17 @@ impl CreateError {
                 format!("`shorefast volume unmount {name}` on every node that has it, or name another disk.")
             }
             CreateError::Mounted { .. } => "End whatever has it open, or name another disk.".into(),
-            CreateError::InUse { path } => {
-                format!("See who has it with `lsblk {}`; free it, or name another disk.", path.display())
+            CreateError::InUse { disk } => {
+                format!("See who has it with `lsblk {disk}`; free it, or name another disk.")
+            }
+            CreateError::Served { .. } => {
+                "Name the unit that the target serves (iscsi://...), or stop the target first.".into()
+            }
+            CreateError::Registered { .. } => {
+                "See who that is (`shorefast iscsi reservations URL`); end it there, or name another disk.".into()
+            }
+            CreateError::Disk(DiskError::Unit { .. }) => {
+                "See whether portals, target, unit and secret are right (`shorefast iscsi inquiry URL`).".into()
             }
             _ => "Use a file of at least 1 GiB that every node of this host can open, with direct I/O (`truncate -s 10G FILE` makes one).".into(),
         }
@@ -113,9 +139,9 @@ impl CreateError {
 /// Formats a disk. Returns the new volume's identity.
 pub async fn create(new: NewVolume, workers: Handle) -> Result<VolumeId, CreateError> {
     let name = VolumeName::new(&new.name).map_err(CreateError::Name)?;
-    let disk = open_disk(&new.disk, workers, false)?;
     let mut id = [0; 16];
     getrandom(&mut id, GetRandomFlags::empty()).map_err(CreateError::Random)?;
+    let disk = source::open(&new.disk, workers, false, (VolumeTag::of(&id), new.node)).await?;
     let options = FormatOptions {
         volume: VolumeId(u128::from_be_bytes(id)),
         name,
@@ -129,14 +155,20 @@ pub async fn create(new: NewVolume, workers: Handle) -> Result<VolumeId, CreateE
         },
         wipe: new.wipe,
     };
-    format(disk, options, new.disk).await
+    let made = format(&disk, options, new.disk.to_string()).await;
+    if let Some(nexuses) = disk.nexuses() {
+        // Only now may somebody open it.
+        nexuses.leave().await;
+    }
+    made
 }
 
-/// Blocks a thread for a while, which is no worker.
-async fn format(disk: SharedDisk, options: FormatOptions, path: PathBuf) -> Result<VolumeId, CreateError> {
+async fn format(disk: &SharedDisk, options: FormatOptions, name: String) -> Result<VolumeId, CreateError> {
+    let alone = alone(disk, &name).await?;
+    let data = Arc::clone(&disk.data);
+    // Blocks a thread for a while, which is no worker.
     let made = tokio::task::spawn_blocking(move || {
-        let alone = alone(&disk, &path)?;
-        let made = Store::format(&disk.data, &options).map_err(|source| not_formatted(source, path));
+        let made = Store::format(&data, &options).map_err(|source| not_formatted(source, name));
         // Only now may somebody open it.
         drop(alone);
         made
@@ -148,23 +180,27 @@ async fn format(disk: SharedDisk, options: FormatOptions, path: PathBuf) -> Resu
 }
 
 /// Proof that nobody has the disk open.
-fn alone(disk: &SharedDisk, path: &Path) -> Result<Unmounted, CreateError> {
-    let path = || path.to_owned();
-    match Unmounted::prove(&disk.file) {
-        Ok(Ok(alone)) => Ok(alone),
-        Ok(Err(node)) => {
-            let volume = read_superblock(&disk.data).ok().map(|chosen| chosen.superblock.name.to_string());
-            Err(CreateError::Mounted { node, path: path(), volume })
+async fn alone(disk: &SharedDisk, name: &str) -> Result<Unmounted, CreateError> {
+    let name = || name.to_owned();
+    match source::alone(disk).await {
+        Ok(alone) => Ok(alone),
+        Err(NotAlone::Node(node)) => {
+            let cells = Arc::clone(&disk.cells);
+            let read = tokio::task::spawn_blocking(move || read_superblock(&cells).ok()).await.ok().flatten();
+            let volume = read.map(|chosen| chosen.superblock.name.to_string());
+            Err(CreateError::Mounted { node, disk: name(), volume })
         }
-        Err(source) => Err(CreateError::Lock { path: path(), source }),
+        Err(NotAlone::Served) => Err(CreateError::Served { disk: name() }),
+        Err(NotAlone::Foreign(keys)) => Err(CreateError::Registered { disk: name(), keys }),
+        Err(NotAlone::Failed(source)) => Err(CreateError::Lock { disk: name(), source }),
     }
 }
 
 /// The kernel does not let a block device be wiped that is mounted, and says so at the first attempt.
-fn not_formatted(source: MetaError, path: PathBuf) -> CreateError {
+fn not_formatted(source: MetaError, disk: String) -> CreateError {
     match &source {
-        MetaError::Fatal(Fatal::Io(e)) if e.os == Some(Errno::BUSY.raw_os_error()) => CreateError::InUse { path },
-        _ => CreateError::Format { path, source },
+        MetaError::Fatal(Fatal::Io(e)) if e.os == Some(Errno::BUSY.raw_os_error()) => CreateError::InUse { disk },
+        _ => CreateError::Format { disk, source },
     }
 }
 
@@ -187,7 +223,7 @@ mod tests {
         let failed = |errno: Errno| {
             let op = Some(Op::WriteZeroes);
             let (at, len, os) = (ByteOffset::ZERO, ByteLen(4096), Some(errno.raw_os_error()));
-            not_formatted(IoError { kind: IoErrorKind::Medium, op, at, len, os }.into(), PathBuf::from("/dev/loop9"))
+            not_formatted(IoError { kind: IoErrorKind::Medium, op, at, len, os }.into(), "/dev/loop9".to_owned())
         };
         let busy = failed(Errno::BUSY);
         assert!(busy.is_refusal() && busy.to_string().contains("/dev/loop9 is in use"), "{busy}");

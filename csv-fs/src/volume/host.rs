@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use block::shared::{BoxFuture, Epoch, FenceGen, NodeId, SharedDisk};
+use block::shared::{AbortOwn, BoxFuture, Epoch, FenceGen, NodeId, SharedDisk};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -37,6 +37,9 @@ use crate::types::ClientId;
 
 /// The office sets limits of its own; this one only ends a question that nobody waits for any more.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often what waits is taken back from a reign that ends at once.
+const TAKE_BACK: Duration = Duration::from_millis(50);
 
 /// Something that a person may want to know.
 #[derive(Clone, Debug)]
@@ -426,8 +429,8 @@ impl VolumeHost {
 
     /// Whether the whole disk is another volume's; then this one ends.
     async fn judge_disk(self: Arc<Self>) {
-        let data = Arc::clone(&self.disk.data);
-        let read = tokio::task::spawn_blocking(move || crate::meta::read_superblock(&data)).await;
+        let cells = Arc::clone(&self.disk.cells);
+        let read = tokio::task::spawn_blocking(move || crate::meta::read_superblock(&cells)).await;
         let other = match read {
             Ok(Ok(chosen)) if chosen.superblock.volume != self.superblock.volume => chosen.superblock,
             // A damaged lease block of this one, or formatting that is not done yet: the next look tells.
@@ -455,6 +458,9 @@ impl VolumeHost {
     }
 
     /// Ends the reign of this epoch, if it is still there; in order or at once.
+    ///
+    /// One that ends at once gets back again and again what of it waits for a way to the disk and was not sent. Prevents: a commit waits
+    /// while no path is there; another node succeeds; the path comes back, and the commit lands on the successor's store.
     fn end(&self, epoch: Epoch, in_order: bool) -> BoxFuture<'static, ()> {
         let running = self.reign.read().clone().filter(|r| r.epoch == epoch);
         if let Some(running) = &running
@@ -462,20 +468,35 @@ impl VolumeHost {
         {
             running.latch.trip();
         }
+        let abort = Arc::clone(&self.disk.abort);
         Box::pin(async move {
             let Some(running) = running else { return };
-            // Either the store is open, or its opening has failed.
-            if let Some(coordinator) = running.watched().opened().await {
-                if in_order {
-                    coordinator.stop_for_move(None).await;
-                } else {
-                    coordinator.stop(None).await;
+            let ends = async {
+                // Either the store is open, or its opening has failed.
+                if let Some(coordinator) = running.watched().opened().await {
+                    if in_order {
+                        coordinator.stop_for_move(None).await;
+                    } else {
+                        coordinator.stop(None).await;
+                    }
                 }
+            };
+            tokio::select! {
+                () = ends => {}
+                () = taking_back(&*abort), if !in_order => {}
             }
             running.ended.send_replace(true);
             // Whoever still looks at this reign must not keep its disk open.
             running.coordinator.send_replace(None);
         })
+    }
+}
+
+/// Takes back what waits for a way to the disk, for ever.
+async fn taking_back(abort: &dyn AbortOwn) {
+    loop {
+        abort.take_back();
+        tokio::time::sleep(TAKE_BACK).await;
     }
 }
 

@@ -19,6 +19,7 @@ mod actor;
 mod convert;
 mod identity;
 mod links;
+mod nexuses;
 #[cfg(test)]
 mod tests;
 
@@ -155,7 +156,7 @@ impl Office {
         own: Arc<dyn OwnNode>,
     ) -> Result<OfficeHandle, StartError> {
         config.timing.validate()?;
-        let core = crate::core::office::Office::new(identity::core_config(&config)?, config.rules);
+        let core = crate::core::office::Office::new(identity::core_config(&config, &disk)?, config.rules);
         let (input, events) = mpsc::unbounded_channel();
         let slots = Arc::new(RwLock::new(BTreeMap::new()));
         let (peers, own) = (Arc::downgrade(&peers), Arc::downgrade(&own));

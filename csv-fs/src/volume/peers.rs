@@ -100,7 +100,7 @@ pub(super) struct SlotProbe {
 impl OwnSlot for SlotProbe {
     fn fence_gen(&self) -> BoxFuture<'_, Option<FenceGen>> {
         Box::pin(async move {
-            let cell = self.disk.data.read(slot_at(self.node), CELL as usize).await.ok()?;
+            let cell = self.disk.cells.read(slot_at(self.node), CELL as usize).await.ok()?;
             Slot::decode(&cell, self.volume, self.node).ok().map(|s| s.fence_gen)
         })
     }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use block::device::BlockDevice;
-use block::file::OpenError;
-use block::shared::{FenceGen, SharedDisk};
+use block::shared::{FenceGen, SharedDisk, VolumeTag};
 use fuse::{AllowOther, Channel, Ended, Kept, MountError, MountOptions};
 use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -17,7 +16,8 @@ use super::office::OfficeConfig;
 use super::over::Over;
 use super::peers::{Finder, SlotProbe};
 use super::place::{Place, Placed};
-use super::{Allow, Volume, VolumeSetup, one_host, rebirth};
+use super::source::DiskError;
+use super::{Allow, Volume, VolumeSetup, one_host, rebirth, source};
 use crate::client::data::DataPath;
 use crate::client::fs::FileSystem;
 use crate::client::link::ClientEvent;
@@ -27,55 +27,32 @@ use crate::core::office::{NodeSet, Timing, TimingError};
 use crate::format::{Chosen, Superblock};
 use crate::meta::{MetaError, read_superblock};
 use crate::proto::CoordinatorHint;
-use crate::types::ClientId;
+use crate::types::{ClientId, VolumeId};
 
 /// The slot's registration is two requests to the disk; a disk that does not answer them is tried again later.
 const REGISTER_WITHIN: Duration = Duration::from_secs(10);
 /// Redirected writes kept until they are flushed.
 const KEPT_LIMIT: u64 = 64 << 20;
 
-/// Why a path cannot be a shared disk.
-#[derive(Debug, thiserror::Error)]
-pub enum NotAFile {
-    /// Opening failed.
-    #[error("the disk {} cannot be opened: {source}", path.display())]
-    Open {
-        /// The path.
-        path: PathBuf,
-        /// Why.
-        source: OpenError,
-    },
-    /// A URL of a kind that this version has not.
-    #[error("{} cannot be a shared disk: this version knows files on one host only (it lacks COMPARE AND WRITE elsewhere)", .0.display())]
-    Kind(PathBuf),
-}
-
-impl NotAFile {
-    /// Whether the disk cannot do what is needed.
-    pub(super) fn is_refusal(&self) -> bool {
-        matches!(self, NotAFile::Kind(_))
-    }
-}
-
 /// Why a volume was not started. It is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The disk.
     #[error(transparent)]
-    Disk(#[from] NotAFile),
+    Disk(#[from] DiskError),
     /// The disk carries no volume that this version can use.
-    #[error("{}: {source}", path.display())]
+    #[error("{disk}: {source}")]
     Superblock {
         /// The disk.
-        path: PathBuf,
+        disk: String,
         /// Why.
         source: MetaError,
     },
     /// It is another volume.
-    #[error("{} carries volume {name} ({found}), not {wanted}: the disk was formatted again or exchanged", path.display())]
+    #[error("{disk} carries volume {name} ({found}), not {wanted}: the disk was formatted again or exchanged")]
     OtherVolume {
         /// The disk.
-        path: PathBuf,
+        disk: String,
         /// The name of what it carries.
         name: String,
         /// What it carries.
@@ -84,10 +61,10 @@ pub enum StartError {
         wanted: String,
     },
     /// A file that another host uses.
-    #[error("the disk {} cannot be used here: {source}", path.display())]
+    #[error("the disk {disk} cannot be used here: {source}")]
     NotOneHost {
         /// The disk.
-        path: PathBuf,
+        disk: String,
         /// Why.
         source: one_host::NotOneHost,
     },
@@ -100,6 +77,9 @@ pub enum StartError {
     /// Another process holds this node's lock.
     #[error("another daemon of {0} still has this volume open; it must end first")]
     AlreadyRuns(block::shared::NodeId),
+    /// A target of this host serves the file.
+    #[error("an iSCSI target of this host has the disk {0} open")]
+    Served(String),
     /// Locks are not to be had.
     #[error("the disk's lock cannot be taken: {0}")]
     Lock(std::io::Error),
@@ -120,15 +100,6 @@ pub enum StartError {
     /// Something of the host itself.
     #[error("{0}")]
     Host(String),
-}
-
-/// Opens a shared disk of the file kind.
-pub(super) fn open_disk(path: &Path, workers: block::worker::Handle, fault: bool) -> Result<SharedDisk, NotAFile> {
-    if path.to_string_lossy().contains("://") {
-        return Err(NotAFile::Kind(path.to_owned()));
-    }
-    SharedDisk::open_file(path, block::OpenOptions::default(), workers, fault)
-        .map_err(|source| NotAFile::Open { path: path.to_owned(), source })
 }
 
 /// The times stored in a volume.
@@ -185,8 +156,20 @@ impl Volume {
     /// # Cancel safety
     /// If dropped, what was begun ends again with the disk's last reference.
     pub async fn start(setup: VolumeSetup) -> Result<Arc<Volume>, StartError> {
-        let disk = open_disk(&setup.disk, setup.workers.clone(), setup.fault_device)?;
-        let superblock = superblock_of(&setup, &disk).await?;
+        let tag = VolumeTag::of(&setup.id.parse::<VolumeId>().map_err(StartError::Host)?.0.to_be_bytes());
+        let disk = source::open(&setup.disk, setup.workers.clone(), setup.fault_device, (tag, setup.node)).await?;
+        let started = Volume::start_on(setup, &disk).await;
+        if started.is_err()
+            && let Some(nexuses) = disk.nexuses()
+        {
+            // Registrations that nobody stands behind keep others from formatting or checking it.
+            nexuses.leave().await;
+        }
+        started
+    }
+
+    async fn start_on(setup: VolumeSetup, disk: &SharedDisk) -> Result<Arc<Volume>, StartError> {
+        let superblock = superblock_of(&setup, disk).await?;
         // Before anything of this node is registered: a mount point that is in the way must not cost an incarnation
         // at each attempt.
         let keeper = setup.keeper.clone().map(|keeper| VolumeKeeper::new(keeper, setup.id.clone()));
@@ -196,18 +179,10 @@ impl Volume {
         }
         let timing = timing(&superblock);
         timing.validate().map_err(StartError::Timing)?;
-        let boot = super::office::boot_id()?;
-        one_host::only_this_host(&disk, superblock.volume, boot, timing.renew)
-            .await
-            .map_err(|source| StartError::NotOneHost { path: setup.disk.clone(), source })?;
-        match disk.file.hold_live(setup.node) {
-            Ok(true) => {}
-            Ok(false) => return Err(StartError::AlreadyRuns(setup.node)),
-            Err(e) => return Err(StartError::Lock(e)),
-        }
+        kept_from_others(&setup, disk, &superblock, timing).await?;
         // Whoever formats a disk holds every node's lock meanwhile. Prevents: the disk is formatted again between the
         // look at it and the lock, and this node begins to write to what is another volume now.
-        still_that_volume(&setup, &disk).await?;
+        still_that_volume(&setup, disk).await?;
         let host = VolumeHost::new(
             setup.node,
             disk.clone(),
@@ -219,9 +194,9 @@ impl Volume {
         );
         host.bar(setup.barred);
         let config = office_config(&setup, &superblock, timing);
-        host.attach_office(rebirth::start_office(&host, &disk, config.clone())?);
+        host.attach_office(rebirth::start_office(&host, disk, config.clone())?);
         let (client, fence_gen) = registered(&host).await?;
-        let path = start_client(&setup, &host, &disk, &superblock, timing, client, fence_gen);
+        let path = start_client(&setup, &host, disk, &superblock, timing, client, fence_gen);
         host.attach_lives(rebirth::follow_lives(&host, path.session(), disk.clone(), config));
         let Placed { mount, channels, place, was_dead } = match self::mount(&setup, keeper.clone(), kept, &host).await {
             Ok(placed) => placed,
@@ -241,10 +216,10 @@ impl Volume {
         serve(&setup, channels, &path, &host);
         Ok(Arc::new(Volume {
             name: setup.name,
-            disk_path: setup.disk,
+            source: setup.disk,
             node: setup.node,
             superblock,
-            disk,
+            disk: disk.clone(),
             host,
             path,
             features: mount.negotiated().features,
@@ -252,6 +227,31 @@ impl Volume {
             keeper,
             space: Mutex::default(),
         }))
+    }
+}
+
+/// Sees to it that no other process of this node writes to the disk, nor a node that the disk's kind of fence does not reach: of a
+/// file by this node's LIVE lock and by looking for other hosts. Of a unit every node is reached, and what an earlier process of
+/// this one has sent ends with the logins of this one, under the same names, or is fenced.
+async fn kept_from_others(
+    setup: &VolumeSetup,
+    disk: &SharedDisk,
+    superblock: &Superblock,
+    timing: Timing,
+) -> Result<(), StartError> {
+    if let Some(nexuses) = disk.nexuses() {
+        nexuses.set_path_timeout(timing.path_timeout);
+    }
+    let Some(file) = disk.file() else { return Ok(()) };
+    let boot = super::office::boot_id()?;
+    one_host::only_this_host(disk, superblock.volume, boot, timing.renew)
+        .await
+        .map_err(|source| StartError::NotOneHost { disk: setup.disk.to_string(), source })?;
+    match file.hold_live(setup.node) {
+        Ok(true) => Ok(()),
+        Ok(false) if source::is_served(disk) => Err(StartError::Served(setup.disk.to_string())),
+        Ok(false) => Err(StartError::AlreadyRuns(setup.node)),
+        Err(e) => Err(StartError::Lock(e)),
     }
 }
 
@@ -269,9 +269,9 @@ async fn still_that_volume(setup: &VolumeSetup, disk: &SharedDisk) -> Result<(),
 }
 
 async fn chosen(setup: &VolumeSetup, disk: &SharedDisk) -> Result<Chosen, StartError> {
-    let (data, path): (Arc<dyn BlockDevice>, _) = (Arc::clone(&disk.data), setup.disk.clone());
-    let read = tokio::task::spawn_blocking(move || read_superblock(&data)).await;
-    read.map_err(|e| StartError::Host(e.to_string()))?.map_err(|source| StartError::Superblock { path, source })
+    let (cells, disk): (Arc<dyn BlockDevice>, _) = (Arc::clone(&disk.cells), setup.disk.to_string());
+    let read = tokio::task::spawn_blocking(move || read_superblock(&cells)).await;
+    read.map_err(|e| StartError::Host(e.to_string()))?.map_err(|source| StartError::Superblock { disk, source })
 }
 
 fn is_wanted(setup: &VolumeSetup, found: &Superblock) -> Result<(), StartError> {
@@ -279,7 +279,7 @@ fn is_wanted(setup: &VolumeSetup, found: &Superblock) -> Result<(), StartError> 
         return Ok(());
     }
     let (name, found) = (found.name.to_string(), found.volume.to_string());
-    Err(StartError::OtherVolume { path: setup.disk.clone(), name, found, wanted: setup.id.clone() })
+    Err(StartError::OtherVolume { disk: setup.disk.to_string(), name, found, wanted: setup.id.clone() })
 }
 
 fn office_config(setup: &VolumeSetup, superblock: &Superblock, timing: Timing) -> OfficeConfig {

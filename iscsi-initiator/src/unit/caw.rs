@@ -12,7 +12,7 @@ use block::device::Op;
 use block::error::{IoError, IoErrorKind};
 use block::shared::{BoxFuture, CawOutcome, CompareAndWrite};
 use block::units::{ByteLen, ByteOffset};
-use iscsi::session::{Class, Outcome};
+use iscsi::session::Outcome;
 use scsi::action::{self, Action};
 use scsi::cdb::Caching;
 use scsi::{BlockCount, BlockRange, Cdb, Lba, Sense, Status};
@@ -88,7 +88,7 @@ impl Swap {
 
     /// `cached` if what it wrote may lie in a cache.
     async fn swap(&self, inner: &Arc<Inner>, cached: &mut bool) -> Result<CawOutcome, IoErrorKind> {
-        let class = Class::CompareAndWrite(inner.generation());
+        let class = inner.swap_class();
         let era = inner.session().era();
         let (mut attentions, mut busy) = (action::ATTENTION_TRIES, BUSY_TRIES);
         loop {
@@ -156,7 +156,7 @@ impl Swap {
         let cdb = scsi::cdb::Read::new(range).cdb(inner.block()).ok()?;
         for _ in 0..action::ATTENTION_TRIES {
             let memory = Some(AlignedBuf::with_capacity(len));
-            let ended = inner.session().carry_out(inner.lun(), cdb.clone(), Class::Read, memory).await;
+            let ended = inner.session().carry_out(inner.lun(), cdb.clone(), inner.look_class(), memory).await;
             let Outcome::Answered(answer) = ended.outcome else { return None };
             match ended.memory {
                 Some(found) if answer.status == Status::Good && answer.moved as usize == len => {

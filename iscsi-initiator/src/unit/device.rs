@@ -61,6 +61,8 @@ pub(crate) struct Inner {
     /// Bytes of one command.
     longest: usize,
     generation: FenceGen,
+    /// Its nexus is judged by an office: what the office itself sends waits for no judgement.
+    judged: bool,
     patience: Duration,
     geometry: watch::Sender<Geometry>,
     notices: watch::Sender<Notices>,
@@ -84,6 +86,7 @@ struct Running {
     piece: u64,
     tries: u8,
     era: Era,
+    class: Class,
     /// When it was sent, and what it covers if it is a flush.
     sent: Version,
     covers: Covers,
@@ -96,16 +99,18 @@ struct Running {
 impl LunDevice {
     /// A device of a unit that was attached over this session. Its writes are of this fence generation.
     pub fn new(session: Session, identity: Identity, generation: FenceGen) -> LunDevice {
-        LunDevice::of_many(session, identity, generation, (PATIENCE, Arc::default()))
+        LunDevice::of_many(session, identity, generation, (PATIENCE, Arc::default()), false)
     }
 
     /// The same for a unit that has other paths: a request waits here only so long for a port group that changes its state,
-    /// then it is answered so; all of them know together whether a flush may be believed.
+    /// then it is answered so; all of them know together whether a flush may be believed. `judged`: an office says which nexus may
+    /// carry data ([`Nexuses`](block::shared::Nexuses)).
     pub(crate) fn of_many(
         session: Session,
         identity: Identity,
         generation: FenceGen,
         (patience, stability): (Duration, Arc<Stability>),
+        judged: bool,
     ) -> LunDevice {
         let block = identity.capacity.block;
         let unit = identity.limits.max_transfer.map_or(OWN_MAX, |b| b.0.saturating_mul(u64::from(block.get())));
@@ -123,6 +128,7 @@ impl LunDevice {
             block,
             longest,
             generation,
+            judged,
             patience,
             geometry,
             notices,
@@ -133,6 +139,17 @@ impl LunDevice {
         let listener = Arc::downgrade(&inner) as Weak<dyn Listener>;
         inner.session.listen(inner.identity.lun, listener);
         LunDevice { inner }
+    }
+
+    /// Takes a request in the right that was given in this era, for this generation: in a later era it is answered `Aborted`, on a
+    /// nexus of another generation `Fenced`, unsent.
+    pub(crate) fn submit_as(&self, io: Io, era: Era, generation: FenceGen) {
+        Inner::submit(&self.inner, io, era, write_or_read(generation));
+    }
+
+    /// Takes a read that waits for no judgement of its nexus.
+    pub(crate) fn submit_unjudged(&self, io: Io) {
+        Inner::submit(&self.inner, io, self.inner.session.era(), |_| Class::Control);
     }
 
     /// What the unit reports besides answers.
@@ -157,7 +174,7 @@ impl BlockDevice for LunDevice {
     }
 
     fn submit(&self, io: Io) {
-        Inner::submit(&self.inner, io);
+        Inner::submit(&self.inner, io, self.inner.session.era(), write_or_read(self.inner.generation));
     }
 
     fn describe(&self) -> String {
@@ -217,7 +234,7 @@ impl Inner {
     pub(super) async fn make_stable(this: &Arc<Inner>, sent: Version) -> Result<(), IoError> {
         this.stability.written(sent, this.member, this.session.nexus());
         let (done, flushed) = Completion::channel();
-        Inner::submit(this, Io::flush(done));
+        Inner::submit(this, Io::flush(done), this.session.era(), |op| this.class(op));
         flushed.await.map_err(|_| IoError::dropped())?.result
     }
 
@@ -237,8 +254,24 @@ impl Inner {
         self.block.get() as usize
     }
 
-    pub(super) fn generation(&self) -> FenceGen {
-        self.generation
+    /// Of a request of the owner's own, not of data.
+    fn class(&self, op: Op) -> Class {
+        if self.judged { Class::Control } else { write_or_read(self.generation)(op) }
+    }
+
+    /// Whether an office judges its nexus: the unit is shared.
+    pub(super) fn is_judged(&self) -> bool {
+        self.judged
+    }
+
+    /// Of a compare-and-write. One that an office sends over a nexus that nobody has judged is settled by that office.
+    pub(super) fn swap_class(&self) -> Class {
+        if self.judged { Class::Control } else { Class::CompareAndWrite(self.generation) }
+    }
+
+    /// Of the look into its block.
+    pub(super) fn look_class(&self) -> Class {
+        if self.judged { Class::Control } else { Class::Read }
     }
 
     pub(super) fn geometry(&self) -> Geometry {
@@ -319,7 +352,7 @@ impl Listener for Inner {
 
 impl Inner {
     /// Takes a request.
-    fn submit(this: &Arc<Inner>, mut io: Io) {
+    fn submit(this: &Arc<Inner>, mut io: Io, era: Era, class: impl Fn(Op) -> Class) {
         if let Err(e) = this.geometry().check(&io) {
             return io.complete(Err(e));
         }
@@ -336,10 +369,10 @@ impl Inner {
                 return io.complete(Ok(()));
             }
         }
-        let (rest, era) = (io.buf.take(), this.session.era());
+        let (rest, class) = (io.buf.take(), class(io.op));
         let (sent, cached) = (Version::default(), false);
         let (moved, piece, tries, unready) = (0, 0, 0, None);
-        let running = Running { io, done: None, rest, moved, piece, tries, era, sent, covers, cached, unready };
+        let running = Running { io, done: None, rest, moved, piece, tries, era, class, sent, covers, cached, unready };
         Inner::go_on(this, running);
     }
 
@@ -352,10 +385,6 @@ impl Inner {
             Ok(command) => command,
             Err(kind) => return r.end(Err(kind)),
         };
-        let class = match r.io.op {
-            Op::Read => Class::Read,
-            _ => Class::Write(this.generation),
-        };
         if r.io.op.changes() {
             if r.moved == 0 {
                 r.sent = this.stability.sending(this.member, this.session.nexus());
@@ -363,7 +392,7 @@ impl Inner {
             let forced = r.io.op == Op::Write { fua: true } && cache.sends_fua();
             r.cached |= cache.write_back && !forced;
         }
-        let (inner, lun, era) = (Arc::clone(this), this.identity.lun, r.era);
+        let (inner, lun, era, class) = (Arc::clone(this), this.identity.lun, r.era, r.class);
         let done = Box::new(move |ended| Inner::ended(&inner, r, ended));
         this.session.submit(Request { lun, cdb, class, memory, era: Some(era), done });
     }
@@ -461,8 +490,9 @@ impl Inner {
                     return r.end(Ok(()));
                 }
                 // The unit passes FUA over.
+                let (era, class) = (r.era, r.class);
                 let done = Completion::new(move |flushed: Done| r.end(flushed.result.map_err(|e| e.kind)));
-                Inner::submit(this, Io::flush(done));
+                Inner::submit(this, Io::flush(done), era, |_| class);
             }
             _ => r.end(Ok(())),
         }
@@ -543,6 +573,11 @@ impl Running {
         let result = result.map_err(|kind| IoError::new(kind, op, ByteOffset(at.0), len));
         done.complete(Done { result, buf: self.done });
     }
+}
+
+/// The class of data requests of this generation.
+fn write_or_read(generation: FenceGen) -> impl Fn(Op) -> Class {
+    move |op| if op == Op::Read { Class::Read } else { Class::Write(generation) }
 }
 
 enum Verdict {

@@ -1,7 +1,8 @@
 //! What is done before a command goes out again, as the table of verdicts says; and what the unit's owner is told.
 //!
 //! - After a reset, or when reservations may have changed: READ KEYS and READ RESERVATION. A nexus that is not registered
-//!   any more is given up, and the request is answered as fenced; it is **never registered again**. Prevents: a node is
+//!   any more is given up, and the request is answered as fenced; it is **never registered again**. A reservation that is gone while
+//!   this nexus is registered was released by hand: of a shared unit it is held again. Prevents: a node is
 //!   fenced, meets a unit attention, registers, and writes on.
 //! - After a change of identity: the unit's names. Another unit gets no request any more. Prevents: a number that was given
 //!   to another unit takes writes that were meant for the former.
@@ -11,10 +12,11 @@
 use std::sync::Arc;
 
 use block::error::IoErrorKind;
+use scsi::ReservationKey;
 use scsi::action::First;
 use scsi::capacity::Capacity;
 use scsi::cdb::ReadCapacity16;
-use scsi::reservations::{Held, InAction, Keys};
+use scsi::reservations::{Held, InAction, Keys, ReservationType};
 use scsi::vpd::Sameness;
 
 use super::attach::geometry;
@@ -87,12 +89,29 @@ async fn verify_reservation(inner: &Arc<Inner>) -> Result<(), IoErrorKind> {
     }
     let Some(kind) = registered.holds else { return Ok(()) };
     let held = asked.reservations(InAction::ReadReservation, Held::parse).await.map_err(|_| IoErrorKind::NoPath)?;
+    if held.reservation.is_some_and(|r| r.kind == kind) {
+        return Ok(());
+    }
     // Without the reservation strangers could write: this nexus does not write beside them.
-    if held.reservation.is_some_and(|r| r.kind == kind) { Ok(()) } else { Err(IoErrorKind::Fenced) }
+    if inner.is_judged() && held.reservation.is_none() {
+        hold_again(inner, registered.key, kind).await
+    } else {
+        Err(IoErrorKind::Fenced)
+    }
+}
+
+/// Somebody has released the reservation of a shared unit, and left the registrations: it is held again at once. What strangers, or a node
+/// that was fenced, have written in between has landed; there is no telling.
+async fn hold_again(inner: &Arc<Inner>, key: ReservationKey, kind: ReservationType) -> Result<(), IoErrorKind> {
+    tracing::warn!("iSCSI: somebody has released the reservation of {}; it is held again", inner.lun());
+    super::reserve::hold(inner, key, kind).await.map_err(|e| {
+        tracing::error!("iSCSI: the reservation of {} that somebody has released is not held again: {e}", inner.lun());
+        IoErrorKind::Fenced
+    })
 }
 
 /// Write protection and write cache.
-async fn read_mode(inner: &Arc<Inner>) -> Result<(), IoErrorKind> {
+pub(super) async fn read_mode(inner: &Arc<Inner>) -> Result<(), IoErrorKind> {
     let news = inner.known().news();
     let mode = inner.asked().mode().await.map_err(|_| IoErrorKind::NoPath)?;
     inner.known().learn(news, mode.cache);

@@ -86,6 +86,45 @@ impl Reservations for LunDevice {
     }
 }
 
+impl LunDevice {
+    /// Registers this nexus right after its login, whatever registration it has from before, and holds the unit against strangers.
+    /// Only then: what was sent over an earlier nexus of this name has ended with that login, and nothing was sent over this one.
+    pub(crate) async fn enter(&self, key: ReservationKey, kind: ReservationType) -> Result<(), ReserveError> {
+        let to = Registration { persist: true, ..Registration::persistent(key) };
+        change(&self.inner, &Change::RegisterAndIgnore { to }).await?;
+        self.inner.set_registered(Some(Registered { key, persist: true, holds: None }));
+        self.reserve(key, kind).await?;
+        // Who is not registered is not told: until now the cache was reckoned with as one that loses what is in it.
+        super::follow::read_mode(&self.inner).await.map_err(|kind| ReserveError::Unknown(kind.to_string()))
+    }
+
+    /// Registers this nexus, which has a registration, with another key. If that registration is gone this fails, and the nexus must
+    /// be given up.
+    pub(crate) async fn change_key(&self, key: ReservationKey, kind: ReservationType) -> Result<(), ReserveError> {
+        let Some(before) = self.inner.registered() else { return Err(ReserveError::NotRegistered) };
+        let to = Registration { persist: true, ..Registration::persistent(key) };
+        change(&self.inner, &Change::Register { from: before.key, to }).await?;
+        self.inner.set_registered(Some(Registered { key, persist: true, holds: None }));
+        self.reserve(key, kind).await
+    }
+}
+
+/// Holds the unit against whoever is not registered; well if it is held so already.
+pub(super) async fn hold(inner: &Arc<Inner>, key: ReservationKey, kind: ReservationType) -> Result<(), ReserveError> {
+    change(inner, &Change::Reserve { key, kind }).await
+}
+
+/// What only the one nexus that reserved may use.
+const ALONE: ReservationType = ReservationType::ExclusiveAccess;
+
+impl LunDevice {
+    /// Takes the unit for this nexus, which is registered and shares it with nobody: nobody else reads or writes then.
+    pub(crate) async fn hold_alone(&self, key: ReservationKey, shared: ReservationType) -> Result<(), ReserveError> {
+        change(&self.inner, &Change::Release { key, kind: shared }).await?;
+        self.reserve(key, ALONE).await
+    }
+}
+
 async fn ask<T>(
     inner: &Arc<Inner>,
     action: InAction,

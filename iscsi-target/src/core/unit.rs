@@ -58,6 +58,8 @@ pub(crate) struct Shape {
     pub(crate) physical_exponent: u8,
     pub(crate) blocks: u64,
     pub(crate) read_only: bool,
+    /// It begins without a write cache.
+    pub(crate) write_through: bool,
     /// Blocks can be given back, and read as zeroes then.
     pub(crate) thin: bool,
     /// Its number within the target.
@@ -180,7 +182,7 @@ impl Unit {
     pub(crate) fn new(shape: Shape, reservations: Reservations) -> Unit {
         let groups = shape.ports.iter().map(|port| (*port, (AccessState::ActiveOptimized, StatusCode::None))).collect();
         Unit {
-            mode: mode::Mode::default(),
+            mode: mode::Mode::first(&shape),
             reservations,
             reserved6: None,
             seats: BTreeMap::new(),
@@ -447,7 +449,7 @@ impl Unit {
             }
             Which::Reset => {
                 self.reserved6 = None;
-                self.mode = mode::Mode::default();
+                self.mode = mode::Mode::first(&self.shape);
                 self.attention_for_all(AdditionalCode::BUS_DEVICE_RESET);
                 self.tasks.abort(wait, fx, |_, _| Some(Abort::Silent))
             }

@@ -84,6 +84,8 @@ pub(super) struct Conn {
     jobs: Slab<Job>,
     by_itt: HashMap<Itt, usize>,
     by_task: HashMap<(usize, TaskId), usize>,
+    /// Jobs that are held up; see `Server::hold_next_write`.
+    held: Vec<usize>,
     /// Who waits for memory, in turn.
     wants: VecDeque<Want>,
     waits: HashMap<u64, Pending>,
@@ -120,6 +122,7 @@ impl Conn {
             jobs: Slab::new(),
             by_itt: HashMap::new(),
             by_task: HashMap::new(),
+            held: Vec::new(),
             wants: VecDeque::new(),
             waits: HashMap::new(),
             last_wait: 0,
@@ -283,6 +286,7 @@ impl Conn {
                 Note::Run(unit, task) => self.woken(unit, task),
                 Note::Abort(unit, task) => self.aborted(unit, task),
                 Note::Over(wait) => self.over(wait),
+                Note::LetGo => self.let_go(),
                 Note::End(why) => self.told_to_end(why),
                 Note::AskLogout(seconds) => self.session.announce(1, seconds, &mut self.fx),
             }

@@ -29,6 +29,8 @@ pub(crate) enum Note {
     Over(Wait),
     /// The session is to end now.
     End(&'static str),
+    /// What is held up may begin.
+    LetGo,
     /// The initiator is to be asked for a logout within so many seconds.
     AskLogout(u16),
 }

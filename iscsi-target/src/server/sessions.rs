@@ -32,6 +32,17 @@ pub struct SessionInfo {
     pub commands: usize,
     /// Commands that have come.
     pub commands_total: u64,
+    /// Commands that were to read and met a reservation (RESERVATION CONFLICT), of all sessions of this initiator's name.
+    pub refused_reads: u64,
+    /// The same of those that were to write.
+    pub refused_writes: u64,
+}
+
+/// Commands on blocks of one initiator's name that met a reservation, over all its sessions: whoever was excluded logs in anew.
+#[derive(Debug, Default)]
+pub(crate) struct Refused {
+    pub(crate) reads: AtomicU64,
+    pub(crate) writes: AtomicU64,
 }
 
 /// What a connection counts.
@@ -39,7 +50,11 @@ pub struct SessionInfo {
 pub(crate) struct Counters {
     pub(crate) now: AtomicUsize,
     pub(crate) total: AtomicU64,
+    pub(crate) refused: Arc<Refused>,
 }
+
+/// Names whose refused commands are remembered; those of more names are counted for each session alone.
+const MAX_NAMES: usize = MAX_SESSIONS;
 
 struct Entry {
     name: Option<NexusName>,
@@ -60,6 +75,7 @@ pub(crate) struct Sessions {
 #[derive(Default)]
 struct Inside {
     all: BTreeMap<NexusId, Entry>,
+    refused: BTreeMap<String, Arc<Refused>>,
     last: u64,
     closed: bool,
 }
@@ -115,8 +131,8 @@ impl Sessions {
         let id = NexusId(inside.last);
         let (gone, receiver) = watch::channel(());
         let mailbox: Arc<Mailbox> = Arc::default();
-        let counters: Arc<Counters> = Arc::default();
         let Wanted { name, initiator, isid, group, from } = wanted;
+        let counters = Arc::new(Counters { refused: inside.refused_of(&initiator), ..Counters::default() });
         let entry = Entry {
             name,
             initiator,
@@ -157,8 +173,20 @@ impl Sessions {
             discovery: e.name.is_none(),
             commands: e.counters.now.load(Ordering::Relaxed),
             commands_total: e.counters.total.load(Ordering::Relaxed),
+            refused_reads: e.counters.refused.reads.load(Ordering::Relaxed),
+            refused_writes: e.counters.refused.writes.load(Ordering::Relaxed),
         };
         inside.all.values().map(info).collect()
+    }
+}
+
+impl Inside {
+    fn refused_of(&mut self, initiator: &str) -> Arc<Refused> {
+        match self.refused.get(initiator) {
+            Some(refused) => Arc::clone(refused),
+            None if self.refused.len() >= MAX_NAMES => Arc::default(),
+            None => Arc::clone(self.refused.entry(initiator.to_owned()).or_default()),
+        }
     }
 }
 

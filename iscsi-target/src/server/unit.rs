@@ -56,6 +56,7 @@ impl LogicalUnit {
             physical_exponent: u8::try_from(exponent).unwrap_or(0),
             blocks,
             read_only,
+            write_through: lun.write_through,
             thin: (geometry.discard || read_only) && lun.provisioning.as_ref().is_some_and(|p| p.discard_zeroes()),
             lun: lun.number,
             target: target.to_owned(),

@@ -134,6 +134,46 @@ fn preempt_and_abort_is_answered_when_nothing_of_the_victim_can_land_any_more() 
     assert_eq!(b.command(&cdb, 0, &list).status, Status::ReservationConflict, "the key is gone");
 }
 
+/// Without ABORT the keys are gone and the held write is not: what keeps it out then is that it is looked at once more when it begins.
+#[test]
+fn a_write_that_is_held_up_before_it_begins_lands_when_it_is_let_go_unless_its_nexus_was_preempted_meanwhile() {
+    let hurt = Hurt::new();
+    let (mut a, mut b) = (hurt.login("iqn.2026-01.test:a"), hurt.login("iqn.2026-01.test:b"));
+    let server = hurt.rig.server();
+    server.hold_next_write("iqn.2026-01.test:a");
+    b.command(&write(3), 0, &[0x10; 512]).good();
+    let held = a.start(&write(3), 0, &[0x22; 512]);
+    assert!(a.is_silent() && hurt.device.held() == 0, "it has not begun");
+    a.command(&write(4), 0, &[0x23; 512]).good();
+    server.let_go();
+    assert_eq!(a.finish(held, &[]).status, Status::Good);
+    assert_eq!(b.command(&read(3), 512, &[]).good(), [0x22; 512]);
+    for (wire, key) in [(&mut a, 1), (&mut b, 2)] {
+        let to = Registration { key: ReservationKey(key), persist: false, all_ports: false, ports: Vec::new() };
+        let (cdb, list) = Change::Register { from: ReservationKey::NONE, to }.command();
+        wire.command(&cdb, 0, &list).good();
+    }
+    let kind = ReservationType::ExclusiveAccessAllRegistrants;
+    let (cdb, list) = Change::Reserve { key: ReservationKey(2), kind }.command();
+    b.command(&cdb, 0, &list).good();
+    for (abort, ends_with) in [(false, Status::ReservationConflict), (true, Status::TaskAborted)] {
+        server.hold_next_write("iqn.2026-01.test:a");
+        let held = a.start(&write(3), 0, &[0xee; 512]);
+        assert!(a.is_silent());
+        let (cdb, list) = Change::Preempt { key: ReservationKey(2), victim: ReservationKey(1), kind, abort }.command();
+        b.command(&cdb, 0, &list).good();
+        b.command(&write(3), 0, &[0x11; 512]).good();
+        server.let_go();
+        assert_eq!(a.finish(held, &[]).status, ends_with, "abort: {abort}");
+        assert_eq!(b.command(&read(3), 512, &[]).good(), [0x11; 512]);
+        // Its unit attention, and in again for the next round.
+        a.command(&scsi::cdb::TestUnitReady.cdb(), 0, &[]);
+        let to = Registration { key: ReservationKey(1), persist: false, all_ports: false, ports: Vec::new() };
+        let (cdb, list) = Change::Register { from: ReservationKey::NONE, to }.command();
+        a.command(&cdb, 0, &list).good();
+    }
+}
+
 /// A write that waits behind another command is not executed once its nexus was preempted.
 #[test]
 fn a_command_that_waits_is_held_to_the_reservation_of_when_it_runs() {

@@ -385,6 +385,36 @@ pub struct Kernel {
     pub lacks: Vec<Lack>,
 }
 
+/// What kind of disk a volume lies on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskKind {
+    /// A file, or a block device, that every node of one host opens.
+    #[default]
+    File,
+    /// A logical unit over iSCSI.
+    Iscsi,
+}
+
+impl DiskKind {
+    /// What a user should know of this kind.
+    pub const fn note(self) -> Option<&'static str> {
+        match self {
+            DiskKind::File => None,
+            DiskKind::Iscsi => Some("untested on hardware"),
+        }
+    }
+}
+
+impl fmt::Display for DiskKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            DiskKind::File => "file",
+            DiskKind::Iscsi => "iSCSI unit",
+        })
+    }
+}
+
 /// A volume, seen from the node that was asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VolumeStatus {
@@ -394,8 +424,14 @@ pub struct VolumeStatus {
     pub id: String,
     /// In one word.
     pub health: Health,
-    /// Its disks.
+    /// Its disk: one path, or a unit's URL for each of its portals, secrets masked.
     pub disks: Vec<String>,
+    /// What kind of disk that is.
+    #[serde(default)]
+    pub disk_kind: DiskKind,
+    /// What should be known of that kind; absent if nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_note: Option<String>,
     /// Where it is mounted here.
     pub mount: Option<PathBuf>,
     /// Size of its data in bytes; 0 if no node that answers knows it.

@@ -49,12 +49,18 @@ pub(crate) struct TargetServeArgs {
     /// Send initiators to this portal
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) redirect: Option<String>,
+    /// Have no write cache: what is answered is on stable storage, and nobody has to ask whether the target was restarted
+    #[arg(long)]
+    pub(crate) write_through: bool,
     /// Tell initiators when the file system of a disk has less than this left
     #[arg(long, value_name = "SIZE", default_value = "1g")]
     pub(crate) low_space: Size,
     /// Where reservations are kept that survive a loss of power
     #[arg(long, value_name = "DIR", default_value = places::TARGET)]
     pub(crate) state: PathBuf,
+    /// For the demo: at SIGUSR1 the next write of this initiator is held up, at SIGUSR2 it is let go
+    #[arg(long, value_name = "IQN", hide = true)]
+    pub(crate) hold_write_of: Option<String>,
     /// Where it is asked
     #[command(flatten)]
     pub(crate) control: TargetControl,

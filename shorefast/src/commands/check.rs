@@ -1,18 +1,23 @@
 //! `volume check`: of a mounted volume the daemon is asked; one that nobody has mounted is checked, and repaired, here.
 
-use std::path::Path;
 use std::sync::Arc;
 
+use block::shared::NodeId;
 use csv_fs::meta::check::{Repair, Report};
-use csv_fs::volume::{Unattended, UnattendedError};
+use csv_fs::volume::{DiskSource, Unattended, UnattendedError};
 
 use crate::api::{CheckAnswer, CheckReport, CheckedOn, Reply, Request};
 use crate::cli::{CheckArgs, Global};
 use crate::commands::{client, print, print_json, progress, wrong_reply};
-use crate::disk_url;
+use crate::disk_url::{self, Disk};
 use crate::exit::{Exit, Failure};
 use crate::pace::Pace;
 use crate::render;
+use crate::san::Caller;
+use crate::san::unit::Unit;
+
+/// In the ISIDs of a check, which is no node's.
+const UNATTENDED: &str = "check";
 
 /// A round of repairs may uncover what others hid, so that as much is wrong after it as before; but not time and again.
 const ROUNDS_WITHOUT_PROGRESS: usize = 16;
@@ -25,7 +30,7 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> Result<Exit, Failure> {
             let url = disk_url::made_absolute(url).map_err(|e| {
                 Failure::usage(format!("--disk {url} is no usable path: {e}."), "Write the whole path.")
             })?;
-            unmounted("the volume", &url, args, global)
+            unmounted("the volume", &[url], args, global)
         }
         (None, None) => Err(Failure::usage("Neither a volume nor a disk was named.", "Write NAME or --disk URL.")),
     }
@@ -38,10 +43,7 @@ fn named(name: &str, args: &CheckArgs, global: &Global) -> Result<Exit, Failure>
             show(name, &report, global)?;
             Ok(if report.clean { Exit::Ok } else { Exit::Problems })
         }
-        Reply::Check(CheckAnswer::Unmounted { disks }) => {
-            let disk = disks.first().ok_or_else(wrong_reply)?;
-            unmounted(name, disk, args, global)
-        }
+        Reply::Check(CheckAnswer::Unmounted { disks }) => unmounted(name, &disks, args, global),
         _ => Err(wrong_reply()),
     }
 }
@@ -56,15 +58,22 @@ fn show(name: &str, report: &CheckReport, global: &Global) -> Result<(), Failure
 }
 
 /// Checks the volume on a disk that no node has mounted.
-fn unmounted(name: &str, url: &str, args: &CheckArgs, global: &Global) -> Result<Exit, Failure> {
-    let path = disk_url::shareable(url)?;
+fn unmounted(name: &str, urls: &[String], args: &CheckArgs, global: &Global) -> Result<Exit, Failure> {
+    let disk = disk_url::disk(urls)?;
+    let source = match &disk {
+        Disk::File(_) => DiskSource::File(disk_url::shareable(&urls[0])?),
+        Disk::Unit(portals) => DiskSource::Unit(Arc::new(Unit::new(portals.clone(), Caller::of_command(), UNATTENDED))),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| no_threads(&e.to_string()))?;
     let workers = block::worker::Workers::start(1, "io").map_err(|e| no_threads(&e.to_string()))?;
-    let opened = runtime.block_on(Unattended::open(&path, workers.handle()));
+    // A file needs no name of a node; a unit is checked under the first one's.
+    let node = NodeId::new(1).unwrap_or_else(|| unreachable!("there is a first node"));
+    let opened = runtime.block_on(Unattended::open(&source, node, workers.handle()));
     let done = opened.map_err(|e| failure(&e)).and_then(|volume| {
-        let volume = Arc::new(volume);
-        rounds(name, &path, &volume, args, global)
+        let done = rounds(name, &disk.to_string(), &volume, args, global);
+        runtime.block_on(volume.close());
+        done
     });
     // Its last request has been answered; what is left of it is of no use to anybody.
     if let Err(e) = workers.shutdown() {
@@ -86,7 +95,7 @@ fn failure(e: &UnattendedError) -> Failure {
 }
 
 /// Checks; with `--repair` says what is done, does it, and checks again, until nothing that can be repaired is left.
-fn rounds(name: &str, path: &Path, volume: &Unattended, args: &CheckArgs, global: &Global) -> Result<Exit, Failure> {
+fn rounds(name: &str, disk: &str, volume: &Unattended, args: &CheckArgs, global: &Global) -> Result<Exit, Failure> {
     let (mut round, mut left, mut in_vain) = (0, u64::MAX, 0);
     while in_vain < ROUNDS_WITHOUT_PROGRESS {
         let report = check(volume, global)?;
@@ -95,7 +104,7 @@ fn rounds(name: &str, path: &Path, volume: &Unattended, args: &CheckArgs, global
         let repairs: Vec<Repair> = report.findings.iter().filter_map(|f| f.repair.clone()).collect();
         let last = repairs.is_empty() || !args.repair || args.dry_run;
         if last || round == 0 {
-            let checked = CheckedOn::Disk { path: path.display().to_string() };
+            let checked = CheckedOn::Disk { path: disk.to_owned() };
             show(name, &CheckReport::new(checked, &report), global)?;
         }
         if last {

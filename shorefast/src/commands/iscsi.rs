@@ -3,6 +3,8 @@
 mod bench;
 mod shown;
 
+pub(crate) use shown::ask as reservations_of;
+
 use std::io::{self, Read as _, Write as _};
 
 use block::buf::AlignedBuf;

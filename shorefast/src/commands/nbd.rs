@@ -127,19 +127,28 @@ fn open(args: &NbdServeArgs, workers: &Workers) -> Result<Arc<FileDevice>, Failu
 }
 
 /// A volume's blocks are changed by its nodes alone, and a replica's only so that its peers get them.
-pub(super) fn carries_no_volume(path: &str, device: &Arc<FileDevice>) -> Result<(), Failure> {
+fn carries_no_volume(path: &str, device: &Arc<FileDevice>) -> Result<(), Failure> {
+    carries_none(&["shorefast", REPLICA], path, device, "Give --read-only, or another disk.")
+}
+
+/// Of a disk whose clients may be the nodes of a volume on it.
+pub(super) fn carries_no_replica(path: &str, device: &Arc<FileDevice>) -> Result<(), Failure> {
+    carries_none(&[REPLICA], path, device, "Serve it read-only (`,ro`), or another disk.")
+}
+
+fn carries_none(kinds: &[&str], path: &str, device: &Arc<FileDevice>, next: &str) -> Result<(), Failure> {
     if device.geometry().len.0 == 0 {
         return Ok(());
     }
     let device: Arc<dyn BlockDevice> = device.clone();
     let found = csv_fs::meta::foreign(&device)
         .map_err(|e| Failure::failed(format!("{path} cannot be read: {e}."), "See what the kernel log says."))?;
-    match found.iter().find(|f| f.kind == "shorefast" || f.kind == REPLICA) {
+    match found.iter().find(|f| kinds.contains(&f.kind)) {
         None => Ok(()),
         Some(volume) => Err(Failure::new(
             Exit::Refused,
             format!("{path} carries {}: a client that writes there destroys it.", volume.what),
-            "Give --read-only, or another disk.",
+            next,
         )),
     }
 }

@@ -1,17 +1,22 @@
 //! `target`: disks of this host served over iSCSI by a process of its own, until SIGTERM or SIGINT; and who is logged in there.
 //!
-//! Refused for safety: to let everybody in where other hosts could connect; to serve a disk that carries a Shorefast volume,
-//! unless read-only; to go on from reservations that cannot be read.
+//! Refused for safety: to let everybody in where other hosts could connect; to serve a disk that a daemon of this host has open, or
+//! that another target serves; to go on from reservations that cannot be read.
+//!
+//! A disk that is served and may be written has every node's LIVE lock, for as long as anything of it is open. Prevents: the nodes
+//! of a volume go by its locks on this host and by its reservations on others, and neither keeps the other out.
 //!
 //! The first signal stops in order: what initiators have in the disks is completed. A second one ends the process at once.
 
 use std::env;
 use std::io::{self, Read as _};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use block::file::{OpenError, OpenOptions};
+use block::shared::{FileDisk, Opener};
 use block::worker::Workers;
 use block::{BlockDevice, FileDevice, Rescan};
 use iscsi::chap::{Account, Secret};
@@ -19,9 +24,10 @@ use iscsi::discovery::Portal as At;
 use iscsi_target::{Admission, Lun, Portal, Server, ServerError, SessionInfo, Target};
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::nbd::carries_no_volume;
+use super::nbd::carries_no_replica;
 use super::{print, print_json};
 use crate::api::{Server as Socket, ServerError as SocketError};
 use crate::cli::{Global, TargetCommand, TargetControl, TargetServeArgs};
@@ -36,6 +42,10 @@ const TARGET_SECRET_ENV: &str = "SHOREFAST_ISCSI_TARGET_SECRET";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often sizes and space are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The locks of a target that was killed are free when its last request has ended; this is longer than a disk that works needs.
+const LOCKS_WITHIN: Duration = Duration::from_secs(10);
+/// Between two tries.
+const LOCKS_AGAIN: Duration = Duration::from_millis(50);
 /// The longest list of sessions: as many as a target has, with names as long as they may be.
 const MAX_ANSWER: u64 = 4 << 20;
 
@@ -70,20 +80,25 @@ fn serve(args: &TargetServeArgs, global: &Global) -> Result<Exit, Failure> {
     let limits = |e: io::Error| Failure::failed(format!("Cannot start: {e}."), "See the limits of the system.");
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = Workers::start(cores, "target").map_err(limits)?;
-    let (disks, served) = open_all(args, &workers)?;
     let name = args.name.clone().unwrap_or_else(own_name);
-    let target = Target {
-        name: name.clone(),
-        luns: disks.iter().map(Disk::lun).collect(),
-        portals: args.portal.iter().map(|p| Portal { address: p.address, group: p.group }).collect(),
-        admission,
-        state: Some(args.state.clone()),
-        redirect: redirect(args)?,
-    };
+    let redirect = redirect(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(limits)?;
     let ended = runtime.block_on(async {
         let mut signals = Signals::new()?;
+        // First: of two targets the second one is refused at once, and does not wait for the locks of the first.
         let socket = Socket::bind(&args.control.control).map_err(|e| taken(&e))?;
+        let (disks, served) = tokio::select! {
+            opened = open_all(args, &workers) => opened?,
+            () = signals.next() => return Ok(Exit::Ok),
+        };
+        let target = Target {
+            name: name.clone(),
+            luns: disks.iter().map(Disk::lun).collect(),
+            portals: args.portal.iter().map(|p| Portal { address: p.address, group: p.group }).collect(),
+            admission,
+            state: Some(args.state.clone()),
+            redirect,
+        };
         let server = Server::start(workers.handle(), target).await.map_err(|e| cannot_serve(&e))?;
         let groups = args.portal.iter().map(|p| p.group);
         let portals = server.addresses().into_iter().zip(groups).map(|(a, group)| format!("{a},{group}"));
@@ -91,6 +106,7 @@ fn serve(args: &TargetServeArgs, global: &Global) -> Result<Exit, Failure> {
         tokio::select! {
             () = answer(&socket, &server) => {}
             () = watch(&disks, &server, args.low_space.0) => {}
+            held = hold(&server, args.hold_write_of.as_deref()) => held?,
             () = signals.next() => {}
         }
         drop(socket);
@@ -159,12 +175,14 @@ struct Disk {
     number: u64,
     device: Arc<FileDevice>,
     read_only: bool,
+    write_through: bool,
 }
 
 impl Disk {
     fn lun(&self) -> Lun {
         let device = Arc::clone(&self.device);
-        Lun::new(self.number, device.clone()).thin(device).read_only(self.read_only)
+        let lun = Lun::new(self.number, device.clone()).thin(device);
+        lun.read_only(self.read_only).write_through(self.write_through)
     }
 }
 
@@ -191,34 +209,62 @@ async fn watch(disks: &[Disk], server: &Server, low: u64) {
     }
 }
 
-fn open_all(args: &TargetServeArgs, workers: &Workers) -> Result<(Vec<Disk>, Vec<Served>), Failure> {
+/// # Cancel safety
+/// What was opened is closed.
+async fn open_all(args: &TargetServeArgs, workers: &Workers) -> Result<(Vec<Disk>, Vec<Served>), Failure> {
     let mut disks = Vec::new();
     let mut served = Vec::new();
     for (lun, disk) in (0..).zip(&args.lun) {
         let (path, read_only) = disk.strip_suffix(",ro").map_or((disk.as_str(), false), |path| (path, true));
         let path = path.strip_prefix("file:").unwrap_or(path);
-        let device = open(path, read_only, workers)?;
+        let device = open(path, read_only, workers).await?;
         served.push(Served { lun, disk: path.to_owned(), bytes: device.geometry().len.0, read_only });
-        disks.push(Disk { number: lun, device, read_only });
+        disks.push(Disk { number: lun, device, read_only, write_through: args.write_through });
     }
     Ok((disks, served))
 }
 
-fn open(path: &str, read_only: bool, workers: &Workers) -> Result<Arc<FileDevice>, Failure> {
+async fn open(path: &str, read_only: bool, workers: &Workers) -> Result<Arc<FileDevice>, Failure> {
     if path.contains("://") {
         return Err(Failure::usage(format!("{path} is not a path."), "Name a file or a block device of this host."));
     }
-    let options = OpenOptions { read_only, ..OpenOptions::default() };
-    let device = FileDevice::open(path, options, workers.handle()).map_err(|e| {
+    let cannot = |e: OpenError| {
         let missing = matches!(&e, OpenError::Os { source, .. } if source.kind() == io::ErrorKind::NotFound);
         let kind = if missing { Exit::NotFound } else { Exit::Failed };
         Failure::new(kind, format!("{e}."), "See whether the path is right, and who may open it.")
-    })?;
-    let device = Arc::new(device);
-    if !read_only {
-        carries_no_volume(path, &device)?;
+    };
+    if read_only {
+        let options = OpenOptions { read_only, ..OpenOptions::default() };
+        return FileDevice::open(path, options, workers.handle()).map(Arc::new).map_err(cannot);
     }
-    Ok(device)
+    // On this description all its I/O goes, so that the locks are free when the last of it has landed.
+    let disk = FileDisk::open(path, workers.handle()).map_err(cannot)?;
+    keep_nodes_out(path, &disk).await?;
+    carries_no_replica(path, &disk.file())?;
+    Ok(disk.file())
+}
+
+/// Every node's LIVE lock, for life. A target that was killed may have requests in the kernel, and its locks, for a while.
+async fn keep_nodes_out(path: &str, disk: &FileDisk) -> Result<(), Failure> {
+    let until = Instant::now() + LOCKS_WITHIN;
+    loop {
+        let held = disk.hold_all_live().map_err(|e| {
+            Failure::failed(format!("The locks of {path} cannot be taken: {e}."), "Use a file on a local file system.")
+        })?;
+        match held {
+            Ok(()) => return Ok(()),
+            Err(Opener::Target) if Instant::now() < until => tokio::time::sleep(LOCKS_AGAIN).await,
+            Err(opener) => return Err(is_open(path, opener)),
+        }
+    }
+}
+
+fn is_open(path: &str, opener: Opener) -> Failure {
+    let next = match opener {
+        Opener::Target => "Stop that target; if it was killed, the kernel log may say why its requests do not end.",
+        Opener::Node(_) => "Unmount the volume on every node first, or serve it read-only (`,ro`).",
+    };
+    Failure::new(Exit::Refused, format!("{opener} has {path} open."), next)
 }
 
 fn cannot_serve(error: &ServerError) -> Failure {
@@ -264,6 +310,21 @@ fn tell(ready: &Ready, global: &Global) -> Result<(), Failure> {
     print(&text)
 }
 
+/// Holds writes up and lets them go, as signals say. Never ready, unless there are no signals to be had.
+async fn hold(server: &Server, initiator: Option<&str>) -> Result<(), Failure> {
+    let Some(initiator) = initiator else { return std::future::pending().await };
+    let no_signals =
+        |e: io::Error| Failure::failed(format!("Cannot listen for signals: {e}."), "See the limits of the system.");
+    let mut hold = signal(SignalKind::user_defined1()).map_err(no_signals)?;
+    let mut let_go = signal(SignalKind::user_defined2()).map_err(no_signals)?;
+    loop {
+        tokio::select! {
+            _ = hold.recv() => server.hold_next_write(initiator),
+            _ = let_go.recv() => server.let_go(),
+        }
+    }
+}
+
 /// Whoever connects is told the sessions.
 async fn answer(socket: &Socket, server: &Server) {
     loop {
@@ -283,8 +344,25 @@ async fn answer(socket: &Socket, server: &Server) {
 }
 
 fn sessions(which: &TargetControl, global: &Global) -> Result<Exit, Failure> {
-    let path = which.control.display();
-    let stream = UnixStream::connect(&which.control).map_err(|e| match e.kind() {
+    let sessions = sessions_at(&which.control)?;
+    if global.json {
+        print_json("sessions", &sessions)?;
+    } else {
+        let rows = sessions.into_iter().map(|s| {
+            let kind = if s.discovery { "discovery" } else { "normal" };
+            let (group, commands) = (s.group.to_string(), s.commands.to_string());
+            let refused = (s.refused_reads + s.refused_writes).to_string();
+            [s.initiator, s.isid, s.from, group, kind.to_owned(), commands, s.commands_total.to_string(), refused]
+        });
+        print(&plain_table(["INITIATOR", "ISID", "FROM", "GROUP", "KIND", "COMMANDS", "TOTAL", "REFUSED"], rows))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// The sessions of the target that is asked there.
+pub(crate) fn sessions_at(control: &Path) -> Result<Vec<SessionInfo>, Failure> {
+    let path = control.display();
+    let stream = UnixStream::connect(control).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(
             Exit::NotFound,
             format!("No target runs that is asked at {path}."),
@@ -297,18 +375,7 @@ fn sessions(which: &TargetControl, global: &Global) -> Result<Exit, Failure> {
         .set_read_timeout(Some(PATIENCE))
         .and_then(|()| stream.take(MAX_ANSWER).read_to_string(&mut text))
         .map_err(|e| Failure::failed(format!("The target at {path} did not answer: {e}."), "See its log."))?;
-    let sessions: Vec<SessionInfo> = serde_json::from_str(&text).map_err(|e| {
+    serde_json::from_str(&text).map_err(|e| {
         Failure::failed(format!("The target at {path} answered something else: {e}."), "Use one version of shorefast.")
-    })?;
-    if global.json {
-        print_json("sessions", &sessions)?;
-    } else {
-        let rows = sessions.into_iter().map(|s| {
-            let kind = if s.discovery { "discovery" } else { "normal" };
-            let (group, commands) = (s.group.to_string(), s.commands.to_string());
-            [s.initiator, s.isid, s.from, group, kind.to_owned(), commands, s.commands_total.to_string()]
-        });
-        print(&plain_table(["INITIATOR", "ISID", "FROM", "GROUP", "KIND", "COMMANDS", "TOTAL"], rows))?;
-    }
-    Ok(Exit::Ok)
+    })
 }

@@ -6,6 +6,11 @@ use crate::commands::{check, client, print, print_json, progress, redirect, wron
 use crate::disk_url;
 use crate::exit::{Exit, Failure};
 use crate::render;
+use crate::san;
+
+/// A secret on the command line works, and is not kept in the volume's record.
+const SEEN_BY_ALL: &str = "Warning: the secret in --disk is seen by everybody who can list processes, and stays in the shell's history: \
+                           leave it out, and write `USER SECRET` into the file of the key `iscsi_secrets` on every node.";
 
 /// `volume ...`
 pub(super) fn run(command: &VolumeCommand, global: &Global) -> Result<Exit, Failure> {
@@ -48,6 +53,9 @@ fn request(command: &VolumeCommand) -> Result<Request, Failure> {
 
 /// The daemon stands in another folder than the command.
 fn disks(given: &[String]) -> Result<Vec<String>, Failure> {
+    if given.iter().any(|url| san::has_secret(url)) {
+        eprintln!("{SEEN_BY_ALL}");
+    }
     let absolute = |url: &String| {
         disk_url::made_absolute(url)
             .map_err(|e| Failure::usage(format!("--disk {url} is no usable path: {e}."), "Write the whole path."))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use csv_fs::volume::{NewVolume, Volume};
+use csv_fs::volume::{DiskSource, NewVolume, Volume};
 
 use super::node::{Keeping, NodeParts, node_id};
 use super::records::Record;
@@ -14,7 +14,7 @@ use crate::api::{
     VolumeStatus,
 };
 use crate::clock::WallTime;
-use crate::disk_url;
+use crate::disk_url::{self, Disk};
 use crate::events::{Code, Draft, EventLog};
 use crate::exit::{Exit, Failure};
 use crate::san;
@@ -121,31 +121,34 @@ impl Control {
                 "Choose another name.",
             ));
         }
-        let [disk] = ask.disks.as_slice() else {
-            return Err(Failure::usage("A volume lies on one disk in this version.", "Give --disk once."));
+        let disk = disk_url::disk(&ask.disks)?;
+        let shown = disk.to_string();
+        progress.say(format!("Examining {shown}."));
+        let source = match &disk {
+            Disk::File(_) => DiskSource::File(disk_url::shareable(&ask.disks[0])?),
+            Disk::Unit(portals) => {
+                san::examine(&node.io, portals, &node.caller()).await?;
+                node.source(&disk, &ask.name)
+            }
         };
-        let shown = san::masked(disk);
-        if san::is_unit(disk) {
-            progress.say(format!("Examining {shown}."));
-            return Err(san::refusal(&node.io, disk).await);
-        }
         let new = NewVolume {
             name: ask.name.clone(),
-            disk: disk_url::shareable(disk)?,
+            disk: source,
+            node: node.me(),
             nodes: u8::try_from(node.list().nodes.len()).unwrap_or(u8::MAX),
             fast_timing: ask.timing == crate::api::Timing::Fast,
             wipe: ask.wipe.clone(),
         };
-        progress.say(format!("Examining {shown}."));
         node.can_be_mounted(&ask.name).await?;
         node.saves(|node, turn| node.records.writable(turn)).await?;
+        node.keep_secrets(&disk, progress).await?;
         let id = csv_fs::volume::create(new, node.io.clone()).await.map_err(|e| create_failure(&e))?;
         node.events.record(Draft::volume(Code::VolumeCreated, &ask.name, format!("on {shown}, {id}")));
         progress.say("Formatted. Taking office and mounting.");
         let record = Record {
             id: id.to_string(),
             name: ask.name.clone(),
-            disks: ask.disks.clone(),
+            disks: disk.references(&ask.disks),
             wanted: true,
             version: 1,
             deleted: false,
@@ -400,7 +403,7 @@ impl Control {
 
     fn status_of(&self, name: &str, volume: &Volume, nodes: Vec<VolumeNode>) -> VolumeStatus {
         let disks = self.0.record(name).map(|r| r.disks).unwrap_or_default();
-        shown::running(name, volume, disks, self.0.mount_point(name), nodes)
+        shown::running(name, volume, &disks, self.0.mount_point(name), nodes)
     }
 }
 

@@ -415,7 +415,7 @@ impl NodeParts {
         VolumeSetup {
             id: record.id.clone(),
             name: record.name.clone(),
-            disk: PathBuf::from(record.disks.first().map_or("", |d| d.strip_prefix("file:").unwrap_or(d))),
+            disk: self.disk_of(record),
             mount: self.mount_point(&record.name),
             allow: self.allow(),
             node: self.me(),

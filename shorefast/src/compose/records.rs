@@ -38,7 +38,7 @@ pub(super) struct Record {
     pub(super) id: String,
     /// Its name.
     pub(super) name: String,
-    /// Where its disk is: today one path of a file or device.
+    /// Where its disk is: one path of a file or device, or a unit's URL for each of its portals, without secrets.
     pub(super) disks: Vec<String>,
     /// Whether it is to be mounted.
     pub(super) wanted: bool,

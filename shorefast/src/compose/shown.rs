@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use block::multipath::{PathState, PathStatus};
 use csv_fs::client::session::Session;
 use csv_fs::coordinator::Status as Given;
 use csv_fs::core::client::{Overdue, Route as CoreRoute};
@@ -12,29 +13,38 @@ use fuse::features::Row;
 use super::records::Record;
 use super::told::{Known, NOT_KNOWN};
 use crate::api::{
-    Engine, Health, Held, IoCounters, Kernel, Lack, Link, Metadata, Node, NodeInfo, OverdueIo, PathInfo, Problem,
-    Route, RouteIo, VolumeNode, VolumeStatus,
+    DiskKind, Engine, Health, Held, IoCounters, Kernel, Lack, Link, Metadata, Node, NodeInfo, OverdueIo, PathInfo,
+    Problem, Route, RouteIo, VolumeNode, VolumeStatus,
 };
 use crate::clock::WallTime;
+use crate::san;
 
 /// How a node's data travels to a running volume.
 pub(super) fn route(node: Node, volume: &Volume) -> VolumeNode {
     let info = volume.route();
     let (route, reason) = (kind(info.route), info.reason.to_string());
     let ok = route == Route::Direct;
+    let paths: Vec<PathInfo> = volume.paths().iter().map(path).collect();
+    // A file is reached in one way only, which is as its route is.
+    let only = || {
+        let detail = if ok { "ready".to_owned() } else { reason.clone() };
+        vec![PathInfo { name: volume.disk().to_string(), ok, detail }]
+    };
     VolumeNode {
         node,
         route,
         reason: (!ok).then(|| reason.clone()),
         since: WallTime::now().earlier(Session::now().since(info.since)),
-        paths: vec![PathInfo {
-            name: volume.disk().display().to_string(),
-            ok,
-            detail: if ok { "ready".into() } else { reason },
-        }],
+        paths: if paths.is_empty() { only() } else { paths },
         wanted: true,
         next: None,
     }
+}
+
+/// One way to a unit.
+fn path(status: &PathStatus) -> PathInfo {
+    let ok = status.state == PathState::Up;
+    PathInfo { name: status.name.clone(), ok, detail: if ok { "ready".to_owned() } else { status.state.to_string() } }
 }
 
 /// How its metadata is served, as people read it.
@@ -66,7 +76,7 @@ fn kind(route: CoreRoute) -> Route {
 pub(super) fn running(
     name: &str,
     volume: &Volume,
-    disks: Vec<String>,
+    disks: &[String],
     mount: PathBuf,
     nodes: Vec<VolumeNode>,
 ) -> VolumeStatus {
@@ -77,7 +87,9 @@ pub(super) fn running(
         name: name.to_owned(),
         id: volume.id().to_string(),
         health,
-        disks,
+        disks: masked(disks),
+        disk_kind: disk_kind(disks),
+        disk_note: disk_kind(disks).note().map(str::to_owned),
         mount: Some(mount),
         size_bytes: volume.size_bytes(),
         used_bytes: used(volume).unwrap_or(0),
@@ -93,6 +105,15 @@ pub(super) fn running(
         io: io(volume),
         kernel: Some(kernel(volume)),
     }
+}
+
+/// A record has no secrets; whoever wrote one into it by hand is not to find it in a status.
+fn masked(disks: &[String]) -> Vec<String> {
+    disks.iter().map(|disk| san::masked(disk)).collect()
+}
+
+fn disk_kind(disks: &[String]) -> DiskKind {
+    if disks.first().is_some_and(|disk| san::is_unit(disk)) { DiskKind::Iscsi } else { DiskKind::File }
 }
 
 /// What the coordinator has given out.
@@ -157,7 +178,9 @@ pub(super) fn absent(me: Node, record: &Record, nodes: Vec<VolumeNode>, known: O
         name: record.name.clone(),
         id: record.id.clone(),
         health: if on_request { Health::Unmounted } else { Health::Pending },
-        disks: record.disks.clone(),
+        disks: masked(&record.disks),
+        disk_kind: disk_kind(&record.disks),
+        disk_note: disk_kind(&record.disks).note().map(str::to_owned),
         mount: None,
         size_bytes: known.as_ref().map_or(0, |k| k.size_bytes),
         used_bytes: known.as_ref().and_then(|k| k.used_bytes).unwrap_or(0),
@@ -221,6 +244,23 @@ fn volume_problems(v: &VolumeStatus, drained: Option<Node>, found: &mut Vec<Prob
             "They end once it is known what becomes of them: look at the disk of this node, and at who coordinates."
                 .into(),
         );
+    }
+    for n in v.nodes.iter().filter(|n| n.route == Route::Direct) {
+        let lost: Vec<String> =
+            n.paths.iter().filter(|p| !p.ok).map(|p| format!("{} ({})", p.name, p.detail)).collect();
+        if !lost.is_empty() {
+            let message = format!(
+                "{}: {} has lost {} of its {} paths: {}",
+                v.name,
+                n.node,
+                lost.len(),
+                n.paths.len(),
+                lost.join(", ")
+            );
+            let next =
+                "Look at that way to the disk; it goes on over the others, and has none in reserve if they fail, too.";
+            say(Some(n.node), message, next.into());
+        }
     }
     for n in v.nodes.iter().filter(|n| is_a_problem(n)) {
         let reason = n.reason.as_deref().unwrap_or("no reason known");

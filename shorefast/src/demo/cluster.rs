@@ -1,4 +1,5 @@
-//! The demo's cluster: certificates, one sparse disk image, three daemons of this very program on 127.0.0.1 to .3.
+//! The demo's cluster: certificates, one sparse disk image, three daemons of this very program on 127.0.0.1 to .3, or each on
+//! networks of its own (`san`).
 //!
 //! Dropping a [`Cluster`] ends its daemons, takes its mounts away and removes its folder, whatever happened before,
 //! unless it was told to [`Cluster::keep`]. Daemons are told apart by number and start time, never by name.
@@ -16,6 +17,7 @@ use rustix::process::Signal;
 use super::interrupt::Interrupt;
 use super::place::{self, Record, RecordedNode};
 use super::process::Identity;
+use super::san::networks::{Net, Networks};
 use crate::api::{Client, Node, VolumeStatus};
 use crate::exit::Failure;
 use crate::init::{self, NodeAddress};
@@ -28,6 +30,8 @@ pub(crate) const VOLUME: &str = "demo";
 const DISK_BYTES: u64 = 4 << 30;
 /// So much must be free where the disk lies.
 const SPACE_NEEDED: u64 = 2 << 30;
+/// The nodes' port where each is alone with its address.
+const APART_PORT: u16 = 7440;
 /// A daemon answers within a second; a busy machine may be slow.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
@@ -37,6 +41,8 @@ pub(crate) struct Member {
     pub(crate) node: Node,
     dir: PathBuf,
     process: Option<(Child, Identity)>,
+    /// What leads to its networks, if it has some of its own.
+    door: Option<String>,
 }
 
 impl Member {
@@ -60,6 +66,11 @@ impl Member {
         self.process.as_ref().map(|(_, identity)| *identity)
     }
 
+    /// What leads to its networks, if it has some of its own.
+    pub(super) fn door(&self) -> Option<&str> {
+        self.door.as_deref()
+    }
+
     /// The volume as this node tells it.
     pub(crate) fn volume(&self) -> Option<VolumeStatus> {
         self.client().status().ok()?.volumes.into_iter().find(|v| v.name == VOLUME)
@@ -79,29 +90,66 @@ pub(crate) struct Cluster {
     pub(crate) dir: PathBuf,
     /// Its daemons, by node.
     pub(crate) members: Vec<Member>,
+    /// A disk array that the nodes need: ended after them.
+    pub(super) array: Option<(Child, Identity)>,
+    /// Networks of their own, if they have some.
+    pub(super) networks: Option<Networks>,
     keep: bool,
     interrupt: Interrupt,
 }
 
+/// What all nodes have in their configuration besides their places.
+const ALL_ON_ONE_DISK: &str = "workers = 1\ndebug = true\nfault_device = true\n";
+/// A unit has no fault device: what it suffers, its networks and its array do.
+const ALL_ON_ONE_UNIT: &str = "workers = 1\n";
+
 impl Cluster {
     /// Lays everything out and starts the daemons.
     pub(crate) fn start(wanted_dir: Option<&Path>, interrupt: &Interrupt) -> Result<Cluster, Failure> {
-        let dir = place::make(wanted_dir)?;
-        let members = (1..=NODES)
-            .filter_map(Node::new)
-            .map(|node| Member { node, dir: dir.join(node.to_string()), process: None })
-            .collect();
-        // From here on dropping it cleans up.
-        let mut cluster = Cluster { dir, members, keep: false, interrupt: interrupt.clone() };
-        enough_space(&cluster.dir)?;
-        cluster.lay_out()?;
-        for n in 0..cluster.members.len() {
-            cluster.start_daemon(n)?;
-        }
-        for member in &cluster.members {
-            cluster.wait_for_daemon(member, interrupt)?;
-        }
+        let mut cluster = Cluster::made(wanted_dir, interrupt)?;
+        let addresses = free_addresses().map_err(|e| cannot_lay_out(&cluster.dir, &e))?;
+        cluster.lay_out(&addresses, ALL_ON_ONE_DISK)?;
+        cluster.start_all()?;
         Ok(cluster)
+    }
+
+    /// The same on networks of their own; nothing runs yet. The identity of the cluster besides.
+    pub(super) fn lay_out_apart(
+        wanted_dir: Option<&Path>,
+        interrupt: &Interrupt,
+        networks: Networks,
+    ) -> Result<(Cluster, String), Failure> {
+        let mut cluster = Cluster::made(wanted_dir, interrupt)?;
+        let mut addresses = Vec::new();
+        for member in &mut cluster.members {
+            let host = usize::from(member.node.number());
+            member.door = Some(networks.door(host));
+            let address = format!("{}:{APART_PORT}", Net::Heartbeat.address(host));
+            addresses.push(NodeAddress { node: member.node, address });
+        }
+        cluster.networks = Some(networks);
+        let identity = cluster.lay_out(&addresses, ALL_ON_ONE_UNIT)?;
+        Ok((cluster, identity))
+    }
+
+    fn made(wanted_dir: Option<&Path>, interrupt: &Interrupt) -> Result<Cluster, Failure> {
+        let dir = place::make(wanted_dir)?;
+        let member = |node: Node| Member { node, dir: dir.join(node.to_string()), process: None, door: None };
+        let members = (1..=NODES).filter_map(Node::new).map(member).collect();
+        let (array, networks, interrupt) = (None, None, interrupt.clone());
+        // From here on dropping it cleans up.
+        let cluster = Cluster { dir, members, array, networks, keep: false, interrupt };
+        enough_space(&cluster.dir)?;
+        Ok(cluster)
+    }
+
+    /// Starts all daemons, and waits until they answer.
+    pub(super) fn start_all(&mut self) -> Result<(), Failure> {
+        for n in 0..self.members.len() {
+            self.start_daemon(n)?;
+        }
+        let interrupt = self.interrupt.clone();
+        self.members.iter().try_for_each(|member| self.wait_for_daemon(member, &interrupt))
     }
 
     /// The disk image.
@@ -114,16 +162,16 @@ impl Cluster {
         self.members.iter().find(|m| m.node == node)
     }
 
-    fn lay_out(&self) -> Result<(), Failure> {
+    /// Disk, certificates and configurations; the cluster's identity.
+    fn lay_out(&self, addresses: &[NodeAddress], all: &str) -> Result<String, Failure> {
         let failed = |e: io::Error| cannot_lay_out(&self.dir, &e);
         File::create_new(self.disk()).and_then(|f| f.set_len(DISK_BYTES)).map_err(failed)?;
-        let addresses = free_addresses().map_err(failed)?;
-        let made = init::make("demo", &addresses, &self.dir.join("certificates"))?;
+        let made = init::make("demo", addresses, &self.dir.join("certificates"))?;
         for (member, (_, bundle)) in self.members.iter().zip(&made.bundles) {
             fs::create_dir(&member.dir).map_err(failed)?;
-            fs::write(member.dir.join("shorefast.toml"), configuration(member, bundle)).map_err(failed)?;
+            fs::write(member.dir.join("shorefast.toml"), configuration(member, bundle) + all).map_err(failed)?;
         }
-        Ok(())
+        Ok(made.cluster_id)
     }
 
     /// Starts a node's daemon, in a process group of its own so that Ctrl-C reaches the demo alone.
@@ -131,7 +179,7 @@ impl Cluster {
         let member = &mut self.members[n];
         let start = || -> io::Result<Child> {
             let log = File::options().create(true).append(true).open(member.dir.join("daemon.log"))?;
-            Command::new(std::env::current_exe()?)
+            behind(member.door.as_deref())?
                 .arg("daemon")
                 .arg("--config")
                 .arg(member.dir.join("shorefast.toml"))
@@ -185,11 +233,15 @@ impl Cluster {
         self.keep = true;
     }
 
-    fn record(&self) -> Result<(), Failure> {
+    pub(super) fn record(&self) -> Result<(), Failure> {
         let recorded = |m: &Member| {
             Some(RecordedNode { node: m.node, process: m.process()?, mount: m.mount(), socket: m.socket() })
         };
-        let record = Record { nodes: self.members.iter().filter_map(recorded).collect() };
+        let record = Record {
+            nodes: self.members.iter().filter_map(recorded).collect(),
+            array: self.array.as_ref().map(|(_, identity)| *identity),
+            spaces: self.networks.as_ref().map(Networks::spaces).unwrap_or_default(),
+        };
         place::write(&self.dir, &record).map_err(|e| cannot_lay_out(&self.dir, &e))
     }
 
@@ -198,9 +250,15 @@ impl Cluster {
         let mut running: Vec<(Child, Identity)> = self.members.iter_mut().filter_map(|m| m.process.take()).collect();
         let identities: Vec<Identity> = running.iter().map(|(_, identity)| *identity).collect();
         // While somebody waits for them, ended children are gone and not only dead.
-        let ender = std::thread::spawn(move || place::end(identities.into_iter()));
+        let array = self.array.take();
+        let array_too = array.as_ref().map(|(_, identity)| *identity);
+        let ender = std::thread::spawn(move || {
+            place::end(identities.into_iter());
+            place::end(array_too.into_iter());
+        });
         // The thread cannot panic; if it did, the children are looked at all the same.
         let _ = ender.join();
+        running.extend(array);
         for (child, identity) in &mut running {
             if !identity.lives() {
                 let _ = child.wait();
@@ -221,6 +279,20 @@ impl Drop for Cluster {
     }
 }
 
+/// This program, on the networks behind a door.
+pub(super) fn behind(door: Option<&str>) -> io::Result<Command> {
+    let program = std::env::current_exe()?;
+    Ok(match door {
+        None => Command::new(program),
+        Some(door) => {
+            // It becomes the program, so that the process is the daemon's.
+            let mut command = Command::new("nsenter");
+            command.arg(door).arg(program);
+            command
+        }
+    })
+}
+
 /// One address a node, with a port that is free now.
 fn free_addresses() -> io::Result<Vec<NodeAddress>> {
     let mut held = Vec::new();
@@ -238,7 +310,7 @@ fn free_addresses() -> io::Result<Vec<NodeAddress>> {
 fn configuration(member: &Member, bundle: &Path) -> String {
     let text = |path: PathBuf| toml::Value::String(path.to_string_lossy().into_owned());
     format!(
-        "bundle = {}\nsocket = {}\nstate_dir = {}\nmount_root = {}\nworkers = 1\ndebug = true\nfault_device = true\n",
+        "bundle = {}\nsocket = {}\nstate_dir = {}\nmount_root = {}\n",
         text(bundle.to_owned()),
         text(member.socket()),
         text(member.dir.join("state")),

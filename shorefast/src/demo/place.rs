@@ -31,6 +31,12 @@ const RECORD: &str = "demo.json";
 pub(crate) struct Record {
     /// The daemons.
     pub(crate) nodes: Vec<RecordedNode>,
+    /// The disk array that they need: ended after them.
+    #[serde(default)]
+    pub(crate) array: Option<Identity>,
+    /// Network namespaces that were made for them.
+    #[serde(default)]
+    pub(crate) spaces: Vec<String>,
 }
 
 /// A daemon of a demo.
@@ -101,6 +107,8 @@ pub(crate) fn stop(dir: &Path) -> Result<(), Failure> {
         )
     })?;
     end(record.nodes.iter().map(|n| n.process));
+    end(record.array.into_iter());
+    record.spaces.iter().for_each(|space| super::san::networks::remove(space));
     clean(&dir)
 }
 
@@ -152,7 +160,7 @@ mod tests {
         let process = Identity::of(child.id()).expect("lives");
         let node =
             RecordedNode { node: Node::new(1).expect("a node"), process, mount: dir.join("m"), socket: dir.join("s") };
-        write(&dir, &Record { nodes: vec![node] }).expect("writes");
+        write(&dir, &Record { nodes: vec![node], array: None, spaces: Vec::new() }).expect("writes");
         stop(&dir).expect("stops");
         assert!(!process.lives() && !dir.exists());
         child.wait().expect("was ours");

@@ -39,6 +39,8 @@ pub(crate) struct DemoReport {
     pub(crate) failed_calls: Vec<FailedCalls>,
     /// Bytes that were read back and found right.
     pub(crate) bytes_verified: u64,
+    /// What the disk array and its networks did, and what was seen; none where the nodes share a file.
+    pub(crate) faults: Vec<FaultSeen>,
     /// What had to hold.
     pub(crate) checks: Vec<Check>,
     /// What a reader should know besides.
@@ -143,14 +145,28 @@ pub(crate) struct RouteBytes {
 pub(crate) struct FailedCalls {
     /// The node.
     pub(crate) node: Node,
+    /// In which phase.
+    pub(crate) phase: String,
     /// The system call.
     pub(crate) call: String,
     /// Its error, by name.
     pub(crate) error: String,
     /// How many.
     pub(crate) count: u64,
-    /// Whether they were to be expected: on a node whose daemon was killed, of the kinds that a dead mount gives.
+    /// Whether they were to be expected: on a node whose daemon was killed, of the kinds that a dead mount gives; or EIO on one that
+    /// was evicted.
     pub(crate) expected: bool,
+}
+
+/// One thing that was done to the nodes' way to the disk, and what came of it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct FaultSeen {
+    /// What was done.
+    pub(crate) fault: String,
+    /// What was seen, in the order of time.
+    pub(crate) seen: Vec<String>,
+    /// Whether all of it is what had to come.
+    pub(crate) ok: bool,
 }
 
 /// Something that had to hold.
@@ -167,7 +183,7 @@ pub(crate) struct Check {
 impl DemoReport {
     /// Whether all held.
     pub(crate) fn ok(&self) -> bool {
-        self.checks.iter().all(|c| c.ok)
+        self.checks.iter().all(|c| c.ok) && self.faults.iter().all(|f| f.ok)
     }
 
     /// Failed calls that nothing excuses.

@@ -26,9 +26,9 @@ pub(crate) const FLOOR: u64 = 100;
 /// A phase lasts at least so long, so that the chart shows it.
 const PHASE_MIN: Duration = Duration::from_millis(2500);
 /// What a phase must bring about comes within this, also on a slow machine.
-const LIMIT: Duration = Duration::from_secs(20);
+pub(super) const LIMIT: Duration = Duration::from_secs(20);
 /// How often a wait looks.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 
 /// A demo that runs. Its fields go in this order: who uses the nodes before the nodes.
 pub(crate) struct Run {
@@ -52,13 +52,8 @@ impl Run {
         let spawner = Spawner::new(&cluster.dir);
         let daemons = cluster.members.iter().map(|m| (m.node, m.client())).collect();
         let watch = Watch::start(daemons, &timeline)?;
-        create_volume(&cluster, &timeline)?;
-        for member in &cluster.members {
-            let mounted = || {
-                member.volume().is_some_and(|v| v.mount.is_some() && own_route(&v, member.node) == Some(Route::Direct))
-            };
-            wait(LIMIT, &interrupt, mounted)?.ok_or_else(|| not_mounted(member.node))?;
-        }
+        create_volume(&cluster, vec![cluster.disk().to_string_lossy().into_owned()], &timeline)?;
+        until_mounted(&cluster, &interrupt)?;
         settle_office(&cluster, &timeline, &interrupt)?;
         let mounts = mounts(&cluster);
         timeline.done(Some(mounts[0].0), "a tree from /usr/share is copied in; the others list and read it");
@@ -250,9 +245,9 @@ impl Run {
         self.found.take_load(&self.load);
         let mounts: Vec<(Node, PathBuf)> =
             mounts(&self.cluster).into_iter().filter(|(n, _)| self.killed != Some(*n)).collect();
-        let killed = self.found.killed.as_ref().map(|m| m.node);
+        let killed: Vec<Node> = self.found.killed.iter().map(|m| m.node).collect();
         let manifests = self.load.said().filter_map(|(_, said)| said.manifest.clone()).collect();
-        let verdict = verifying::verify(&self.spawner, &mounts, manifests, killed, &self.interrupt)?;
+        let verdict = verifying::verify(&self.spawner, &mounts, manifests, &killed, &self.interrupt)?;
         self.found.take_verdict(verdict, mounts.len());
         let (wrong, read) = tree_copy::compare(&self.spawner, &mounts, &self.found.tree, &self.interrupt)?;
         self.found.bytes_verified += read;
@@ -280,16 +275,21 @@ fn in_words(fault: DiskFault) -> String {
     }
 }
 
-fn create_volume(cluster: &Cluster, timeline: &Timeline) -> Result<(), Failure> {
+pub(super) fn create_volume(cluster: &Cluster, disks: Vec<String>, timeline: &Timeline) -> Result<(), Failure> {
     let Some(first) = cluster.members.first() else { return Ok(()) };
     timeline.done(Some(first.node), "a volume is created on the shared disk");
-    let ask = CreateVolume {
-        name: VOLUME.to_owned(),
-        disks: vec![cluster.disk().to_string_lossy().into_owned()],
-        wipe: None,
-        timing: Timing::Fast,
-    };
+    let ask = CreateVolume { name: VOLUME.to_owned(), disks, wipe: None, timing: Timing::Fast };
     first.client().call(Request::VolumeCreate(ask), |line| timeline.say(line)).map(|_| ())
+}
+
+/// Until every node has mounted it, with a way of its own to the disk.
+pub(super) fn until_mounted(cluster: &Cluster, interrupt: &Interrupt) -> Result<(), Failure> {
+    for member in &cluster.members {
+        let mounted =
+            || member.volume().is_some_and(|v| v.mount.is_some() && own_route(&v, member.node) == Some(Route::Direct));
+        wait(LIMIT, interrupt, mounted)?.ok_or_else(|| not_mounted(member.node))?;
+    }
+    Ok(())
 }
 
 /// The first node shall be coordinator before anything is hurt: the disk that will hang is another's.
@@ -310,20 +310,20 @@ fn settle_office(cluster: &Cluster, timeline: &Timeline, interrupt: &Interrupt) 
     Ok(())
 }
 
-fn mounts(cluster: &Cluster) -> Vec<(Node, PathBuf)> {
+pub(super) fn mounts(cluster: &Cluster) -> Vec<(Node, PathBuf)> {
     cluster.members.iter().map(|m| (m.node, m.mount())).collect()
 }
 
 /// How the data of a node travels, as it says itself.
-fn own_route(volume: &VolumeStatus, node: Node) -> Option<Route> {
+pub(super) fn own_route(volume: &VolumeStatus, node: Node) -> Option<Route> {
     volume.nodes.iter().find(|n| n.node == node).map(|n| n.route)
 }
 
-fn own_reason(volume: &VolumeStatus, node: Node) -> Option<String> {
+pub(super) fn own_reason(volume: &VolumeStatus, node: Node) -> Option<String> {
     volume.nodes.iter().find(|n| n.node == node).and_then(|n| n.reason.clone())
 }
 
-fn wait(limit: Duration, interrupt: &Interrupt, holds: impl Fn() -> bool) -> Result<Option<()>, Failure> {
+pub(super) fn wait(limit: Duration, interrupt: &Interrupt, holds: impl Fn() -> bool) -> Result<Option<()>, Failure> {
     let deadline = Instant::now() + limit;
     while !holds() {
         interrupt.check()?;
@@ -335,7 +335,7 @@ fn wait(limit: Duration, interrupt: &Interrupt, holds: impl Fn() -> bool) -> Res
     Ok(Some(()))
 }
 
-fn not_mounted(node: Node) -> Failure {
+pub(super) fn not_mounted(node: Node) -> Failure {
     Failure::failed(
         format!("The volume was not mounted on {node} within {} s.", LIMIT.as_secs()),
         "Run the demo with --keep, and look at `shorefast status` and that node's daemon.log.",

@@ -34,7 +34,7 @@ pub(crate) fn verify(
     spawner: &Spawner,
     mounts: &[(Node, PathBuf)],
     manifests: Vec<Manifest>,
-    killed: Option<Node>,
+    killed: &[Node],
     interrupt: &Interrupt,
 ) -> Result<Vec<(Node, Verdict)>, Failure> {
     let expected = Expected { manifests, killed: killed.iter().map(|n| n.number()).collect() };

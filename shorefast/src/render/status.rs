@@ -38,8 +38,16 @@ pub(crate) fn status(s: &Status) -> String {
     }
     for volume in &s.volumes {
         text += &kernel_lines(volume, s.node);
+        text += &disk_line(volume);
     }
     text
+}
+
+/// What should be known of the kind of disk.
+fn disk_line(v: &VolumeStatus) -> String {
+    v.disk_note
+        .as_ref()
+        .map_or_else(String::new, |note| format!("- {}: its disk is an {}: {note}\n", v.name, v.disk_kind))
 }
 
 /// What a mount does without, a line each; nothing where the kernel has it all.
@@ -149,10 +157,11 @@ fn state(n: &NodeInfo) -> String {
 pub(crate) fn volume(v: &VolumeStatus) -> String {
     let now = WallTime::now();
     let mut text = volumes(std::slice::from_ref(v));
-    let disks = v.disks.join(", ");
+    let note = v.disk_note.as_ref().map_or_else(String::new, |note| format!(", {note}"));
+    let disks = format!("{} ({}{note})", v.disks.join(", "), v.disk_kind);
     let incarnation = known(v.incarnation, |n| n.to_string());
     let timing = if v.timing.is_empty() { "-" } else { &v.timing };
-    let _ = writeln!(text, "\nid {}   incarnation {incarnation}   timing {timing}   disks {disks}\n", v.id);
+    let _ = writeln!(text, "\nid {}   incarnation {incarnation}   timing {timing}   disk {disks}\n", v.id);
     text += &plain_table(
         ["NODE", "ROUTE", "SINCE", "REASON", "PATHS"],
         v.nodes.iter().map(|n| {

@@ -144,9 +144,6 @@ fn daemon(socket: &Path) -> Result<(), Failure> {
 
 /// What lies on a disk outside the metadata. Past the page cache, where that can be: other hosts write, too.
 fn disk(url: &str) -> Result<(), Failure> {
-    if crate::san::is_unit(url) {
-        return say("An iSCSI unit: `shorefast iscsi inquiry` and `reservations` show it.\n");
-    }
     let path = Path::new(url.strip_prefix("file:").unwrap_or(url));
     let direct = OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path);
     let disk = direct.or_else(|_| File::open(path)).map_err(|e| cannot(path, &e))?;

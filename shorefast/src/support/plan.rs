@@ -131,7 +131,19 @@ pub(crate) fn rest(known: &Known, wishes: &Wishes) -> Vec<Part> {
 pub(crate) fn disks(known: &Known, wishes: &Wishes, records: &[RecordOf]) -> Vec<Part> {
     let mut parts = Vec::new();
     for record in records.iter().filter(|r| !r.deleted) {
-        for disk in &record.disks {
+        if let Some(disk) = record.disks.first().filter(|disk| crate::san::is_unit(disk)) {
+            // The array tells the rest; each portal tells the same.
+            for (what, about) in [("inquiry", "what the unit is"), ("reservations", "who is registered at the unit")] {
+                parts.push(Part {
+                    name: format!("{what}-{}.json", record.name),
+                    about: format!("{about} of volume {}", record.name),
+                    how: this(&["--json", "iscsi", what, disk]),
+                    within: LOOK,
+                    at_most: TEXT_MAX,
+                });
+            }
+        }
+        for disk in record.disks.iter().filter(|disk| !crate::san::is_unit(disk)) {
             parts.push(Part {
                 name: format!("disk-{}.txt", record.name),
                 about: format!("superblocks, lease and slots of volume {}, as they lie on the disk", record.name),
@@ -202,6 +214,11 @@ mod tests {
         };
         assert_eq!(names(&Wishes::default()), ["disk-vm.txt"]);
         assert_eq!(names(&Wishes { check: true, ..Wishes::default() }), ["disk-vm.txt", "check-vm.json"]);
+        let disks_of_unit = vec!["iscsi://a/iqn.t/0".to_owned(), "iscsi://b/iqn.t/0".to_owned()];
+        let unit = RecordOf { name: "lun".to_owned(), disks: disks_of_unit, deleted: false };
+        let parts = disks(&known(), &Wishes::default(), &[unit]);
+        let names: Vec<&str> = parts.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["inquiry-lun.json", "reservations-lun.json"], "once, not for each portal");
     }
 
     #[test]

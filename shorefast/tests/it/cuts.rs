@@ -5,7 +5,7 @@
 //! way. Several shapes are gone through one after the other, with a program that works on every node all the time.
 
 #[path = "cuts/load.rs"]
-mod load;
+pub(crate) mod load;
 
 use std::time::Duration;
 

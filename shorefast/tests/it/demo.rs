@@ -150,3 +150,62 @@ fn a_replica_demo_that_is_interrupted_leaves_no_process_and_no_folder() {
     nothing_is_left(&demo.dir, &pids);
     assert!(!demo.folder.path().join("report.html").exists());
 }
+
+/// Network namespaces that a demo's process has made.
+fn namespaces(demo: u32) -> Vec<String> {
+    let listed = Command::new("ip").args(["netns", "list"]).output().map(|o| o.stdout).unwrap_or_default();
+    let names =
+        String::from_utf8_lossy(&listed).lines().filter_map(|l| l.split(' ').next().map(str::to_owned)).collect();
+    let of_it = format!("sfd{demo}n");
+    Vec::into_iter(names).filter(|name: &String| name.starts_with(&of_it)).collect()
+}
+
+/// Whether a demo may have networks of its own here; says why a test is skipped, if not.
+fn can_cut() -> bool {
+    let can = crate::field::Network::new(1).is_some();
+    can && can_mount()
+}
+
+#[test]
+fn a_san_demo_that_is_interrupted_leaves_no_process_no_mount_no_namespace_and_no_folder() {
+    if !can_cut() {
+        return;
+    }
+    let mut demo = Demo::start(&["--san"]);
+    let pids = demo.mounted();
+    let id = demo.process.id();
+    assert_eq!(namespaces(id).len(), 5, "three nodes, an array, and the switch");
+    Command::new("kill").args(["-INT", &id.to_string()]).status().expect("kill runs");
+    assert_eq!(demo.ended(), Some(1));
+    nothing_is_left(&demo.dir, &pids);
+    assert_eq!(namespaces(id), Vec::<String>::new());
+}
+
+#[test]
+fn a_san_demo_whose_own_process_was_killed_is_ended_by_stop() {
+    if !can_cut() {
+        return;
+    }
+    let mut demo = Demo::start(&["--san"]);
+    let pids = demo.mounted();
+    let id = demo.process.id();
+    demo.process.kill().expect("it is our child");
+    demo.process.wait().expect("it is our child");
+    run(&["demo", "--stop", path(&demo.dir)]).expect(0, &["has ended"]);
+    nothing_is_left(&demo.dir, &pids);
+    assert_eq!(namespaces(id), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "long: a minute and a half of networks that are cut"]
+fn a_san_demo_goes_through_every_fault_and_all_of_it_holds() {
+    if !can_cut() {
+        return;
+    }
+    let mut demo = Demo::start(&["--san"]);
+    demo.goes_to_its_end();
+    assert_eq!(demo.ended(), Some(0), "{}", fs::read_to_string(demo.folder.path().join("said")).unwrap_or_default());
+    let page = fs::read_to_string(demo.folder.path().join("report.html")).expect("a report");
+    assert!(page.contains("All of it held") && page.contains("Faults of the array and its networks"));
+    assert!(!page.contains("FAILED"));
+}

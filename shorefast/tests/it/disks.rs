@@ -74,7 +74,7 @@ fn a_disk_that_is_not_there_is_said_to_be_missing_with_3() {
 fn a_disk_of_an_unknown_kind_is_refused_with_4_and_a_plain_sentence() {
     let cluster = one_node();
     let ended = create(&cluster, Path::new("nvme://192.0.2.1/nqn.2026-01.example:disk"), &[]);
-    ended.expect(4, &["this version knows only files", "nvme://", "come later"]);
+    ended.expect(4, &["this version knows files", "units over iSCSI", "nvme://"]);
     assert!(!ended.err.contains("COMPARE"), "{ended:?}");
 }
 

@@ -141,7 +141,9 @@ pub(crate) fn can_mount() -> bool {
 pub(crate) struct Cluster {
     pub(crate) dir: PathBuf,
     daemons: Vec<Option<Child>>,
-    /// The network that the daemons are on, if it is not this host's own. It goes after they have ended.
+    /// What leads to the network of each daemon, if it is not this host's own.
+    doors: Vec<String>,
+    /// The network that the daemons are on, if this has made one. It goes after they have ended.
     net: Option<Network>,
     _folder: tempfile::TempDir,
 }
@@ -157,24 +159,30 @@ pub(crate) fn addresses(nodes: usize) -> Vec<String> {
 impl Cluster {
     /// Certificates and configurations for some nodes; nothing runs yet.
     pub(crate) fn new(nodes: usize) -> Cluster {
-        Cluster::on(addresses(nodes), None)
+        Cluster::on(addresses(nodes), Vec::new(), None)
     }
 
     /// The same on a network of its own, which can be cut. None, said aloud, where there is no such thing.
     pub(crate) fn apart(nodes: usize) -> Option<Cluster> {
         let net = Network::new(nodes)?;
         let addresses = (1..=nodes).map(|n| format!("{}:{PORT}", net.address(n))).collect();
-        Some(Cluster::on(addresses, Some(net)))
+        let doors = (1..=nodes).map(|n| net.door(n)).collect();
+        Some(Cluster::on(addresses, doors, Some(net)))
     }
 
-    fn on(addresses: Vec<String>, net: Option<Network>) -> Cluster {
+    /// The same on networks that somebody else has made, and takes away.
+    pub(crate) fn behind(doors: Vec<String>, addresses: Vec<String>) -> Cluster {
+        Cluster::on(addresses, doors, None)
+    }
+
+    fn on(addresses: Vec<String>, doors: Vec<String>, net: Option<Network>) -> Cluster {
         let nodes = addresses.len();
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path().to_owned();
         let list: Vec<String> = addresses.iter().zip(1..).map(|(a, n)| format!("{n}={a}")).collect();
         let out = dir.join("certificates");
         make_bundles(&list, &out);
-        let cluster = Cluster { dir, daemons: (0..nodes).map(|_| None).collect(), net, _folder: folder };
+        let cluster = Cluster { dir, daemons: (0..nodes).map(|_| None).collect(), doors, net, _folder: folder };
         for n in 1..=nodes {
             fs::create_dir(cluster.node_dir(n)).expect("a folder");
             cluster.configure(n, "");
@@ -229,8 +237,8 @@ impl Cluster {
         cluster
     }
 
-    /// Starts all nodes, and makes a volume `v` with this timing that all of them mount.
-    pub(crate) fn begin(&mut self, timing: &str) {
+    /// Starts all nodes, and waits until each of them answers.
+    pub(crate) fn start_all(&mut self) {
         let nodes = self.daemons.len();
         for n in 1..=nodes {
             self.spawn(n);
@@ -238,6 +246,12 @@ impl Cluster {
         for n in 1..=nodes {
             self.until_answers(n);
         }
+    }
+
+    /// Starts all nodes, and makes a volume `v` with this timing that all of them mount.
+    pub(crate) fn begin(&mut self, timing: &str) {
+        let nodes = self.daemons.len();
+        self.start_all();
         self.create_timed("v", timing);
         for n in 2..=nodes {
             until("the mount", || self.is_mounted(n));
@@ -267,7 +281,7 @@ impl Cluster {
 
     fn spawn_as(&mut self, n: usize, program: &[String]) {
         let log = fs::File::options().create(true).append(true).open(self.node_dir(n).join("log")).expect("a log");
-        let enter = self.net.iter().flat_map(|net| ["nsenter".to_owned(), net.door(n)]);
+        let enter = self.doors.get(n - 1).into_iter().flat_map(|door| ["nsenter".to_owned(), door.clone()]);
         let program: Vec<String> = enter.chain(program.iter().cloned()).collect();
         let child = Command::new(&program[0])
             .args(&program[1..])

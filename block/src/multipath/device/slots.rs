@@ -32,6 +32,14 @@ impl Waiting {
     }
 }
 
+/// A request as a path gets it, but for its end.
+pub(super) struct Sending {
+    pub(super) op: Op,
+    pub(super) at: ByteOffset,
+    pub(super) len: ByteLen,
+    pub(super) buf: Option<AlignedBuf>,
+}
+
 /// All of them, by name.
 #[derive(Default)]
 pub(super) struct Slots {
@@ -58,14 +66,14 @@ impl Slots {
 
     /// The request for a path. A read whose memory is still with another path gets fresh memory: what comes late over
     /// that one goes nowhere.
-    pub(super) fn send(&mut self, io: IoId, attempt: Attempt) -> Option<Io> {
+    pub(super) fn send(&mut self, io: IoId, attempt: Attempt) -> Option<Sending> {
         let waiting = self.all.get_mut(io.0 as usize)?.as_mut()?;
         let mut buf = waiting.buf.take();
         if buf.is_none() && waiting.op == Op::Read {
             buf = waiting.len.as_usize().map(AlignedBuf::with_capacity);
         }
         waiting.attempt = attempt;
-        Some(Io { op: waiting.op, at: waiting.at, len: waiting.len, buf, done: Completion::ignore() })
+        Some(Sending { op: waiting.op, at: waiting.at, len: waiting.len, buf })
     }
 
     /// A path gives the memory of a sending back; that of an older one is not the request's any more.

@@ -12,11 +12,10 @@ use crate::multipath::event::{Event, Found, PathId, Reason};
 const LOOKS: u32 = 4;
 
 /// Ticks when something is due, and often enough to notice that a path is silent; a request need not wake the timer.
-pub(super) fn keep_time(inner: &Arc<Inner>, path_timeout: Duration) {
+pub(super) fn keep_time(inner: &Arc<Inner>) {
     let weak = Arc::downgrade(inner);
-    let most = path_timeout / LOOKS;
     drop(inner.workers.spawn(0, move || async move {
-        while let Some(wait) = next(&weak, most) {
+        while let Some(wait) = next(&weak) {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = earlier(&weak) => {}
@@ -28,12 +27,13 @@ pub(super) fn keep_time(inner: &Arc<Inner>, path_timeout: Duration) {
 }
 
 /// How long until the next look; none once the device is gone.
-fn next(weak: &Weak<Inner>, most: Duration) -> Option<Duration> {
+fn next(weak: &Weak<Inner>) -> Option<Duration> {
     let inner = weak.upgrade()?;
     let state = inner.state.lock();
     if state.closed {
         return None;
     }
+    let most = state.core.path_timeout() / LOOKS;
     let due = state.core.next_tick().map_or(most, |at| at.since(inner.now()));
     Some(due.clamp(Duration::from_millis(1), most))
 }
@@ -47,6 +47,14 @@ async fn earlier(weak: &Weak<Inner>) {
 
 /// Waits for each loss of a path and tells it.
 pub(super) fn watch(inner: &Arc<Inner>, id: PathId, path: Arc<dyn Path>) {
+    let (weak, watched) = (Arc::downgrade(inner), Arc::clone(&path));
+    drop(inner.workers.spawn(usize::from(id.0), move || async move {
+        loop {
+            watched.admitted().await;
+            let Some(inner) = weak.upgrade().filter(|inner| !inner.state.lock().closed) else { return };
+            inner.tell(Event::Look { path: id });
+        }
+    }));
     let weak = Arc::downgrade(inner);
     drop(inner.workers.spawn(usize::from(id.0), move || async move {
         loop {
@@ -65,11 +73,13 @@ pub(super) fn watch(inner: &Arc<Inner>, id: PathId, path: Arc<dyn Path>) {
 pub(super) fn check(inner: &Arc<Inner>, id: PathId, path: Arc<dyn Path>) {
     let keeper = Arc::clone(inner);
     drop(inner.workers.spawn(usize::from(id.0), move || async move {
+        let standing = path.standing();
         let result = match path.check().await {
             Ok(access) => match path.identify().await {
+                Ok(_) if path.standing() != standing => Err(Reason::NotAdmitted),
                 Ok(identity) => {
                     let same_disk = keeper.identity.same_disk(&identity) == Sameness::Same;
-                    Ok(Found { same_disk, access })
+                    Ok(Found { same_disk, access, standing })
                 }
                 Err(e) => Err(Reason::CheckFailed(e.to_string())),
             },

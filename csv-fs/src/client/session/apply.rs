@@ -111,8 +111,7 @@ impl Session {
             }
             Effect::Forget { io } => drop(inner.io.remove(&io)),
             Effect::Abort { number } => self.abort(number),
-            // Withdrawn requests of a file have come back by then.
-            Effect::PathFenced => {}
+            Effect::PathFenced => self.abort.ended_by_fence(),
             Effect::Probe => self.probe(),
             Effect::OwnPath { ok } => self.emit(ClientEvent::OwnPath { ok }),
             Effect::Route { from, to } => {
@@ -262,8 +261,8 @@ impl Session {
             while files.direct_entered() {
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             }
-            let event = match me.abort.abort_outstanding().await {
-                Ok(_proof) => Event::NothingInFlight { number },
+            let event = match me.abort.withdraw().await {
+                Ok(()) => Event::NothingInFlight { number },
                 Err(error) => {
                     tracing::warn!("it cannot be proved that nothing is in flight: {error}");
                     Event::AbortFailed { number }

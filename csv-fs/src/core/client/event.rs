@@ -134,12 +134,14 @@ pub enum Effect {
 
     /// Close the gate of direct I/O: after this no direct request may be submitted.
     CloseDirect,
-    /// The coordinator has fenced this node's path. Where nodes are fenced by reservations, that has ended whatever of this node was
-    /// still on its way: it will come back now.
+    /// A coordinator elsewhere has fenced this node's path. Where nodes are fenced by reservations, that has ended whatever of this
+    /// node was still on its way: it will come back now. (At home no key is preempted: the office's own proof has ended it.)
     PathFenced,
     /// Open it again.
     OpenDirect,
-    /// Prove that nothing of this node's own is in flight; then [`Event::NothingInFlight`] or [`Event::AbortFailed`].
+    /// Prove that nothing of this node's own is in flight; then [`Event::NothingInFlight`] or [`Event::AbortFailed`]. Where nodes are
+    /// fenced by reservations it is enough that nothing is sent any more and that what was sent is taken back, so that it never goes
+    /// again: what may still land is ended by the fence that follows, before it is answered.
     Abort { number: u64 },
     /// Direct reads that are outstanding may be issued again by redirection, each into a fresh buffer.
     ReissueReads,

@@ -36,10 +36,14 @@ impl Client {
 
     /// A request of the direct route is overdue.
     pub(super) fn overdue(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let at_home = matches!(&self.binder.state, Binding::Bound { to, .. } if to.node == self.config.client.node);
-        if !at_home || !self.router.rides_out(now, self.config.rides_out) {
+        if !self.at_home() || !self.router.rides_out(now, self.config.rides_out) {
             self.leave_direct(now, Reason::IoTimedOut, out);
         }
+    }
+
+    /// Bound to a coordinator on this very node.
+    fn at_home(&self) -> bool {
+        matches!(&self.binder.state, Binding::Bound { to, .. } if to.node == self.config.client.node)
     }
 
     pub(super) fn nothing_in_flight(&mut self, number: u64, out: &mut Vec<Effect>) {
@@ -70,7 +74,10 @@ impl Client {
             Ok(Reply::PathFenced { fence_gen }) => {
                 self.router.fence_gen = self.router.fence_gen.max(fence_gen);
                 self.router.redirect(now);
-                out.push(Effect::PathFenced);
+                // At home nobody has preempted anything: what was in flight had ended before the fence was answered.
+                if !self.at_home() || !self.rules.has(Rule::EndedBeforeAdmitted) {
+                    out.push(Effect::PathFenced);
+                }
             }
             _ => self.router.stage = Stage::Asking { retry: Some(now + route::RETRY) },
         }
@@ -107,6 +114,8 @@ impl Client {
         }
         match self.router.stage {
             Stage::Open => self.leave_direct(now, Reason::Fenced, out),
+            // What is to be taken back may still go out under it. The fence that comes after the proof grants it, or a later one.
+            Stage::Aborting { .. } if self.rules.has(Rule::EndedBeforeAdmitted) => {}
             _ => self.router.fence_gen = fence_gen,
         }
     }

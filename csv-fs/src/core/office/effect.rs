@@ -155,7 +155,8 @@ pub enum Effect {
     ReadOwnSlotVia { nexus: u16 },
     /// The nexus may carry I/O under this generation.
     NexusGood { nexus: u16, fence_gen: FenceGen },
-    /// The nexus must not carry I/O: this client was fenced meanwhile.
+    /// The nexus must not carry I/O: this client was fenced meanwhile, or what a lost office left has not ended. The office
+    /// registers it anew once that may be over; its shell does nothing.
     NexusRefused { nexus: u16 },
     /// For people.
     Report(Report),

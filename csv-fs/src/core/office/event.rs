@@ -151,7 +151,8 @@ pub enum Event {
     /// [`Effect::FenceDone`](super::Effect::FenceDone). `answered`: the client has said already that nothing of its own
     /// is in flight and that it stopped.
     RequestFence { ticket: Ticket, client: ClientId, purpose: Purpose, answered: bool },
-    /// The coordinator granted this node's client a generation: direct I/O is allowed under it.
+    /// The coordinator granted this node's client a generation: direct I/O is allowed under it. One of another reign than the
+    /// one held here ends that.
     Granted { fence_gen: FenceGen },
     /// What the client's route machine knows of this node's path.
     OwnPath { ok: bool },
@@ -160,6 +161,8 @@ pub enum Event {
     Barred { barred: bool },
     /// Answer to [`Effect::Scsi`](super::Effect::Scsi).
     Scsi { tag: Tag, result: ScsiResult },
+    /// A nexus to the disk is there no more (SCSI kind), or has another number from now on.
+    NexusGone { nexus: u16 },
     /// A nexus to the disk came up (SCSI kind); it has no registration yet.
     NexusUp { nexus: u16 },
     /// Answer to [`Effect::ReadOwnSlotVia`](super::Effect::ReadOwnSlotVia); `None` if it failed.

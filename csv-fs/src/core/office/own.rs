@@ -15,10 +15,10 @@
 use block::shared::{FenceGen, Incarnation};
 
 use super::caw::{Caw, Settled};
-use super::effect::{Effect, FenceStep, LostWhy, Report, Via};
+use super::effect::{Effect, LostWhy, Report, Via};
 use super::event::{AskId, ReadSeq, Tag};
 use super::role::Role;
-use super::view::{Key, NodeSet, Sight, SlotView};
+use super::view::{NodeSet, Sight, SlotView};
 use super::{CawResult, DiskKind, Office};
 use crate::core::rules::Rule;
 use crate::core::time::Now;
@@ -269,6 +269,7 @@ impl Office {
                 self.look.learn_slot(self.config.node, caw.new);
                 self.own_path_moved(now, out);
                 self.own_fence_seen(out);
+                self.register_refused(out);
             }
             _ => {}
         }
@@ -364,12 +365,21 @@ impl Office {
             }
             !ended
         });
+        self.register_refused(out);
     }
 
-    pub(super) fn on_granted(&mut self, fence_gen: FenceGen) {
+    /// This node's client was granted a generation. A coordinator of this node grants what this node's own renewal has put
+    /// into its slot, which is known here; one above that is of another's reign, so that an office held here is over, whether
+    /// or not its path has shown that yet. It ends before anything is admitted under that generation.
+    pub(super) fn on_granted(&mut self, fence_gen: FenceGen, out: &mut Vec<Effect>) {
+        let Some(life) = self.life() else { return };
+        if fence_gen > life.slot.fence_gen && self.rules.has(Rule::EndedBeforeAdmitted) {
+            self.leave(LostWhy::Fenced, out);
+        }
         if let Some(life) = self.life_mut() {
             life.granted = life.granted.max(fence_gen);
         }
+        self.register_refused(out);
     }
 
     /// Asks for a higher generation in the own slot, on behalf of this node's own coordinator, or no longer does.
@@ -377,45 +387,6 @@ impl Office {
         if let Some(life) = self.life_mut() {
             life.raise = raise;
         }
-    }
-
-    pub(super) fn on_nexus_up(&mut self, nexus: u16, out: &mut Vec<Effect>) {
-        self.nexuses.insert(nexus, None);
-        self.register_nexuses(out);
-    }
-
-    /// REGISTER for each nexus that has none, once there is an incarnation to register.
-    fn register_nexuses(&mut self, out: &mut Vec<Effect>) {
-        let (DiskKind::Scsi { volume_tag }, Some(client)) = (self.config.kind, self.client()) else { return };
-        for (nexus, tag) in self.nexuses.iter_mut().filter(|(_, tag)| tag.is_none()) {
-            let new = self.ids.tag();
-            *tag = Some(new);
-            let key = Key::new(volume_tag, client, *nexus);
-            out.push(Effect::Scsi { tag: new, step: FenceStep::Register { nexus: *nexus, key } });
-        }
-    }
-
-    /// Registered: the slot is read over that very nexus before it carries anything.
-    pub(super) fn nexus_registered(&mut self, nexus: u16, done: bool, out: &mut Vec<Effect>) {
-        let Some(life) = self.life() else { return };
-        out.push(match done {
-            false => Effect::NexusRefused { nexus },
-            true if self.rules.has(Rule::RegisterThenReadSlot) => Effect::ReadOwnSlotVia { nexus },
-            true => Effect::NexusGood { nexus, fence_gen: life.granted },
-        });
-    }
-
-    pub(super) fn on_own_slot_via(&mut self, nexus: u16, slot: Option<SlotView>, out: &mut Vec<Effect>) {
-        let Some(life) = self.life() else { return };
-        // What ended before an answer cannot come back over this nexus; the client's own gate stays shut until its
-        // generation is granted, but an office held here needs the path to its store.
-        let may = life.granted.max(life.answered);
-        let mine = |s: SlotView| s.incarnation == life.client.incarnation && s.fence_gen <= may;
-        out.push(match slot {
-            Some(slot) if mine(slot) => Effect::NexusGood { nexus, fence_gen: slot.fence_gen },
-            _ => Effect::NexusRefused { nexus },
-        });
-        self.look.want();
     }
 
     /// A good renewal of the own slot: the path is there.

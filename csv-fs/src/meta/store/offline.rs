@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use block::device::BlockDevice;
-use block::shared::{FileDisk, LiveLock, NodeId};
+use block::shared::{FileDisk, LiveLock, Nexuses, NodeId};
 use redb::{Database, Durability};
 
 use super::{Store, View};
@@ -31,10 +31,11 @@ use crate::meta::repair;
 use crate::meta::tables::Tables;
 use crate::types::Timestamp;
 
-/// Proof that no node has a volume open, and that none can open it as long as this exists: every node's LIVE lock.
-#[derive(Debug)]
+/// Proof that no node has a volume open, and that none can open it as long as this exists: every node's LIVE lock, or a reservation
+/// of the unit for one nexus.
 pub struct Unmounted {
     _live: Vec<LiveLock>,
+    _held: Option<Arc<dyn Nexuses>>,
 }
 
 impl Unmounted {
@@ -48,13 +49,25 @@ impl Unmounted {
                 None => return Ok(Err(node)),
             }
         }
-        Ok(Ok(Unmounted { _live: live }))
+        Ok(Ok(Unmounted { _live: live, _held: None }))
+    }
+
+    /// From a unit that is held for one nexus of this process: call this only after [`Nexuses::alone`] has succeeded. Held as long
+    /// as the unit is not left.
+    pub(crate) fn by_reservation(nexuses: Arc<dyn Nexuses>) -> Unmounted {
+        Unmounted { _live: Vec::new(), _held: Some(nexuses) }
     }
 
     /// For a device in memory, which nobody else has.
     #[cfg(test)]
     pub(crate) fn in_memory() -> Unmounted {
-        Unmounted { _live: Vec::new() }
+        Unmounted { _live: Vec::new(), _held: None }
+    }
+}
+
+impl std::fmt::Debug for Unmounted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unmounted").field("locks", &self._live.len()).finish_non_exhaustive()
     }
 }
 

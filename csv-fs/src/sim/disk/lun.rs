@@ -185,11 +185,14 @@ impl World {
         self.unflushed_is_poisoned();
     }
 
-    /// Blocks that fell back and that no commit has mapped yet hold what their last owner left. Whoever wrote them hears
-    /// of the reset by a unit attention before its commit, and fills them with zeroes first; here that is done at once.
+    /// Blocks that fell back and that no commit has mapped as written yet (they are granted, or reserved for a file) hold what
+    /// their last owner left. Whoever wrote them hears of the reset by a unit attention before its commit, and fills them with
+    /// zeroes first; here that is done at once. A place fell back with its block only if it was written there last: the block
+    /// may have been another's before, and be reserved and not written since.
     fn unmapped_is_zeroed(&mut self, gone: &BTreeSet<u64>) {
         let store = Rc::clone(&self.disk.lun.store);
-        let mapped: BTreeSet<u64> = store.inodes.values().flat_map(|i| i.blocks.values().map(|(d, _)| *d)).collect();
+        let blocks = store.inodes.values().flat_map(|i| i.blocks.values());
+        let mapped: BTreeSet<u64> = blocks.filter(|(_, s)| *s == ExtentState::Written).map(|(d, _)| *d).collect();
         let now = self.now;
         for block in gone.iter().filter(|b| !mapped.contains(b)) {
             self.disk.lun.data.insert(*block, [Value::Zero, Value::Zero]);

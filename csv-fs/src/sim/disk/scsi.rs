@@ -3,6 +3,11 @@
 //! Not modelled: the order of commands inside one session (but for registrations), and unit attentions. A nexus that has no registered
 //! incarnation yet (its node has not read its slot) registers a key of incarnation 0 at login, so that lease and slots
 //! can be read while a reservation is held; data never goes over it.
+//!
+//! What waits for a nexus goes out over the first that may carry it. A nexus that is lost (its session broke, or it does not
+//! answer) leaves what it carried *in doubt*: it goes again, over another, only once it is proved that it cannot land: the nexus
+//! has logged in anew, or its key was preempted over another nexus while a reservation is held. What was taken back is
+//! answered then, and never goes again.
 
 use std::collections::BTreeSet;
 
@@ -65,7 +70,11 @@ impl World {
             let registers = named == Some(*x) && state != NexusState::Down;
             named.is_none_or(|w| w == *x) && (up || registers)
         };
-        let Some(nexus) = self.nexus_numbers(n).into_iter().find(fits) else { return false };
+        // They take turns.
+        let (mut numbers, turn) = (self.nexus_numbers(n), id as usize);
+        let by = turn % numbers.len().max(1);
+        numbers.rotate_left(by);
+        let Some(nexus) = numbers.into_iter().find(fits) else { return false };
         let session = self.disk.nexuses[&(n, nexus)].session;
         if let Some(flight) = self.disk.flights.get_mut(&id) {
             flight.session = Some((nexus, session));
@@ -121,7 +130,7 @@ impl World {
 
     /// A new session: the disk forgets the one before and whatever of it still flies.
     pub(in crate::sim) fn nexus_logs_in(&mut self, n: NodeId, nexus: u16) {
-        if !matches!(self.disk.path(n), super::Path::Good | super::Path::Slow(_)) {
+        if !self.disk.heard(n, nexus) {
             return self.at_node(n, 100 * MS, move |w| w.nexus_logs_in(n, nexus));
         }
         let client = self.proc(n).and_then(|p| p.office.core.client());
@@ -140,40 +149,50 @@ impl World {
         self.send_held(n);
     }
 
-    /// What flew on earlier sessions of a nexus is proved dead: data goes again, other requests are answered `Lost`.
+    /// What flew on earlier sessions of a nexus is proved dead, with the answers that were on their way.
     fn purge(&mut self, n: NodeId, nexus: u16) {
         let session = self.disk.nexuses[&(n, nexus)].session;
         let old = |f: &super::Flight| {
-            f.node == n
-                && matches!(f.stage, Stage::Flying)
-                && f.session.is_some_and(|(x, s)| x == nexus && s != session)
+            f.node == n && !matches!(f.stage, Stage::Held) && f.session.is_some_and(|(x, s)| x == nexus && s != session)
         };
         let ids: Vec<u64> = self.disk.flights.iter().filter(|(_, f)| old(f)).map(|(id, _)| *id).collect();
-        let process = self.nodes[&n].process;
         for id in ids {
-            let Some(flight) = self.disk.flights.remove(&id) else { continue };
-            if flight.process != process || flight.answer.is_none() {
-                continue;
-            }
             self.coverage.count("disk", "purged");
-            match flight.req.is_data() {
-                true if flight.withdrawn => {
-                    if let Some(answer) = flight.answer {
-                        self.deliver_answer(n, process, answer, Res::Aborted);
-                    }
-                }
-                true => {
-                    self.disk.last += 1;
-                    let id = self.disk.last;
-                    self.disk.flights.insert(id, super::Flight { stage: Stage::Held, session: None, ..flight });
-                    self.send_off(id);
-                }
-                false => {
-                    if let Some(answer) = flight.answer {
-                        self.deliver_answer(n, process, answer, Res::Lost);
-                    }
-                }
+            self.proved_dead(id);
+            self.disk.flights.remove(&id);
+        }
+        self.check_proofs();
+    }
+
+    /// A request that was in doubt cannot land (again): data goes once more unless it was taken back, of others nobody knows
+    /// whether they were executed.
+    fn proved_dead(&mut self, id: u64) {
+        let Some(flight) = self.disk.flights.get_mut(&id) else { return };
+        flight.ended = true;
+        let (n, process, req) = (flight.node, flight.process, flight.req.clone());
+        let Some(answer) = flight.answer.take().filter(|_| self.nodes[&n].process == process) else { return };
+        match req.is_data() {
+            true if flight.withdrawn => self.deliver_answer(n, process, answer, Res::Aborted),
+            true => {
+                let (reign, executed) = (flight.reign, flight.executed);
+                self.disk.last += 1;
+                let again = super::Flight {
+                    node: n,
+                    process,
+                    req,
+                    stage: Stage::Held,
+                    reign,
+                    session: None,
+                    withdrawn: false,
+                    ended: false,
+                    executed,
+                    answer: Some(answer),
+                };
+                let id = self.disk.last;
+                self.disk.flights.insert(id, again);
+                self.send_off(id);
             }
+            false => self.deliver_answer(n, process, answer, Res::Lost),
         }
     }
 
@@ -200,30 +219,28 @@ impl World {
         }
     }
 
-    /// A generation was granted: nexuses that were refused before register anew.
-    pub(in crate::sim) fn nexuses_try_again(&mut self, n: NodeId) {
-        for nexus in self.nexus_numbers(n) {
-            if self.disk.nexuses[&(n, nexus)].state == NexusState::Up {
-                self.at_node(n, MS, move |w| w.nexus_logs_in(n, nexus));
-            }
-        }
+    pub(super) fn any_heard(&self, n: NodeId) -> bool {
+        self.nexus_numbers(n).into_iter().any(|x| self.disk.heard(n, x))
     }
 
-    /// A node gives up all its sessions, so that what it sent can land no more. If its path is gone the disk does not
-    /// hear of it: then only the next login proves that, or a fence by somebody else, and until then nobody is answered.
+    /// A node gives up all its sessions, so that what it sent can land no more. If a nexus does not answer the disk does not
+    /// hear of it: then only the next login proves that, or the preemption of its key, and until then nobody is answered.
     /// Prevents: a write that may still land is answered as withdrawn, its program gets EIO for its age, and it lands.
-    pub(super) fn log_out(&mut self, n: NodeId, below: &BTreeSet<u64>) {
-        let heard = matches!(self.disk.path(n), super::Path::Good | super::Path::Slow(_));
-        for id in below {
-            let Some(flight) = self.disk.flights.get_mut(id) else { continue };
-            if !heard {
-                flight.withdrawn = true;
-                continue;
-            }
-            let (answer, process) = (flight.answer.take(), flight.process);
-            self.disk.flights.remove(id);
-            if let Some(answer) = answer {
-                self.deliver_answer(n, process, answer, Res::Aborted);
+    /// Only whether a change of a block was made nobody waits to know.
+    pub(super) fn log_out(&mut self, n: NodeId, below: &mut BTreeSet<u64>) {
+        for id in below.clone() {
+            let Some(flight) = self.disk.flights.get_mut(&id) else { continue };
+            let (process, data) = (flight.process, flight.req.is_data());
+            flight.withdrawn = true;
+            let nexus = flight.session.map_or(0, |(nexus, _)| nexus);
+            if self.disk.heard(n, nexus) {
+                below.remove(&id);
+                let answer = self.disk.flights.remove(&id).and_then(|f| f.answer);
+                if let Some(answer) = answer {
+                    self.deliver_answer(n, process, answer, Res::Aborted);
+                }
+            } else if !data && let Some(answer) = self.disk.flights.get_mut(&id).and_then(|f| f.answer.take()) {
+                self.deliver_answer(n, process, answer, Res::Lost);
             }
         }
         for nexus in self.nexus_numbers(n) {
@@ -233,13 +250,94 @@ impl World {
         }
     }
 
+    /// The way of one nexus to the disk hangs, or no longer does.
+    pub(in crate::sim) fn nexus_hangs(&mut self, n: NodeId, nexus: u16, hangs: bool) {
+        self.trace(|| format!("nexus {nexus} of {n} hangs: {hangs}"));
+        match hangs {
+            true => drop(self.disk.hung.insert((n, nexus))),
+            false => {
+                self.disk.hung.remove(&(n, nexus));
+                self.path_answers(n);
+            }
+        }
+    }
+
+    /// A node notices that a nexus does not answer: it carries nothing new, and is proved dead over another.
+    pub(in crate::sim) fn nexus_given_up(&mut self, n: NodeId, nexus: u16) {
+        if self.disk.heard(n, nexus) {
+            return;
+        }
+        self.session_breaks(n, nexus, 20);
+        self.proves_hung(n);
+    }
+
+    /// Nexuses that are lost, do not answer, and have left something in doubt are proved dead over one that answers, again and
+    /// again until that is done or they are back.
+    pub(super) fn proves_hung(&mut self, n: NodeId) {
+        let process = self.nodes[&n].process;
+        let doubt = |f: &super::Flight, x: u16| {
+            f.node == n
+                && f.process == process
+                && !f.ended
+                && !matches!(f.stage, Stage::Held)
+                && f.session.is_some_and(|(of, _)| of == x)
+        };
+        let lost = |x: &u16| self.disk.nexuses[&(n, *x)].state == NexusState::Down && !self.disk.heard(n, *x);
+        let left = |x: &u16| self.disk.flights.values().any(|f| doubt(f, *x));
+        let hung: Vec<u16> = self.nexus_numbers(n).into_iter().filter(|x| lost(x) && left(x)).collect();
+        if hung.is_empty() {
+            return;
+        }
+        for nexus in hung {
+            let session = self.disk.nexuses[&(n, nexus)].session;
+            self.submit(n, Req::Scsi(office::FenceStep::Reserve), move |w, res| {
+                if matches!(res, Res::Scsi(office::ScsiResult::Done)) {
+                    w.preempts_own(n, nexus, session);
+                }
+            });
+        }
+        self.at_node(n, super::PREEMPTS_AFTER, move |w| w.proves_hung(n));
+    }
+
+    /// A reservation is held: without a key what that nexus carried can land no more.
+    fn preempts_own(&mut self, n: NodeId, nexus: u16, session: u64) {
+        let of_nexus = move |k: &Key| {
+            let nobody = ClientId { node: n, incarnation: Incarnation(0) };
+            let incarnation = 0xf_ffff << 16;
+            k.0 & !incarnation == Key::new(9, nobody, nexus).0
+        };
+        self.submit(n, Req::Scsi(office::FenceStep::ReadKeys), move |w, res| {
+            let Res::Scsi(office::ScsiResult::Keys(keys)) = res else { return };
+            match keys.into_iter().find(of_nexus) {
+                Some(victim) => w.submit(n, Req::Scsi(office::FenceStep::PreemptAndAbort { victim }), move |w, res| {
+                    if matches!(res, Res::Scsi(office::ScsiResult::Done)) {
+                        w.preempts_own(n, nexus, session);
+                    }
+                }),
+                None => w.nexus_is_dead(n, nexus, session),
+            }
+        });
+    }
+
+    /// A session of a nexus that has no key any more: what it left in doubt is proved dead.
+    fn nexus_is_dead(&mut self, n: NodeId, nexus: u16, session: u64) {
+        let of = |f: &super::Flight| {
+            f.node == n && !f.ended && !matches!(f.stage, Stage::Held) && f.session == Some((nexus, session))
+        };
+        let ids: Vec<u64> = self.disk.flights.iter().filter(|(_, f)| of(f)).map(|(id, _)| *id).collect();
+        if !ids.is_empty() {
+            self.coverage.count("disk", "nexus proved dead over another");
+        }
+        ids.into_iter().for_each(|id| self.proved_dead(id));
+        self.check_proofs();
+    }
+
     /// The keys of this node were preempted, which ended its tasks: what it has taken back comes back now.
     pub(in crate::sim) fn tasks_ended(&mut self, n: NodeId) {
         let process = self.nodes[&n].process;
-        let mine = |f: &&mut super::Flight| f.node == n && f.process == process && f.withdrawn;
-        let back: Vec<_> = self.disk.flights.values_mut().filter(mine).filter_map(|f| f.answer.take()).collect();
-        for answer in back {
-            self.deliver_answer(n, process, answer, Res::Aborted);
-        }
+        let mine = |f: &super::Flight| f.node == n && f.process == process && f.withdrawn;
+        let ids: Vec<u64> = self.disk.flights.iter().filter(|(_, f)| mine(f)).map(|(id, _)| *id).collect();
+        ids.into_iter().for_each(|id| self.proved_dead(id));
+        self.check_proofs();
     }
 }

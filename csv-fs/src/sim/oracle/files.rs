@@ -238,10 +238,14 @@ impl Oracle {
         });
     }
 
-    /// The places whose writes were the last to land on a block of the disk.
+    /// The places whose writes were the last to land on a block of the disk, and that were not written elsewhere since.
     pub(in crate::sim) fn put_on(&self, disk: u64) -> Vec<(InodeNo, u64, u8)> {
         let on = |half: u8| self.writes.iter().rev().find(|w| w.place.2 == half && w.disk == Some(disk));
-        [0, 1].into_iter().filter_map(on).map(|w| w.place).collect()
+        let last = |place: (InodeNo, u64, u8)| {
+            let of_place = self.registers.get(&place).into_iter().flat_map(|r| &r.writes);
+            of_place.filter_map(|n| self.writes[*n].disk).next_back()
+        };
+        [0, 1].into_iter().filter_map(on).map(|w| w.place).filter(|place| last(*place) == Some(disk)).collect()
     }
 
     /// `client` is gone; `mapped` tells where the store has a block of a file. What it had not committed is undone.

@@ -6,7 +6,7 @@ use crate::core::client::{Event, Route};
 use crate::core::rules::Rule;
 use crate::sim::app::{Op, file};
 use crate::sim::disk::Path;
-use crate::sim::world::MS;
+use crate::sim::world::{MS, World};
 
 /// The coordinator resigns in favour of another while a page write of its own sticks in the fabric.
 pub(super) const RESIGNATION: Scenario = Scenario {
@@ -87,9 +87,14 @@ pub(super) const BROKEN_CONNECTION: Scenario = Scenario {
 };
 
 fn redirect(s: &mut Script<'_>, on: bool) {
-    s.world(|w| w.client(node(2), Event::Forced { redirect: on }));
+    redirect_node(s, 2, on);
+}
+
+fn redirect_node(s: &mut Script<'_>, n: u8, on: bool) {
+    s.world(|w| w.client(node(n), Event::Forced { redirect: on }));
     if on {
-        s.until(5000, "node 2 is redirected", |w| route(w, node(2)) == Some(Route::BlockRedirected));
+        let redirected = move |w: &World| route(w, node(n)) == Some(Route::BlockRedirected);
+        s.until(10_000, "the node is redirected", redirected);
     }
 }
 
@@ -180,6 +185,64 @@ pub(super) const ONLY_ONE: Scenario = Scenario {
         s.run(1000);
         s.world(|w| w.set_path(node(1), Path::Good));
         s.ends(&hung, 30_000, "the write goes on");
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+};
+
+/// A coordinator whose client is redirected loses its only nexus with a page write on its way. It is succeeded and fenced, and
+/// its client is granted the new generation by the successor. Then the nexus comes back.
+pub(super) const WAITING_PAGE: Scenario = Scenario {
+    name: "the page write that waits for a nexus while its office is lost",
+    rule: Some(Rule::EndedBeforeAdmitted),
+    nodes: 3,
+    scsi: true,
+    nexuses: 1,
+    script: |s| {
+        s.begin(1);
+        redirect_node(s, 1, true);
+        s.fault("pages stick", |w| {
+            w.disk.stick_for = Some(60_000 * MS);
+            w.disk.stick_pages.insert(node(1), 1);
+        });
+        let made = s.op(2, Op::Private { unlink: false });
+        s.until(2000, "the page is on its way", |w| w.disk.pages_flying(node(1)));
+        s.fault("session breaks", |w| w.session_breaks(node(1), 0, 8000));
+        s.ends(&made, 30_000, "the successor acknowledges the creation");
+        s.until(20_000, "the predecessor is bound to it", |w| !w.in_office(node(1)) && is_bound(w, node(1)));
+        s.run(9000);
+        redirect_node(s, 1, false);
+        s.heals(&[]);
+    },
+};
+
+/// At home: a write hangs with one of two nexuses. Its node goes off the direct route, and has only the other one to prove with.
+pub(super) const ONE_NEXUS_HANGS: Scenario = Scenario {
+    name: "the write that hangs on one nexus while its node goes on over the other",
+    rule: Some(Rule::EveryNexusIsProved),
+    nodes: 3,
+    scsi: true,
+    nexuses: 2,
+    script: |s| {
+        s.begin(1);
+        let block = Op::Write(file(0), 1);
+        s.does(1, block);
+        s.fault("writes stick", |w| {
+            w.disk.stick_for = Some(100 * MS);
+            w.disk.stick_data.insert(node(1), 1);
+        });
+        let first = s.op(1, block);
+        s.until(2000, "the write is on its way", |w| w.disk.writes_fly_over(node(1)).is_some());
+        s.fault("nexus hangs", |w| {
+            if let Some(nexus) = w.disk.writes_fly_over(node(1)) {
+                w.nexus_hangs(node(1), nexus, true);
+            }
+        });
+        redirect_node(s, 1, true);
+        s.ends(&first, 20_000, "the write that hangs is executed by redirection");
+        s.does(1, block);
+        s.world(|w| (0..2).for_each(|nexus| w.nexus_hangs(node(1), nexus, false)));
+        s.run(1000);
+        redirect_node(s, 1, false);
         s.heals(&[Op::Read(file(0), 1)]);
     },
 };

@@ -169,7 +169,22 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
             "paused->block-redirected",
         ],
     ),
-    ("disk", &["write stuck", "pages stuck", "caw reply lost", "caw lost, lands later", "abort", "conflict", "purged"]),
+    (
+        "disk",
+        &[
+            "write stuck",
+            "pages stuck",
+            "commit stalled",
+            "caw reply lost",
+            "caw lost, lands later",
+            "abort",
+            "proof",
+            "conflict",
+            "purged",
+            "taken back",
+            "nexus proved dead over another",
+        ],
+    ),
 ];
 
 /// What only many seeds show: a coordinator that hears of its successor before it hears that it was fenced, and redirected

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::links::{OwnNode, PeerLink};
-use super::{Input, OfficeConfig, OfficeState, convert};
+use super::{Input, OfficeConfig, OfficeState, convert, nexuses};
 use crate::core::office::*;
 use crate::core::time::Now;
 use crate::format::{CELL, FormatError, LEASE, SLOTS, slot_at};
@@ -37,7 +37,7 @@ pub(super) struct Links {
 }
 
 impl Links {
-    fn event(&self, event: Event) {
+    pub(super) fn event(&self, event: Event) {
         if let Some(input) = self.input.upgrade() {
             // A stopped actor needs no answers.
             let _ = input.send(Input::Event(event));
@@ -97,6 +97,7 @@ impl Actor {
     /// Runs until it is stopped.
     pub(super) async fn run(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
         self.handle(Event::Tick);
+        let mut entered = self.links.disk.nexuses().map(|nexuses| nexuses.entered());
         loop {
             let wait = self.core.next_deadline().map(|at| at.since(self.clock.now()));
             tokio::select! {
@@ -109,6 +110,12 @@ impl Actor {
                     Some(input) => self.take(input),
                     None => return,
                 },
+                Some(entrance) = nexuses::next(&mut entered) => {
+                    if let Some(over) = entrance.instead_of {
+                        self.handle(Event::NexusGone { nexus: over.0 });
+                    }
+                    self.handle(Event::NexusUp { nexus: entrance.number.0 });
+                }
                 () = pause(wait) => self.handle(Event::Tick),
             }
             if self.links.own.strong_count() == 0 {
@@ -194,12 +201,12 @@ impl Actor {
                 }
             }
             Effect::Registered { client, fence_gen } => self.registered = Some((client, fence_gen)),
-            Effect::Scsi { .. }
-            | Effect::ReadOwnSlotVia { .. }
-            | Effect::NexusGood { .. }
-            | Effect::NexusRefused { .. } => {
-                tracing::error!("a file disk was asked for a SCSI step; nothing was done");
+            Effect::Scsi { tag, step } => nexuses::step(&self.links, tag, step),
+            Effect::ReadOwnSlotVia { nexus } => {
+                nexuses::read_own_slot(&self.links, self.config.volume, self.config.node, nexus)
             }
+            Effect::NexusGood { nexus, fence_gen } => nexuses::good(&self.links, nexus, fence_gen),
+            Effect::NexusRefused { nexus } => nexuses::refused(&self.links, nexus),
             other => self.tell_node(other),
         }
         None
@@ -234,8 +241,8 @@ impl Actor {
     fn read(&self, seq: ReadSeq) {
         let (links, volume, nodes) = (self.links.clone(), self.config.volume, self.config.nodes);
         let last = nodes.iter().last().map_or(1, NodeId::get);
-        let lease = links.disk.data.read(LEASE, cell_len());
-        let slots = links.disk.data.read(SLOTS, cell_len() * usize::from(last));
+        let lease = links.disk.cells.read(LEASE, cell_len());
+        let slots = links.disk.cells.read(SLOTS, cell_len() * usize::from(last));
         let unusable = Arc::clone(&self.unusable);
         tokio::spawn(async move {
             let sight = match tokio::join!(lease, slots) {
@@ -290,7 +297,8 @@ impl Actor {
         if node == self.config.node {
             return Event::LiveLock { node, acquired: true };
         }
-        let acquired = match self.links.disk.file.try_lock_live(node) {
+        let Some(file) = self.links.disk.file() else { return Event::LiveLock { node, acquired: false } };
+        let acquired = match file.try_lock_live(node) {
             Ok(lock) => lock.map(|lock| self.locks.insert(node, lock)).is_some(),
             Err(e) => {
                 tracing::warn!("the LIVE lock of {node} cannot be tried: {e}");
@@ -301,7 +309,8 @@ impl Actor {
     }
 
     fn kill(&self, node: NodeId, pid: u32, pid_start: u64) -> Event {
-        let outcome = match self.links.disk.file.kill_holder(pid, pid_start) {
+        let Some(file) = self.links.disk.file() else { return Event::Killed { node, outcome: KillOutcome::Failed } };
+        let outcome = match file.kill_holder(pid, pid_start) {
             Ok(Killed::Signalled) => KillOutcome::Killed,
             Ok(Killed::Gone | Killed::AnotherProcess { .. }) => KillOutcome::Gone,
             Ok(Killed::Myself) => KillOutcome::Failed,
@@ -401,7 +410,7 @@ fn sight_of(volume: VolumeId, nodes: NodeSet, lease: &[u8], slots: &[u8]) -> Res
     Ok(Sight { lease, slots: nodes.iter().filter_map(view).collect() })
 }
 
-fn cell_len() -> usize {
+pub(super) fn cell_len() -> usize {
     usize::try_from(CELL).unwrap_or(4096)
 }
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use block::shared::{SharedDisk, VolumeTag};
+
 use super::{OfficeConfig, StartError};
 use crate::core::office::{Config, DiskKind};
 
@@ -12,11 +14,17 @@ const SILENCE: Duration = Duration::from_secs(3);
 const ADDRESS_MAX: usize = 64;
 
 /// What the core is told.
-pub(super) fn core_config(config: &OfficeConfig) -> Result<Config, StartError> {
+pub(super) fn core_config(config: &OfficeConfig, disk: &SharedDisk) -> Result<Config, StartError> {
     if config.address.len() > ADDRESS_MAX {
         return Err(StartError::AddressTooLong(config.address.clone()));
     }
     let of = |what| move |source| StartError::Identity { what, source };
+    let kind = match disk.kind {
+        block::shared::DiskKind::File(_) => DiskKind::File,
+        block::shared::DiskKind::Unit(_) => {
+            DiskKind::Scsi { volume_tag: VolumeTag::of(&config.volume.0.to_be_bytes()).get() }
+        }
+    };
     let pid = std::process::id();
     let started = block::shared::process_start_time(pid).map_err(of("start time of this process"))?;
     Ok(Config {
@@ -28,7 +36,7 @@ pub(super) fn core_config(config: &OfficeConfig) -> Result<Config, StartError> {
         address: config.address.clone(),
         nonce_base: random().map_err(of("random numbers"))?,
         timing: config.timing,
-        kind: DiskKind::File,
+        kind,
         nexuses: 1,
         silence: SILENCE,
     })

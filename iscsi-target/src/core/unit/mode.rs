@@ -19,13 +19,12 @@ pub(crate) struct Mode {
     pub(crate) write_cache: bool,
 }
 
-impl Default for Mode {
-    fn default() -> Mode {
-        Mode { descriptor_sense: false, write_protect: false, write_cache: true }
-    }
-}
-
 impl Mode {
+    /// As a unit begins, and as a reset leaves it.
+    pub(super) fn first(shape: &Shape) -> Mode {
+        Mode { descriptor_sense: false, write_protect: false, write_cache: !shape.write_through }
+    }
+
     /// Commands are reordered freely (queue algorithm 1), there is one task set for all, and TASK ABORTED is told.
     fn control(self) -> Control {
         Control {
@@ -68,7 +67,7 @@ impl Mode {
         let all = match c.control {
             PageControl::Current => [Page::Caching(self.caching()), Page::Control(self.control())],
             PageControl::Default => {
-                let first = Mode::default();
+                let first = Mode::first(shape);
                 [Page::Caching(first.caching()), Page::Control(first.control())]
             }
             PageControl::Changeable => Mode::changeable(),

@@ -21,6 +21,7 @@ fn shape() -> Shape {
         physical_exponent: 3,
         blocks: 1000,
         read_only: false,
+        write_through: false,
         thin: true,
         lun: 0,
         target: "iqn.2026-01.test:t".into(),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use iscsi::ids::Itt;
 use scsi::cdb::{Command, SelectReport};
 use scsi::luns::Luns;
-use scsi::{AdditionalCode, LunAddress, SenseKey};
+use scsi::{AdditionalCode, LunAddress, SenseKey, Status};
 
 use super::{Conn, State};
 use crate::core::program::{Ask, Program};
@@ -69,7 +69,12 @@ impl Conn {
         };
         let nexus = self.nexus;
         match unit.with(|u, _| (u.arrive(nexus, cdb, order, announced), u.descriptor_sense())) {
-            (Err(outcome), descriptor) => self.refuse(itt, outcome, descriptor),
+            (Err(outcome), descriptor) => {
+                if outcome.status == Status::ReservationConflict {
+                    self.count_refused(cdb);
+                }
+                self.refuse(itt, outcome, descriptor);
+            }
             (Ok((task, plan)), _) => {
                 let data_out = plan.data_out();
                 let job = Job {
@@ -93,6 +98,16 @@ impl Conn {
         }
     }
 
+    /// A command on blocks met a reservation when it came; what came before the reservation is aborted by it instead.
+    fn count_refused(&self, cdb: &[u8]) {
+        let refused = &self.counters.refused;
+        match Command::parse(cdb) {
+            Ok(Command::Read(_)) => refused.reads.fetch_add(1, Ordering::Relaxed),
+            Ok(Command::Write(_) | Command::CompareAndWrite(_)) => refused.writes.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
+    }
+
     /// A command ends before any unit has taken it in.
     fn refuse(&mut self, itt: Itt, outcome: Outcome, descriptor: bool) {
         self.memory.drop_buffer(itt);
@@ -109,6 +124,10 @@ impl Conn {
     /// Takes a job out, and tells its unit.
     fn forget(&mut self, key: usize) -> Option<Abort> {
         let job = self.jobs.try_remove(key)?;
+        if let Some(n) = self.held.iter().position(|held| *held == key) {
+            self.held.swap_remove(n);
+            tracing::warn!("the write of {} that was held up was aborted", self.initiator);
+        }
         self.by_itt.remove(&job.itt);
         self.by_task.remove(&(job.unit, job.task));
         self.memory.drop_buffer(job.itt);
@@ -134,7 +153,20 @@ impl Conn {
         if reads > 0 {
             self.wants.push_back(Want::Start(itt));
             self.grant();
+        } else if matches!(&job.plan, Plan::Media(m) if m.kind == Kind::Write)
+            && self.shared.hold.takes(&self.initiator)
+        {
+            tracing::warn!("a write of {} is held up", self.initiator);
+            self.held.push(key);
         } else {
+            self.start(key);
+        }
+    }
+
+    /// What was held up begins.
+    pub(super) fn let_go(&mut self) {
+        for key in std::mem::take(&mut self.held) {
+            tracing::warn!("the write of {} that was held up begins", self.initiator);
             self.start(key);
         }
     }

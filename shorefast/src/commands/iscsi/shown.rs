@@ -97,7 +97,7 @@ pub(super) async fn reservations(session: &Session, lun: LunAddress, global: &Gl
     print(&format!("generation   {}\nkeys         {keys_line}\nreservation  {reservation}\n", keys.generation.0))
 }
 
-async fn ask(session: &Session, lun: LunAddress, action: InAction) -> Result<Vec<u8>, Failure> {
+pub(crate) async fn ask(session: &Session, lun: LunAddress, action: InAction) -> Result<Vec<u8>, Failure> {
     // A unit attention on the way takes one try each.
     for _ in 0..scsi::action::ATTENTION_TRIES {
         let cdb = PersistentReserveIn { action, alloc: ShortByteCount(8192) }.cdb();

@@ -40,6 +40,27 @@ fn an_unmount_on_request_is_no_problem_and_a_failed_mount_is_one_with_its_reason
     assert_eq!(said, ["vm1: node-2 has not mounted it: the disk is away"]);
 }
 
+/// Nothing is redirected, and the next failure would be.
+#[test]
+fn a_path_that_is_lost_beside_others_is_a_problem_that_names_it() {
+    let path = |name: &str, ok, detail: &str| PathInfo { name: name.into(), ok, detail: detail.into() };
+    let paths = vec![path("10.0.0.1:3260", false, "failed: silent"), path("10.0.1.1:3260", true, "ready")];
+    let status =
+        |paths| absent(node(1), &record(), vec![VolumeNode { paths, ..at(2, Route::Direct, None, true) }], None);
+    let found = problems(&[], &[status(paths.clone())]);
+    let said: Vec<&str> = found.iter().map(|p| p.message.as_str()).collect();
+    assert_eq!(said, ["vm1: node-2 has lost 1 of its 2 paths: 10.0.0.1:3260 (failed: silent)"]);
+    assert_eq!(problems(&[], &[status(paths[1..].to_vec())]), []);
+}
+
+#[test]
+fn a_secret_that_somebody_wrote_into_a_record_is_not_shown() {
+    let disks = vec!["iscsi://u%secret-of-12@h/iqn.t/0".to_owned()];
+    let shown = absent(node(1), &Record { disks, ..record() }, vec![pending(1)], None);
+    assert_eq!(shown.disks, ["iscsi://u%***@h:3260/iqn.t/0"]);
+    assert_eq!((shown.disk_kind, shown.disk_note.as_deref()), (DiskKind::Iscsi, Some("untested on hardware")));
+}
+
 #[test]
 fn a_volume_that_is_not_mounted_here_shows_what_other_nodes_know_and_invents_nothing() {
     let known = Known {

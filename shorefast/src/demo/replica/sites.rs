@@ -200,7 +200,8 @@ impl Sites {
             let (mount, socket) = (site.dir.join("mnt"), site.nbd());
             Some(RecordedNode { node: site.node, process: *process, mount, socket })
         };
-        let record = Record { nodes: self.sites.iter().filter_map(recorded).collect() };
+        let nodes = self.sites.iter().filter_map(recorded).collect();
+        let record = Record { nodes, array: None, spaces: Vec::new() };
         place::write(&self.dir, &record).map_err(|e| cannot_lay_out(&self.dir, &e))
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::chart::{class, escape, throughput};
-use super::{Check, DemoReport, Mark, MarkKind};
+use super::{Check, DemoReport, FaultSeen, Mark, MarkKind};
 use crate::api::Route;
 use crate::render::{bytes, grouped};
 
@@ -17,6 +17,7 @@ pub(crate) fn page(r: &DemoReport) -> String {
     html.push_str(&throughput(r));
     html.push_str("</div>\n");
     key(&mut html, r);
+    faults(&mut html, &r.faults);
     happened(&mut html, &r.marks);
     checks(&mut html, &r.checks);
     phases(&mut html, r);
@@ -77,6 +78,25 @@ fn key(html: &mut String, r: &DemoReport) {
         let _ = write!(html, "<span><b>{number}</b> {node}{}</span>", escape(&mark.text));
     }
     html.push_str("</p>\n");
+}
+
+/// What was done to the way to the disk.
+fn faults(html: &mut String, faults: &[FaultSeen]) {
+    if faults.is_empty() {
+        return;
+    }
+    html.push_str("<h2>Faults of the array and its networks</h2>\n<div class=\"wide\"><table>\n");
+    for fault in faults {
+        let (word, tone) = if fault.ok { ("held", "good") } else { ("FAILED", "bad") };
+        let seen: Vec<String> = fault.seen.iter().map(|seen| escape(seen)).collect();
+        let _ = writeln!(
+            html,
+            "<tr><td class=\"{tone}\">{word}</td><td>{}</td><td class=\"soft\">{}</td></tr>",
+            escape(&fault.fault),
+            seen.join("<br>")
+        );
+    }
+    html.push_str("</table></div>\n");
 }
 
 /// What was done and what was reported.
@@ -171,13 +191,14 @@ fn failures(html: &mut String, r: &DemoReport) {
         html.push_str("<p>None.</p>\n");
         return;
     }
-    html.push_str("<div class=\"wide\"><table>\n<tr><th>Node</th><th>Call</th><th>Error</th><th class=\"n\">Count</th><th></th></tr>\n");
+    html.push_str("<div class=\"wide\"><table>\n<tr><th>Node</th><th>Phase</th><th>Call</th><th>Error</th><th class=\"n\">Count</th><th></th></tr>\n");
     for f in &r.failed_calls {
-        let (why, tone) = if f.expected { ("its daemon was killed", "soft") } else { ("not expected", "bad") };
+        let (why, tone) = if f.expected { ("expected", "soft") } else { ("not expected", "bad") };
         let _ = writeln!(
             html,
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td class=\"n\">{}</td><td class=\"{tone}\">{why}</td></tr>",
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"n\">{}</td><td class=\"{tone}\">{why}</td></tr>",
             f.node,
+            escape(&f.phase),
             escape(&f.call),
             escape(&f.error),
             grouped(f.count)

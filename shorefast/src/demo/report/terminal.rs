@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Check, DemoReport, Mark, MarkKind, Phase};
+use super::{Check, DemoReport, FaultSeen, Mark, MarkKind, Phase};
 use crate::render::{bytes, grouped, plain_table};
 
 /// What happened, for whoever did not see it live.
@@ -20,6 +20,10 @@ pub(crate) fn story(marks: &[Mark]) -> String {
 /// What came of it.
 pub(crate) fn terminal(r: &DemoReport) -> String {
     let mut text = format!("{}\n{}\n", phases(&r.phases), nodes(r));
+    if !r.faults.is_empty() {
+        text += &faults(&r.faults);
+        text.push('\n');
+    }
     if !r.failed_calls.is_empty() {
         text += &failed(r);
         text.push('\n');
@@ -58,6 +62,21 @@ fn phases(phases: &[Phase]) -> String {
     )
 }
 
+/// What was done to the way to the disk, and each thing that was seen in a line of its own.
+fn faults(faults: &[FaultSeen]) -> String {
+    let rows = faults.iter().flat_map(|f| {
+        let verdict = if f.ok { "ok" } else { "FAIL" };
+        let nothing = [String::from("nothing")];
+        let seen = if f.seen.is_empty() { &nothing[..] } else { &f.seen };
+        let row = |(n, seen): (usize, &String)| match n {
+            0 => [verdict.to_owned(), f.fault.clone(), seen.clone()],
+            _ => [String::new(), String::new(), seen.clone()],
+        };
+        seen.iter().enumerate().map(row).collect::<Vec<_>>()
+    });
+    plain_table(["", "WHAT WAS DONE", "WHAT WAS SEEN"], rows)
+}
+
 fn nodes(r: &DemoReport) -> String {
     plain_table(
         ["NODE", "LONGEST STALL", "IN PHASE", "BYTES BY ROUTE"],
@@ -81,10 +100,10 @@ fn nodes(r: &DemoReport) -> String {
 
 fn failed(r: &DemoReport) -> String {
     plain_table(
-        ["FAILED CALLS ON", "CALL", "ERROR", "COUNT", ""],
+        ["FAILED CALLS ON", "IN PHASE", "CALL", "ERROR", "COUNT", ""],
         r.failed_calls.iter().map(|f| {
-            let why = if f.expected { "its daemon was killed" } else { "not expected" };
-            [f.node.to_string(), f.call.clone(), f.error.clone(), grouped(f.count), why.to_owned()]
+            let why = if f.expected { "expected" } else { "not expected" };
+            [f.node.to_string(), f.phase.clone(), f.call.clone(), f.error.clone(), grouped(f.count), why.to_owned()]
         }),
     )
 }

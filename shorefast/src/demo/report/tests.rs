@@ -57,6 +57,7 @@ fn check(name: &str, detail: &str) -> Check {
 fn sample() -> DemoReport {
     let dead = FailedCalls {
         node: node(3),
+        phase: "kill".to_owned(),
         call: "pwrite".to_owned(),
         error: "ENOTCONN".to_owned(),
         count: 41,
@@ -83,6 +84,7 @@ fn sample() -> DemoReport {
         ],
         failed_calls: vec![dead],
         bytes_verified: 3 << 30,
+        faults: Vec::new(),
         checks: vec![
             check("no call failed on a living node", "0 of 7411"),
             check("every writer did 100 operations in every phase", ""),
@@ -206,9 +208,24 @@ fn an_empty_report_still_renders() {
         bytes_by_route: Vec::new(),
         failed_calls: Vec::new(),
         bytes_verified: 0,
+        faults: Vec::new(),
         checks: Vec::new(),
         notes: Vec::new(),
     };
     assert!(page(&empty).ends_with("</html>\n") && !page(&empty).contains("NaN"));
     assert!(terminal(&empty).contains("0 B verified"));
+}
+
+#[test]
+fn a_fault_that_did_not_go_as_it_had_to_fails_the_demo_and_is_shown_with_what_was_seen() {
+    let seen = |ok| FaultSeen {
+        fault: "<both> storage networks cut".into(),
+        seen: vec!["paused".into(), "direct".into()],
+        ok,
+    };
+    let mut report = DemoReport { faults: vec![seen(true)], ..sample() };
+    assert!(report.ok() && terminal(&report).contains("paused") && terminal(&report).contains("direct"));
+    assert!(page(&report).contains("&lt;both&gt; storage networks cut") && page(&report).contains("paused<br>direct"));
+    report.faults.push(seen(false));
+    assert!(!report.ok() && terminal(&report).contains("FAIL") && page(&report).contains("FAILED"));
 }

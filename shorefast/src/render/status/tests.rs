@@ -1,5 +1,5 @@
 use super::*;
-use crate::api::{Health, Kernel, Metadata, Node, PathInfo, SCHEMA};
+use crate::api::{DiskKind, Health, Kernel, Metadata, Node, PathInfo, SCHEMA};
 
 fn node(n: u8) -> Node {
     Node::new(n).expect("a node")
@@ -40,6 +40,8 @@ pub(crate) fn sample() -> Status {
         id: "0000".to_owned(),
         health: Health::Degraded,
         disks: vec!["/disk.img".to_owned()],
+        disk_kind: DiskKind::File,
+        disk_note: None,
         mount: Some("/shorefast/vm1".into()),
         size_bytes: 4 << 30,
         used_bytes: 300 << 20,

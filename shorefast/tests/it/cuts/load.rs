@@ -53,10 +53,10 @@ struct Noted {
 }
 
 /// The program, running.
-pub(super) struct Load {
+pub(crate) struct Load {
     of: usize,
     /// The name of its folder on the volume.
-    pub(super) folder: String,
+    pub(crate) folder: String,
     child: Option<Child>,
     input: ChildStdin,
     said: Mutex<mpsc::Receiver<String>>,
@@ -99,7 +99,7 @@ fn open(dir: &Path) -> io::Result<File> {
 
 impl Load {
     /// The program of a node, which makes a folder of that name on its mount and begins.
-    pub(super) fn start(of: usize, mount: &Path, folder: String) -> Load {
+    pub(crate) fn start(of: usize, mount: &Path, folder: String) -> Load {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
             .args(["--exact", TEST, "--nocapture"])
             .env(ROLE, mount.join(&folder))
@@ -130,22 +130,22 @@ impl Load {
     }
 
     /// Rounds so far.
-    pub(super) fn rounds(&self) -> u64 {
+    pub(crate) fn rounds(&self) -> u64 {
         self.ask("rounds").parse().expect("a number")
     }
 
     /// Calls that failed so far, and with which errno.
-    pub(super) fn errors(&self) -> Vec<(String, i32)> {
+    pub(crate) fn errors(&self) -> Vec<(String, i32)> {
         serde_json::from_str(&self.ask("errors")).expect("a list")
     }
 
     /// Ends its work after the present call.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         assert_eq!(self.ask("stop"), "stopped");
     }
 
     /// Fails unless its folder, seen through some mount, holds what it remembers.
-    pub(super) fn verify(&self, mount: &Path) {
+    pub(crate) fn verify(&self, mount: &Path) {
         assert_eq!(self.ask(&format!("verify {}", mount.join(&self.folder).display())), "as remembered");
     }
 }
@@ -160,7 +160,7 @@ impl Drop for Load {
 }
 
 /// Is the program, if this process was started to be; whether it was.
-pub(super) fn is_the_program() -> bool {
+pub(crate) fn is_the_program() -> bool {
     let Some(dir) = std::env::var_os(ROLE).map(PathBuf::from) else { return false };
     let state = begin(&dir);
     let worker = std::thread::spawn({

@@ -24,6 +24,43 @@ fn no_redirected_write_before_nothing_in_flight_is_proved_and_the_path_fence_ans
     assert_eq!(rig.core.fence_gen(), FenceGen(4));
 }
 
+/// What is to be taken back still waits for a path. A generation that is taken meanwhile opens that path for it.
+#[test]
+fn no_generation_is_taken_while_a_proof_is_awaited() {
+    for (rules, taken) in [(Rules::all(), FenceGen(3)), (Rules::without(Rule::EndedBeforeAdmitted), FenceGen(7))] {
+        let mut rig = Rig::with(rules);
+        rig.bind_to(5, 1);
+        rig.event(Event::PathSuspect { reason: Reason::IoTimedOut });
+        rig.event(Event::LinkLost { bind: Bind(1) });
+        rig.event(Event::Hint(hint(6, 3)));
+        let answer = BindAnswer::Bound {
+            epoch: Epoch(6),
+            grace: false,
+            grants: Vec::new(),
+            refused: Vec::new(),
+            fence_gen: FenceGen(7),
+            verifier: verifier(6),
+        };
+        rig.event(Event::BindAnswered { bind: Bind(2), answer });
+        assert_eq!(rig.core.fence_gen(), taken);
+        let call = sent_call(&rig.proved());
+        rig.answer(&call, Answer::Ok(Reply::PathFenced { fence_gen: FenceGen(8) }));
+        assert_eq!(rig.core.fence_gen(), FenceGen(8), "the fence after the proof grants one");
+    }
+}
+
+/// Away the coordinator preempts this node's keys, and that ends what is on its way. At home nobody does.
+#[test]
+fn only_a_coordinator_elsewhere_ends_what_is_in_flight_by_its_fence() {
+    for (mut rig, ended) in [(Rig::bound(), true), (Rig::at_home(), false)] {
+        rig.event(Event::PathSuspect { reason: Reason::IoFailed });
+        let call = sent_call(&rig.proved());
+        let out = rig.answer(&call, Answer::Ok(Reply::PathFenced { fence_gen: FenceGen(4) }));
+        assert_eq!(out.contains(&Effect::PathFenced), ended, "{out:?}");
+        assert_eq!(routes(&out), vec![(Route::BlockRedirected, Reason::IoFailed)]);
+    }
+}
+
 #[test]
 fn stuck_reads_are_redirected_at_once() {
     let mut rig = Rig::bound();

@@ -29,7 +29,7 @@ impl Office {
 
     /// The answer to a SCSI step of a fence.
     pub(in crate::core::office) fn on_scsi(&mut self, now: Now, tag: Tag, result: ScsiResult, out: &mut Vec<Effect>) {
-        if let Some(nexus) = self.nexuses.iter().find(|(_, t)| **t == Some(tag)).map(|(n, _)| *n) {
+        if let Some(nexus) = self.registers(tag) {
             return self.nexus_registered(nexus, result == ScsiResult::Done, out);
         }
         let owns = |r: &Run| matches!(r.phase, Phase::Scsi { tag: t, .. } if t == tag);

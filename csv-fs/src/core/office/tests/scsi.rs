@@ -97,6 +97,113 @@ fn a_nexus_of_a_client_that_is_not_fenced_is_good() {
     assert_eq!(out[0], Effect::NexusGood { nexus: 0, fence_gen: FenceGen(0) });
 }
 
+/// A nexus of node 2 comes up and registers; what the office makes of its slot, which is as it was.
+fn comes_up(lab: &mut Lab) -> Effect {
+    let (tag, _) = step(&lab.give(2, Event::NexusUp { nexus: 0 }));
+    reads_its_slot(lab, tag)
+}
+
+fn reads_its_slot(lab: &mut Lab, tag: Tag) -> Effect {
+    assert_eq!(lab.give(2, Event::Scsi { tag, result: ScsiResult::Done }), [Effect::ReadOwnSlotVia { nexus: 0 }]);
+    let slot = lab.slots[&node(2)];
+    lab.give(2, Event::OwnSlotVia { nexus: 0, slot: Some(slot) })[0].clone()
+}
+
+/// Coordinator 2 loses its path with a commit waiting for it, and that is not taken back yet.
+fn lost_and_not_drained(rules: Rules) -> (Lab, block::shared::Epoch) {
+    let mut lab = lab(rules);
+    lab.host(2).never_drains = true;
+    let epoch = lab.office(2).in_office().expect("in office").epoch();
+    let out = lab.give(2, Event::OwnPath { ok: false });
+    assert_eq!(out[0], Effect::TripLatch { epoch });
+    (lab, epoch)
+}
+
+#[test]
+fn no_nexus_is_admitted_before_what_a_lost_office_left_has_ended() {
+    let (mut lab, epoch) = lost_and_not_drained(Rules::all());
+    assert_eq!(comes_up(&mut lab), Effect::NexusRefused { nexus: 0 });
+    lab.run_for(2000);
+    let asked_again = |e: &Effect| matches!(e, Effect::Scsi { step: FenceStep::Register { .. }, .. });
+    assert!(!lab.acts(2, lab.now - std::time::Duration::from_millis(1900)).iter().any(asked_again), "it waits");
+    let (tag, register) = step(&lab.give(2, Event::Drained { epoch }));
+    assert_eq!(register, FenceStep::Register { nexus: 0, key: Key::new(9, client(2, 1), 0) }, "and is not stuck");
+    // Node 1 has fenced it meanwhile, and everything from before has ended.
+    assert_eq!(reads_its_slot(&mut lab, tag), Effect::NexusGood { nexus: 0, fence_gen: FenceGen(1) });
+}
+
+#[test]
+fn without_its_rule_a_nexus_is_admitted_while_a_lost_office_has_something_waiting() {
+    let (mut lab, _) = lost_and_not_drained(Rules::without(Rule::EndedBeforeAdmitted));
+    assert_eq!(comes_up(&mut lab), Effect::NexusGood { nexus: 0, fence_gen: FenceGen(0) });
+}
+
+#[test]
+fn an_office_that_drains_in_order_keeps_its_path() {
+    let mut lab = lab(Rules::all());
+    lab.host(2).never_drains = true;
+    lab.give(2, Event::Resign { to: None });
+    assert_eq!(comes_up(&mut lab), Effect::NexusGood { nexus: 0, fence_gen: FenceGen(0) });
+}
+
+/// Coordinator 2 has no path and does not know yet that it was fenced; its client heard of it from the successor.
+#[test]
+fn a_grant_of_another_reign_ends_the_office_before_anything_is_admitted_under_it() {
+    let mut lab = lab(Rules::all());
+    lab.host(2).never_drains = true;
+    let epoch = lab.office(2).in_office().expect("in office").epoch();
+    let out = lab.give(2, Event::Granted { fence_gen: FenceGen(1) });
+    assert_eq!(out[..2], [Effect::TripLatch { epoch }, Effect::LostOffice { epoch, why: LostWhy::Fenced }]);
+    assert_eq!(comes_up(&mut lab), Effect::NexusRefused { nexus: 0 });
+}
+
+#[test]
+fn without_its_rule_a_grant_of_another_reign_leaves_the_office() {
+    let mut lab = lab(Rules::without(Rule::EndedBeforeAdmitted));
+    lab.give(2, Event::Granted { fence_gen: FenceGen(1) });
+    assert_eq!(lab.coordinators(), [2]);
+}
+
+#[test]
+fn what_a_coordinator_grants_its_own_client_does_not_end_its_office() {
+    let mut lab = lab(Rules::all());
+    lab.give(
+        2,
+        Event::RequestFence { ticket: Ticket(8), client: client(2, 1), purpose: Purpose::Path, answered: true },
+    );
+    lab.run_for(1000);
+    assert_eq!(lab.fence_gen(2), FenceGen(1));
+    lab.give(2, Event::Granted { fence_gen: FenceGen(1) });
+    assert_eq!(lab.coordinators(), [2]);
+}
+
+#[test]
+fn a_nexus_that_could_not_read_its_slot_registers_anew_with_the_next_renewal() {
+    let mut lab = lab(Rules::all());
+    let (tag, _) = step(&lab.give(2, Event::NexusUp { nexus: 0 }));
+    lab.give(2, Event::Scsi { tag, result: ScsiResult::Done });
+    assert_eq!(lab.give(2, Event::OwnSlotVia { nexus: 0, slot: None })[0], Effect::NexusRefused { nexus: 0 });
+    lab.run_for(1);
+    let since = lab.now;
+    lab.run_for(1000);
+    let key = Key::new(9, client(2, 1), 0);
+    let (tag, register) = step(&lab.acts(2, since));
+    assert_eq!(register, FenceStep::Register { nexus: 0, key }, "once, as it was not answered yet");
+    assert_eq!(reads_its_slot(&mut lab, tag), Effect::NexusGood { nexus: 0, fence_gen: FenceGen(0) });
+}
+
+#[test]
+fn a_nexus_of_a_fenced_client_registers_anew_when_the_generation_is_granted() {
+    let mut lab = lab(Rules::all());
+    register_again_after_a_fence(&mut lab);
+    let slot = lab.slots[&node(1)];
+    lab.give(1, Event::OwnSlotVia { nexus: 1, slot: Some(slot) });
+    let (tag, _) = step(&lab.give(1, Event::Granted { fence_gen: FenceGen(1) }));
+    lab.give(1, Event::Scsi { tag, result: ScsiResult::Done });
+    let out = lab.give(1, Event::OwnSlotVia { nexus: 1, slot: Some(slot) });
+    assert_eq!(out[0], Effect::NexusGood { nexus: 1, fence_gen: FenceGen(1) });
+}
+
 #[test]
 fn keys_tell_volume_node_incarnation_and_nexus_apart() {
     let key = Key::new(9, client(3, 0x1_2345), 7);

@@ -158,7 +158,7 @@ impl House {
         let fault = disk.fault.clone().expect("asked for");
         // Another challenger may still hold the lock by which it proved the node's earlier process dead.
         let deadline = std::time::Instant::now() + PATIENCE;
-        while !disk.file.hold_live(node(n)).expect("locks work") {
+        while !disk.file().expect("a file").hold_live(node(n)).expect("locks work") {
             assert!(std::time::Instant::now() < deadline, "node {n} runs once");
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
