@@ -98,6 +98,14 @@ pub struct Request {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Era(u64);
 
+#[cfg(test)]
+impl Era {
+    /// The one behind it.
+    pub(crate) fn next(self) -> Era {
+        Era(self.0 + 1)
+    }
+}
+
 /// What goes to the driver.
 enum Order {
     Carry(Request),

@@ -109,6 +109,16 @@ impl Door {
         may
     }
 
+    /// Everything was taken back from the session. A nexus that has not gone with that goes on in a right of its own.
+    pub(super) fn renews(&mut self, era: Era) {
+        if let Some((_, _, At::Admitted(right))) = &mut self.inside
+            && right.era != era
+        {
+            right.era = era;
+            self.standing.0 += 1;
+        }
+    }
+
     fn becomes(&mut self, number: NexusNumber, at: At) {
         if let Some((_, n, now)) = &mut self.inside
             && *n == number
@@ -185,6 +195,19 @@ mod tests {
         door.registered(TWO);
         assert!(door.admitted(TWO, right(4)));
         assert_eq!((door.right(before), door.right(door.standing())), (None, Some(right(4))));
+    }
+
+    /// Nothing had been sent yet when all was taken back: the nexus stands, and is good for what comes now and for nothing older.
+    #[test]
+    fn a_nexus_that_stands_when_all_was_taken_back_goes_on_in_another_standing() {
+        let mut door = admitted();
+        let before = door.standing();
+        let later = Era::default().next();
+        door.renews(later);
+        assert_eq!((door.right(before), door.right(door.standing())), (None, Some(Right { era: later, ..right(3) })));
+        let now = door.standing();
+        door.renews(later);
+        assert_eq!(door.standing(), now, "it is renewed once");
     }
 
     #[test]

@@ -64,7 +64,11 @@ impl BlockDevice for Way {
 
 impl AbortOwn for Way {
     fn abort_outstanding(&self) -> BoxFuture<'_, Result<NothingInFlight, IoError>> {
-        self.path.abort_outstanding()
+        Box::pin(async move {
+            let proof = self.path.abort_outstanding().await;
+            self.door.lock().renews(self.session().era());
+            proof
+        })
     }
 }
 
@@ -124,6 +128,8 @@ impl Path for Way {
     fn submit_in(&self, standing: Standing, io: Io) {
         let right = self.door.lock().right(standing);
         match right {
+            // Everything was taken back from its session since: it is on its way out.
+            Some(right) if right.era != self.session().era() => io.fail(IoErrorKind::ShuttingDown),
             Some(right) => self.device().submit_as(io, right.era, right.generation),
             None => io.fail(IoErrorKind::ShuttingDown),
         }

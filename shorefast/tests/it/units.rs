@@ -112,19 +112,25 @@ impl Node {
         NexusKey::new(VolumeTag::of(&VOLUME), self.id, Incarnation(1), nexus).key()
     }
 
-    /// The next nexus that enters, registered.
+    /// The next nexus that enters and stays for long enough to be registered.
     async fn registered(&mut self) -> NexusNumber {
-        let nexus = within(self.entered.recv()).await.expect("it enters").number;
-        within(self.nexuses().register(nexus, self.key(nexus))).await.expect("it is registered");
-        nexus
+        loop {
+            let nexus = within(self.entered.recv()).await.expect("it enters").number;
+            if within(self.nexuses().register(nexus, self.key(nexus))).await.is_ok() {
+                return nexus;
+            }
+        }
     }
 
     /// The same, admitted.
     async fn admitted(&mut self) -> NexusNumber {
-        let nexus = self.registered().await;
-        within(self.nexuses().read_over(nexus, SLOT, 512)).await.expect("its slot is read");
-        self.nexuses().admit(nexus, FenceGen(self.generation));
-        nexus
+        loop {
+            let nexus = self.registered().await;
+            if within(self.nexuses().read_over(nexus, SLOT, 512)).await.is_ok() {
+                self.nexuses().admit(nexus, FenceGen(self.generation));
+                return nexus;
+            }
+        }
     }
 
     async fn both_admitted(&mut self) -> [NexusNumber; 2] {
