@@ -360,15 +360,27 @@ impl Core {
         }
     }
 
-    /// What was withdrawn cannot land any more, whatever its path says later.
+    /// What was withdrawn cannot land any more, whatever its path says later. What a path still has comes back from there first.
+    /// Prevents: a write is answered without its data, and its owner, who would send them another way, can only fail it.
     fn tasks_ended(&mut self, fx: &mut Vec<Effect>) {
+        let mut holders = Vec::new();
         for io in self.ids() {
-            if self.requests.get(io.0 as usize).and_then(Option::as_ref).is_some_and(|r| r.unwanted) {
-                self.abandon(io);
-                self.queue.retain(|q| *q != io);
-                self.complete(io, Err(IoErrorKind::Aborted), fx);
+            let Some(Some(request)) = self.requests.get_mut(io.0 as usize) else { continue };
+            match &mut request.state {
+                _ if !request.unwanted => {}
+                State::Out { path, dead, .. } => {
+                    *dead = true;
+                    holders.push(*path);
+                }
+                State::Waiting | State::Doubt { .. } => {
+                    self.queue.retain(|q| *q != io);
+                    self.complete(io, Err(IoErrorKind::Aborted), fx);
+                }
             }
         }
+        holders.sort_unstable();
+        holders.dedup();
+        fx.extend(holders.into_iter().map(Effect::GiveBack));
     }
 
     fn tell_withdrawn(&mut self, fx: &mut Vec<Effect>) {

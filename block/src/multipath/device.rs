@@ -56,7 +56,8 @@ pub trait Path: BlockDevice + AbortOwn + Identify {
         Box::pin(std::future::pending())
     }
 
-    /// The nexus was killed over another path (PREEMPT AND ABORT of its key): what went over this path is dead.
+    /// The nexus was killed over another path, or by another node (PREEMPT AND ABORT of its key): what went over this path is dead, and
+    /// is answered now.
     fn killed(&self);
 }
 
@@ -268,6 +269,7 @@ impl std::fmt::Debug for Multipath {
 enum Deed {
     Send { to: Arc<dyn Path>, standing: Standing, io: Sending, name: IoId, attempt: Attempt },
     End(Waiting, Result<(), IoErrorKind>),
+    GiveBack(Arc<dyn Path>),
     Check(PathId, Arc<dyn Path>),
     Prove(PathId, Arc<dyn Path>, Vec<Arc<dyn Path>>),
     Withdrawn(Vec<oneshot::Sender<()>>),
@@ -287,6 +289,7 @@ impl Shared {
                 let io = self.slots.send(name, attempt)?;
                 Some(Deed::Send { to, standing, io, name, attempt })
             }
+            Effect::GiveBack(path) => Some(Deed::GiveBack(path_of(path)?)),
             Effect::Complete(io, result) => self.slots.take(io).map(|waiting| Deed::End(waiting, result)),
             Effect::Check(path) => Some(Deed::Check(path, path_of(path)?)),
             Effect::Prove(path) => {
@@ -330,6 +333,7 @@ impl Inner {
             match deed {
                 Deed::Send { to, standing, io, name, attempt } => self.send((&to, standing), io, name, attempt),
                 Deed::End(waiting, result) => waiting.end(result),
+                Deed::GiveBack(path) => path.killed(),
                 Deed::Check(id, path) => watch::check(self, id, path),
                 Deed::Prove(id, path, others) => {
                     self.earlier.notify_one();

@@ -201,6 +201,8 @@ pub enum Effect {
     Check(PathId),
     /// Make sure that nothing sent over this path so far can land any more, then tell [`Event::Proved`].
     Prove(PathId),
+    /// Nothing that was sent over this path so far can land any more: it is to give back what it has, at once.
+    GiveBack(PathId),
     /// A path changed its state.
     Changed(PathId, PathState),
     /// What was to be withdrawn is: nothing submitted before can land any more.

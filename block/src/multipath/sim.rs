@@ -264,6 +264,8 @@ impl World {
             Effect::Complete(io, result) => self.complete(io, result),
             Effect::Check(path) => self.check(path),
             Effect::Prove(path) => self.prove(path),
+            // Nobody fences here.
+            Effect::GiveBack(_) => {}
             Effect::Changed(_, state) => {
                 let name = format!("{state}");
                 self.count(format!("state: {}", name.split([':', ',']).next().unwrap_or_default()));

@@ -247,6 +247,19 @@ fn withdrawing_ends_when_nothing_can_land_any_more() {
     assert_eq!(b.tell(Event::Withdraw), [Effect::Withdrawn], "nothing is under way");
 }
 
+/// A node lost every path, and another fenced it: the write that was stuck came back without its data, which the dead path had, and
+/// could not be sent over the coordinator. The program got EIO.
+#[test]
+fn what_a_fence_has_ended_is_answered_once_its_path_has_given_its_data_back() {
+    let mut b = Bench::new(failover());
+    let (_, write) = b.sent(1, Kind::Change);
+    b.tell(Event::Withdraw);
+    assert_eq!(b.tell(Event::TasksEnded), [Effect::GiveBack(A)]);
+    let fx = b.end(1, write, Outcome::Doubt(IoErrorKind::NoPath));
+    assert!(fx.contains(&Effect::Complete(IoId(1), Err(IoErrorKind::Aborted))), "{fx:?}");
+    assert!(fx.contains(&Effect::Withdrawn), "{fx:?}");
+}
+
 #[test]
 fn closing_answers_everything_that_waits() {
     let mut b = Bench::new(failover());

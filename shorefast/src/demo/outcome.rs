@@ -176,9 +176,7 @@ impl Found {
         let detail = if excused > 0 && self.evicted.is_empty() {
             format!("and {excused} on the killed node, as a dead mount has it")
         } else if excused > 0 {
-            format!(
-                "and {excused} that had to: of a node while it was evicted, or of unflushed writes when the array lost its cache"
-            )
+            format!("and {excused} of an evicted node, while it was: what it had open and could not keep")
         } else {
             String::new()
         };
