@@ -31,6 +31,7 @@ pub(super) fn core_config(config: &OfficeConfig) -> Result<Config, StartError> {
         kind: DiskKind::File,
         nexuses: 1,
         silence: SILENCE,
+        resumes: config.resumes,
     })
 }
 
