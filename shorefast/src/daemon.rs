@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 
-use crate::api::{NodeControl, Pending, Server, ServerError};
+use crate::api::{Pending, Server, ServerError};
 use crate::compose;
 use crate::config::Config;
 use crate::events::{Code, Draft, EventLog};
