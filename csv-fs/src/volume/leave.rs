@@ -63,7 +63,8 @@ impl Volume {
             _ => Leaves::MountOnly,
         };
         if self.host.office_state().in_office.is_some() {
-            // Nobody else could take it: the next life of this node does not wait for them.
+            // Nobody else could take it: the next life of this node does not wait for them. This one does not take it again.
+            self.host.bar(true);
             let office = self.host.office();
             let _ = tokio::time::timeout(STAGE, office.resign_to(Some(self.node))).await;
         }

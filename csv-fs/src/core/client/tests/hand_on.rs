@@ -1,5 +1,5 @@
 use super::*;
-use crate::proto::{ByteRange, LockMode, LockReply, LockRequest, LockSpace, OwnLock, PlacedLock};
+use crate::proto::{ByteRange, LockMode, LockReply, LockRequest, LockSpace, OwnLock, PlacedLock, WaitId};
 
 fn left(out: &[Effect]) -> Option<Known> {
     let found =
