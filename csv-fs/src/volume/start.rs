@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use block::device::BlockDevice;
 use block::file::OpenError;
-use block::shared::{FenceGen, SharedDisk};
+use block::shared::{FenceGen, NodeId, SharedDisk};
 use fuse::{AllowOther, Channel, Ended, Inherited, Mount, MountError, MountOptions, Resent};
 use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -101,7 +101,7 @@ pub enum StartError {
     Office(#[from] super::office::StartError),
     /// Another process holds this node's lock.
     #[error("another daemon of {0} still has this volume open; it must end first")]
-    AlreadyRuns(block::shared::NodeId),
+    AlreadyRuns(NodeId),
     /// Locks are not to be had.
     #[error("the disk's lock cannot be taken: {0}")]
     Lock(std::io::Error),
@@ -203,11 +203,7 @@ impl Volume {
         one_host::only_this_host(&disk, superblock.volume, boot, timing.renew)
             .await
             .map_err(|source| StartError::NotOneHost { path: setup.disk.clone(), source })?;
-        match disk.file.hold_live(setup.node) {
-            Ok(true) => {}
-            Ok(false) => return Err(StartError::AlreadyRuns(setup.node)),
-            Err(e) => return Err(StartError::Lock(e)),
-        }
+        hold_live(&disk, setup.node)?;
         // Whoever formats a disk holds every node's lock meanwhile. Prevents: the disk is formatted again between the
         // look at it and the lock, and this node begins to write to what is another volume now.
         still_that_volume(&setup, &disk).await?;
@@ -221,7 +217,6 @@ impl Volume {
             Arc::clone(&setup.notices),
         );
         host.bar(setup.barred);
-        // With the LIVE lock: the process before has ended, and its last write has landed.
         let known = keeper.as_ref().filter(|_| inherited.is_some()).and_then(VolumeKeeper::take_known);
         let config = office_config(&setup, &superblock, timing);
         let resumes = known.as_ref().map(Record::resumes);
@@ -262,6 +257,15 @@ impl Volume {
             intake,
             space: Mutex::default(),
         }))
+    }
+}
+
+/// From here on every earlier process of this node has ended, and its last write has landed.
+fn hold_live(disk: &SharedDisk, node: NodeId) -> Result<(), StartError> {
+    match disk.file.hold_live(node) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(StartError::AlreadyRuns(node)),
+        Err(e) => Err(StartError::Lock(e)),
     }
 }
 

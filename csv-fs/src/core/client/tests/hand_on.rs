@@ -76,7 +76,7 @@ fn the_next_life_names_what_is_open_and_locked_and_goes_on_with_the_numbers() {
     let mut rig = with_a_lock();
     let known = left(&rig.event(Event::Leave)).expect("nothing is under way");
     let mut next = next_life(&known);
-    assert_eq!(next.event(Event::Hint(hint(4, 3))), vec![], "not to a lower epoch");
+    assert_eq!(next.event(Event::Hint(hint(4, 3))), vec![Effect::AskWho], "not to a lower epoch");
     let out = next.event(Event::Hint(hint(5, 1)));
     let request = BindRequest {
         volume: VolumeId(1),
