@@ -189,8 +189,8 @@ impl World {
 
     fn next_daemon(&mut self, n: NodeId) {
         let soon = MS * self.rng.range(10, 600);
-        // Now and then something keeps it from starting.
-        let wait = if self.rng.permille(100) { MS * self.rng.range(1000, 9000) } else { soon };
+        // Now and then something keeps it from starting, for long enough to be evicted for a lock that others want.
+        let wait = if self.busy && self.rng.permille(100) { MS * self.rng.range(1000, 9000) } else { soon };
         self.after(wait, move |w| {
             if !w.is_up(n) {
                 w.start(n);
