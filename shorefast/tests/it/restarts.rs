@@ -15,6 +15,12 @@ use crate::fixture::{Background, Cluster, background, can_mount, until, within};
 use crate::lockers::{AGAIN, IO, Locker};
 
 const RECORD: usize = 700;
+/// Names in a folder: a listing of so many long ones takes several system calls.
+const NAMES: usize = 600;
+
+fn name(n: usize) -> String {
+    format!("{n:04}-{}", "long".repeat(30))
+}
 
 /// Nodes whose daemons have holders, with a volume; node 1 coordinates it.
 fn held(nodes: usize) -> Cluster {
@@ -111,8 +117,8 @@ impl Open {
         let at = dir.to_owned();
         let (written, unlinked, listing, listed) = within("files", move || {
             fs::create_dir(at.join("many")).expect("creates");
-            for n in 0..3000 {
-                File::create(at.join(format!("many/{n:04}"))).expect("creates");
+            for n in 0..NAMES {
+                File::create(at.join("many").join(name(n))).expect("creates");
             }
             let open = |name: &str| {
                 let path = at.join(name);
@@ -174,7 +180,7 @@ impl Open {
             listed.sort();
             listed
         });
-        let all: Vec<OsString> = (0..3000).map(|n| format!("{n:04}").into()).collect();
+        let all: Vec<OsString> = (0..NAMES).map(|n| name(n).into()).collect();
         assert!(listed == all, "each name once");
         process.does("set u 0 0");
         open_file.does("ofd u 0 0");
