@@ -22,7 +22,8 @@
 //!   what waits for a nexus and goes out over the first that may carry it, unless it was taken back.
 //! - Network: cuts of every shape, one-way too; delay; any order; connections that break on one side first; ports that
 //!   refuse; dead peers noticed late.
-//! - Nodes: SIGKILL, SIGSTOP, a paused virtual machine (its clock stands too), a clock that stands.
+//! - Nodes: SIGKILL, a planned restart under programs (file kind: their requests wait meanwhile), SIGSTOP, a paused virtual machine
+//!   (its clock stands too), a clock that stands.
 //! - Store: one value changed by whole transactions, each commit one request over the coordinator's own path, which may stall
 //!   between the latch and the disk; latch, suspension, stored answers, grants, orphans.
 //! - Applications: opens, reads, writes of blocks and half blocks, appends, truncation, stat, fsync, exclusive creation,
@@ -48,6 +49,7 @@ mod net;
 mod office_shell;
 mod oracle;
 mod reign;
+mod restarts;
 mod rng;
 mod run;
 mod scenarios;

@@ -17,6 +17,8 @@ mod check;
 mod create;
 mod host;
 mod keep;
+mod known;
+mod leave;
 mod local;
 mod moving;
 pub mod office;
@@ -41,11 +43,13 @@ use block::shared::{Epoch, NodeId, SharedDisk};
 use fuse::features::Row;
 use fuse::{Feature, FeatureSet, Mount, Unmount};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 pub use check::{Unattended, UnattendedError};
 pub use create::{CreateError, NewVolume, create};
 pub use host::Notice;
 pub use keep::Keeper;
+pub use leave::Leaves;
 pub use over::Over;
 pub use peers::{PeerState, PeerTransport};
 pub use serve::{Directory, NodeBusiness};
@@ -202,6 +206,8 @@ pub struct Volume {
     path: Arc<DataPath>,
     mount: Mutex<Option<(Mount, Place)>>,
     keeper: Option<VolumeKeeper>,
+    /// False once nothing is taken from the kernel any more.
+    intake: watch::Sender<bool>,
     /// What was agreed with the kernel.
     features: FeatureSet,
     /// The last answer to STATFS, for status; asking anew takes a coordinator.

@@ -14,6 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use zerocopy::IntoBytes;
@@ -27,13 +28,15 @@ const CLONE: rustix::ioctl::Opcode = rustix::ioctl::opcode::read::<u32>(229, 0);
 #[derive(Debug)]
 pub(crate) struct Device {
     fd: OwnedFd,
+    /// Nothing is answered any more: what was read is for the next process.
+    left: AtomicBool,
 }
 
 impl Device {
     /// A description that belongs to no connection yet.
     pub(crate) fn open() -> Result<Self, Errno> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        Ok(Self { fd: rustix::fs::open(PATH, flags, Mode::empty())? })
+        Ok(Self::of(rustix::fs::open(PATH, flags, Mode::empty())?))
     }
 
     /// One that somebody else opened (fusermount3).
@@ -41,7 +44,22 @@ impl Device {
         let flags = rustix::fs::fcntl_getfl(&fd)?;
         rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
         rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
-        Ok(Self { fd })
+        Ok(Self::of(fd))
+    }
+
+    fn of(fd: OwnedFd) -> Self {
+        Self { fd, left: AtomicBool::new(false) }
+    }
+
+    /// From now on no request is answered here. Prevents: the process ends, what waits in it is dropped and answered EIO, and
+    /// is not sent again to the next one.
+    pub(crate) fn leave(&self) {
+        self.left.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether its requests are for the next process.
+    pub(crate) fn is_left(&self) -> bool {
+        self.left.load(Ordering::SeqCst)
     }
 
     /// Another channel of the same connection (FUSE_DEV_IOC_CLONE).

@@ -184,12 +184,14 @@ impl Mount {
     }
 
     /// Leaves the mount to the next process: it stays in the tree, and whoever uses it waits. No channel may be served any
-    /// more. Tells whether everything that was read is answered; what is not will be sent again.
+    /// more. Tells whether everything that was read is answered; what is not is not answered by this process any more, and will
+    /// be sent again.
     ///
     /// # Errors
     /// If nobody keeps it, or the record cannot be written. It is unmounted lazily then.
     pub fn leave(self) -> Result<bool, InheritError> {
         let record = self.record.clone().ok_or(InheritError::NotKept)?;
+        self.devices.iter().for_each(|device| device.leave());
         let drained = self.unanswered() == 0;
         record.leaves(drained).map_err(InheritError::System)?;
         self.mounted.store(false, Ordering::Release);

@@ -9,6 +9,9 @@
 //! leave the caller hanging), and **ENOSYS**: the kernel remembers it for the life of the mount, so it
 //! leaves as EOPNOTSUPP, or as ENOTTY for an ioctl.
 //!
+//! A process that leaves its mount to the next ([`Mount::leave`](crate::Mount::leave)) answers nothing any more: what it has read
+//! and not answered is sent again.
+//!
 //! States: open → answered. FORGET and INTERRUPT have a token that is born answered: the kernel
 //! expects nothing, and whatever is said is not sent.
 //!
@@ -257,6 +260,9 @@ impl Reply {
             return Delivery::Delivered;
         }
         self.answered = true;
+        if self.device.is_left() {
+            return Delivery::Gone;
+        }
         let written = write(&self.device);
         if let Some(resends) = self.resent.take() {
             resends.answered(self.unique & !abi::RESENT);
@@ -275,7 +281,7 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if self.answered {
+        if self.answered || self.device.is_left() {
             return;
         }
         let errno = if opcode::is_known(self.opcode) {

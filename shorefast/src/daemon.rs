@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 
-use crate::api::{NodeControl, Server, ServerError};
+use crate::api::{Pending, Server, ServerError};
 use crate::compose;
 use crate::config::Config;
 use crate::events::{Code, Draft, EventLog};
@@ -86,7 +86,7 @@ async fn live(config: Arc<Config>, bundle: Bundle, compat: bool, held: Option<Ar
     let asked = Instant::now();
     let why = if leaves { "asked to make room for the next daemon" } else { "asked to stop" };
     events.record(Draft::node(Code::DaemonStopping, why));
-    let ended = stop(&*node, &mut signals, asked).await;
+    let ended = stop(if leaves { node.leave() } else { node.stop() }, &mut signals, asked).await;
     if let Some(held) = held.filter(|_| leaves)
         && let Err(e) = held.leaving()
     {
@@ -108,9 +108,9 @@ async fn asked_to_leave(held: Option<&Held>, events: &EventLog) {
 }
 
 /// The orderly way down, with its bound.
-async fn stop(node: &dyn NodeControl, signals: &mut Signals, asked: Instant) -> Result<Exit, Failure> {
+async fn stop(stops: Pending<'_, ()>, signals: &mut Signals, asked: Instant) -> Result<Exit, Failure> {
     tokio::select! {
-        stopped = tokio::time::timeout(STOP_TIMEOUT, node.stop()) => match stopped {
+        stopped = tokio::time::timeout(STOP_TIMEOUT, stops) => match stopped {
             Ok(done) => done.map(|()| Exit::Ok),
             Err(_) => Err(Failure::failed(
                 format!("The node did not come to rest within {} s, and was ended.", STOP_TIMEOUT.as_secs()),

@@ -72,6 +72,8 @@ mod quorum;
 mod refusals;
 #[path = "it/replica.rs"]
 mod replica;
+#[path = "it/restarts.rs"]
+mod restarts;
 #[path = "it/returns.rs"]
 mod returns;
 #[path = "it/routes.rs"]

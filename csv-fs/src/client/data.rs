@@ -10,6 +10,7 @@
 //! - `copy`: copies within the volume.
 //! - `statfs`: what is free.
 //! - `commit`: flush, then commit; times; giving layouts back.
+//! - `leave`: what the next process is to know.
 //! - `loss`: what the disk had acknowledged and has lost.
 //!
 //! Lock order: route gate, layout guard, block-range lock, device. No lock is held across a coordinator call, except
@@ -25,6 +26,7 @@ mod copy;
 mod disk;
 mod files;
 mod hot;
+mod leave;
 mod loss;
 mod seek;
 mod slow;
@@ -60,6 +62,7 @@ use super::space::Space;
 use super::writes::Accepted;
 
 pub use files::OpenFile;
+pub use leave::{KnownFile, KnownFiles};
 pub use seek::Seek;
 
 /// Layouts of files that nobody has open are kept for so many files; beyond, the oldest go back.

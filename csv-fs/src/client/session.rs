@@ -34,8 +34,8 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::core::client::{
-    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, LockOp, Overdue, Patience, Reason, RedirectResult,
-    RouteInfo, Story, Sweep, Ticket,
+    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, Known, LockOp, Overdue, Patience, Reason,
+    RedirectResult, RouteInfo, Story, Sweep, Ticket,
 };
 use crate::core::rules::Rules;
 use crate::core::time::Now;
@@ -237,6 +237,8 @@ struct Inner {
     redirected: Vec<(RedirectWaiter, Redirected)>,
     /// The same for calls.
     called: Vec<(Called, CallResult)>,
+    /// Who is told what the next process is to know.
+    leaving: Option<oneshot::Sender<Option<Box<Known>>>>,
 }
 
 /// The link of a bind.
@@ -277,6 +279,9 @@ enum Input {
         since: Option<Sweep>,
     },
     Sweep,
+    Leave {
+        waiter: oneshot::Sender<Option<Box<Known>>>,
+    },
     IoAnswered {
         io: IoId,
         bind: Bind,
@@ -293,8 +298,19 @@ enum Input {
 impl Session {
     /// A session that looks for its coordinator at once.
     pub fn new(parts: SessionParts, rules: Rules) -> Arc<Session> {
-        let now = Session::now();
-        let core = Client::new(parts.config, rules, now);
+        let core = Client::new(parts.config, rules, Session::now());
+        Session::over_core(parts, core, rules)
+    }
+
+    /// The same for an incarnation that goes on in this process.
+    pub fn resumed(parts: SessionParts, known: &Known, rules: Rules) -> Arc<Session> {
+        let core = Client::resume(parts.config, known, rules, Session::now());
+        let session = Session::over_core(parts, core, rules);
+        session.lock_used.store(!known.locks.is_empty(), Ordering::SeqCst);
+        session
+    }
+
+    fn over_core(parts: SessionParts, core: Client, rules: Rules) -> Arc<Session> {
         let (route, binding) = (watch::Sender::new(core.route()), watch::Sender::new(core.binding().clone()));
         let inner = Inner {
             core,
@@ -306,6 +322,7 @@ impl Session {
             effects: Vec::new(),
             redirected: Vec::new(),
             called: Vec::new(),
+            leaving: None,
         };
         Arc::new_cyclic(|me| Session {
             core: Mutex::new(inner),
@@ -511,6 +528,22 @@ impl Session {
     /// Its volume is not there any more: the incarnation ends as by an eviction, and no other follows.
     pub(crate) fn over(&self, reason: &str) {
         self.post(Event::Over { reason: reason.to_owned() });
+    }
+
+    /// Asks the core to leave for the next process: what that is to know, after which nothing is done here any more; `None` if
+    /// something is not finished yet.
+    ///
+    /// # Cancel safety
+    /// Not safe: it may have left.
+    pub(crate) async fn leave(&self) -> Option<Box<Known>> {
+        let (waiter, known) = oneshot::channel();
+        self.put(Input::Leave { waiter });
+        known.await.ok().flatten()
+    }
+
+    /// Whoever asks for a lock, or gives one up, and is not answered yet.
+    pub(crate) fn lock_callers(&self) -> usize {
+        self.look(Client::lock_callers)
     }
 
     /// A new life after an eviction.

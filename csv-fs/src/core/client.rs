@@ -3,7 +3,7 @@
 //! It finds the coordinator and binds to it (`binding`), keeps each request in its slot until it is answered
 //! (`slots`), knows the layouts held and brings them back when asked (`held`), decides how data travels
 //! (`route`) and keeps redirected writes until they are stable (`redirect`). What has waited for too long is ended
-//! (`expiry`). [`map`] is the mapping of one file as
+//! (`expiry`), and an incarnation goes on in another process (`hand_on`). [`map`] is the mapping of one file as
 //! its client sees it.
 //!
 //! **What it refuses**: to send anything unanswered before its BIND was answered; to send a redirected write before
@@ -19,6 +19,7 @@ mod binding;
 mod calls;
 mod event;
 mod expiry;
+mod hand_on;
 mod held;
 mod locks;
 pub mod map;
@@ -44,6 +45,7 @@ use binding::Binder;
 pub use binding::Binding;
 pub use event::{CallFailure, Effect, Event, IoId, RedirectResult, Ticket};
 pub use expiry::{Overdue, Patience, Story, Sweep};
+pub use hand_on::{Known, KnownOpen, LEFT};
 pub use held::{HeldLayout, Standing};
 use held::{Layouts, Recalled};
 pub use locks::LockOp;
@@ -198,6 +200,7 @@ impl Client {
             Event::Probed { fence_gen } => self.probed(now, fence_gen, out),
             Event::Forced { redirect } => self.forced(now, redirect, out),
             Event::Over { reason } => self.evict(reason, out),
+            Event::Leave => self.leave(out),
             Event::Reborn { client, fence_gen, poisoned } => self.reborn(now, client, fence_gen, &poisoned, out),
         }
         self.advance(now, out);
@@ -414,6 +417,9 @@ impl Client {
     }
 
     fn asked(&mut self, now: Now, client: ClientId, ask: CallbackAsk, dirty: bool, out: &mut Vec<Effect>) {
+        if client == self.config.client && self.has_left() {
+            return out.push(Effect::AnswerCallback(self.answered_after_leaving(&ask)));
+        }
         if client != self.config.client || matches!(self.binder.state, Binding::Evicted { .. }) {
             return out.push(Effect::AnswerCallback(CallbackAnswer::WrongIncarnation));
         }

@@ -119,6 +119,17 @@ pub struct Config {
     pub nexuses: u16,
     /// A peer that is told as [`PeerLoss::Silent`] after it was heard had said nothing for so long.
     pub silence: Duration,
+    /// The life that goes on in this process, if its slot still is its own; else a new incarnation begins.
+    pub resumes: Option<Resumes>,
+}
+
+/// A life whose process has made room for the next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Resumes {
+    /// Which.
+    pub incarnation: Incarnation,
+    /// The generation that was granted to it.
+    pub fence_gen: FenceGen,
 }
 
 /// Whether this node may be coordinator.

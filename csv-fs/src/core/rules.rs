@@ -79,6 +79,8 @@ pub enum Rule {
     RefusedByRecord,
     /// What a caller that has gone left unanswered is answered before anything of its file that must come after it.
     LeftBehindFirst,
+    /// A life hands its incarnation on to the next only when it holds no layout and nothing of it is unanswered.
+    LeavesWithEmptyHands,
     /// A program's request gets EIO after `io_timeout` only once it can no longer be executed.
     ExpiredIsWithdrawn,
 }

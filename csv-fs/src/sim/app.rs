@@ -67,6 +67,7 @@ impl Ctx {
     }
 
     async fn checked_read(&self, ino: InodeNo, block: u64) -> Result<Block, Fail> {
+        let _inside = self.enters().await?;
         let began = self.now()?;
         let data = self.read(ino, block).await?;
         self.with(|w| {
@@ -79,6 +80,7 @@ impl Ctx {
     }
 
     async fn checked_write(&self, ino: InodeNo, block: u64, halves: [bool; 2]) -> Result<(), Fail> {
+        let _inside = self.enters().await?;
         let new = self.with(|w| {
             let began = w.now;
             let mut new = [None, None];
@@ -107,6 +109,7 @@ impl Ctx {
     }
 
     async fn append(&self, ino: InodeNo) -> Result<(), Fail> {
+        let _inside = self.enters().await?;
         let began = self.now()?;
         while !self.with(|w| {
             w.shell(self.n).is_some_and(|s| !std::mem::replace(&mut s.files.entry(ino).or_default().appending, true))
@@ -156,6 +159,7 @@ impl Ctx {
     }
 
     async fn truncate(&self, ino: InodeNo, blocks: u64) -> Result<(), Fail> {
+        let _inside = self.enters().await?;
         let (cut, sized) = self.with(|w| {
             let now = w.now;
             let own: Vec<LayoutId> = w
@@ -183,6 +187,7 @@ impl Ctx {
     }
 
     async fn stat(&self, ino: InodeNo) -> Result<(), Fail> {
+        let _inside = self.enters().await?;
         let began = self.now()?;
         let ruled = self.with(|w| {
             let shell = w.shell(self.n)?;
@@ -206,6 +211,7 @@ impl Ctx {
     }
 
     async fn fsync(&self, ino: InodeNo) -> Result<(), Fail> {
+        let _inside = self.enters().await?;
         let began = self.now()?;
         self.commit(ino, false).await?;
         let lost =
@@ -217,6 +223,7 @@ impl Ctx {
     }
 
     async fn open_new(&self, name: &[u8], exclusive: bool) -> Result<(InodeNo, HandleId), Fail> {
+        let _inside = self.enters().await?;
         let handle = self.with(|w| {
             w.last_name += 1;
             HandleId(w.last_name)
@@ -250,6 +257,7 @@ impl Ctx {
     }
 
     async fn close(&self, ino: InodeNo, handle: HandleId) -> Result<(), Fail> {
+        let _inside = self.enters().await?;
         self.with(|w| w.oracle.closing(self.who, handle))?;
         self.call(Request::Release { ino, handle }).await.map(drop)
     }
@@ -290,6 +298,7 @@ impl Ctx {
     }
 
     async fn unlink(&self, name: &[u8]) -> Result<(), Fail> {
+        let _inside = self.enters().await?;
         self.with(|w| w.oracle.unlink_begins(name))?;
         self.call(Request::Unlink { parent: InodeNo::ROOT, name: name.to_vec() }).await.map(drop)
     }
@@ -314,6 +323,7 @@ impl Ctx {
     }
 
     async fn lookup(&self) -> Result<(), Fail> {
+        let inside = self.enters().await?;
         let found = self.call(Request::Lookup { parent: InodeNo::ROOT, name: b"common".to_vec() }).await;
         let ino = match found {
             Ok((Reply::Attr(attr), _)) => attr.ino,
@@ -329,8 +339,12 @@ impl Ctx {
             other => other?,
         };
         self.has_open(handle, ino)?;
+        drop(inside);
+        let inside = self.enters().await?;
         let listing = Request::Readdir { dir: InodeNo::ROOT, after: 0, max_bytes: 4096, plus: true };
-        let done = match self.call(listing).await {
+        let listed = self.call(listing).await;
+        drop(inside);
+        let done = match listed {
             Ok(_) => self.checked_read(ino, 0).await.map(drop),
             Err(e) => Err(e),
         };
@@ -379,9 +393,9 @@ impl World {
                         }
                         let (sender, wait) = super::exec::oneshot();
                         let pause = w.rng.below(30 * MS);
-                        w.wake_after(n, pause, sender);
+                        w.wake_program(n, pause, sender);
                         let op = if app < APPS { w.random_op() } else { Op::Locks };
-                        (wait, op, w.client_is(n))
+                        (wait, op, w.is_between(n).or(w.client_is(n)))
                     };
                     drop(world);
                     wait.await;

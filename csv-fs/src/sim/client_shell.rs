@@ -122,11 +122,20 @@ impl World {
             self.forget_files(n);
             return self.at_node(n, 10, move |w| w.client(n, Event::Reborn { client, fence_gen, poisoned }));
         }
-        let core = Client::new(self.client_config(client, fence_gen), self.setup.rules, self.clock(n));
+        let (config, rules, now) = (self.client_config(client, fence_gen), self.setup.rules, self.clock(n));
+        let known = self.goes_on(n, client);
+        let core = match &known {
+            Some((known, _)) => Client::resume(config, known, rules, now),
+            None => Client::new(config, rules, now),
+        };
         let shell = ClientShell {
             core,
             layouts: BTreeMap::new(),
-            files: BTreeMap::new(),
+            files: known
+                .iter()
+                .flat_map(|(_, lost)| lost)
+                .map(|ino| (*ino, File { lost: true, ..File::default() }))
+                .collect(),
             grant: BTreeSet::new(),
             waiters: BTreeMap::new(),
             granted: BTreeMap::new(),
@@ -148,7 +157,10 @@ impl World {
         if let Some(hint) = hint {
             self.at_node(n, 10, move |w| w.client(n, Event::Hint(hint)));
         }
-        if self.busy {
+        if known.is_some_and(|(known, _)| known.forced) {
+            self.at_node(n, 5, move |w| w.client(n, Event::Forced { redirect: true }));
+        }
+        if self.busy && self.apps.get(&n).copied().unwrap_or(0) == 0 {
             self.apps_begin(n);
         }
     }
@@ -261,6 +273,7 @@ impl World {
                 let Some(client) = self.client_is(n) else { return };
                 self.oracle.locks_lost(client, &handles);
             }
+            Effect::Left { known } => self.has_left(n, known),
             Effect::Evicted { reason, .. } => {
                 if let Some(client) = self.client_is(n) {
                     self.oracle.lockers_gone(client);

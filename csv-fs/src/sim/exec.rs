@@ -50,6 +50,13 @@ impl Tasks {
         self.tasks.retain(|_, (owner, _)| *owner != Some((node, process)));
     }
 
+    /// Tasks of a process are of the next one now.
+    pub(super) fn pass_on(&mut self, node: NodeId, from: u64, to: u64) {
+        for (owner, _) in self.tasks.values_mut().filter(|(owner, _)| *owner == Some((node, from))) {
+            *owner = Some((node, to));
+        }
+    }
+
     /// Polls one task that can go on; false if none can.
     pub(super) fn poll_one(&mut self) -> bool {
         let Some(task) = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front() else { return false };

@@ -7,7 +7,7 @@ use super::world::{MS, World};
 use crate::core::client::Event;
 
 /// Kinds of fault, with their weights; `scsi`: only for that kind, `file`: only for the other.
-const KINDS: [(&str, u64, Only); 24] = [
+const KINDS: [(&str, u64, Only); 25] = [
     ("kill", 6, Only::Any),
     ("kill coordinator", 6, Only::Any),
     ("pause", 5, Only::Any),
@@ -32,12 +32,14 @@ const KINDS: [(&str, u64, Only); 24] = [
     ("session breaks", 8, Only::Scsi),
     ("nexus hangs", 8, Only::Scsi),
     ("device reset", 2, Only::Any),
+    ("planned restart", 6, Only::File),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Only {
     Any,
     Scsi,
+    File,
 }
 
 /// The names of all kinds that can happen.
@@ -66,7 +68,7 @@ impl World {
         }) else {
             return;
         };
-        if *only == Only::Scsi && !self.setup.scsi {
+        if *only == if self.setup.scsi { Only::File } else { Only::Scsi } {
             return;
         }
         let all = self.all();
@@ -127,6 +129,7 @@ impl World {
                 true
             }
             "nexus hangs" => self.nexus_hangs_for_a_while(n),
+            "planned restart" => self.restart(n),
             "device reset" => {
                 self.reset_disk();
                 true
@@ -143,6 +146,7 @@ impl World {
             return false;
         }
         self.kill(n);
+        // In the middle of a planned restart it is not started twice.
         let again = MS * self.rng.range(50, 6000);
         self.after(again, move |w| {
             if !w.is_up(n) {
@@ -263,7 +267,7 @@ impl World {
             self.set_path(n, Path::Good);
             self.resume(n);
             self.clock_goes_on(n);
-            if !self.is_up(n) {
+            if !self.is_up(n) && !self.leaving.contains_key(&n) {
                 self.start(n);
             }
             self.at_node(n, 0, move |w| w.client(n, Event::Forced { redirect: false }));

@@ -48,11 +48,16 @@ impl Ctx {
         Ctx { world: w.me.clone(), n, who, program: true }
     }
 
+    /// On the node's own account.
+    pub(super) fn own(w: &World, n: NodeId, who: ClientId) -> Ctx {
+        Ctx { program: false, ..Ctx::new(w, n, who) }
+    }
+
     /// Looks at the world, if the incarnation still lives.
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut World) -> T) -> Result<T, Fail> {
         let world = self.world.upgrade().ok_or(Fail::Evicted)?;
         let mut w = world.borrow_mut();
-        if w.client_is(self.n) != Some(self.who) {
+        if w.client_is(self.n) != Some(self.who) && w.is_between(self.n) != Some(self.who) {
             return Err(Fail::Evicted);
         }
         Ok(f(&mut w))

@@ -42,7 +42,7 @@ impl Ctx {
             }
             program.does_something().await?;
             let pause = self.with(|w| w.rng.below(150 * MS))?;
-            self.sleep(pause).await?;
+            self.naps(pause).await?;
         }
         program.ends().await
     }
@@ -64,6 +64,7 @@ impl Ctx {
             w.last_name += 1;
             HandleId(w.last_name)
         })?;
+        let _inside = self.enters().await?;
         self.call(Request::Open { ino, open: OpenRequest { handle, flags: 2 } }).await?;
         Ok(Program { ctx: self, ino, handle, space, process })
     }
@@ -97,16 +98,24 @@ impl Program<'_> {
         let Program { ino, space, handle, .. } = *self;
         let lock = OwnLock { owner: self.owner(), handle, pid: 1, range, mode };
         let wanted = Wanted { client: who, ino, space, lock };
-        let (sender, answered) = oneshot();
-        let had = self.ctx.with(|w| {
-            let had = w.oracle.lock_wanted(&wanted, SPAN, w.now);
-            let ticket = w.lock(n, LockOp::Take { ino, space, lock, wait }, sender);
-            if let (Some(ticket), Some(patience)) = (ticket, patience) {
-                w.at_node(n, patience, move |w| w.client(n, Event::Cancel { ticket }));
+        let had = self.ctx.with(|w| w.oracle.lock_wanted(&wanted, SPAN, w.now))?;
+        // Whose daemon makes room for the next meanwhile, his request is sent again to that one.
+        let result = loop {
+            let inside = self.ctx.enters().await?;
+            let (sender, answered) = oneshot();
+            self.ctx.with(|w| {
+                let ticket = w.lock(n, LockOp::Take { ino, space, lock, wait }, sender);
+                if let (Some(ticket), Some(patience)) = (ticket, patience) {
+                    w.at_node(n, patience, move |w| w.client(n, Event::Cancel { ticket }));
+                }
+            })?;
+            let answered = answered.await;
+            drop(inside);
+            match answered {
+                Some((result, _)) => break result,
+                None => self.ctx.with(|_| ())?,
             }
-            had
-        })?;
-        let (result, _) = self.ctx.wait(answered).await?;
+        };
         self.ctx.with(|w| {
             let how = match result {
                 Ok(_) if wait => "given, perhaps after a wait",
@@ -130,6 +139,7 @@ impl Program<'_> {
     async fn drop(&self, range: ByteRange) -> Result<(), Fail> {
         let Program { ino, space, .. } = *self;
         let owner = self.owner();
+        let _inside = self.ctx.enters().await?;
         let (sender, answered) = oneshot();
         self.ctx.with(|w| {
             w.coverage.count("lock", "dropped");
@@ -153,6 +163,7 @@ impl Program<'_> {
             w.coverage.count("lock", if killed { "left to RELEASE" } else { "dropped before RELEASE" });
             w.oracle.lock_dropped(self.ctx.who, self.owner(), ByteRange::ALL);
         })?;
+        let _inside = self.ctx.enters().await?;
         self.ctx.call(Request::Release { ino: self.ino, handle: self.handle }).await?;
         self.has_let_go(ByteRange::ALL)
     }

@@ -56,6 +56,7 @@ impl OfficeShell {
             kind: w.kind(),
             nexuses: if w.setup.scsi { w.setup.nexuses } else { 1 },
             silence: Duration::from_millis(DEAD_PEER / MS),
+            resumes: w.resumes(n),
         };
         OfficeShell {
             core: Office::new(config, w.setup.rules),

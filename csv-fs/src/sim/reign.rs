@@ -445,6 +445,10 @@ impl World {
 
     /// The port of a node refuses after its connection ended: its client is dead.
     pub(super) fn known_dead(&mut self, n: NodeId, dead: NodeId) {
+        // One that made room comes back; it is evicted only if others want something of it for too long.
+        if self.is_between(dead).is_some() {
+            return;
+        }
         let Some(reign) = self.reign(n).filter(|r| !r.latched) else { return };
         let of_node: Vec<ClientId> = reign.core.sessions().filter(|c| c.node == dead).collect();
         for client in of_node {

@@ -3,6 +3,7 @@
 
 mod fabric;
 mod fences;
+mod restarts;
 mod rights;
 mod script;
 
@@ -58,6 +59,9 @@ pub const SCENARIOS: &[Scenario] = &[
     rights::REFUSED_FOR_NOTHING,
     rights::GIVEN_UP_WRITE,
     rights::GIVEN_UP_CALL,
+    restarts::LEFT_TOO_SOON,
+    restarts::EVICTED_BETWEEN,
+    restarts::COORDINATOR_LEAVES,
 ];
 
 /// Runs a scenario; `seed` moves the small delays about.

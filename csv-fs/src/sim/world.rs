@@ -3,7 +3,7 @@
 //! Everything that happens is a closure due at a microsecond; two that are due at the same time come in the order in
 //! which they were put there. Nothing calls a core while that core is being called: effects only put closures there.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use super::net::Net;
 use super::office_shell::OfficeShell;
 use super::oracle::Oracle;
 use super::reign::Reign;
+use super::restarts::Leaving;
 use super::rng::Rng;
 use super::store::State;
 use crate::core::office::{DiskKind, NodeSet, Timing};
@@ -103,6 +104,12 @@ pub(super) struct World {
     trace: VecDeque<String>,
     spawned: Vec<(Owner, Body)>,
     killed: Vec<(NodeId, u64)>,
+    /// Programs that outlived their daemon, and the process that serves them now.
+    passed_on: Vec<(NodeId, u64, u64)>,
+    /// Daemons that make room for the next, by node.
+    pub(super) leaving: BTreeMap<NodeId, Leaving>,
+    /// Requests of programs that a daemon is at, by node.
+    pub(super) inside: BTreeMap<NodeId, Rc<Cell<u32>>>,
     /// Applications begin nothing new.
     pub(super) closing: bool,
     /// Applications of a node that are at work.
@@ -147,6 +154,9 @@ impl World {
                 trace: VecDeque::new(),
                 spawned: Vec::new(),
                 killed: Vec::new(),
+                passed_on: Vec::new(),
+                leaving: BTreeMap::new(),
+                inside: BTreeMap::new(),
                 closing: false,
                 apps: BTreeMap::new(),
                 doing: BTreeMap::new(),
@@ -248,7 +258,11 @@ impl World {
     /// A new process of this node.
     pub(super) fn start(&mut self, n: NodeId) {
         self.trace(|| format!("{n} starts"));
+        let goes_on = self.leaving.get(&n).is_some_and(|l| l.known.is_some());
         let Some(node) = self.nodes.get_mut(&n) else { return };
+        if goes_on {
+            self.passed_on.push((n, node.process, node.process + 1));
+        }
         node.process += 1;
         node.armed.clear();
         node.mail.clear();
@@ -264,22 +278,33 @@ impl World {
 
     /// SIGKILL.
     pub(super) fn kill(&mut self, n: NodeId) {
+        // Its holder goes with it: nobody goes on for it.
+        self.leaving.remove(&n);
+        self.inside.remove(&n);
         if let Some(client) = self.client_is(n) {
             self.oracle.lockers_gone(client);
         }
-        let Some(node) = self.nodes.get_mut(&n) else { return };
+        if self.ends(n) {
+            let process = self.nodes[&n].process;
+            self.killed.push((n, process));
+            self.apps.insert(n, 0);
+            self.doing.retain(|(m, _), _| *m != n);
+        }
+    }
+
+    /// The end of a process, whatever becomes of its programs; false if there was none.
+    pub(super) fn ends(&mut self, n: NodeId) -> bool {
+        let Some(node) = self.nodes.get_mut(&n) else { return false };
         if node.proc.take().is_none() {
-            return;
+            return false;
         }
         node.paused = false;
         node.mail.clear();
         let process = node.process;
-        self.trace(|| format!("{n} is killed"));
-        self.killed.push((n, process));
-        self.apps.insert(n, 0);
-        self.doing.retain(|(m, _), _| *m != n);
+        self.trace(|| format!("{n} ends"));
         self.disk_process_died(n, process);
         self.net_died(n);
+        true
     }
 
     /// SIGSTOP, or with its clock: a virtual machine is paused.
@@ -405,6 +430,9 @@ impl Sim {
                 let mut w = self.world.borrow_mut();
                 (std::mem::take(&mut w.spawned), std::mem::take(&mut w.killed))
             };
+            for (node, from, to) in std::mem::take(&mut self.world.borrow_mut().passed_on) {
+                self.tasks.pass_on(node, from, to);
+            }
             for (node, process) in killed {
                 self.tasks.kill(node, process);
             }

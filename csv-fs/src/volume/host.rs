@@ -92,8 +92,11 @@ pub enum Notice {
     Superblock(String),
     /// A dead daemon's mount was taken away before mounting.
     StaleMountCleaned,
-    /// The mount of the daemon before was taken over.
-    MountTakenOver,
+    /// The mount of the daemon before was taken over; whether with what it had open.
+    MountTakenOver {
+        /// Else that fails until it is closed.
+        resumed: bool,
+    },
 }
 
 /// The reign that is, or is coming, or is ending.
@@ -322,6 +325,11 @@ impl VolumeHost {
         if peers.insert(node, *state) != Some(*state) {
             self.tell_office(node, *state);
         }
+    }
+
+    /// A node that can be reached, if there is one.
+    pub(super) fn somebody_else(&self) -> Option<NodeId> {
+        self.peers.lock().iter().find(|(_, state)| **state == PeerState::Up).map(|(node, _)| *node)
     }
 
     fn tell_office(&self, node: NodeId, state: PeerState) {

@@ -1,15 +1,18 @@
 //! What of a volume outlives this process: somebody else keeps its mount's descriptors, and gives them to the next.
 //!
-//! The next life of this node on the volume is a new incarnation. So the mount goes on, with all that stands in it (working
-//! directories, containers, whoever waits for an answer), and what the process before knew does not: files that were open get
-//! EIO until they are closed, and so does what was in flight. What the kernel had only queued is executed.
+//! A process that makes room for the next in order leaves beside them what it knew ([`super::known`]), and the next goes on with
+//! its incarnation: files stay open. After one that died the next life is a new incarnation. The mount goes on then, with all that
+//! stands in it (working directories, containers, whoever waits for an answer), and what the process before knew does not: files
+//! that were open get EIO until they are closed, and so does what was in flight. What the kernel had only queued is executed.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use fuse::{Channel, InheritError, Keepsake, Kept, Mount, MountOptions, Resent};
+use fuse::{Keepsake, Kept};
+
+use super::known::{Record, RecordError};
 
 /// Who keeps descriptors when this process is gone.
 pub trait Keeper: std::fmt::Debug + Send + Sync {
@@ -31,6 +34,8 @@ pub trait Keeper: std::fmt::Debug + Send + Sync {
 
 /// The record of the mount.
 const RECORD: &str = "record";
+/// What the client of the process before knew.
+const KNOWN: &str = "known";
 /// Followed by a channel's number.
 const CHANNEL: &str = "channel ";
 
@@ -64,10 +69,22 @@ impl VolumeKeeper {
         Ok((kept.record.is_some() || !kept.channels.is_empty()).then_some(kept))
     }
 
-    /// Takes over the mount that was kept.
-    pub(super) fn inherit(kept: Kept, options: &MountOptions) -> Result<(Mount, Vec<Channel>), InheritError> {
-        // Nothing is known of what was in flight: no slot, no handle.
-        Mount::inherit(kept, options)?.resend(Resent::Failed)
+    /// Keeps what this process knows, for the next.
+    pub(super) fn keep_known(&self, record: &Record) -> io::Result<()> {
+        let memory = record.write().map_err(io::Error::other)?;
+        self.keeper.keep(&self.volume, KNOWN, memory.as_fd())
+    }
+
+    /// Takes what the process before knew, for this one alone.
+    pub(super) fn take_known(&self) -> Option<Record> {
+        let memory = self.keeper.kept(&self.volume).ok()?.remove(KNOWN)?;
+        Record::take(&memory)
+            .inspect_err(|e| {
+                if *e != RecordError::None {
+                    tracing::warn!(volume = %self.volume, "what the daemon before knew is not taken: {e}");
+                }
+            })
+            .ok()
     }
 }
 

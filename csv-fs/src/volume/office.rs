@@ -35,7 +35,7 @@ pub use links::{OwnNode, PeerLink};
 use crate::coordinator::Fencer;
 use crate::core::coord::FencePurpose;
 use crate::core::office::{
-    Event, FenceFailed, FenceProof, FencedEpoch, NodeSet, PeerLoss, Permission, Purpose, SlotView, Timing,
+    Event, FenceFailed, FenceProof, FencedEpoch, NodeSet, PeerLoss, Permission, Purpose, Resumes, SlotView, Timing,
 };
 use crate::core::rules::Rules;
 use crate::proto::{CoordinatorHint, PeerAnswer, PeerAsk};
@@ -56,6 +56,8 @@ pub struct OfficeConfig {
     pub timing: Timing,
     /// Every rule, but in a simulation.
     pub rules: Rules,
+    /// The life that goes on in this process.
+    pub resumes: Option<Resumes>,
 }
 
 /// What an office shows to the rest of its node.

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use block::device::BlockDevice;
-use block::shared::{FenceGen, SharedDisk, VolumeTag};
-use fuse::{AllowOther, Channel, Ended, Kept, MountError, MountOptions};
+use block::shared::{FenceGen, NodeId, SharedDisk, VolumeTag};
+use fuse::{AllowOther, Channel, Ended, Inherited, Mount, MountError, MountOptions, Resent};
 use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
+use tokio::sync::watch;
 
 use super::host::{Notice, VolumeHost};
 use super::keep::VolumeKeeper;
+use super::known::Record;
 use super::office::OfficeConfig;
 use super::over::Over;
 use super::peers::{Finder, SlotProbe};
@@ -76,7 +78,7 @@ pub enum StartError {
     Office(#[from] super::office::StartError),
     /// Another process holds this node's lock.
     #[error("another daemon of {0} still has this volume open; it must end first")]
-    AlreadyRuns(block::shared::NodeId),
+    AlreadyRuns(NodeId),
     /// A target of this host serves the file.
     #[error("an iSCSI target of this host has the disk {0} open")]
     Served(String),
@@ -173,8 +175,9 @@ impl Volume {
         // Before anything of this node is registered: a mount point that is in the way must not cost an incarnation
         // at each attempt.
         let keeper = setup.keeper.clone().map(|keeper| VolumeKeeper::new(keeper, setup.id.clone()));
-        let kept = keeper.as_ref().map_or(Ok(None), VolumeKeeper::kept).map_err(|e| StartError::Host(e.to_string()))?;
-        if kept.is_none() {
+        let options = served_options(&setup, keeper.clone());
+        let inherited = inherit(&setup, keeper.as_ref(), &options)?;
+        if inherited.is_none() {
             mountable(&setup.mount, &setup.name, setup.allow).await?;
         }
         let timing = timing(&superblock);
@@ -193,12 +196,18 @@ impl Volume {
             Arc::clone(&setup.notices),
         );
         host.bar(setup.barred);
+        // That everything of the life before has ended is proved by its LIVE lock, which a unit has not.
+        let resumable = inherited.is_some() && disk.file().is_some();
+        let known = keeper.as_ref().filter(|_| resumable).and_then(VolumeKeeper::take_known);
         let config = office_config(&setup, &superblock, timing);
-        host.attach_office(rebirth::start_office(&host, disk, config.clone())?);
-        let (client, fence_gen) = registered(&host).await?;
-        let path = start_client(&setup, &host, disk, &superblock, timing, client, fence_gen);
+        let resumes = known.as_ref().map(Record::resumes);
+        host.attach_office(rebirth::start_office(&host, disk, OfficeConfig { resumes, ..config.clone() })?);
+        let life = registered(&host).await?;
+        let path = start_client(&setup, &host, disk, &superblock, timing, life, known.as_ref());
         host.attach_lives(rebirth::follow_lives(&host, path.session(), disk.clone(), config));
-        let Placed { mount, channels, place, was_dead } = match self::mount(&setup, keeper.clone(), kept, &host).await {
+        let resent = if known.is_some() { Resent::Served } else { Resent::Failed };
+        let placed = self::mount(options, inherited.map(|mount| (mount, resent)), &host).await;
+        let Placed { mount, channels, place, was_dead } = match placed {
             Ok(placed) => placed,
             Err(e) => {
                 if let Some(keeper) = &keeper {
@@ -213,7 +222,8 @@ impl Volume {
         if was_dead {
             host.notice(Notice::StaleMountCleaned);
         }
-        serve(&setup, channels, &path, &host);
+        let intake = watch::Sender::new(true);
+        serve(&setup, channels, &path, &host, &intake);
         Ok(Arc::new(Volume {
             name: setup.name,
             source: setup.disk,
@@ -225,6 +235,7 @@ impl Volume {
             features: mount.negotiated().features,
             mount: Mutex::new(Some((mount, place))),
             keeper,
+            intake,
             space: Mutex::default(),
         }))
     }
@@ -290,6 +301,7 @@ fn office_config(setup: &VolumeSetup, superblock: &Superblock, timing: Timing) -
         address: String::new(),
         timing,
         rules: setup.rules,
+        resumes: None,
     }
 }
 
@@ -312,8 +324,8 @@ fn start_client(
     disk: &SharedDisk,
     superblock: &Superblock,
     timing: Timing,
-    client: ClientId,
-    fence_gen: FenceGen,
+    (client, fence_gen): (ClientId, FenceGen),
+    known: Option<&Record>,
 ) -> Arc<DataPath> {
     let events = Arc::downgrade(host);
     let parts = SessionParts {
@@ -341,11 +353,30 @@ fn start_client(
         io_timeout: setup.io_timeout,
         control: tokio::runtime::Handle::current(),
     };
-    let session = Session::new(parts, setup.rules);
+    let session = match known {
+        Some(record) => Session::resumed(parts, &record.client, setup.rules),
+        None => Session::new(parts, setup.rules),
+    };
     host.attach_session(Arc::clone(&session));
     let path = DataPath::new(session, Arc::clone(&disk.data), setup.workers.count());
+    if let Some(record) = known {
+        goes_on(record, client, &path);
+    }
     path.start(&setup.workers);
     path
+}
+
+/// What the process before had open is open here. If its incarnation is over, it ends here as by an eviction: what held a lock
+/// fails, the rest goes on with the next.
+fn goes_on(record: &Record, client: ClientId, path: &Arc<DataPath>) {
+    path.resume(&record.files);
+    let session = path.session();
+    if client != record.client.client {
+        return session.over("it was fenced, or in office, when its daemon made room for this one");
+    }
+    if record.client.forced {
+        session.force_redirect(true);
+    }
 }
 
 /// Tells the client and people who coordinates, as the office learns it; ends with that office.
@@ -384,47 +415,68 @@ fn mount_options(point: &Path, name: &str, allow: Allow) -> MountOptions {
     }
 }
 
-/// The mount that was kept, or a new one.
-async fn mount(
-    setup: &VolumeSetup,
-    keeper: Option<VolumeKeeper>,
-    kept: Option<Kept>,
-    host: &Arc<VolumeHost>,
-) -> Result<Placed, StartError> {
-    let looked = mount_options(&setup.mount, &setup.name, setup.allow);
-    let options = MountOptions {
+fn served_options(setup: &VolumeSetup, keeper: Option<VolumeKeeper>) -> MountOptions {
+    MountOptions {
         channels: setup.workers.count(),
         without: setup.without.clone(),
-        keeper: keeper.clone().map(|keeper| Arc::new(keeper) as Arc<dyn fuse::Keeper>),
-        ..looked
+        keeper: keeper.map(|keeper| Arc::new(keeper) as Arc<dyn fuse::Keeper>),
+        ..mount_options(&setup.mount, &setup.name, setup.allow)
+    }
+}
+
+/// The mount that was kept, if it can be taken over.
+fn inherit(
+    setup: &VolumeSetup,
+    keeper: Option<&VolumeKeeper>,
+    options: &MountOptions,
+) -> Result<Option<Inherited>, StartError> {
+    let Some(keeper) = keeper else { return Ok(None) };
+    let Some(kept) = keeper.kept().map_err(|e| StartError::Host(e.to_string()))? else { return Ok(None) };
+    // Released it is dead, and replaced as such; at once, or at the next try.
+    let refused = |e: &fuse::InheritError| {
+        tracing::warn!(volume = %setup.name, "the mount of the daemon before is not taken over: {e}");
+        keeper.release();
     };
-    if let (Some(kept), Some(keeper)) = (kept, keeper) {
-        match VolumeKeeper::inherit(kept, &options) {
-            Ok((mount, channels)) => {
-                host.notice(Notice::MountTakenOver);
-                let place = Place::of(&mount, options);
-                return Ok(Placed { mount, channels, place, was_dead: false });
-            }
-            // Released it is dead, and replaced as such; at once, or at the next try.
-            Err(e) => {
-                tracing::warn!(volume = %setup.name, "the mount of the daemon before is not taken over: {e}");
-                keeper.release();
-            }
-        }
+    Ok(Mount::inherit(kept, options).inspect_err(refused).ok())
+}
+
+/// The mount that was kept, or a new one.
+async fn mount(
+    options: MountOptions,
+    inherited: Option<(Inherited, Resent)>,
+    host: &Arc<VolumeHost>,
+) -> Result<Placed, StartError> {
+    if let Some((inherited, resent)) = inherited {
+        let (mount, channels) = inherited.resend(resent).map_err(|e| StartError::Host(e.to_string()))?;
+        host.notice(Notice::MountTakenOver { resumed: resent == Resent::Served });
+        let place = Place::of(&mount, options);
+        return Ok(Placed { mount, channels, place, was_dead: false });
     }
     let place = Place::new(options);
     let mounted = tokio::task::spawn_blocking(move || place.mount()).await;
     mounted.map_err(|e| StartError::Host(e.to_string()))?
 }
 
-fn serve(setup: &VolumeSetup, channels: Vec<Channel>, path: &Arc<DataPath>, host: &Arc<VolumeHost>) {
+/// Serves for as long as requests are taken in.
+fn serve(
+    setup: &VolumeSetup,
+    channels: Vec<Channel>,
+    path: &Arc<DataPath>,
+    host: &Arc<VolumeHost>,
+    intake: &watch::Sender<bool>,
+) {
     let fs = FileSystem::new(Arc::clone(path));
     for (worker, channel) in channels.into_iter().enumerate() {
-        let (fs, host) = (Arc::clone(&fs), Arc::downgrade(host));
+        let (fs, host, mut intake) = (Arc::clone(&fs), Arc::downgrade(host), intake.subscribe());
         // The handler lives on its worker; it ends with the mount.
         drop(setup.workers.spawn(worker, move || async move {
             let handler = fs.handler();
-            let how = match channel.serve(move |request| handler.handle(request)).await {
+            let serving = channel.serve(move |request| handler.handle(request));
+            let served = tokio::select! {
+                served = serving => served,
+                _ = intake.wait_for(|open| !open) => return,
+            };
+            let how = match served {
                 Ok(Ended::Unmounted) => Over::Unmounted,
                 Ok(Ended::Aborted) => Over::Aborted,
                 Err(e) => {

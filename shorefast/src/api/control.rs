@@ -67,6 +67,9 @@ pub trait NodeControl: Send + Sync + 'static {
     /// Gives back everything, in stages and within a bound: no new requests, drain, flush, end sessions, resign,
     /// unmount. Called once, by the daemon, after the API has closed.
     fn stop(&self) -> Pending<'_, ()>;
+    /// Makes room for the next daemon of this node: what is open stays open, and the mounts are left to it. Called instead of
+    /// `stop`, under the same conditions.
+    fn leave(&self) -> Pending<'_, ()>;
     /// What happened here.
     fn events(&self) -> Arc<EventLog>;
     /// Makes this node's disks misbehave; refused unless the configuration has `debug = true` and a fault device.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use csv_fs::volume::{DiskSource, NewVolume, Volume};
+use csv_fs::volume::{DiskSource, Leaves, NewVolume, Volume};
 
 use super::node::{Keeping, NodeParts, node_id};
 use super::records::Record;
@@ -94,6 +94,10 @@ impl NodeControl for Control {
 
     fn stop(&self) -> Pending<'_, ()> {
         Box::pin(async move { self.stop_all().await })
+    }
+
+    fn leave(&self) -> Pending<'_, ()> {
+        Box::pin(async move { self.leave_all().await })
     }
 
     fn events(&self) -> Arc<EventLog> {
@@ -311,12 +315,7 @@ impl Control {
     }
 
     async fn stop_all(&self) -> Result<(), Failure> {
-        let volumes = self.0.directory.all();
-        // A keeper that still tries ends when it sees that its volume is not wanted.
-        for keeping in self.0.keeping.lock().values_mut() {
-            *keeping = Keeping::Unmounted { since: WallTime::now() };
-        }
-        self.0.ring();
+        let volumes = self.nothing_is_kept_any_more();
         let mut first = Ok(());
         for volume in volumes {
             if let Err(e) = volume.stop(true).await {
@@ -326,6 +325,45 @@ impl Control {
                 )));
             }
         }
+        self.end_threads().await;
+        first
+    }
+
+    /// All at the same time: programs wait meanwhile, and each has its bound.
+    async fn leave_all(&self) -> Result<(), Failure> {
+        let leaving = self.nothing_is_kept_any_more().into_iter().map(|volume| {
+            tokio::spawn(async move {
+                let left = volume.leave().await;
+                (volume, left)
+            })
+        });
+        for left in leaving.collect::<Vec<_>>() {
+            match left.await {
+                Ok((_, Ok(Leaves::Resumable))) => {}
+                Ok((volume, Ok(Leaves::MountOnly))) => {
+                    tracing::error!(volume = %volume.name(), "it did not come to rest: files that are open on it will fail");
+                }
+                Ok((volume, Err(e))) => {
+                    tracing::error!(volume = %volume.name(), "its mount was not left to the next daemon: {e}")
+                }
+                Err(e) => tracing::error!("a volume was not left in order: {e}"),
+            }
+        }
+        self.end_threads().await;
+        Ok(())
+    }
+
+    fn nothing_is_kept_any_more(&self) -> Vec<Arc<Volume>> {
+        let volumes = self.0.directory.all();
+        // A keeper that still tries ends when it sees that its volume is not wanted.
+        for keeping in self.0.keeping.lock().values_mut() {
+            *keeping = Keeping::Unmounted { since: WallTime::now() };
+        }
+        self.0.ring();
+        volumes
+    }
+
+    async fn end_threads(&self) {
         if let Some(net) = self.0.net.lock().await.take() {
             net.shutdown().await;
         }
@@ -334,7 +372,6 @@ impl Control {
         if let Ok(Err(e)) = ended {
             tracing::warn!("{e}");
         }
-        first
     }
 
     fn node_list(&self) -> Vec<NodeInfo> {

@@ -95,7 +95,10 @@ fn told(notice: Notice) -> Option<(Code, String)> {
         ),
         Notice::Coordinates(hint) => (Code::CoordinatorChanged, format!("{} coordinates in {}", hint.node, hint.epoch)),
         Notice::Superblock(remark) => (Code::SuperblockDamaged, remark),
-        Notice::MountTakenOver => {
+        Notice::MountTakenOver { resumed: true } => {
+            (Code::MountResumed, "its daemon made room for this one; what is open stays open".to_owned())
+        }
+        Notice::MountTakenOver { resumed: false } => {
             (Code::MountTakenOver, "its daemon had died; files that were open then get EIO".to_owned())
         }
         Notice::StaleMountCleaned => (Code::StaleMountCleaned, "its daemon had died".to_owned()),

@@ -42,6 +42,16 @@ impl OpenFile {
         self.flags & O_APPEND != 0
     }
 
+    /// As it was opened.
+    pub(super) fn flags(&self) -> i32 {
+        self.flags
+    }
+
+    /// It fails until it is closed.
+    pub(super) fn poison(&self) {
+        self.poisoned.store(true, Ordering::SeqCst);
+    }
+
     /// Whether it fails until it is closed, because something it held was lost.
     pub fn is_poisoned(&self) -> bool {
         self.poisoned.load(Ordering::Relaxed)
@@ -58,8 +68,8 @@ pub(crate) struct ToldOf {
 #[derive(Debug)]
 pub(super) struct Handles {
     open: RwLock<HashMap<HandleId, Arc<OpenFile>>>,
-    /// The first of this process.
-    first: u64,
+    /// The first of this process, or of the one that it goes on for.
+    first: AtomicU64,
     next: AtomicU64,
     idle: Mutex<VecDeque<InodeNo>>,
 }
@@ -72,7 +82,26 @@ impl Handles {
     /// before is taken for one that was opened since.
     pub(super) fn of(incarnation: Incarnation) -> Handles {
         let first = incarnation.0.saturating_mul(HANDLES) + 1;
-        Handles { open: RwLock::default(), first, next: AtomicU64::new(first), idle: Mutex::default() }
+        let (next, first) = (AtomicU64::new(first), AtomicU64::new(first));
+        Handles { open: RwLock::default(), first, next, idle: Mutex::default() }
+    }
+}
+
+impl Handles {
+    /// The first, and the next.
+    pub(super) fn numbers(&self) -> (u64, u64) {
+        (self.first.load(Ordering::Relaxed), self.next.load(Ordering::Relaxed))
+    }
+
+    /// Goes on with the numbers of another process.
+    pub(super) fn goes_on(&self, first: u64, next: u64) {
+        self.first.store(first, Ordering::Relaxed);
+        self.next.store(next, Ordering::Relaxed);
+    }
+
+    /// All that are open.
+    pub(super) fn all(&self) -> Vec<Arc<OpenFile>> {
+        self.open.read().values().cloned().collect()
     }
 }
 
@@ -96,7 +125,7 @@ impl DataPath {
 
     /// Whether a handle was given out by an earlier process, of which nothing is known here.
     pub(crate) fn is_of_an_earlier_life(&self, handle: HandleId) -> bool {
-        handle.0 < self.files.first
+        handle.0 < self.files.first.load(Ordering::Relaxed)
     }
 
     /// An open file by its handle.

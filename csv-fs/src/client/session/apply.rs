@@ -34,6 +34,10 @@ impl Session {
                 event
             }
             Input::Sweep => self.whose_time_is_over(inner),
+            Input::Leave { waiter } => {
+                inner.leaving = Some(waiter);
+                Event::Leave
+            }
             Input::IoAnswered { io, bind, answer, read } => {
                 if let (Some(entry), RedirectAnswer::Done { .. }) = (inner.io.get_mut(&io), &answer) {
                     entry.read = read;
@@ -110,6 +114,8 @@ impl Session {
                 }
             }
             Effect::Forget { io } => drop(inner.io.remove(&io)),
+            // Whoever asked waits.
+            Effect::Left { known } => drop(inner.leaving.take().map(|waiter| waiter.send(known))),
             Effect::Abort { number } => self.abort(number),
             Effect::PathFenced => self.abort.ended_by_fence(),
             Effect::Probe => self.probe(),

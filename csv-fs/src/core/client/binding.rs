@@ -183,6 +183,11 @@ impl Binder {
         self.state = Binding::Evicted { reason };
     }
 
+    /// The incarnation goes on in this process, with the next number, and to no lower epoch.
+    pub(super) fn resume(&mut self, last: Bind, floor: Epoch) {
+        (self.last, self.floor) = (last, floor);
+    }
+
     /// A new incarnation: what is known about coordinators stays, and bind numbers go on. Prevents: an answer to the life
     /// before comes late, under a bind, a slot and a number that this life uses too, and is taken for the answer to another
     /// request, a layout that is long given away among them.

@@ -10,6 +10,7 @@ use crate::proto::{
 };
 use crate::types::*;
 
+use super::hand_on::Known;
 use super::locks::LockOp;
 use super::route::{Reason, RouteInfo};
 
@@ -90,6 +91,8 @@ pub enum Event {
     /// The administrator's wish.
     Forced { redirect: bool },
 
+    /// The process makes room for the next, which goes on with this incarnation. Answered by [`Effect::Left`].
+    Leave,
     /// The volume is not there any more: the same as an eviction. No [`Event::Reborn`] follows.
     Over { reason: String },
     /// A new life after an eviction. `poisoned` handles are not opened again.
@@ -162,6 +165,8 @@ pub enum Effect {
     /// This incarnation was evicted: every layout is dropped, every waiter was answered. A new one may start. Through the
     /// `locked` handles file locks were held.
     Evicted { reason: String, locked: Vec<HandleId> },
+    /// What the next process is to know: nothing is done here any more. `None`: something is not finished yet, and all goes on.
+    Left { known: Option<Box<Known>> },
     /// File locks held through these handles are lost.
     LocksLost { handles: Vec<HandleId> },
     /// An open that survived an eviction could not be opened again.

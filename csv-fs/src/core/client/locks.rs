@@ -169,7 +169,47 @@ pub(super) struct Locks {
     last: u64,
 }
 
+/// What is under way with locks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Idle {
+    /// Nothing but so many callers that wait for one.
+    With { waiting: u64 },
+    /// Something that must be answered first.
+    Not,
+}
+
 impl Client {
+    /// Whoever asks for a lock or gives one up, and is not answered yet.
+    pub fn lock_callers(&self) -> usize {
+        self.locks.callers.len()
+    }
+
+    /// Whether nothing is under way but waiting. Whoever waits behind a waiter of the same owner has asked for nothing yet.
+    pub(super) fn locks_idle(&self) -> Idle {
+        let waits = |job: &Job| {
+            matches!(job.what, What::Op(_))
+                && matches!(job.stage, Stage::Queued | Stage::Waiting)
+                && job.caller.is_some()
+        };
+        let Locks { jobs, naming, releases, .. } = &self.locks;
+        match naming.is_none() && releases.is_empty() && jobs.values().all(waits) {
+            true => Idle::With { waiting: jobs.len() as u64 },
+            false => Idle::Not,
+        }
+    }
+
+    pub(super) fn last_waiter(&self) -> u64 {
+        self.locks.last
+    }
+
+    /// Goes on with the locks of another process.
+    pub(super) fn locks_resume(&mut self, known: &super::Known) {
+        for PlacedLock { ino, space, lock } in &known.locks {
+            self.locks.record.put(*ino, *space, Lock::of(known.client, *lock));
+        }
+        self.locks.last = known.waiter;
+    }
+
     /// Locks held here, as stretches, and callers that wait for one.
     pub fn locks(&self) -> (usize, usize) {
         let waiting = self.locks.jobs.values().filter(|j| j.stage == Stage::Waiting).count();

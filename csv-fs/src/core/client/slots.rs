@@ -114,6 +114,19 @@ impl Slots {
         }
     }
 
+    /// The last number used in each slot of both tables, ordinary and return.
+    pub(super) fn numbers(&self) -> (Vec<u64>, Vec<u64>) {
+        let of = |table: &Table| table.slots.iter().map(|slot| slot.seq).collect();
+        (of(&self.ordinary), of(&self.returns))
+    }
+
+    /// Goes on with the numbers of another process. Slots that it had more were never used here.
+    pub(super) fn resume(&mut self, ordinary: &[u64], returns: &[u64]) {
+        for (table, numbers) in [(&mut self.ordinary, ordinary), (&mut self.returns, returns)] {
+            table.slots.iter_mut().zip(numbers).for_each(|(slot, last)| slot.seq = *last);
+        }
+    }
+
     /// Puts a request into a slot; `None` if it has to wait for one.
     pub(super) fn submit(&mut self, ticket: Ticket, request: Request) -> Option<SlotRef> {
         let table = match request.table() {

@@ -2,6 +2,7 @@
 
 mod binding;
 mod expiry;
+mod hand_on;
 mod layouts;
 mod redirect;
 mod route;

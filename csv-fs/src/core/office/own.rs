@@ -5,6 +5,10 @@
 //! ```
 //! - The own LIVE lock first (file kind): an earlier process of this node may still have writes in the kernel; its
 //!   lock is free exactly when the last has landed. So a later incarnation in a slot proves that all earlier ended.
+//! - A process may go on with the life of the one before ([`Resumes`]): the same incarnation, registered anew, only under the
+//!   generation that was granted to it, and only if it did not leave an office behind. Every fence raises the generation, so one
+//!   that was begun or ended meanwhile is seen; one that is about to begin meets the changed slot and starts over. A disk
+//!   that cannot say that every earlier process has ended (SCSI: keys are of an incarnation) knows no such life.
 //! - A higher `fence_gen` than was granted, seen in the slot by whatever means, stops direct I/O *before* anything
 //!   else happens, and trips the latch of an office held here. "Nothing in flight" is said only after both have ended.
 //! - The owner never lowers `fence_gen`: it carries on what it found. A fencer's raise makes the owner's next renewal
@@ -19,7 +23,7 @@ use super::effect::{Effect, LostWhy, Report, Via};
 use super::event::{AskId, ReadSeq, Tag};
 use super::role::Role;
 use super::view::{NodeSet, Sight, SlotView};
-use super::{CawResult, DiskKind, Office};
+use super::{CawResult, DiskKind, Office, Resumes};
 use crate::core::rules::Rule;
 use crate::core::time::Now;
 use crate::proto::PeerAnswer;
@@ -167,11 +171,24 @@ impl Office {
         out.push(Effect::CawSlot { tag, node: life.client.node, expect, new, via: Via::First });
     }
 
+    /// Whether the life that is to go on here still has its slot: nobody has fenced it, and nobody may be about to for the
+    /// office that it held.
+    ///
+    /// Prevents: its client was evicted meanwhile, and the fencer's proof says that nothing of this incarnation comes any more.
+    fn may_resume(&self, found: &SlotView) -> bool {
+        let Some(Resumes { incarnation, fence_gen }) = self.config.resumes else { return false };
+        let me = ClientId { node: self.config.node, incarnation };
+        let lease = self.look.sight.as_ref().map(|sight| &sight.lease);
+        let holds_office = lease.is_none_or(|lease| lease.holder == Some(me) && !lease.is_vacant());
+        let same = (found.incarnation, found.fence_gen, found.boot) == (incarnation, fence_gen, self.config.boot);
+        same && !holds_office && matches!(self.config.kind, DiskKind::File)
+    }
+
     fn register(&mut self, now: Now, found: SlotView, out: &mut Vec<Effect>) {
         let (nonce, tag, heard) = (self.ids.nonce(), self.ids.tag(), self.heard);
         let c = &self.config;
         let new = SlotView {
-            incarnation: Incarnation(found.incarnation.0 + 1),
+            incarnation: if self.may_resume(&found) { found.incarnation } else { Incarnation(found.incarnation.0 + 1) },
             boot: c.boot,
             pid: c.pid,
             pid_start: c.pid_start,

@@ -6,5 +6,6 @@ mod caws;
 mod challenges;
 mod fences;
 mod offices;
+mod resumed;
 mod scsi;
 mod storm;

@@ -22,6 +22,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
             "RequestFence",
             "Granted",
             "OwnPath",
+            "Barred",
             "Scsi",
             "NexusUp",
             "OwnSlotVia",
@@ -102,6 +103,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
     ("redirected", &["Read", "Write", "Flush"]),
     ("redirect answer", &["Done"]),
     ("op", &["expired"]),
+    ("restart", &["in order", "goes on", "was fenced meanwhile", "does not come to rest"]),
     (
         "client event",
         &[
@@ -126,6 +128,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
             "NothingInFlight",
             "Probed",
             "Forced",
+            "Leave",
             "Reborn",
         ],
     ),
@@ -154,6 +157,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
             "Route",
             "RedirectDone",
             "Forget",
+            "Left",
             "Evicted",
         ],
     ),

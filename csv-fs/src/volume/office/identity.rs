@@ -39,6 +39,7 @@ pub(super) fn core_config(config: &OfficeConfig, disk: &SharedDisk) -> Result<Co
         kind,
         nexuses: 1,
         silence: SILENCE,
+        resumes: config.resumes,
     })
 }
 

@@ -68,6 +68,10 @@ impl NodeControl for Lonely {
     fn node_remove(&self, _: Node, _: Progress) -> Pending<'_, ()> {
         Box::pin(async { Ok(()) })
     }
+    fn leave(&self) -> Pending<'_, ()> {
+        self.stop()
+    }
+
     fn stop(&self) -> Pending<'_, ()> {
         Box::pin(async { Ok(()) })
     }

@@ -68,6 +68,8 @@ pub(super) struct Lab {
     pub(super) kind: DiskKind,
     pub(super) nexuses: u16,
     pub(super) rules: Rules,
+    /// What the next process that starts goes on with.
+    pub(super) resumes: Option<Resumes>,
     all: NodeSet,
 }
 
@@ -88,6 +90,7 @@ impl Lab {
             kind: DiskKind::File,
             nexuses: 1,
             rules: Rules::all(),
+            resumes: None,
             all: nodes.iter().map(|n| node(*n)).collect(),
         }
     }
@@ -124,6 +127,7 @@ impl Lab {
             kind: self.kind,
             nexuses: self.nexuses,
             silence: SILENCE,
+            resumes: self.resumes,
         };
         let host = Host {
             office: Office::new(config, self.rules),

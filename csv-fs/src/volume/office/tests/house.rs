@@ -170,6 +170,7 @@ impl House {
             address: format!("127.0.0.{n}:7000"),
             timing: Timing::FAST,
             rules: Rules::all(),
+            resumes: None,
         };
         let handle = Office::start(config, disk, Arc::clone(&life) as _, Arc::clone(&life) as _).expect("starts");
         self.rooms.inhabitants.lock().insert(n, Inhabitant { handle, fault, _life: life });

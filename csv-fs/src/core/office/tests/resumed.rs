@@ -1,0 +1,101 @@
+//! Lives that go on in another process.
+
+use super::lab::{Lab, client, node};
+use crate::core::office::*;
+use block::shared::{FenceGen, Incarnation};
+
+fn life(incarnation: u64) -> Resumes {
+    Resumes { incarnation: Incarnation(incarnation), fence_gen: FenceGen(0) }
+}
+
+/// Node 1, which is not in office, makes room; its last write lands a little later.
+fn restarted(lab: &mut Lab, n: u8, resumes: Resumes) -> (ClientId, FenceGen) {
+    lab.resumes = Some(resumes);
+    let since = lab.now;
+    lab.start(n);
+    lab.run_until("it registers", |l| l.office(n).client().is_some());
+    let registered = lab.acts(n, since).into_iter().find_map(|e| match e {
+        Effect::Registered { client, fence_gen } => Some((client, fence_gen)),
+        _ => None,
+    });
+    registered.expect("registered")
+}
+
+use crate::types::ClientId;
+
+#[test]
+fn a_life_goes_on_in_the_next_process_only_when_the_last_write_has_landed() {
+    let mut lab = Lab::three_with_3_in_office();
+    let before = lab.slots[&node(1)];
+    lab.kill(1, 300);
+    let began = lab.now;
+    assert_eq!(restarted(&mut lab, 1, life(1)), (client(1, 1), FenceGen(0)));
+    assert!(lab.now.since(began).as_millis() >= 300, "its LIVE lock comes first");
+    let after = lab.slots[&node(1)];
+    assert!(after.pid_start > before.pid_start && after.counter > before.counter, "it is another process");
+    lab.run_for(20_000);
+    assert_eq!(lab.coordinators(), [3], "and nobody took it for dead");
+    assert_eq!(lab.fence_gen(1), FenceGen(0));
+}
+
+#[test]
+fn a_life_that_was_fenced_meanwhile_does_not_go_on() {
+    let mut lab = Lab::three_with_3_in_office();
+    lab.kill(1, 10);
+    let ask =
+        Event::RequestFence { ticket: Ticket(7), client: client(1, 1), purpose: Purpose::Eviction, answered: false };
+    lab.give(3, ask);
+    lab.run_until("it is fenced", |l| l.fence_gen(1) == FenceGen(1));
+    assert_eq!(restarted(&mut lab, 1, life(1)), (client(1, 2), FenceGen(1)));
+}
+
+/// The fencer has not raised the generation yet when the next process looks, and has when it registers.
+#[test]
+fn a_fence_that_comes_between_the_look_and_the_registration_is_met() {
+    let mut lab = Lab::three_with_3_in_office();
+    lab.kill(1, 0);
+    lab.run_for(5);
+    lab.resumes = Some(life(1));
+    let since = lab.now;
+    lab.start(1);
+    let registers = |l: &Lab| l.acts(1, since).iter().any(|e| matches!(e, Effect::TryLiveLock { .. }));
+    lab.run_until("it begins", registers);
+    let raised = lab.slots[&node(1)];
+    lab.run_for(1);
+    lab.slots.insert(node(1), SlotView { fence_gen: FenceGen(1), ..raised.next(1) });
+    lab.run_until("it registers", |l| l.office(1).client().is_some());
+    assert_eq!(lab.office(1).client(), Some(client(1, 2)));
+}
+
+#[test]
+fn a_life_that_left_an_office_behind_does_not_go_on() {
+    let mut lab = Lab::new(&[1]);
+    lab.start(1);
+    lab.run_until("it takes office", |l| l.office(1).in_office().is_some());
+    lab.kill(1, 10);
+    assert_eq!(restarted(&mut lab, 1, life(1)).0, client(1, 2));
+    lab.run_until("it takes office again", |l| l.office(1).in_office().is_some());
+}
+
+#[test]
+fn an_office_that_was_resigned_in_the_own_favour_is_taken_again_at_once_by_the_life_that_goes_on() {
+    let mut lab = Lab::new(&[1]);
+    lab.start(1);
+    lab.run_until("it takes office", |l| l.office(1).in_office().is_some());
+    lab.give(1, Event::Resign { to: Some(node(1)) });
+    lab.run_until("it resigns", |l| l.lease.is_vacant());
+    lab.kill(1, 10);
+    assert_eq!(restarted(&mut lab, 1, life(1)).0, client(1, 1));
+    let took = lab.run_until("it takes office again", |l| l.office(1).in_office().is_some());
+    assert!(took < 1500, "{took} ms");
+}
+
+#[test]
+fn an_earlier_life_of_another_process_is_not_taken_up_again() {
+    let mut lab = Lab::three_with_3_in_office();
+    lab.kill(1, 10);
+    lab.start(1);
+    lab.run_until("its second life registers", |l| l.office(1).client() == Some(client(1, 2)));
+    lab.kill(1, 10);
+    assert_eq!(restarted(&mut lab, 1, life(1)).0, client(1, 3));
+}

@@ -1,0 +1,123 @@
+//! Making room for the next process, which goes on under the same mount with the same incarnation.
+//!
+//! 1. The office goes to another node, if one can take it; none is taken here any more.
+//! 2. No request is taken from the kernel any more: who asks waits there.
+//! 3. What was taken is answered; everything is given back and made stable; the client leaves ([`crate::core::client::LEFT`]).
+//! 4. What it knew is kept for the next process. An office that nobody could take is resigned, in favour of this very node.
+//! 5. The mount is left to the next process.
+//!
+//! - 1 before 3. Prevents: the client has nothing more to say, and the reign that ends with its office is followed by one that
+//!   waits for it in grace.
+//! - 3 before 4. Prevents: the record is read by a process that does not know what this one still did.
+//! - Whoever waits for a lock is not answered; his request is sent again to the next process.
+//!
+//! What does not come to rest within [`RESTS`] is left without a record: the next life is a new incarnation, as after a kill.
+
+use std::time::Duration;
+
+use block::shared::NodeId;
+use fuse::InheritError;
+
+use super::known::Record;
+use super::{STAGE, Volume};
+use crate::core::client::Binding;
+
+/// How long everything may take that programs asked for and that is to be made stable. A disk that stalls for longer ends what
+/// is open, which a restart at a better time would not.
+const RESTS: Duration = Duration::from_secs(12);
+/// How long another node may take to take the office, and this node's client to bind there.
+const MOVES: Duration = Duration::from_secs(5);
+/// Between two looks at whether everything is at rest.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// What the next process finds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leaves {
+    /// Everything: files stay open.
+    Resumable,
+    /// The mount alone: files that are open fail.
+    MountOnly,
+}
+
+impl Volume {
+    /// Makes room for the next process, in stages, each with a bound.
+    ///
+    /// # Errors
+    /// If nobody keeps the mount; it is taken away then.
+    ///
+    /// # Cancel safety
+    /// Not safe: nothing is served any more.
+    pub async fn leave(&self) -> Result<Leaves, InheritError> {
+        self.give_office_away().await;
+        self.intake.send_replace(false);
+        self.host.no_more_lives().await;
+        let known = tokio::time::timeout(RESTS, self.rests()).await.ok().flatten();
+        let leaves = match (known, &self.keeper) {
+            // The next process could not prove that this one's requests have ended: on a unit it begins another life.
+            _ if self.disk.nexuses().is_some() => Leaves::MountOnly,
+            (Some(record), Some(keeper)) => match keeper.keep_known(&record) {
+                Ok(()) => Leaves::Resumable,
+                Err(e) => {
+                    tracing::error!(volume = %self.name, "what is open is not kept for the next daemon: {e}");
+                    Leaves::MountOnly
+                }
+            },
+            _ => Leaves::MountOnly,
+        };
+        if self.host.office_state().in_office.is_some() {
+            // Nobody else could take it: the next life of this node does not wait for them. This one does not take it again.
+            self.host.bar(true);
+            let office = self.host.office();
+            let _ = tokio::time::timeout(STAGE, office.resign_to(Some(self.node))).await;
+        }
+        self.host.office().stop().await;
+        if let Some(nexuses) = self.disk.nexuses() {
+            nexuses.leave().await;
+        }
+        let mount = self.mount.lock().take();
+        match mount {
+            Some((mount, _)) => mount.leave().map(|_| leaves),
+            None => Ok(leaves),
+        }
+    }
+
+    /// Another node takes this node's office, and this node's client binds there; or it stays here.
+    async fn give_office_away(&self) {
+        self.host.bar(true);
+        if self.host.office_state().in_office.is_none() {
+            return;
+        }
+        let moved = match self.host.somebody_else() {
+            Some(to) => tokio::time::timeout(MOVES, self.moves_office(to)).await.is_ok(),
+            None => false,
+        };
+        if !moved {
+            self.host.bar(false);
+        }
+    }
+
+    async fn moves_office(&self, to: NodeId) {
+        let _ = self.host.office().resign_to(Some(to)).await;
+        let elsewhere = |b: &Binding| matches!(b, Binding::Bound { to, .. } if to.node != self.node);
+        let _ = self.session().binding().wait_for(elsewhere).await;
+    }
+
+    /// Until nothing is under way any more; what the next process is to know. `None`: this life has ended meanwhile.
+    async fn rests(&self) -> Option<Record> {
+        loop {
+            // Whoever asks for a lock may wait for ever. Counted in this order, since both only become fewer.
+            let asked = self.mount.lock().as_ref().map_or(0, |(mount, _)| mount.unanswered());
+            if asked <= self.session().lock_callers() {
+                if let Err(e) = self.path.come_to_rest().await {
+                    tracing::warn!(volume = %self.name, "not everything is stable yet: {e}");
+                } else if let Some(client) = self.session().leave().await {
+                    return Some(Record { client: *client, files: self.path.known_files() });
+                }
+            }
+            if matches!(*self.session().binding().borrow(), Binding::Evicted { .. }) {
+                return None;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
