@@ -600,10 +600,15 @@ impl Actor {
                 self.resizes.drain(..).for_each(|done| answer(done, Err(NotResized::Refused(why))));
             }
             Report::OtherSize(node, sectors) => {
-                let theirs = sectors * crate::ids::SECTOR;
-                tracing::error!("{node} has {theirs} bytes, and this one does not become as large");
+                let (theirs, own) = (sectors * crate::ids::SECTOR, *self.tells.size.borrow());
+                let said = format!(
+                    "it has {theirs} bytes, this one {own}: the disk of the smaller one has no room, or the larger one was just \
+                     made and says nothing: make that anew with --size {}",
+                    theirs.min(own)
+                );
+                tracing::error!("{node}: {said}");
                 if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.said = Some(format!("it has {theirs} bytes, for which there is no room here"));
+                    peer.said = Some(said);
                 }
             }
             Report::PassedOn(span) => tracing::error!("the local disk failed at {span:?}, and is kept, as it is to be"),
