@@ -35,7 +35,7 @@ pub(super) enum Waiter {
 impl Node {
     pub(super) fn io(&mut self, purpose: Purpose) -> IoId {
         let io = IoId(self.number());
-        self.ios.begin(io, purpose);
+        self.ios.begin(io, purpose, self.now);
         io
     }
 
