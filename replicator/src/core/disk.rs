@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::config::OnIoError;
 use super::connect::State;
-use super::event::{AppError, ConnId, Content, DiskError, Effect, IoId, Message, Report};
+use super::event::{AppError, ConnId, Content, DiskError, Effect, IoId, Message, Refusal, Report};
 use super::ios::Purpose;
 use super::pieces::{Compared, Digest};
 use super::reign::Voice;
@@ -35,7 +35,7 @@ pub(super) enum Waiter {
 impl Node {
     pub(super) fn io(&mut self, purpose: Purpose) -> IoId {
         let io = IoId(self.number());
-        self.ios.begin(io, purpose);
+        self.ios.begin(io, purpose, self.now);
         io
     }
 
@@ -322,7 +322,9 @@ impl Node {
     /// any more: the next start marks them. It must not begin before the last of it has landed, else what was marked is compared,
     /// found equal and cleared, and lands then: that is for whoever opens disks to see to (rule *attach at rest*).
     pub(super) fn look_at_disk(&mut self) {
-        let limit = self.config.disk.timeout;
+        // What a replica that grows writes down is as long as its bitmaps, and counts as one request.
+        let times = if self.growing.is_under_way() { 10 } else { 1 };
+        let limit = self.config.disk.timeout.map(|t| t * times);
         if self.replica.is_some() && self.ios.hangs(self.now, limit) {
             self.tell(Report::DiskHangs);
             self.detach();
@@ -331,6 +333,7 @@ impl Node {
 
     /// The disk is left. A primary goes on through its peers; a secondary is of no use until it starts anew.
     pub(super) fn detach(&mut self) {
+        self.stand_down(Refusal::Data);
         self.disown();
         if self.replica.take().is_none() {
             return;

@@ -582,6 +582,33 @@ impl Actor {
                 );
                 self.tells.hung.store(true, Ordering::Relaxed);
             }
+            Report::Grown(_) | Report::Resized(_) | Report::NotResized(_) | Report::OtherSize(..) => {
+                self.told_of_size(report);
+            }
+            Report::PassedOn(span) => tracing::error!("the local disk failed at {span:?}, and is kept, as it is to be"),
+            Report::Detached => {
+                self.tells.detached.store(true, Ordering::Relaxed);
+                self.tells.failed.send_replace(true);
+            }
+            Report::Preview(node, verdict, rules, sectors) => {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    let bytes = sectors.saturating_mul(crate::ids::SECTOR);
+                    peer.preview = Some(status::preview(verdict, &rules, bytes));
+                    peer.said = Some("the meeting was tentative".to_owned());
+                }
+            }
+            Report::Synchronised(node, moved) => {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    let Moved { sent, zeroed, equal } = moved;
+                    peer.synchronised = Some(Synchronised { sent, zeroed, equal });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn told_of_size(&mut self, report: Report) {
+        match report {
             Report::Grown(sectors) => {
                 self.disk.grown(sectors);
                 let bytes = sectors * crate::ids::SECTOR;
@@ -600,28 +627,15 @@ impl Actor {
                 self.resizes.drain(..).for_each(|done| answer(done, Err(NotResized::Refused(why))));
             }
             Report::OtherSize(node, sectors) => {
-                let theirs = sectors * crate::ids::SECTOR;
-                tracing::error!("{node} has {theirs} bytes, and this one does not become as large");
+                let (theirs, own) = (sectors * crate::ids::SECTOR, *self.tells.size.borrow());
+                let said = format!(
+                    "it has {theirs} bytes, this one {own}: the disk of the smaller one has no room, or the larger one was just \
+                     made and says nothing: make that anew with --size {}",
+                    theirs.min(own)
+                );
+                tracing::error!("{node}: {said}");
                 if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.said = Some(format!("it has {theirs} bytes, for which there is no room here"));
-                }
-            }
-            Report::PassedOn(span) => tracing::error!("the local disk failed at {span:?}, and is kept, as it is to be"),
-            Report::Detached => {
-                self.tells.detached.store(true, Ordering::Relaxed);
-                self.tells.failed.send_replace(true);
-            }
-            Report::Preview(node, verdict, rules, sectors) => {
-                if let Some(peer) = self.peers.get_mut(&node) {
-                    let bytes = sectors.saturating_mul(crate::ids::SECTOR);
-                    peer.preview = Some(status::preview(verdict, &rules, bytes));
-                    peer.said = Some("the meeting was tentative".to_owned());
-                }
-            }
-            Report::Synchronised(node, moved) => {
-                if let Some(peer) = self.peers.get_mut(&node) {
-                    let Moved { sent, zeroed, equal } = moved;
-                    peer.synchronised = Some(Synchronised { sent, zeroed, equal });
+                    peer.said = Some(said);
                 }
             }
             _ => {}

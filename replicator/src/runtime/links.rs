@@ -90,7 +90,8 @@ impl Greeting {
         let fits = if theirs.bytes > self.bytes { room >= theirs.bytes } else { more.room >= self.bytes };
         if theirs.bytes != self.bytes && !(fits && more.minor > 0) {
             return Err(format!(
-                "{} of {them} has {} bytes, that of {us} has {}: make the larger one anew with --size {}",
+                "{} of {them} has {} bytes, that of {us} has {}: make the disk of the smaller one longer, or the larger one anew with \
+                 --size {}",
                 self.name,
                 theirs.bytes,
                 self.bytes,

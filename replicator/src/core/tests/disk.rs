@@ -101,6 +101,21 @@ fn a_secondary_whose_disk_does_not_answer_leaves_and_stands_alone() {
     assert!(fx.iter().any(|f| matches!(f, Effect::Close(_, _, false))) && told(&fx, &Report::DiskHangs), "{fx:?}");
 }
 
+/// Whoever asked for the promotion waited for an answer for ever.
+#[test]
+fn a_candidate_whose_disk_does_not_answer_is_told_that_it_does_not_become_primary() {
+    let mut bench = Bench::with(&[id(2)], Some(id(9)));
+    bench.tell(Event::Promote { force: false });
+    let fx = passes(&mut bench, 1..=350);
+    assert!(fx.is_empty(), "{fx:?}");
+    bench.tell(Event::DiskPolicy(DiskPolicy { timeout: Some(100), on_io_error: OnIoError::Detach }));
+    let fx = passes(&mut bench, 351..=390);
+    assert!(
+        told(&fx, &Report::NotPromoted(crate::core::event::Refusal::Data)) && told(&fx, &Report::Detached),
+        "{fx:?}"
+    );
+}
+
 fn passing(with_peer: bool) -> Bench {
     let mut bench = primary(with_peer);
     bench.tell(Event::DiskPolicy(DiskPolicy { timeout: None, on_io_error: OnIoError::PassOn }));
