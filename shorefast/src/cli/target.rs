@@ -12,7 +12,7 @@ use crate::places;
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum TargetCommand {
     /// Serve disks over iSCSI until told to stop
-    Serve(TargetServeArgs),
+    Serve(Box<TargetServeArgs>),
     /// Who is logged in at a target that runs
     Sessions(TargetControl),
 }

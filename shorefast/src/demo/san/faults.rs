@@ -206,17 +206,21 @@ impl Run {
         // Without a reason nobody is evicted: what it has nobody else wants.
         let other = self.nodes().find(|n| *n != node && Some(*n) != self.array.slowed()).unwrap_or(node);
         let want = self.want(other, node)?;
-        let since = seen.since;
-        let took = self.until(|run| run.nodes().any(|n| !run.told(n, Code::ClientEvicted, since).is_empty()))?;
+        let begun = seen.since;
+        let took = self.until(|run| run.nodes().any(|n| !run.told(n, Code::ClientEvicted, begun).is_empty()))?;
         seen.came("evicted when another node wanted its files, its keys taken", took);
         let door = self.cluster.member(node).and_then(Member::door);
         let refuses = self.array.refuses(door, node);
-        let now = self.array.refused(node);
-        let (reads, writes) = (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1));
-        seen.was(
-            &format!("the unit refused {reads} reads and {writes} writes of it"),
-            refuses && reads > 0 && writes > 0,
-        );
+        let array = self.array.clone();
+        // Told while the node has a session: between two of them nothing is.
+        let since = move || {
+            let now = array.refused(node);
+            (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1))
+        };
+        let shown = since.clone();
+        let took = self.until(move |_| shown().0 > 0 && shown().1 > 0)?;
+        let (reads, writes) = since();
+        seen.was(&format!("the unit refused {reads} reads and {writes} writes of it"), refuses && took.is_some());
         let others: Vec<Node> = self.nodes().filter(|n| *n != node).collect();
         self.get_on(&others, seen, phase)?;
         let got = self.got(want)?;
@@ -224,7 +228,7 @@ impl Run {
         self.mend()?;
         let took = self.until(|run| run.volume(node).is_some_and(|v| v.incarnation > life))?;
         seen.came("it takes part again, in a new session,", took);
-        let told = self.told(node, Code::SelfEvicted, since);
+        let told = self.told(node, Code::SelfEvicted, begun);
         seen.was("it told itself that it was shut out", !told.is_empty());
         self.well_again(seen)
     }

@@ -6,6 +6,9 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::PathBuf;
 
+/// So many bytes are a beginning.
+const BEGINNING: u64 = 4096;
+
 /// Arguments of `demo-want`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct WantArgs {
@@ -23,9 +26,9 @@ pub(crate) fn run(args: &WantArgs) -> io::Result<()> {
     for entry in fs::read_dir(args.mount.join("images"))? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(&its) {
-            let mut file = File::open(entry.path())?;
+            let file = File::open(entry.path())?;
             file.metadata()?;
-            file.read(&mut [0; 4096])?;
+            file.take(BEGINNING).read_to_end(&mut Vec::new())?;
         }
     }
     Ok(())
