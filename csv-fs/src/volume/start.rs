@@ -7,7 +7,7 @@ use std::time::Duration;
 use block::device::BlockDevice;
 use block::file::OpenError;
 use block::shared::{FenceGen, NodeId, SharedDisk};
-use fuse::{AllowOther, Channel, Ended, Inherited, Mount, MountError, MountOptions, Resent};
+use fuse::{AllowOther, Channel, Ended, Inherited, Mount, MountError, MountOptions, Resent, ServeError};
 use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::watch;
@@ -474,10 +474,11 @@ fn serve(
         // The handler lives on its worker; it ends with the mount.
         drop(setup.workers.spawn(worker, move || async move {
             let handler = fs.handler();
-            let serving = channel.serve(move |request| handler.handle(request));
+            // A task of its own: whoever wakes it for a request looks at nothing else.
+            let mut serving = tokio::task::spawn_local(channel.serve(move |request| handler.handle(request)));
             let served = tokio::select! {
-                served = serving => served,
-                _ = intake.wait_for(|open| !open) => return,
+                served = &mut serving => served.unwrap_or_else(|e| Err(ServeError::Watch(e.into()))),
+                _ = intake.wait_for(|open| !open) => return serving.abort(),
             };
             let how = match served {
                 Ok(Ended::Unmounted) => Over::Unmounted,
