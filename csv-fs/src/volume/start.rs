@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use block::device::BlockDevice;
 use block::shared::{FenceGen, NodeId, SharedDisk, VolumeTag};
-use fuse::{AllowOther, Channel, Ended, Inherited, Mount, MountError, MountOptions, Resent};
+use fuse::{AllowOther, Channel, Ended, Inherited, Mount, MountError, MountOptions, Resent, ServeError};
 use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::watch;
@@ -205,8 +205,7 @@ impl Volume {
         let life = registered(&host).await?;
         let path = start_client(&setup, &host, disk, &superblock, timing, life, known.as_ref());
         host.attach_lives(rebirth::follow_lives(&host, path.session(), disk.clone(), config));
-        let resent = if known.is_some() { Resent::Served } else { Resent::Failed };
-        let placed = self::mount(options, inherited.map(|mount| (mount, resent)), &host).await;
+        let placed = self::mount(options, inherited, known.is_some(), &host).await;
         let Placed { mount, channels, place, was_dead } = match placed {
             Ok(placed) => placed,
             Err(e) => {
@@ -222,8 +221,7 @@ impl Volume {
         if was_dead {
             host.notice(Notice::StaleMountCleaned);
         }
-        let intake = watch::Sender::new(true);
-        serve(&setup, channels, &path, &host, &intake);
+        let intake = serve(&setup, channels, &path, &host);
         Ok(Arc::new(Volume {
             name: setup.name,
             source: setup.disk,
@@ -440,15 +438,17 @@ fn inherit(
     Ok(Mount::inherit(kept, options).inspect_err(refused).ok())
 }
 
-/// The mount that was kept, or a new one.
+/// The mount that was kept, or a new one. What was in flight there is served if it is `known` what the process before did.
 async fn mount(
     options: MountOptions,
-    inherited: Option<(Inherited, Resent)>,
+    inherited: Option<Inherited>,
+    known: bool,
     host: &Arc<VolumeHost>,
 ) -> Result<Placed, StartError> {
-    if let Some((inherited, resent)) = inherited {
+    if let Some(inherited) = inherited {
+        let resent = if known { Resent::Served } else { Resent::Failed };
         let (mount, channels) = inherited.resend(resent).map_err(|e| StartError::Host(e.to_string()))?;
-        host.notice(Notice::MountTakenOver { resumed: resent == Resent::Served });
+        host.notice(Notice::MountTakenOver { resumed: known });
         let place = Place::of(&mount, options);
         return Ok(Placed { mount, channels, place, was_dead: false });
     }
@@ -457,24 +457,25 @@ async fn mount(
     mounted.map_err(|e| StartError::Host(e.to_string()))?
 }
 
-/// Serves for as long as requests are taken in.
+/// Serves until the mount ends, or what this returns says false: nothing more is taken in then.
 fn serve(
     setup: &VolumeSetup,
     channels: Vec<Channel>,
     path: &Arc<DataPath>,
     host: &Arc<VolumeHost>,
-    intake: &watch::Sender<bool>,
-) {
+) -> watch::Sender<bool> {
+    let intake = watch::Sender::new(true);
     let fs = FileSystem::new(Arc::clone(path));
     for (worker, channel) in channels.into_iter().enumerate() {
         let (fs, host, mut intake) = (Arc::clone(&fs), Arc::downgrade(host), intake.subscribe());
         // The handler lives on its worker; it ends with the mount.
         drop(setup.workers.spawn(worker, move || async move {
             let handler = fs.handler();
-            let serving = channel.serve(move |request| handler.handle(request));
+            // A task of its own: whoever wakes it for a request looks at nothing else.
+            let mut serving = tokio::task::spawn_local(channel.serve(move |request| handler.handle(request)));
             let served = tokio::select! {
-                served = serving => served,
-                _ = intake.wait_for(|open| !open) => return,
+                served = &mut serving => served.unwrap_or_else(|e| Err(ServeError::Watch(e.into()))),
+                Ok(_) = intake.wait_for(|open| !open) => return serving.abort(),
             };
             let how = match served {
                 Ok(Ended::Unmounted) => Over::Unmounted,
@@ -489,4 +490,5 @@ fn serve(
             }
         }));
     }
+    intake
 }

@@ -314,6 +314,8 @@ fn r12_node_that_is_evicted_while_no_daemon_runs_begins_anew_and_its_locks_fail(
     locked.does("set w 0 1");
     let before = u32::try_from(daemon(&cluster, 2).expect("it answers")).expect("a pid");
     let ended = || fs::read_to_string(format!("/proc/{before}/stat")).is_ok_and(|s| s.contains(") Z "));
+    // It takes a while to leave: its last flush does.
+    cluster.ask(2, &["debug", "disk", "delay", "300"]).expect(0, &[]);
     kill(Signal::HUP, cluster.pid(2));
     until("the daemon leaves", || cluster.log(2).contains("asked to make room"));
     kill(Signal::STOP, cluster.pid(2));
