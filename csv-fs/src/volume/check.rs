@@ -110,6 +110,9 @@ impl UnattendedError {
             }
             UnattendedError::OtherHost { .. } => "Check it on that host.",
             UnattendedError::Volume { .. } => "See whether it is the right disk.",
+            UnattendedError::Disk(DiskError::Unit { .. }) => {
+                "See whether portals, target, unit and secret are right, and whether the target lets this host in (SHOREFAST_ISCSI_INITIATOR names it)."
+            }
             UnattendedError::Disk(_) | UnattendedError::Lock { .. } => {
                 "See whether the path is right and may be read and written."
             }

@@ -103,7 +103,8 @@ fn what_is_no_volume_or_no_disk_is_said_so() {
     fs::File::create_new(&disk).and_then(|f| f.set_len(1 << 30)).expect("a sparse file");
     run(&["volume", "check", "--disk", path(&disk)]).expect(1, &["no shorefast volume"]);
     run(&["volume", "check", "--disk", "/nonexistent/disk.img"]).expect(3, &["There is no disk"]);
-    run(&["volume", "check", "--disk", "iscsi://192.0.2.1/x/0"]).expect(4, &["cannot be a shared disk"]);
+    run(&["volume", "check", "--disk", "nvme://192.0.2.1/x"]).expect(4, &["cannot be a shared disk"]);
+    run(&["volume", "check", "--disk", "iscsi://192.0.2.1"]).expect(2, &["names no unit"]);
     run(&["volume", "check"]).expect(2, &["NAME"]);
     run(&["volume", "check", "v", "--dry-run"]).expect(2, &["--repair"]);
 }

@@ -193,7 +193,8 @@ fn failures(html: &mut String, r: &DemoReport) {
     }
     html.push_str("<div class=\"wide\"><table>\n<tr><th>Node</th><th>Phase</th><th>Call</th><th>Error</th><th class=\"n\">Count</th><th></th></tr>\n");
     for f in &r.failed_calls {
-        let (why, tone) = if f.expected { ("expected", "soft") } else { ("not expected", "bad") };
+        let (why, tone) =
+            if f.expected { ("its daemon was killed, or it was evicted", "soft") } else { ("not expected", "bad") };
         let _ = writeln!(
             html,
             "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"n\">{}</td><td class=\"{tone}\">{why}</td></tr>",

@@ -102,7 +102,7 @@ fn failed(r: &DemoReport) -> String {
     plain_table(
         ["FAILED CALLS ON", "IN PHASE", "CALL", "ERROR", "COUNT", ""],
         r.failed_calls.iter().map(|f| {
-            let why = if f.expected { "expected" } else { "not expected" };
+            let why = if f.expected { "its daemon was killed, or it was evicted" } else { "not expected" };
             [f.node.to_string(), f.phase.clone(), f.call.clone(), f.error.clone(), grouped(f.count), why.to_owned()]
         }),
     )
