@@ -93,7 +93,9 @@ fn the_next_life_names_what_is_open_and_locked_and_goes_on_with_the_numbers() {
     let own = OwnLock { owner: 5, handle: HandleId(11), pid: 1, range: ByteRange::ALL, mode: LockMode::Write };
     let locks = vec![PlacedLock { ino: INO, space: LockSpace::Record, lock: own }];
     assert_eq!(named.request, Request::Locks(LockRequest::Held { bind: Bind(2), locks, last: true }));
-    assert_eq!(named.seq, 3, "two requests of the life before went through this slot");
+    assert_eq!((named.slot.table, named.seq), (SlotTable::Return, 1));
+    let call = sent_call(&next.submit(1, open(12)));
+    assert_eq!((call.slot.table, call.seq), (SlotTable::Ordinary, 3), "the life before used this slot twice");
 }
 
 #[test]
