@@ -286,10 +286,9 @@ impl Core {
         }
         way.session().proved(nexus, FenceGen(0));
         let right = Right { era: way.session().era(), generation: FenceGen(0) };
-        let mut door = way.door.lock();
-        let Some(number) = door.number() else { return Err(ReserveError::NotRegistered.into()) };
-        door.registered(number);
-        door.admitted(number, right);
+        if !way.door.lock().admitted_alone(nexus, right) {
+            return Err(ReserveError::NotRegistered.into());
+        }
         way.opened.notify_one();
         Ok(())
     }

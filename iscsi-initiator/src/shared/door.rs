@@ -84,9 +84,13 @@ impl Door {
         self.inside.filter(|(_, n, _)| *n == number && !self.again).map(|(nexus, ..)| nexus)
     }
 
-    /// The number of the present entrance.
-    pub(super) fn number(&self) -> Option<NexusNumber> {
-        self.inside.map(|(_, number, _)| number)
+    /// The nexus that stands holds the unit alone, and no office judges it. False if it is not that one.
+    pub(super) fn admitted_alone(&mut self, nexus: u64, right: Right) -> bool {
+        let Some((_, _, at)) = self.inside.as_mut().filter(|(inside, ..)| *inside == nexus) else { return false };
+        *at = At::Admitted(right);
+        self.again = false;
+        self.standing.0 += 1;
+        true
     }
 
     /// The nexus of this entrance was registered under its key.
@@ -208,6 +212,17 @@ mod tests {
         let now = door.standing();
         door.renews(later);
         assert_eq!(door.standing(), now, "it is renewed once");
+    }
+
+    /// An office had asked for new entrances when the unit was taken alone: nobody enters any more, and data waited for ever.
+    #[test]
+    fn a_nexus_that_holds_its_unit_alone_carries_data_whatever_an_office_has_asked_for() {
+        let mut door = Door::default();
+        assert!(!door.admitted_alone(7, right(0)), "nothing stands");
+        door.enters(7, ONE);
+        door.again();
+        assert!(door.admitted_alone(7, right(0)) && !door.is_to_enter(7));
+        assert_eq!(door.right(door.standing()), Some(right(0)));
     }
 
     #[test]

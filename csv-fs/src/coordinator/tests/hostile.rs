@@ -22,8 +22,13 @@ impl ClientLink for Forgetful {
         99
     }
 
-    fn callback(&self, _: Callback) -> BoxFuture<'_, Option<CallbackAnswer>> {
-        Box::pin(async { Some(CallbackAnswer::NotHeld) })
+    /// Of its locks it says what is true: one that denies for ever what it was given keeps its own tries waiting.
+    fn callback(&self, callback: Callback) -> BoxFuture<'_, Option<CallbackAnswer>> {
+        let answer = match callback.ask {
+            CallbackAsk::LockHeld { .. } => CallbackAnswer::Accepted,
+            _ => CallbackAnswer::NotHeld,
+        };
+        Box::pin(async move { Some(answer) })
     }
 }
 

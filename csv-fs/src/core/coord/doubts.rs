@@ -42,6 +42,7 @@
 //!   it is asked before its next look at the lease.
 //! - A circle of waiting owners (EDEADLK) may lead over a gift: of an owner of which one thread waits while another has just been given.
 //! - A client that speaks a minor version without the question is taken to have heard.
+//! - One that denies for ever what it was given, which none of ours does, keeps tries waiting as a holder keeps waiters waiting.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

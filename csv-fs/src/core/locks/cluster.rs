@@ -299,6 +299,7 @@ impl Run {
 
     // ---- what is on its way
 
+    // long: one arm for each kind of mail.
     fn deliver(&mut self, mail: Mail) {
         self.moment += 1;
         let here = self.epoch;
