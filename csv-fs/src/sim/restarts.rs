@@ -203,6 +203,9 @@ impl World {
         let Leaving { known, lost, .. } = self.leaving.remove(&n)?;
         let known = known?;
         let same = known.client == client;
+        if !same && self.disk.lun.slots[&n].fence_gen > known.fence_gen {
+            self.oracle.fenced_between_lives(known.client);
+        }
         self.coverage.count("restart", if same { "goes on" } else { "was fenced meanwhile" });
         same.then_some((known, lost))
     }
