@@ -7,7 +7,7 @@ use super::world::{MS, World};
 use crate::core::client::Event;
 
 /// Kinds of fault, with their weights; `scsi`: only for that kind, `file`: only for the other.
-const KINDS: [(&str, u64, Only); 25] = [
+const KINDS: [(&str, u64, Only); 26] = [
     ("kill", 6, Only::Any),
     ("kill coordinator", 6, Only::Any),
     ("pause", 5, Only::Any),
@@ -33,6 +33,7 @@ const KINDS: [(&str, u64, Only); 25] = [
     ("nexus hangs", 8, Only::Scsi),
     ("device reset", 2, Only::Any),
     ("planned restart", 6, Only::File),
+    ("kill under a holder", 9, Only::File),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -130,6 +131,7 @@ impl World {
             }
             "nexus hangs" => self.nexus_hangs_for_a_while(n),
             "planned restart" => self.restart(n),
+            "kill under a holder" => self.kill_held(n),
             "device reset" => {
                 self.reset_disk();
                 true

@@ -25,7 +25,7 @@ use crate::proto::Request;
 use crate::types::*;
 use block::shared::{Epoch, FenceGen, NodeId};
 
-pub(super) use files::{Value, WriteId};
+pub(super) use files::{SizeId, Value, WriteId};
 pub(super) use locks::Wanted;
 pub(super) use rights::Claim;
 

@@ -62,6 +62,11 @@ pub const SCENARIOS: &[Scenario] = &[
     restarts::LEFT_TOO_SOON,
     restarts::EVICTED_BETWEEN,
     restarts::COORDINATOR_LEAVES,
+    restarts::KILLED_WITH_A_CALL,
+    restarts::COMES_AGAIN,
+    restarts::KILLED_UNCOMMITTED,
+    restarts::KILLED_WITH_A_LOCK,
+    restarts::KILLED_AND_EVICTED,
 ];
 
 /// Runs a scenario; `seed` moves the small delays about.

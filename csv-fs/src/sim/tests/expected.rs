@@ -103,7 +103,19 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
     ("redirected", &["Read", "Write", "Flush"]),
     ("redirect answer", &["Done"]),
     ("op", &["expired"]),
-    ("restart", &["in order", "goes on", "was fenced meanwhile", "does not come to rest"]),
+    (
+        "restart",
+        &[
+            "in order",
+            "goes on",
+            "was fenced meanwhile",
+            "does not come to rest",
+            "goes on after a kill",
+            "a request comes again",
+            "an append was done already",
+        ],
+    ),
+    ("killed with", &["a call", "an answer", "an append", "something uncommitted", "a lock"]),
     (
         "client event",
         &[
@@ -113,6 +125,8 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
             "BindFailed",
             "LinkLost",
             "Submit",
+            "SubmitFor",
+            "NoneComesAgain",
             "Lock",
             "Cancel",
             "Expired",
@@ -135,6 +149,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
     (
         "client effect",
         &[
+            "Note",
             "AskWho",
             "SendBind",
             "SendCall",
