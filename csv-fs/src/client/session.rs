@@ -319,12 +319,7 @@ impl Session {
         session
     }
 
-    fn over_core(
-        parts: SessionParts,
-        core: Client,
-        rules: Rules,
-        notebook: Option<Arc<dyn Notebook>>,
-    ) -> Arc<Session> {
+    fn over_core(parts: SessionParts, core: Client, rules: Rules, notebook: Option<Arc<dyn Notebook>>) -> Arc<Session> {
         let (route, binding) = (watch::Sender::new(core.route()), watch::Sender::new(core.binding().clone()));
         let inner = Inner {
             core,
@@ -478,7 +473,8 @@ impl Session {
         add(&self.counters.calls, 1);
         let told = Called(Some(Box::new(|result: CallResult| then(result.map(|a| a.reply).map_err(errno_of)))));
         let asker = Asker { waiter: Waiter::Called(told), since: caller.since() };
-        let ticket = self.submit(asker, |ticket, asker| Input::Call { ticket, request, life: None, origin: None, asker });
+        let ticket =
+            self.submit(asker, |ticket, asker| Input::Call { ticket, request, life: None, origin: None, asker });
         // It may be answered by now; then nobody has this ticket, and cancelling it does nothing.
         caller.waits(self, ticket).for_good();
     }

@@ -45,14 +45,14 @@ use crate::proto::{BindAnswer, BindRequest, CallbackAnswer, CallbackAsk, Reasser
 use crate::types::*;
 
 use binding::Binder;
-pub(crate) use calls::changes;
 pub use binding::Binding;
+pub(crate) use calls::changes;
 pub use event::{CallFailure, Effect, Event, IoId, RedirectResult, Ticket};
 pub use expiry::{Overdue, Patience, Story, Sweep};
 pub use hand_on::{Known, KnownOpen, LEFT};
 pub use held::{HeldLayout, Standing};
-pub use ledger::{Ledger, Note, NotedFile, NotedOpen, Origin};
 use held::{Layouts, Recalled};
+pub use ledger::{Ledger, Note, NotedFile, NotedOpen, Origin};
 pub use locks::LockOp;
 use locks::{JobId, Locks};
 use recover::{Inherited, Noted};

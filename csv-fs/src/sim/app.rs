@@ -127,7 +127,8 @@ impl Ctx {
 
     /// The daemon's part. What is noted as done is not done again.
     async fn appends(&self, ino: InodeNo, began: u64, told: &RefCell<Option<Grown>>) -> Result<(), Fail> {
-        let done = self.with(|w| w.shell(self.n).is_some_and(|s| self.unique.is_some_and(|u| s.appended.remove(&u))))?;
+        let done =
+            self.with(|w| w.shell(self.n).is_some_and(|s| self.unique.is_some_and(|u| s.appended.remove(&u))))?;
         if done {
             return self.with(|w| w.coverage.count("restart", "an append was done already"));
         }
@@ -180,7 +181,7 @@ impl Ctx {
             w.wrote(self.n, ino, Vec::new(), (size, true), self.unique);
             w.trace(|| format!("{}: appended block {block} of {ino} under layout {:#x}", self.who, layout.0));
             told.replace(Some((new, grown)));
-            w.rng.below(2) * w.rng.below(MS)
+            w.rng.below(2) * w.rng.below(4 * MS)
         })?;
         // It is noted, and its program is not told yet.
         self.sleep(pause).await?;

@@ -143,8 +143,7 @@ impl World {
         };
         self.oracle.keeps_only(client, &ledger.layouts.keys().copied().collect());
         let held = |(id, (ino, range)): (&LayoutId, &(InodeNo, BlockRange))| {
-            let held =
-                Held { ino: *ino, range: *range, mode: LayoutMode::Exclusive, guards: 0, withdrawn: true };
+            let held = Held { ino: *ino, range: *range, mode: LayoutMode::Exclusive, guards: 0, withdrawn: true };
             (*id, held)
         };
         let mut files: BTreeMap<InodeNo, File> =

@@ -108,7 +108,11 @@ impl Ctx {
         loop {
             let inside = self.enters().await?;
             let here = self.with(|w| self.at_daemon(w, unique))?;
-            let result = request(here.clone()).await;
+            let result = match request(here.clone()).await {
+                Err(Fail::Evicted) => Err(Fail::Evicted),
+                // It is done, and the kernel has no answer yet.
+                result => here.dawdles().await.and(result),
+            };
             drop(inside);
             let gone = self.with(|w| here.is_gone(w))?;
             match result {
@@ -119,6 +123,11 @@ impl Ctx {
                 }
             }
         }
+    }
+
+    async fn dawdles(&self) -> Result<(), Fail> {
+        let pause = self.with(|w| if w.rng.permille(250) { w.rng.below(5 * MS) } else { 0 })?;
+        if pause > 0 { self.sleep(pause).await } else { Ok(()) }
     }
 
     /// A program sleeps, whoever serves it.
@@ -284,8 +293,7 @@ impl World {
 
     /// SIGKILL of a daemon that has a holder. Whoever asked it for something asks the next one.
     pub(super) fn kill_held(&mut self, n: NodeId) -> bool {
-        let office = self.in_office(n) || self.disk.lun.lease.holder.is_some_and(|holder| holder.node == n);
-        if self.setup.scsi || !self.is_running(n) || self.leaving.contains_key(&n) || office {
+        if self.setup.scsi || !self.is_running(n) || self.leaving.contains_key(&n) {
             return false;
         }
         let Some(client) = self.client_is(n) else { return false };
@@ -297,6 +305,7 @@ impl World {
             ("an append", !ledger.appended.is_empty()),
             ("something uncommitted", !ledger.files.is_empty()),
             ("a lock", !ledger.locks().is_empty()),
+            ("an office", self.in_office(n)),
         ] {
             if there {
                 self.coverage.count("killed with", what);

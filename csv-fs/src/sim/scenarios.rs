@@ -67,6 +67,7 @@ pub const SCENARIOS: &[Scenario] = &[
     restarts::KILLED_UNCOMMITTED,
     restarts::KILLED_WITH_A_LOCK,
     restarts::KILLED_AND_EVICTED,
+    restarts::KILLED_IN_OFFICE,
 ];
 
 /// Runs a scenario; `seed` moves the small delays about.

@@ -34,7 +34,7 @@ use crate::types::{ClientId, VolumeId};
 /// The slot's registration is two requests to the disk; a disk that does not answer them is tried again later.
 const REGISTER_WITHIN: Duration = Duration::from_secs(10);
 /// A request that the kernel sends again to a process that goes on is read well within this.
-const COMES_AGAIN_WITHIN: Duration = Duration::from_secs(30);
+const COMES_AGAIN_WITHIN: Duration = Duration::from_secs(8);
 /// Redirected writes kept until they are flushed.
 const KEPT_LIMIT: u64 = 64 << 20;
 
@@ -209,7 +209,7 @@ impl Volume {
         // After a death nothing of an incarnation that is over goes on: nobody knows what became of what was in flight.
         let known = known.filter(|left| same || matches!(left, Left::InOrder(_)));
         // Whoever waited for a lock at a planned end asks the next incarnation, too: nothing else of that life was unanswered.
-        let served = known.is_some();
+        let served = known.as_ref().map(|left| matches!(left, Left::Killed(_)));
         let (path, book) = start_client(&setup, &host, disk, (&superblock, timing), life, (known, keeper.as_ref()));
         host.attach_lives(rebirth::follow_lives(&host, path.session(), disk.clone(), config));
         let placed = self::mount(options, inherited, served, &host).await;
@@ -477,17 +477,18 @@ fn inherit(
     Ok(Mount::inherit(kept, options).inspect_err(refused).ok())
 }
 
-/// The mount that was kept, or a new one. What was in flight there is served if it is `known` what the process before did.
+/// The mount that was kept, or a new one. What was in flight there is served if it is `known` what the process before did, and
+/// whether it was killed.
 async fn mount(
     options: MountOptions,
     inherited: Option<Inherited>,
-    known: bool,
+    known: Option<bool>,
     host: &Arc<VolumeHost>,
 ) -> Result<Placed, StartError> {
     if let Some(inherited) = inherited {
-        let resent = if known { Resent::Served } else { Resent::Failed };
+        let resent = if known.is_some() { Resent::Served } else { Resent::Failed };
         let (mount, channels) = inherited.resend(resent).map_err(|e| StartError::Host(e.to_string()))?;
-        host.notice(Notice::MountTakenOver { resumed: known });
+        host.notice(Notice::MountTakenOver { resumed: known.is_some(), died: known != Some(false) });
         let place = Place::of(&mount, options);
         return Ok(Placed { mount, channels, place, was_dead: false });
     }

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -24,7 +24,11 @@ use crate::types::*;
 
 /// Requests of the kernel that the process before had at work.
 #[derive(Debug, Default)]
-pub(super) struct Left(Mutex<Unanswered>);
+pub(super) struct Left {
+    /// Whether there are any: looked at by every append.
+    any: AtomicBool,
+    unanswered: Mutex<Unanswered>,
+}
 
 #[derive(Debug, Default)]
 struct Unanswered {
@@ -37,7 +41,7 @@ struct Unanswered {
 impl Left {
     /// The incarnation is over: what was uncommitted is lost with it.
     pub(super) fn is_lost(&self) {
-        self.0.lock().appended.values_mut().for_each(|len| *len = None);
+        self.unanswered.lock().appended.values_mut().for_each(|len| *len = None);
     }
 }
 
@@ -65,14 +69,15 @@ impl DataPath {
 
     /// What an append is answered that the process before has done.
     pub(super) fn has_appended(&self, unique: Option<u64>) -> Option<(u64, Result<u32, Errno>)> {
-        let unique = unique?;
-        let done = self.left.0.lock().appended.remove(&unique)?;
+        let unique = unique.filter(|_| self.left.any.load(Ordering::Relaxed))?;
+        let done = self.left.unanswered.lock().appended.remove(&unique)?;
         Some((unique, done.ok_or(Errno(EIO))))
     }
 
     /// The handle for a request of the kernel that opens a file: the one that the process before gave it, or a new one.
     pub(crate) fn handle_for(&self, unique: u64) -> HandleId {
-        let promised = self.left.0.lock().opened.remove(&unique);
+        let any = self.left.any.load(Ordering::Relaxed);
+        let promised = any.then(|| self.left.unanswered.lock().opened.remove(&unique)).flatten();
         promised.unwrap_or_else(|| self.new_handle())
     }
 
@@ -83,7 +88,8 @@ impl DataPath {
         for (handle, o) in &ledger.opens {
             self.opened(o.ino, *handle, o.flags.cast_signed(), None);
         }
-        *self.left.0.lock() = Unanswered {
+        self.left.any.store(true, Ordering::Relaxed);
+        *self.left.unanswered.lock() = Unanswered {
             opened: ledger.promised(),
             appended: ledger.appended.iter().map(|(unique, len)| (*unique, Some(*len))).collect(),
         };

@@ -28,8 +28,8 @@ use crate::client::inode::{Inode, State, wall_nanos};
 use crate::client::layout::{LayoutCell, LayoutGuard};
 use crate::client::session::{Caller, EIO, Errno};
 use crate::client::space::{ENOSPC, Reserved};
-use crate::core::client::{Note, Sweep};
 use crate::core::client::map::{Kind, Piece};
+use crate::core::client::{Note, Sweep};
 use crate::core::rules::Rule;
 use crate::proto::{Request, SetAttr, Want};
 use crate::types::*;
@@ -489,7 +489,13 @@ impl DataPath {
             if !plan.fresh.is_empty() {
                 state.map.wrote(&plan.fresh);
             }
-            self.note_write(job.caller, inode.ino, &plan.fresh, (state.map.size(), grew), job.append.then_some(job.end - job.offset));
+            self.note_write(
+                job.caller,
+                inode.ino,
+                &plan.fresh,
+                (state.map.size(), grew),
+                job.append.then_some(job.end - job.offset),
+            );
             if grew || !plan.fresh.is_empty() {
                 inode.publish(&mut state, false);
             } else {

@@ -220,7 +220,13 @@ async fn what_is_put_in_while_somebody_reads_the_core_is_taken() {
     let asker = Asker { waiter: Waiter::Task(waiter), since: None };
     session.look(|_| {
         let put = || {
-            session.put(Input::Call { ticket: Ticket(1 << 32), request: Request::Statfs, life: None, origin: None, asker });
+            session.put(Input::Call {
+                ticket: Ticket(1 << 32),
+                request: Request::Statfs,
+                life: None,
+                origin: None,
+                asker,
+            });
         };
         std::thread::scope(|scope| scope.spawn(put).join()).expect("it waits for nobody");
     });

@@ -448,8 +448,12 @@ impl Ledger {
         notes.extend(self.opens.iter().map(opened));
         notes.extend(self.locks().into_iter().map(Note::Locked));
         notes.extend(self.layouts.iter().map(|(id, (ino, range))| Note::Layout { id: *id, ino: *ino, range: *range }));
-        notes.extend(self.files.iter().map(|(ino, f)| {
-            Note::Wrote { ino: *ino, extents: f.extents(), size: f.size, grew: f.grew, appended: None }
+        notes.extend(self.files.iter().map(|(ino, f)| Note::Wrote {
+            ino: *ino,
+            extents: f.extents(),
+            size: f.size,
+            grew: f.grew,
+            appended: None,
         }));
         let appended = |(unique, len): (&u64, &u32)| Note::Wrote {
             ino: InodeNo(0),

@@ -153,7 +153,9 @@ impl Client {
             Some(Claim::Answered(asked, result)) if is_same(&asked, &request) => {
                 return out.push(Effect::Reply { ticket, result: result.map_err(CallFailure::Errno) });
             }
-            Some(Claim::InSlot(slot, seq)) if self.slots.get(slot, seq).is_some_and(|r| is_same(&r.request, &request)) => {
+            Some(Claim::InSlot(slot, seq))
+                if self.slots.get(slot, seq).is_some_and(|r| is_same(&r.request, &request)) =>
+            {
                 return self.slots.reclaim(slot, ticket);
             }
             None if self.inherited.lapsed.contains(&origin.unique) => {
@@ -316,7 +318,9 @@ fn is_same(before: &Request, now: &Request) -> bool {
 /// What is left of some ranges without another.
 fn without(ranges: Vec<DiskRange>, cut: DiskRange) -> Vec<DiskRange> {
     let (from, to) = (cut.start.0, cut.start.0 + cut.len.0);
-    let part = |start: u64, end: u64| (start < end).then(|| DiskRange { start: DiskBlock(start), len: BlockCount(end - start) });
+    let part = |start: u64, end: u64| {
+        (start < end).then(|| DiskRange { start: DiskBlock(start), len: BlockCount(end - start) })
+    };
     let parts = |r: DiskRange| {
         let (start, end) = (r.start.0, r.start.0 + r.len.0);
         part(start, end.min(from)).into_iter().chain(part(start.max(to), end))

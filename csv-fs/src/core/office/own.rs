@@ -6,9 +6,10 @@
 //! - The own LIVE lock first (file kind): an earlier process of this node may still have writes in the kernel; its
 //!   lock is free exactly when the last has landed. So a later incarnation in a slot proves that all earlier ended.
 //! - A process may go on with the life of the one before ([`Resumes`]): the same incarnation, registered anew, only under the
-//!   generation that was granted to it, and only if it did not leave an office behind. Every fence raises the generation, so one
-//!   that was begun or ended meanwhile is seen; one that is about to begin meets the changed slot and starts over. A disk
-//!   that cannot say that every earlier process has ended (SCSI: keys are of an incarnation) knows no such life.
+//!   generation that was granted to it. Every fence raises the generation, so one that was begun or ended meanwhile is seen; one
+//!   that is about to begin meets the changed slot and starts over. An office that the process before left behind is given up
+//!   first: its last write has landed, or the LIVE lock were not free. A disk that cannot say that every earlier process has ended
+//!   (SCSI: keys are of an incarnation) knows no such life.
 //! - A higher `fence_gen` than was granted, seen in the slot by whatever means, stops direct I/O *before* anything
 //!   else happens, and trips the latch of an office held here. "Nothing in flight" is said only after both have ended.
 //! - The owner never lowers `fence_gen`: it carries on what it found. A fencer's raise makes the owner's next renewal
@@ -171,17 +172,14 @@ impl Office {
         out.push(Effect::CawSlot { tag, node: life.client.node, expect, new, via: Via::First });
     }
 
-    /// Whether the life that is to go on here still has its slot: nobody has fenced it, and nobody may be about to for the
-    /// office that it held.
+    /// Whether the life that is to go on here still has its slot: nobody has fenced it. Whoever is about to, for the office that it
+    /// held, has not raised the generation, and meets another slot.
     ///
     /// Prevents: its client was evicted meanwhile, and the fencer's proof says that nothing of this incarnation comes any more.
     fn may_resume(&self, found: &SlotView) -> bool {
         let Some(Resumes { incarnation, fence_gen }) = self.config.resumes else { return false };
-        let me = ClientId { node: self.config.node, incarnation };
-        let lease = self.look.sight.as_ref().map(|sight| &sight.lease);
-        let holds_office = lease.is_none_or(|lease| lease.holder == Some(me) && !lease.is_vacant());
         let same = (found.incarnation, found.fence_gen, found.boot) == (incarnation, fence_gen, self.config.boot);
-        same && !holds_office && matches!(self.config.kind, DiskKind::File)
+        same && self.look.sight.is_some() && matches!(self.config.kind, DiskKind::File)
     }
 
     fn register(&mut self, now: Now, found: SlotView, out: &mut Vec<Effect>) {
@@ -272,6 +270,9 @@ impl Office {
                     asks: Vec::new(),
                 });
                 out.push(Effect::Registered { client, fence_gen: slot.fence_gen });
+                if self.config.resumes.is_some_and(|r| r.incarnation == client.incarnation) {
+                    self.give_up_what_was_left(client);
+                }
                 self.register_nexuses(out);
             }
             Own::Registered(life) => {

@@ -179,3 +179,29 @@ pub(super) const KILLED_AND_EVICTED: Scenario = Scenario {
     },
     ..SCRIPT
 };
+
+/// The only daemon that could coordinate is killed under its programs, and goes on as coordinator and client.
+pub(super) const KILLED_IN_OFFICE: Scenario = Scenario {
+    name: "the only daemon, killed in office under a program that holds a lock",
+    nodes: 1,
+    script: |s| {
+        s.begin(1);
+        s.does(1, Op::HoldsAll(file(0)));
+        s.does(1, Op::Append(file(2)));
+        let one = s.who(1);
+        for _ in 0..3 {
+            let ended = s.op(1, Op::Private { unlink: true });
+            let wait = s.world(|w| w.rng.below(40));
+            s.run(wait);
+            s.fault("kill under a holder", |w| {
+                w.kill_held(node(1));
+            });
+            goes_on(s, 1);
+            s.ends(&ended, 30_000, "what a program asked before the kill is answered");
+            s.not_evicted(1, one);
+        }
+        s.does(1, Op::Read(file(2), 1));
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+    ..SCRIPT
+};

@@ -112,10 +112,9 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
             "does not come to rest",
             "goes on after a kill",
             "a request comes again",
-            "an append was done already",
         ],
     ),
-    ("killed with", &["a call", "an answer", "an append", "something uncommitted", "a lock"]),
+    ("killed with", &["a call", "something uncommitted", "a lock", "an office"]),
     (
         "client event",
         &[
@@ -209,6 +208,8 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
 /// What only many seeds show: a coordinator that hears of its successor before it hears that it was fenced, and redirected
 /// I/O that arrives after a newer bind of its client.
 pub(super) const RARE: &[(&str, &[&str])] =
+    ("killed with", &["an answer", "an append"]),
+    ("restart", &["an append was done already"]),
     &[("lost office", &["Superseded", "HigherEpoch"]), ("redirect answer", &["StaleBind"])];
 
 // Not expected: AbortFailed (a simulated abort always comes to its end), Goodbye and what

@@ -105,6 +105,10 @@ fn a_note_that_was_torn_has_not_happened() {
     for cut in at..end {
         let mut torn = whole.clone();
         torn[cut..].fill(0);
+        if torn == whole {
+            // What was not written was nothing.
+            continue;
+        }
         assert_eq!(read(&torn).expect("what is before it is there").notes(), before, "cut at {cut}");
     }
 }
@@ -126,13 +130,15 @@ fn a_memory_that_is_full_is_followed_by_one_with_what_is_left() {
     let (holder, book) = begin();
     let slot = SlotRef { table: SlotTable::Ordinary, index: 0 };
     of_each_kind().iter().for_each(|note| book.note(std::slice::from_ref(note)));
-    for seq in 1..60_000 {
+    let began = std::time::Instant::now();
+    for seq in 1..120_000 {
         book.note(&[Note::Sent { slot, seq, request: None, origin: None }]);
     }
+    println!("{} ns a note", began.elapsed().as_nanos() / 120_000);
     assert!(*holder.1.lock() > 1, "it was full");
     let found = take(&memory(&holder)).expect("it is whole");
     assert_eq!(found.notes(), book.pages.lock().ledger.notes());
-    assert_eq!(found.slots[&slot].seq, 59_999);
+    assert_eq!(found.slots[&slot].seq, 119_999);
 }
 
 #[test]
@@ -154,4 +160,5 @@ fn bytes_of_the_notes_are_what_they_were() {
     assert_eq!(shown, FROZEN);
 }
 
-const FROZEN: &str = "";
+const FROZEN: &str = "580000009d65edb20b01040206030102040004080108010161012800050004080000066507020129070700096501008080808080\
+    808080800101081109030700ffffffffffffffffff010b07010232030000a09c0101012a8004040005010000";

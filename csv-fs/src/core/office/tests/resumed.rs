@@ -68,13 +68,28 @@ fn a_fence_that_comes_between_the_look_and_the_registration_is_met() {
 }
 
 #[test]
-fn a_life_that_left_an_office_behind_does_not_go_on() {
+fn a_life_that_left_an_office_behind_gives_it_up_when_its_last_write_has_landed_and_goes_on() {
     let mut lab = Lab::new(&[1]);
     lab.start(1);
     lab.run_until("it takes office", |l| l.office(1).in_office().is_some());
-    lab.kill(1, 10);
-    assert_eq!(restarted(&mut lab, 1, life(1)).0, client(1, 2));
-    lab.run_until("it takes office again", |l| l.office(1).in_office().is_some());
+    let before = lab.lease.clone();
+    lab.kill(1, 300);
+    let began = lab.now;
+    assert_eq!(restarted(&mut lab, 1, life(1)).0, client(1, 1));
+    assert!(lab.now.since(began).as_millis() >= 300, "its LIVE lock comes first");
+    assert_eq!((lab.lease.epoch, lab.lease.is_vacant()), (before.epoch, false), "nothing was done before that");
+    lab.run_until("it is given up", |l| l.lease.is_vacant());
+    let took = lab.run_until("it takes office again", |l| l.office(1).in_office().is_some());
+    assert!(lab.lease.epoch > before.epoch && took < 1500, "{took} ms");
+}
+
+/// The others are at it: the generation of the one that died in office is raised before its next process looks.
+#[test]
+fn a_life_that_was_fenced_for_the_office_that_it_left_does_not_go_on() {
+    let mut lab = Lab::three_with_3_in_office();
+    lab.kill(3, 10);
+    lab.run_until("it is fenced", |l| l.fence_gen(3) == FenceGen(1));
+    assert_eq!(restarted(&mut lab, 3, life(1)).0, client(3, 2));
 }
 
 #[test]
