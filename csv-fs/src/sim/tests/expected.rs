@@ -207,10 +207,12 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
 
 /// What only many seeds show: a coordinator that hears of its successor before it hears that it was fenced, and redirected
 /// I/O that arrives after a newer bind of its client.
-pub(super) const RARE: &[(&str, &[&str])] =
+pub(super) const RARE: &[(&str, &[&str])] = &[
+    ("lost office", &["Superseded", "HigherEpoch"]),
+    ("redirect answer", &["StaleBind"]),
     ("killed with", &["an answer", "an append"]),
     ("restart", &["an append was done already"]),
-    &[("lost office", &["Superseded", "HigherEpoch"]), ("redirect answer", &["StaleBind"])];
+];
 
 // Not expected: AbortFailed (a simulated abort always comes to its end), Goodbye and what
 // follows it (no node unmounts), SelfEvicted (a next life replaces its office itself), WritesLost, HandleLost,
