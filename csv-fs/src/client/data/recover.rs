@@ -74,6 +74,11 @@ impl DataPath {
         Some((unique, done.ok_or(Errno(EIO))))
     }
 
+    /// Whether the incarnation that this process began with, or went on with, is over.
+    pub(crate) fn is_another_life(&self) -> bool {
+        self.space.life() > 0
+    }
+
     /// The handle for a request of the kernel that opens a file: the one that the process before gave it, or a new one.
     pub(crate) fn handle_for(&self, unique: u64) -> HandleId {
         let any = self.left.any.load(Ordering::Relaxed);
