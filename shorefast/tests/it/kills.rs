@@ -210,13 +210,13 @@ fn r13_what_is_open_survives_the_kill_of_a_nodes_daemon() {
     assert_eq!(cluster.stop(2), 0);
 }
 
-#[test]
-fn r14_what_is_in_flight_at_a_kill_is_done_once_and_no_program_gets_an_error() {
+/// Kills of a node's daemon under all kinds of work; every program goes on, and finds what it did, once.
+fn works_on(nodes: usize) {
     if !can_mount() {
         return;
     }
-    let mut cluster = held(2);
-    let here = cluster.mount(2, "v");
+    let mut cluster = held(nodes);
+    let here = cluster.mount(nodes, "v");
     let appends = [Appends::begin(&here, "appends"), Appends::begin(&here, "more-appends")];
     let (names, blocks) = (names(&here), blocks(&here));
     let raises = Raises::begin(&[cluster.mount(1, "v"), here]);
@@ -229,16 +229,27 @@ fn r14_what_is_in_flight_at_a_kill_is_done_once_and_no_program_gets_an_error() {
         all_go_on();
         // At another place of its work each time.
         std::thread::sleep(Duration::from_millis(37 * round % 100));
-        println!("kill {round}: the next one serves after {} ms", killed(&cluster, 2).as_millis());
+        println!("kill {round}: the next one serves after {} ms", killed(&cluster, nodes).as_millis());
     }
     all_go_on();
     names.end("names");
     blocks.end("blocks");
     appends.into_iter().for_each(Appends::end);
     raises.end();
-    nobody_was_evicted(&cluster, 2);
+    nobody_was_evicted(&cluster, nodes);
     cluster.checks_clean(1);
-    assert_eq!(cluster.stop(2), 0);
+    assert_eq!(cluster.stop(nodes), 0);
+}
+
+#[test]
+fn r14_what_is_in_flight_at_a_kill_is_done_once_and_no_program_gets_an_error() {
+    works_on(2);
+}
+
+/// It coordinates, too: its store is opened after each kill, and its own client comes back to it.
+#[test]
+fn r17_the_only_daemon_goes_on_after_kills_as_coordinator_and_as_client() {
+    works_on(1);
 }
 
 #[test]
