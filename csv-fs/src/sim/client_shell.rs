@@ -11,7 +11,7 @@ use block::shared::{FenceGen, NodeId};
 use super::disk::{self, Block, Claim, Req, Res};
 use super::exec::{Sender, oneshot};
 use super::oracle::WriteId;
-use super::restarts::Left;
+use super::restarts::{GoesOn, Left};
 use super::world::{Core, MS, World, micros};
 use crate::core::client::map::FileMap;
 use crate::core::client::{
@@ -146,16 +146,10 @@ impl World {
             let held = Held { ino: *ino, range: *range, mode: LayoutMode::Exclusive, guards: 0, withdrawn: true };
             (*id, held)
         };
-        let mut files: BTreeMap<InodeNo, File> =
-            ledger.files.iter().map(|(ino, f)| (*ino, File { map: f.map(), ..File::default() })).collect();
-        if let Some((_, lost, unflushed)) = &known {
-            lost.iter().for_each(|ino| files.entry(*ino).or_default().lost = true);
-            unflushed.iter().for_each(|ino| files.entry(*ino).or_default().unflushed = true);
-        }
         let shell = ClientShell {
             core,
             layouts: ledger.layouts.iter().map(held).collect(),
-            files,
+            files: files_of(&ledger, known.as_ref()),
             promised: ledger.promised(),
             appended: ledger.appended.keys().copied().collect(),
             grant: BTreeSet::new(),
@@ -172,6 +166,9 @@ impl World {
         };
         if let Some(proc) = self.proc(n) {
             proc.client = Some(shell);
+        }
+        if known.as_ref().is_some_and(|(left, ..)| left.fence_gen() < fence_gen) {
+            self.at_node(n, 0, move |w| w.client(n, Event::FenceAsked { fence_gen }));
         }
         for layout in ledger.layouts.keys().copied() {
             self.at_node(n, 0, move |w| w.client(n, Event::GiveBack { layout }));
@@ -663,6 +660,17 @@ impl World {
             }
         }
     }
+}
+
+/// What a process begins with of its files.
+fn files_of(ledger: &Ledger, known: Option<&GoesOn>) -> BTreeMap<InodeNo, File> {
+    let noted = ledger.files.iter().map(|(ino, f)| (*ino, File { map: f.map(), ..File::default() }));
+    let mut files: BTreeMap<InodeNo, File> = noted.collect();
+    if let Some((_, lost, unflushed)) = known {
+        lost.iter().for_each(|ino| files.entry(*ino).or_default().lost = true);
+        unflushed.iter().for_each(|ino| files.entry(*ino).or_default().unflushed = true);
+    }
+    files
 }
 
 impl Io {

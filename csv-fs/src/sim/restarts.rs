@@ -57,7 +57,7 @@ impl Left {
         }
     }
 
-    fn fence_gen(&self) -> FenceGen {
+    pub(super) fn fence_gen(&self) -> FenceGen {
         match self {
             Left::InOrder(known) => known.fence_gen,
             Left::Killed(ledger) => ledger.direct.unwrap_or_default(),
@@ -276,18 +276,15 @@ impl World {
         let Leaving { left, lost, unflushed, .. } = self.leaving.remove(&n)?;
         let left = left?;
         let same = left.client() == client;
-        if !same && self.disk.lun.slots[&n].fence_gen > left.fence_gen() {
-            self.oracle.fenced_between_lives(left.client());
-        }
-        if !same {
-            self.oracle.lockers_gone(left.client());
-        }
         let how = match (same, &left) {
             (true, Left::InOrder(_)) => "goes on",
             (true, Left::Killed(_)) => "goes on after a kill",
-            (false, _) => "was fenced meanwhile",
+            (false, _) => "is another life",
         };
         self.coverage.count("restart", how);
+        if self.disk.lun.slots[&n].fence_gen > left.fence_gen() {
+            self.coverage.count("restart", "was fenced meanwhile");
+        }
         same.then_some((left, lost, unflushed))
     }
 

@@ -17,6 +17,7 @@ use super::known::{Record, RecordError};
 use super::ledger;
 use crate::core::client::Ledger;
 use crate::core::office::Resumes;
+use crate::types::ClientId;
 
 /// Who keeps descriptors when this process is gone.
 pub trait Keeper: std::fmt::Debug + Send + Sync {
@@ -120,6 +121,12 @@ pub(super) enum Left {
 }
 
 impl Left {
+    /// Whether this life begins with it. After a death nothing of an incarnation that is over goes on: nobody knows what became of
+    /// what was in flight. Whoever waited for a lock at a planned end asks the next incarnation, too: nothing else was unanswered.
+    pub(super) fn counts_for(&self, life: ClientId) -> bool {
+        matches!(self, Left::InOrder(_)) || self.resumes().incarnation == life.incarnation
+    }
+
     /// The life that goes on.
     pub(super) fn resumes(&self) -> Resumes {
         let (client, fence_gen) = match self {

@@ -205,10 +205,7 @@ impl Volume {
         let resumes = known.as_ref().map(Left::resumes);
         host.attach_office(rebirth::start_office(&host, disk, OfficeConfig { resumes, ..config.clone() })?);
         let life = registered(&host).await?;
-        let same = resumes.is_some_and(|resumes| resumes.incarnation == life.0.incarnation);
-        // After a death nothing of an incarnation that is over goes on: nobody knows what became of what was in flight.
-        let known = known.filter(|left| same || matches!(left, Left::InOrder(_)));
-        // Whoever waited for a lock at a planned end asks the next incarnation, too: nothing else of that life was unanswered.
+        let known = known.filter(|left| left.counts_for(life.0));
         let served = known.as_ref().map(|left| matches!(left, Left::Killed(_)));
         let (path, book) = start_client(&setup, &host, disk, (&superblock, timing), life, (known, keeper.as_ref()));
         host.attach_lives(rebirth::follow_lives(&host, path.session(), disk.clone(), config));
@@ -374,12 +371,17 @@ fn start_client(
         }
     };
     // Before anything that it does not know is done. Where nobody could prove that this process has ended, nobody goes on for it.
+    let fenced = known.as_ref().filter(|left| lives && left.resumes().fence_gen < fence_gen).map(|_| fence_gen);
     let keeper = keeper.filter(|_| lives && disk.file().is_some());
     let book = keeper.map(|keeper| Arc::new(Book::begin(keeper.clone(), ledger)));
     let notebook = book.clone().map(|book| book as Arc<dyn Notebook>);
     let session = Session::noting(parts, if book.is_some() { core.noting() } else { core }, rules, notebook);
     host.attach_session(Arc::clone(&session));
     let path = DataPath::new(session, Arc::clone(&disk.data), setup.workers.count());
+    if let Some(fence_gen) = fenced {
+        // Before anything else: as for a life that was there when it was fenced.
+        path.session().post(Event::FenceAsked { fence_gen });
+    }
     if let Some(left) = known {
         goes_on(&left, lives, &path);
     }

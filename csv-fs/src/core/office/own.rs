@@ -5,11 +5,12 @@
 //! ```
 //! - The own LIVE lock first (file kind): an earlier process of this node may still have writes in the kernel; its
 //!   lock is free exactly when the last has landed. So a later incarnation in a slot proves that all earlier ended.
-//! - A process may go on with the life of the one before ([`Resumes`]): the same incarnation, registered anew, only under the
-//!   generation that was granted to it. Every fence raises the generation, so one that was begun or ended meanwhile is seen; one
-//!   that is about to begin meets the changed slot and starts over. An office that the process before left behind is given up
-//!   first: its last write has landed, or the LIVE lock were not free. A disk that cannot say that every earlier process has ended
-//!   (SCSI: keys are of an incarnation) knows no such life.
+//! - A process may go on with the life of the one before ([`Resumes`]): the same incarnation, registered anew, under the
+//!   generation that was granted to it. Every fence raises the generation, so a fence that was begun or ended meanwhile is seen: the
+//!   life that goes on is one that is being fenced, as if its process had never ended, and whether it was evicted its coordinator
+//!   knows. One that is about to begin meets the changed slot and starts over. An office that the process before left behind is
+//!   given up first: its last write has landed, or the LIVE lock were not free. A disk that cannot say that every earlier process
+//!   has ended (SCSI: keys are of an incarnation) knows no such life.
 //! - A higher `fence_gen` than was granted, seen in the slot by whatever means, stops direct I/O *before* anything
 //!   else happens, and trips the latch of an office held here. "Nothing in flight" is said only after both have ended.
 //! - The owner never lowers `fence_gen`: it carries on what it found. A fencer's raise makes the owner's next renewal
@@ -172,13 +173,12 @@ impl Office {
         out.push(Effect::CawSlot { tag, node: life.client.node, expect, new, via: Via::First });
     }
 
-    /// Whether the life that is to go on here still has its slot: nobody has fenced it. Whoever is about to, for the office that it
-    /// held, has not raised the generation, and meets another slot.
+    /// Whether the life that is to go on here still has its slot. Fenced meanwhile, it does nothing under the generation that it had.
     ///
-    /// Prevents: its client was evicted meanwhile, and the fencer's proof says that nothing of this incarnation comes any more.
+    /// Prevents: it was fenced, the fencer's proof says that nothing of that generation comes any more, and it writes on.
     fn may_resume(&self, found: &SlotView) -> bool {
         let Some(Resumes { incarnation, fence_gen }) = self.config.resumes else { return false };
-        let same = (found.incarnation, found.fence_gen, found.boot) == (incarnation, fence_gen, self.config.boot);
+        let same = (found.incarnation, found.boot) == (incarnation, self.config.boot) && found.fence_gen >= fence_gen;
         same && self.look.sight.is_some() && matches!(self.config.kind, DiskKind::File)
     }
 
@@ -257,21 +257,24 @@ impl Office {
             Own::Registering(caw) => {
                 let (slot, due) = (caw.new, caw.started + renew);
                 let client = ClientId { node: self.config.node, incarnation: slot.incarnation };
+                let resumed = self.config.resumes.filter(|r| r.incarnation == client.incarnation);
+                let granted = resumed.map_or(slot.fence_gen, |r| r.fence_gen);
                 self.own = Own::Registered(Life {
                     client,
                     slot,
                     caw: None,
                     due,
-                    granted: slot.fence_gen,
-                    stopping: slot.fence_gen,
+                    granted,
+                    stopping: granted,
                     answered: FenceGen(0),
                     raise: false,
                     self_raised: FenceGen(0),
                     asks: Vec::new(),
                 });
                 out.push(Effect::Registered { client, fence_gen: slot.fence_gen });
-                if self.config.resumes.is_some_and(|r| r.incarnation == client.incarnation) {
+                if resumed.is_some() {
                     self.give_up_what_was_left(client);
+                    self.own_fence_seen(out);
                 }
                 self.register_nexuses(out);
             }
