@@ -99,7 +99,7 @@ impl VolumeKeeper {
         let record = kept.remove(KNOWN).and_then(|memory| Record::take(&memory).inspect_err(taken).ok());
         let noted = kept.remove(LEDGER).and_then(|memory| ledger::take(&memory).inspect_err(taken).ok());
         match (record, noted) {
-            (Some(record), _) => Some(Left::InOrder(record)),
+            (Some(record), _) => Some(Left::InOrder(Box::new(record))),
             (None, Some(ledger)) => match ledger.resumable() {
                 Ok(_) => Some(Left::Killed(Box::new(ledger))),
                 Err(why) => {
@@ -115,7 +115,7 @@ impl VolumeKeeper {
 /// What the process before has left of its client.
 pub(super) enum Left {
     /// Its last word.
-    InOrder(Record),
+    InOrder(Box<Record>),
     /// It was killed.
     Killed(Box<Ledger>),
 }
