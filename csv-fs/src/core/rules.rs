@@ -81,6 +81,9 @@ pub enum Rule {
     LeftBehindFirst,
     /// A life hands its incarnation on to the next only when it holds no layout and nothing of it is unanswered.
     LeavesWithEmptyHands,
+    /// That a victim's keys are gone proves nothing: a fence counts by its own answered PREEMPT AND ABORTs under its mark, and after
+    /// one that was begun and not finished only by a reset of the unit.
+    AnsweredPreempt,
     /// A program's request gets EIO after `io_timeout` only once it can no longer be executed.
     ExpiredIsWithdrawn,
 }
