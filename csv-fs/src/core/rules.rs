@@ -87,6 +87,9 @@ pub enum Rule {
     ClaimedOnce,
     /// What a program was told is written, and no commit has covered, is kept outside the process before.
     WriteIsNoted,
+    /// That a victim's keys are gone proves nothing: a fence counts by its own answered PREEMPT AND ABORTs under its mark, and after
+    /// one that was begun and not finished only by a reset of the unit.
+    AnsweredPreempt,
     /// A program's request gets EIO after `io_timeout` only once it can no longer be executed.
     ExpiredIsWithdrawn,
 }

@@ -25,6 +25,7 @@ const KINDS: [(&str, u64, Only); 26] = [
     ("coordinator path hangs", 4, Only::Any),
     ("writes stick", 6, Only::Any),
     ("pages stick", 5, Only::Any),
+    ("disk sticks", 6, Only::Scsi),
     ("commit stalls", 4, Only::Any),
     ("caw lost", 6, Only::Any),
     ("move", 6, Only::Any),
@@ -108,6 +109,7 @@ impl World {
                 self.disk.stick_pages.insert(n, 1);
                 true
             }
+            "disk sticks" => self.disk_sticks(n),
             "commit stalls" => {
                 self.disk.stall_commits.insert(n, 1);
                 true
@@ -165,6 +167,20 @@ impl World {
         self.pause(n, clock_too);
         let on = MS * self.rng.range(50, 8000);
         self.after(on, move |w| w.resume(n));
+        true
+    }
+
+    /// Writes of a node stick in the disk, and it may die of that, or stand still.
+    fn disk_sticks(&mut self, n: NodeId) -> bool {
+        self.disk.stick_behind.insert(n, 2);
+        let (dies, stands, on) = (self.rng.permille(300), self.rng.permille(300), MS * self.rng.range(50, 1500));
+        self.after(on, move |w| {
+            if dies {
+                w.kill_for_a_while(n);
+            } else if stands {
+                w.pause_for_a_while(n, true);
+            }
+        });
         true
     }
 
@@ -262,6 +278,7 @@ impl World {
         self.net.slow.clear();
         self.disk.stick_data.clear();
         self.disk.stick_pages.clear();
+        self.disk.stick_behind.clear();
         self.disk.stall_commits.clear();
         self.disk.hung.clear();
         self.disk.lose_caw.clear();

@@ -191,7 +191,8 @@ impl Office {
             pid: c.pid,
             pid_start: c.pid_start,
             heard,
-            mark: None,
+            // On a SCSI disk it tells that a fence of an earlier life was begun and has not ended.
+            mark: found.mark.filter(|_| matches!(c.kind, DiskKind::Scsi { .. })),
             answer: FenceGen(0),
             ..found.next(nonce)
         };

@@ -147,10 +147,9 @@ impl World {
                 ScsiResult::Done
             }
             FenceStep::ReadKeys => ScsiResult::Keys(lun.keys.values().copied().collect()),
-            FenceStep::PreemptAndAbort { victim } => {
-                lun.keys.retain(|_, k| *k != victim);
-                ScsiResult::Done
-            }
+            // Those that it meets take their time: `tasks`.
+            FenceStep::PreemptAndAbort { .. } => ScsiResult::Conflict,
+            FenceStep::ResetUnit => ScsiResult::Done,
             FenceStep::Reserve => {
                 lun.reserved = true;
                 ScsiResult::Done

@@ -201,15 +201,20 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
             "purged",
             "taken back",
             "nexus proved dead over another",
+            "stuck behind the target",
+            "tasks are waited for",
+            "asked over another nexus",
+            "unit reset",
         ],
     ),
 ];
 
-/// What only many seeds show: a coordinator that hears of its successor before it hears that it was fenced, and redirected
-/// I/O that arrives after a newer bind of its client.
+/// What only many seeds show: a coordinator that hears of its successor before it hears that it was fenced, redirected
+/// I/O that arrives after a newer bind of its client, and a write in the disk that the target takes back after all.
 pub(super) const RARE: &[(&str, &[&str])] = &[
     ("lost office", &["Superseded", "HigherEpoch"]),
     ("redirect answer", &["StaleBind"]),
+    ("disk", &["task aborted"]),
     ("killed with", &["an answer", "an append"]),
     ("restart", &["an append was done already"]),
 ];
