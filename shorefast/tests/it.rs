@@ -108,5 +108,6 @@ mod units;
 mod unprivileged;
 #[path = "it/upgrade.rs"]
 mod upgrade;
+mod volumes;
 #[path = "it/xattrs.rs"]
 mod xattrs;

@@ -75,7 +75,7 @@ impl Node {
         while self.is_primary() && !self.without_quorum && !self.is_full(2) {
             let Some((_, ask)) = self.queue.front() else { return };
             if let Ask::Read(span) | Ask::Write(span, ..) | Ask::Zero(span, _) = ask
-                && span.end() > self.usable()
+                && !self.may_reach(*span)
             {
                 return;
             }

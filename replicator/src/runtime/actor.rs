@@ -25,7 +25,7 @@ use crate::core::Node;
 use crate::core::config::OnNoQuorum;
 use crate::core::event::{Ask, ConnId, Effect, Event, Message, Moved, Now, Refusal, Report, ReqId, ResizeRefusal};
 use crate::core::view::PeerView;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, SECTOR, Sizes, Volume};
 
 /// How often the core is told that time has passed.
 const TICK: Duration = Duration::from_millis(100);
@@ -95,8 +95,8 @@ pub(super) struct Tells {
     pub(super) failed: watch::Sender<bool>,
     /// It was left because it hangs.
     pub(super) hung: Arc<AtomicBool>,
-    /// Bytes of the device.
-    pub(super) size: watch::Sender<u64>,
+    /// Sectors of the volumes.
+    pub(super) sizes: watch::Sender<Sizes>,
 }
 
 /// The tie-breaker.
@@ -256,7 +256,7 @@ impl Actor {
         inputs.close();
         while let Ok(input) = inputs.try_recv() {
             match input {
-                Input::Io(io) => io.fail(IoErrorKind::ShuttingDown),
+                Input::Io(_, io) => io.fail(IoErrorKind::ShuttingDown),
                 Input::Stop { done } => self.stops.push(done),
                 _ => {}
             }
@@ -272,11 +272,11 @@ impl Actor {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Io(io) if !self.stops.is_empty() => io.fail(IoErrorKind::ShuttingDown),
-            Input::Io(io) => {
+            Input::Io(_, io) if !self.stops.is_empty() => io.fail(IoErrorKind::ShuttingDown),
+            Input::Io(volume, io) => {
                 let (full, mut asks) = (self.is_full(), Vec::new());
                 self.front.at(boottime_us());
-                self.front.begin(io, full, &mut asks);
+                self.front.begin(volume, io, full, &mut asks);
                 self.pending.extend(asks.into_iter().map(|(req, ask)| Event::Submit(req, ask)));
             }
             Input::Done(io, result) => {
@@ -343,11 +343,11 @@ impl Actor {
                 self.handle(Event::OnNoQuorum(policy));
                 answer(done, ());
             }
-            Input::Resize { size, clean, done } => match self.gate.too_old_to_grow() {
+            Input::Resize { volume, size, clean, done } => match self.gate.too_old_to_grow(volume) {
                 Some(node) => answer(done, Err(NotResized::TooOld(node))),
                 None => {
                     self.resizes.push(done);
-                    self.handle(Event::Resize { size, clean });
+                    self.handle(Event::Resize { volume, size, clean });
                 }
             },
             Input::DiskPolicy { policy, done } => {
@@ -390,14 +390,14 @@ impl Actor {
     }
 
     fn came(&mut self, id: u64, frame: net::Message) {
-        let sectors = self.disk.sectors();
+        let sizes = *self.disk.sizes();
         let Some(line) = self.lines.get_mut(&id) else { return };
         line.came += 1;
         if let Some(peer) = self.peers.get_mut(&line.node) {
             peer.measured.totals.received_bytes += (frame.body.len() + frame.payload.len()) as u64;
         }
         let voter = self.gate.is_witness(line.node);
-        match wire::unpack(frame, line.came, sectors) {
+        match wire::unpack(frame, line.came, &sizes) {
             Ok(message) if voter && !wire::is_a_voters(&message) => {
                 tracing::error!("the tie-breaker {} says what only replicas say", line.node);
                 line.conn.close("protocol: a tie-breaker has a vote and no data");
@@ -607,7 +607,7 @@ impl Actor {
                 );
                 self.tells.hung.store(true, Ordering::Relaxed);
             }
-            Report::Grown(_) | Report::Resized(_) | Report::NotResized(_) | Report::OtherSize(..) => {
+            Report::Grown(..) | Report::Resized(..) | Report::NotResized(_) | Report::OtherSize(..) => {
                 self.told_of_size(report);
             }
             Report::PassedOn(span) => tracing::error!("the local disk failed at {span:?}, and is kept, as it is to be"),
@@ -617,7 +617,7 @@ impl Actor {
             }
             Report::Preview(node, verdict, rules, sectors) => {
                 if let Some(peer) = self.peers.get_mut(&node) {
-                    let bytes = sectors.saturating_mul(crate::ids::SECTOR);
+                    let bytes = sectors.saturating_mul(SECTOR);
                     peer.preview = Some(status::preview(verdict, &rules, bytes));
                     peer.said = Some("the meeting was tentative".to_owned());
                 }
@@ -634,14 +634,14 @@ impl Actor {
 
     fn told_of_size(&mut self, report: Report) {
         match report {
-            Report::Grown(sectors) => {
-                self.disk.grown(sectors);
-                let bytes = sectors * crate::ids::SECTOR;
-                self.gate.grown(bytes);
-                self.tells.size.send_replace(bytes);
+            Report::Grown(volume, sectors) => {
+                self.disk.grown(volume, sectors);
+                let sizes = *self.disk.sizes();
+                self.gate.grown(sizes);
+                self.tells.sizes.send_replace(sizes);
             }
-            Report::Resized(sectors) => {
-                let bytes = sectors * crate::ids::SECTOR;
+            Report::Resized(_, sectors) => {
+                let bytes = sectors * SECTOR;
                 self.resizes.drain(..).for_each(|done| answer(done, Ok(bytes)));
             }
             // Of several who ask at once the second is told that it is being done.
@@ -651,10 +651,11 @@ impl Actor {
             Report::NotResized(why) => {
                 self.resizes.drain(..).for_each(|done| answer(done, Err(NotResized::Refused(why))));
             }
-            Report::OtherSize(node, sectors) => {
-                let (theirs, own) = (sectors * crate::ids::SECTOR, *self.tells.size.borrow());
+            Report::OtherSize(node, volume, sectors) => {
+                let (theirs, own) = (sectors * SECTOR, self.disk.sizes().of(volume) * SECTOR);
+                let which = if volume == Volume::FIRST { String::new() } else { format!("volume {}: ", volume.get()) };
                 let said = format!(
-                    "it has {theirs} bytes, this one {own}: the disk of the smaller one has no room, or the larger one was just \
+                    "{which}it has {theirs} bytes, this one {own}: the disk of the smaller one has no room, or the larger one was just \
                      made and says nothing: make that anew with --size {}",
                     theirs.min(own)
                 );
@@ -692,7 +693,8 @@ impl Actor {
             role: status::role(view.primary),
             disk: status::disk(view.disk),
             protocol: own.protocol.to_string(),
-            size_bytes: *self.tells.size.borrow(),
+            size_bytes: self.disk.sizes().of(Volume::FIRST) * SECTOR,
+            volumes: view.volumes.iter().map(status::volume).collect(),
             generation: format!("{:?}", view.generation),
             waiting: view.busy,
             repair_left_bytes: view.repair_left,
