@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Sleep;
 
+use super::gather::Gather;
 use super::incoming::{Incoming, Turn};
 use super::jobs::{After, Jobs};
 use super::outgoing::{MAX_SLICES, Outgoing};
@@ -49,6 +50,8 @@ pub(super) struct Driver {
     inbox: Arc<Inbox>,
     teller: watch::Sender<SessionState>,
     begun: Instant,
+    /// The time, as of the last thing that happened: one look at the clock for all that it leads to.
+    at: Instant,
     jobs: Jobs,
     /// Requests that need no proof, and the others; both wait for names.
     urgent: VecDeque<Request>,
@@ -62,6 +65,9 @@ pub(super) struct Driver {
     stream: Option<(ConnId, TcpStream)>,
     incoming: Incoming,
     outgoing: Outgoing,
+    gather: Gather,
+    /// Commands answered in this turn.
+    answers: u32,
     timer: Option<Pin<Box<Sleep>>>,
     /// When the timer rings; none if it has rung.
     armed: Option<Instant>,
@@ -77,12 +83,14 @@ impl Driver {
         inbox: Arc<Inbox>,
         teller: watch::Sender<SessionState>,
     ) -> Driver {
+        let begun = Instant::now();
         Driver {
             core: Core::new(config),
             ownership,
             inbox,
             teller,
-            begun: Instant::now(),
+            begun,
+            at: begun,
             jobs: Jobs::new(),
             urgent: VecDeque::new(),
             waiting: VecDeque::new(),
@@ -93,6 +101,8 @@ impl Driver {
             stream: None,
             incoming: Incoming::new(),
             outgoing: Outgoing::default(),
+            gather: Gather::new(),
+            answers: 0,
             timer: None,
             armed: None,
             taken: VecDeque::new(),
@@ -104,17 +114,23 @@ impl Driver {
         self.tell(Event::Open);
         while !self.core.has_ended() {
             self.take_orders();
-            self.write();
+            self.gather.answered(self.at, std::mem::take(&mut self.answers));
+            if !self.gather.holds(self.at, self.outgoing.short_commands(), self.core.in_flight()) {
+                self.write();
+            }
             if self.core.has_ended() {
                 break;
             }
-            match self.wait().await {
+            let woken = self.wait().await;
+            self.at = Instant::now();
+            match woken {
                 Woken::Order => {}
                 Woken::Tick => self.tell(Event::Tick),
                 Woken::Connected(conn, stream) => self.connected(conn, stream),
                 Woken::Socket(Ok(())) => {
                     if self.read() {
                         tokio::task::yield_now().await;
+                        self.at = Instant::now();
                     }
                 }
                 Woken::Socket(Err(e)) => self.broken(&e),
@@ -123,7 +139,7 @@ impl Driver {
     }
 
     fn now(&self) -> Now {
-        Now(u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX))
+        Now(u64::try_from((self.at - self.begun).as_millis()).unwrap_or(u64::MAX))
     }
 
     async fn wait(&mut self) -> Woken {
@@ -135,7 +151,7 @@ impl Driver {
     fn poll_woken(&mut self, cx: &mut Context<'_>) -> Poll<Woken> {
         if let Some((_, stream)) = &self.stream {
             let mut ready = stream.poll_read_ready(cx);
-            if ready.is_pending() && !self.outgoing.is_empty() {
+            if ready.is_pending() && !self.outgoing.is_empty() && self.gather.due().is_none() {
                 ready = stream.poll_write_ready(cx);
             }
             if let Poll::Ready(ready) = ready {
@@ -154,11 +170,10 @@ impl Driver {
     }
 
     /// The timer is set only if it has rung or something is due sooner: what was due and is not any more (every request
-    /// is) makes it ring for nothing once, which the session takes for a look at the clock.
+    /// is, and every command that was held back) makes it ring for nothing once.
     fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Woken> {
-        let Some(at) = self.core.next_tick().map(|at| self.begun + Duration::from_millis(at.0)) else {
-            return Poll::Pending;
-        };
+        let tick = self.core.next_tick().map(|at| self.begun + Duration::from_millis(at.0));
+        let Some(at) = tick.into_iter().chain(self.gather.due()).min() else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
         if self.armed.is_none_or(|armed| at < armed) {
             timer.as_mut().reset(at.into());
@@ -166,7 +181,8 @@ impl Driver {
         }
         ready!(timer.as_mut().poll(cx));
         self.armed = None;
-        Poll::Ready(Woken::Tick)
+        // What was held back is looked at in each turn.
+        Poll::Ready(if tick.is_some_and(|at| at <= Instant::now()) { Woken::Tick } else { Woken::Order })
     }
 
     /// Takes what callers want, as far as there are names for it. What the owner orders passes requests that wait: the proof
@@ -404,6 +420,7 @@ impl Driver {
         {
             self.inbox.heard(lun, &answer.sense, true);
         }
+        self.answers += u32::from(matches!(outcome, Outcome::Answered(_)));
         let busy = self.outgoing.withdraw(task);
         let after = self.jobs.end(task, outcome, busy);
         self.after(after);
