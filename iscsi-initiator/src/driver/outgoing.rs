@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use iscsi::digest::{self, DIGEST_LEN, Digests};
-use iscsi::pdu::{BHS_LEN, Bhs, Opcode, padding};
+use iscsi::pdu::{BHS_LEN, Bhs, padding};
 use iscsi::session::{Body, TaskId};
 
 use super::jobs::Jobs;
@@ -12,13 +12,8 @@ use super::jobs::Jobs;
 /// Pieces of memory in one system call: three for each of 40 PDUs, far below the kernel's 1024.
 pub(super) const MAX_SLICES: usize = 120;
 
-/// Data of a command up to which it is short: its price is the call of the system, not the copy.
-const SHORT: usize = 16 << 10;
-
 /// A PDU.
 struct Pdu {
-    /// A command with few data, or none.
-    short: bool,
     /// Header and its digest.
     head: [u8; BHS_LEN + DIGEST_LEN],
     head_len: usize,
@@ -69,7 +64,6 @@ impl Outgoing {
     pub(super) fn push(&mut self, bhs: &Bhs, body: Body, jobs: &Jobs) {
         let body_len = bhs.data_segment() as usize;
         let mut pdu = Pdu {
-            short: bhs.kind() == Some(Opcode::ScsiCommand) && body_len <= SHORT,
             head: [0; BHS_LEN + DIGEST_LEN],
             head_len: BHS_LEN,
             body,
@@ -92,11 +86,6 @@ impl Outgoing {
 
     pub(super) fn is_empty(&self) -> bool {
         self.pdus.is_empty()
-    }
-
-    /// How many commands wait, if nothing else does and all are short; none also if the first is half written.
-    pub(super) fn short_commands(&self) -> Option<usize> {
-        (self.written == 0 && self.pdus.iter().all(|p| p.short)).then_some(self.pdus.len())
     }
 
     /// Whether the first PDU is half written and carries this task's memory. Others of it are taken out: the task is

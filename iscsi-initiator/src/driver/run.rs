@@ -66,8 +66,9 @@ pub(super) struct Driver {
     incoming: Incoming,
     outgoing: Outgoing,
     gather: Gather,
-    /// Commands answered in this turn.
+    /// Commands answered in this turn, and bytes read.
     answers: u32,
+    bytes: usize,
     timer: Option<Pin<Box<Sleep>>>,
     /// When the timer rings; none if it has rung.
     armed: Option<Instant>,
@@ -103,6 +104,7 @@ impl Driver {
             outgoing: Outgoing::default(),
             gather: Gather::new(),
             answers: 0,
+            bytes: 0,
             timer: None,
             armed: None,
             taken: VecDeque::new(),
@@ -114,13 +116,11 @@ impl Driver {
         self.tell(Event::Open);
         while !self.core.has_ended() {
             self.take_orders();
-            self.gather.answered(self.at, std::mem::take(&mut self.answers));
-            if !self.gather.holds(self.at, self.outgoing.short_commands(), self.core.in_flight()) {
-                self.write();
-            }
+            self.write();
             if self.core.has_ended() {
                 break;
             }
+            self.gather_answers();
             let woken = self.wait().await;
             self.at = Instant::now();
             match woken {
@@ -151,7 +151,7 @@ impl Driver {
     fn poll_woken(&mut self, cx: &mut Context<'_>) -> Poll<Woken> {
         if let Some((_, stream)) = &self.stream {
             let mut ready = stream.poll_read_ready(cx);
-            if ready.is_pending() && !self.outgoing.is_empty() && self.gather.due().is_none() {
+            if ready.is_pending() && !self.outgoing.is_empty() {
                 ready = stream.poll_write_ready(cx);
             }
             if let Poll::Ready(ready) = ready {
@@ -170,7 +170,7 @@ impl Driver {
     }
 
     /// The timer is set only if it has rung or something is due sooner: what was due and is not any more (every request
-    /// is, and every command that was held back) makes it ring for nothing once.
+    /// is, and every answer) makes it ring for nothing once.
     fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Woken> {
         let tick = self.core.next_tick().map(|at| self.begun + Duration::from_millis(at.0));
         let Some(at) = tick.into_iter().chain(self.gather.due()).min() else { return Poll::Pending };
@@ -181,8 +181,22 @@ impl Driver {
         }
         ready!(timer.as_mut().poll(cx));
         self.armed = None;
-        // What was held back is looked at in each turn.
+        // For how many answers to wait is thought of in each turn.
         Poll::Ready(if tick.is_some_and(|at| at <= Instant::now()) { Woken::Tick } else { Woken::Order })
+    }
+
+    /// Before the driver waits: from how many bytes on it is worth waking up. If it has lain too long for that, from the first.
+    fn gather_answers(&mut self) {
+        if self.answers > 0 {
+            self.gather.answered(self.at, self.answers, self.bytes as u64);
+            (self.answers, self.bytes) = (0, 0);
+        }
+        // Answers that come are not waited for.
+        let in_flight = if self.incoming.is_amid() { 0 } else { self.core.in_flight() };
+        let worth = self.gather.worth(self.at, in_flight);
+        if let Some((_, stream)) = &self.stream {
+            self.incoming.wake_at(stream, worth);
+        }
     }
 
     /// Takes what callers want, as far as there are names for it. What the owner orders passes requests that wait: the proof
@@ -281,6 +295,7 @@ impl Driver {
                 Ok(Turn::Nothing) => return false,
                 Ok(Turn::Read { staged, bytes, more }) => {
                     total += bytes;
+                    self.bytes += bytes;
                     if !self.take_apart(conn, staged) || !more {
                         return false;
                     }
