@@ -12,6 +12,7 @@
 //! Ends: after [`Session::close`], or when the session core gives up; every job is then answered. If the task itself
 //! is lost with its worker, dropping the jobs answers them.
 
+mod gather;
 mod incoming;
 mod jobs;
 mod outgoing;
