@@ -144,8 +144,7 @@ impl Plan {
 
     fn span(&self) -> Span {
         match self {
-            // What a change that is under way leads to is told once it is over.
-            Plan::Answer(Command::PersistentReserveIn(_)) => Span::STATE_TOLD,
+            Plan::Answer(Command::PersistentReserveIn(_)) => Span::TOLD,
             Plan::Answer(_) => Span::NOTHING,
             Plan::Media(media) => media.span(),
             Plan::ReserveOut(_) | Plan::Select(_) | Plan::SetGroups(_) => Span::STATE,
@@ -257,7 +256,7 @@ impl Unit {
         {
             return Err(Outcome::field(1, None));
         }
-        let span = if self.tells_early && plan.span() == Span::STATE_TOLD { Span::NOTHING } else { plan.span() };
+        let span = if self.tells_early && plan.span() == Span::TOLD { Span::NOTHING } else { plan.span() };
         Ok((self.tasks.arrive(nexus, span, order), plan))
     }
 
@@ -352,8 +351,9 @@ impl Unit {
         }
         let victims: BTreeSet<NexusId> =
             self.seats.iter().filter(|(_, s)| changed.abort.contains(&s.name)).map(|(id, _)| *id).collect();
-        if self.tells_early {
-            self.tasks.yield_span(own.1, fx);
+        match self.tells_early {
+            true => self.tasks.yield_span(own.1, fx),
+            false => self.tasks.keep_untold(own.1, fx),
         }
         if victims.is_empty() {
             return true;

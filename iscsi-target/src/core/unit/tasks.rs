@@ -41,8 +41,10 @@ impl Span {
     pub(crate) const NOTHING: Span = Span { from: 0, to: 0, exclusive: false };
     /// The unit's own state (reservations, mode parameters, port groups): one change after the other.
     pub(crate) const STATE: Span = Span { from: u64::MAX - 1, to: u64::MAX, exclusive: true };
-    /// The same state, to be told.
-    pub(crate) const STATE_TOLD: Span = Span { exclusive: false, ..Span::STATE };
+    /// Reservations are told: together with a change that is only being stored, whose old state is true until then.
+    pub(crate) const TOLD: Span = Span { from: u64::MAX - 2, to: u64::MAX - 1, exclusive: false };
+    /// A change that is in force and not over: neither another one nor an answer about it.
+    const UNTOLD: Span = Span { from: u64::MAX - 2, to: u64::MAX, exclusive: true };
     /// Everything.
     pub(crate) const ALL: Span = Span { from: 0, to: u64::MAX, exclusive: true };
 
@@ -153,6 +155,14 @@ impl Tasks {
     /// Whether, and how, a command was aborted; also one that is not there any more.
     pub(crate) fn aborted(&self, id: TaskId) -> Option<Abort> {
         self.all.get(&id).map_or(Some(Abort::Silent), |task| task.aborted)
+    }
+
+    /// A running change of reservations is in force, and is not told to anybody before it has ended. It stands against nothing else.
+    pub(crate) fn keep_untold(&mut self, id: TaskId, fx: &mut Vec<Effect>) {
+        if let Some(task) = self.all.get_mut(&id).filter(|task| task.span.exclusive) {
+            task.span = Span::UNTOLD;
+            self.wake(fx);
+        }
     }
 
     /// A running command does not stand against others any more, and goes on.

@@ -21,7 +21,7 @@ fn wanted(lab: &mut Lab) {
 /// The last SCSI step that it asks for.
 fn asked(lab: &mut Lab) -> Option<(Tag, FenceStep)> {
     let steps = lab.acts(2, Now(0)).into_iter();
-    steps.filter_map(|e| if let Effect::Scsi { tag, step } = e { Some((tag, step)) } else { None }).last()
+    steps.filter_map(|e| if let Effect::Scsi { tag, step } = e { Some((tag, step)) } else { None }).next_back()
 }
 
 /// READ KEYS is out: one fence has begun.
@@ -45,7 +45,7 @@ fn answer(lab: &mut Lab, tag: Tag, result: ScsiResult) -> (Tag, FenceStep) {
 fn ended(lab: &mut Lab) -> Option<Result<FenceProof, FenceFailed>> {
     lab.run_for(5);
     let acts = lab.acts(2, Now(0)).into_iter();
-    acts.filter_map(|e| if let Effect::FenceDone { result, .. } = e { Some(result) } else { None }).last()
+    acts.filter_map(|e| if let Effect::FenceDone { result, .. } = e { Some(result) } else { None }).next_back()
 }
 
 /// Another node's mark is put into the slot of node 1, with another raise; node 3 is not heard.
