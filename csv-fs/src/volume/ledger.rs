@@ -178,8 +178,11 @@ fn read(bytes: &[u8]) -> Result<Ledger, RecordError> {
     Ledger::of(notes.iter()).ok_or(RecordError::Damaged)
 }
 
-/// The next piece, and what lies behind it. One that is torn is the last.
-fn next(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, RecordError> {
+/// The body of a piece, and what lies behind that.
+type Piece<'a> = (&'a [u8], &'a [u8]);
+
+/// The next piece. One that is torn is the last.
+fn next(bytes: &[u8]) -> Result<Option<Piece<'_>>, RecordError> {
     let Some((prefix, rest)) = bytes.split_at_checked(PREFIX) else { return Ok(None) };
     let number = |at: usize| u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
     let (len, crc) = (number(0) as usize, number(4));

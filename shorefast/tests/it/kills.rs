@@ -12,6 +12,7 @@ use rustix::process::Signal;
 
 use crate::fixture::{Background, Cluster, background, can_mount, until, within};
 use crate::lockers::{IO, Locker};
+use crate::locks::has;
 use crate::restarts::{Appends, Kills, Open, daemon, held, kill};
 
 const BLOCK: usize = 4096;
@@ -254,7 +255,7 @@ fn r17_the_only_daemon_goes_on_after_kills_as_coordinator_and_as_client() {
 
 #[test]
 fn r15_fio_verifies_what_it_wrote_across_kills() {
-    if !can_mount() {
+    if !can_mount() || !has("fio") {
         return;
     }
     let mut cluster = held(2);
@@ -281,7 +282,7 @@ fn r15_fio_verifies_what_it_wrote_across_kills() {
         killed(&cluster, 2);
         kills += 1;
     }
-    let ended = works.ended("fio").expect("fio is installed");
+    let ended = works.ended("fio").expect("fio runs");
     let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     println!("{kills} kills");
     assert!(ended.status.success() && said.contains("err= 0"), "{said}");

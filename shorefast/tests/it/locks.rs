@@ -292,7 +292,7 @@ fn a_handle_with_a_lock_fails_after_its_node_was_evicted_and_others_get_the_lock
 }
 
 /// What is needed of another program, or why the test is skipped.
-fn has(program: &str) -> bool {
+pub(crate) fn has(program: &str) -> bool {
     let there = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     assert!(there || std::env::var_os("REQUIRE_ALL").is_none(), "may not be skipped: no {program}");
     if !there {
