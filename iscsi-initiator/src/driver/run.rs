@@ -14,7 +14,7 @@ use iscsi::session::{
     Cause, Class, Config, ConnId, Effect, Event, FenceGen, Now, Outcome, Report, Session as Core, TaskId,
 };
 use iscsi::text::Pair;
-use scsi::Status;
+use scsi::{LunAddress, Status};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Sleep;
@@ -59,6 +59,8 @@ pub(super) struct Driver {
     /// The proof of a nexus that nobody else makes.
     proof: Option<(u64, FenceGen)>,
     text: Option<oneshot::Sender<Result<Vec<Pair>, Cause>>>,
+    /// Who waits for resets of units, in turn.
+    resets: VecDeque<(LunAddress, oneshot::Sender<bool>)>,
     /// Who waits for the end of what it gave up: the tasks that are not dead.
     given_up: Vec<GivenUp>,
     connecting: Option<Connecting>,
@@ -97,6 +99,7 @@ impl Driver {
             waiting: VecDeque::new(),
             proof: None,
             text: None,
+            resets: VecDeque::new(),
             given_up: Vec::new(),
             connecting: None,
             stream: None,
@@ -245,6 +248,10 @@ impl Driver {
             Order::Fenced(generation) => self.tell(Event::Fenced(generation)),
             Order::Unregistered(nexus) => self.tell(Event::Unregistered { nexus }),
             Order::Preempted => self.tell(Event::Preempted),
+            Order::ResetUnit(lun, done) => {
+                self.resets.push_back((lun, done));
+                self.tell(Event::ResetUnit(lun));
+            }
             Order::GiveUp(done) => self.give_up(done),
             Order::Close => self.tell(Event::Close),
         }
@@ -401,6 +408,13 @@ impl Driver {
             Effect::Text(answer) => {
                 if let Some(to) = self.text.take() {
                     drop(to.send(answer));
+                }
+            }
+            Effect::UnitReset(lun, complete) => {
+                let waiting = self.resets.iter().position(|(of, _)| *of == lun).and_then(|n| self.resets.remove(n));
+                if let Some((_, done)) = waiting {
+                    // Who does not wait any more does not need to be told.
+                    let _ = done.send(complete);
                 }
             }
             Effect::Report(report) => {
