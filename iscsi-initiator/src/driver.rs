@@ -6,6 +6,7 @@
 //!     └──── completions ──────────┘  └─ framer ◄─ one readv: the rest of a payload into its caller's memory, and what
 //!                                                  follows into a small buffer
 //! ```
+//! While answers come quickly the socket wakes the task for several at once (`gather`); nothing that is to be sent waits.
 //! One local task owns everything of its session. A request's memory is owned by its job until it ends; a Data-Out
 //! that is half written when its task dies keeps the memory until it is whole.
 //!

@@ -18,9 +18,6 @@ const STAGING: usize = 64 << 10;
 const STAGING_LARGE: usize = 4 << 10;
 /// From here on a payload is large.
 const LARGE: u32 = 16 << 10;
-/// Of a payload whose first bytes have come, so much is waited for at once: the target is sending it. More would leave nothing to
-/// be copied while the rest is coming.
-const REST_AT_ONCE: usize = 128 << 10;
 
 /// The reader of one connection.
 pub(super) struct Incoming {
@@ -98,19 +95,17 @@ impl Incoming {
         self.framer.expects() > 0
     }
 
-    /// Has the kernel wake this task at so many bytes (`worth`), or in the midst of a large payload when the rest of it is there.
-    /// A mark that does as well is left as it is; one beyond what surely comes never is.
+    /// Has the kernel wake this task at so many bytes (`worth`); in the midst of a payload at the first. A mark that does as well is left
+    /// as it is: each change is a call of the system. One beyond what surely comes never is: nobody would wake.
     pub(super) fn wake_at(&mut self, stream: &TcpStream, worth: usize) {
-        let (least, most) = match self.framer.expects() {
+        let (mark, most) = match self.framer.expects() {
             0 if worth == 1 => (1, 1),
             0 => (worth, worth * 2),
-            left if left < LARGE as usize => (1, left),
-            left => (left.min(REST_AT_ONCE) / 2, left.min(REST_AT_ONCE)),
+            left => (1, left),
         };
-        if (least..=most).contains(&self.mark) {
+        if (mark..=most).contains(&self.mark) {
             return;
         }
-        let mark = if self.framer.expects() == 0 { worth } else { most };
         match block::worker::set_low_water(stream, mark) {
             Ok(()) => self.mark = mark,
             // It wakes for less than it might, then.
