@@ -64,7 +64,10 @@ impl Up {
 
     /// No volume is served any more.
     pub(super) fn withdraw(&self) {
-        Volume::all().for_each(|volume| self.exports.withdraw(&self.export_of(volume)));
+        for volume in Volume::all() {
+            // Most are not there.
+            self.exports.withdraw(&self.export_of(volume));
+        }
     }
 
     /// A disk for a volume that is to be made.
