@@ -12,6 +12,7 @@
 //! Ends: after [`Session::close`], or when the session core gives up; every job is then answered. If the task itself
 //! is lost with its worker, dropping the jobs answers them.
 
+mod gather;
 mod incoming;
 mod jobs;
 mod outgoing;
@@ -114,6 +115,7 @@ enum Order {
     Fenced(FenceGen),
     Unregistered(u64),
     Preempted,
+    ResetUnit(LunAddress, oneshot::Sender<bool>),
     GiveUp(oneshot::Sender<()>),
     Close,
 }
@@ -292,6 +294,16 @@ impl Session {
     /// The older nexuses' keys were preempted and their tasks aborted.
     pub fn preempted(&self) {
         drop(self.order(Order::Preempted));
+    }
+
+    /// LOGICAL UNIT RESET: whether it was answered, on the nexus that stands. Then every command of every nexus with that unit has ended.
+    ///
+    /// # Cancel safety
+    /// A dropped future withdraws nothing.
+    pub async fn reset_unit(&self, lun: LunAddress) -> bool {
+        let (sender, receiver) = oneshot::channel();
+        drop(self.order(Order::ResetUnit(lun, sender)));
+        receiver.await.unwrap_or(false)
     }
 
     /// Takes every request back that was submitted before, and answers once none of them can land any more: what was never

@@ -48,6 +48,8 @@ pub use event::{
 use link::{Link, TextWork};
 use tasks::Task;
 
+use scsi::LunAddress;
+
 use crate::discovery::Portal;
 use crate::ids::{CmdSn, Itt, PortalGroup};
 use crate::pdu::raw::DataIn;
@@ -104,6 +106,8 @@ pub struct Session {
     tags: u32,
     buried: VecDeque<Itt>,
     text: Option<TextWork>,
+    /// Units that the owner wants reset, in this order.
+    resets: VecDeque<LunAddress>,
     /// The session's next command number, over all connections.
     next_cmd_sn: CmdSn,
     short_lives: u8,
@@ -138,6 +142,7 @@ impl Session {
             tags: 0,
             buried: VecDeque::new(),
             text: None,
+            resets: VecDeque::new(),
             next_cmd_sn: CmdSn(1),
             short_lives: 0,
             failures: 0,
@@ -216,6 +221,7 @@ impl Session {
             Event::Unregistered { nexus } if nexus == self.nexus => self.unregistered(now, fx),
             Event::Unregistered { .. } => {}
             Event::Preempted => self.preempted(now, fx),
+            Event::ResetUnit(lun) => self.reset_wanted(now, lun, fx),
             Event::Fenced(generation) => self.fence(now, generation, fx),
             Event::Settled { task, found } => self.settled(now, task, found, fx),
             Event::GiveUp => self.give_up(now, fx),
@@ -231,6 +237,7 @@ impl Session {
         match event {
             Event::Submit(command) => fx.push(Effect::Done(command.task, Outcome::Lost(cause))),
             Event::Text(_) => fx.push(Effect::Text(Err(cause))),
+            Event::ResetUnit(lun) => fx.push(Effect::UnitReset(*lun, false)),
             _ => {}
         }
     }

@@ -80,6 +80,10 @@ const RESYNC: Limits = Limits {
     sector_bytes: SECTOR as usize,
 };
 
+/// The worker of the actor, its disk and its connections: what a write passes on its way is all on one thread, since waking another
+/// one takes longer than anything else that is done for it.
+const ACTOR: usize = 0;
+
 /// A peer, as this node reaches it.
 #[derive(Clone, Debug)]
 pub struct PeerAddress {
@@ -135,6 +139,9 @@ pub enum StartError {
     /// The endpoint does not.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// The workers are being shut down.
+    #[error("the workers have ended")]
+    Workers,
     /// No thread for the metadata.
     #[error("cannot start the thread of the metadata: {0}")]
     Thread(std::io::Error),
@@ -205,8 +212,7 @@ pub struct Resource {
 }
 
 impl Resource {
-    /// Starts: opens the endpoint, dials the peers. Called in a runtime, which runs the connections; the core runs on a
-    /// worker.
+    /// Starts: opens the endpoint, dials the peers. Core and connections run on one worker.
     ///
     /// # Errors
     /// An address that is taken; peers that the metadata do not know.
@@ -244,7 +250,9 @@ impl Resource {
         let service = Arc::new(Links { gate: Arc::clone(&gate), input: input.clone() });
         let detached = Arc::new(AtomicBool::new(false));
         let (recovered, disk) = local.begin(input.clone()).map_err(StartError::Thread)?;
-        let net = Net::start(NetConfig::new(config.listen, config.security.clone()), service).await?;
+        let endpoint = NetConfig::new(config.listen, config.security.clone());
+        let net =
+            workers.spawn(ACTOR, move || Net::start(endpoint, service)).await.map_err(|_| StartError::Workers)??;
         let listens = net.local_addr();
         let clock = actor::Clock::start();
         let core = Node::new(core_config(&config, superblock.node, found), recovered, clock.now());
@@ -265,7 +273,7 @@ impl Resource {
         let mut actor = Actor::new(core, clock, disk, net, gate, config, tells);
         actor.dial_all();
         // It goes on without anybody waiting for it; `stop` does.
-        drop(workers.spawn(0, move || actor.run(inputs)));
+        drop(workers.spawn(ACTOR, move || actor.run(inputs)));
         Ok(Resource { name, input, parts, detached, listens, primary, shown, failed, hung, sizes })
     }
 

@@ -251,6 +251,8 @@ pub enum Event<'a> {
     /// The keys of this session's older nexuses were preempted and their tasks aborted from the present one
     /// (PREEMPT AND ABORT): nothing of [`super::Session::landing`] can land any more.
     Preempted,
+    /// The owner wants the unit reset, whatever becomes of others' commands; told by [`Effect::UnitReset`], one for each.
+    ResetUnit(LunAddress),
     /// What was found in the block of a compare-and-write.
     Settled {
         /// Which.
@@ -367,6 +369,8 @@ pub enum Effect {
     Down(Cause),
     /// The answer to [`Event::Text`].
     Text(Result<Vec<Pair>, Cause>),
+    /// Whether a reset that the owner wanted was answered as done: then every command of every nexus with this unit has ended.
+    UnitReset(LunAddress, bool),
     /// Tell people.
     Report(Report),
     /// The session has ended; every task is done.

@@ -80,6 +80,8 @@ pub(super) struct Tmf {
     pub(super) tag: Itt,
     /// The task to be aborted; none: all of the unit.
     pub(super) abort: Option<Itt>,
+    /// The owner wants it, and is told.
+    pub(super) wanted: bool,
     pub(super) lun: LunAddress,
     /// The number of the next command when it was sent: it says nothing of that one and later ones.
     pub(super) before: CmdSn,
@@ -241,6 +243,7 @@ impl Session {
 
     fn nexus_lost(&mut self, now: Now, full: &Full, cause: Cause, fx: &mut Vec<Effect>) {
         fx.push(Effect::Disconnect(full.conn));
+        self.resets_lost(full.tmf.as_ref(), fx);
         fx.push(Effect::Down(cause.clone()));
         self.proved = None;
         self.down_since.get_or_insert(now);
@@ -343,6 +346,7 @@ impl Session {
     /// The logout was answered, or will not be.
     pub(super) fn logged_out(&mut self, now: Now, full: &Full, again: bool, fx: &mut Vec<Effect>) {
         fx.push(Effect::Disconnect(full.conn));
+        self.resets_lost(full.tmf.as_ref(), fx);
         let cause = if again { Cause::AskedByTarget } else { Cause::ClosedHere };
         fx.push(Effect::Down(cause.clone()));
         self.down_since.get_or_insert(now);

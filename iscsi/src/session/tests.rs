@@ -660,3 +660,31 @@ fn text_that_goes_on_is_asked_for_with_its_tag() {
 fn rules_are_all_in_force_where_nobody_takes_one_out() {
     assert_eq!(Config::new(login_config(), portal()).rules, Rules::all());
 }
+
+/// Task management requests that were sent.
+fn managements(fx: &[Effect]) -> Vec<TaskRequest> {
+    sent(fx).iter().filter(|b| b.kind() == Some(Opcode::TaskRequest)).map(TaskRequest::of).collect()
+}
+
+#[test]
+fn a_reset_that_the_owner_wants_is_told_once_it_is_answered_and_one_whose_nexus_is_lost_is_not_done() {
+    let mut play = Play::up();
+    let fx = play.tell(Event::ResetUnit(lun()));
+    let reset = managements(&fx)[0];
+    assert_eq!(reset.flags & 0x7f, 5);
+    assert!(managements(&play.tell(Event::ResetUnit(lun()))).is_empty(), "one after the other");
+    let answer = |r: &TaskRequest, response| TaskResponse { itt: r.itt, response, ..TaskResponse::default() }.bhs();
+    let fx = play.hear(answer(&reset, 0), &[], true);
+    let told = |fx: &[Effect]| -> Vec<bool> {
+        fx.iter().filter_map(|e| if let Effect::UnitReset(_, done) = e { Some(*done) } else { None }).collect()
+    };
+    assert_eq!(told(&fx), [true]);
+    let second = managements(&fx)[0];
+    let fx = play.hear(answer(&second, 5), &[], true);
+    assert_eq!((told(&fx), down(&fx)), (vec![false], None), "refused, and the nexus stands");
+    play.tell(Event::ResetUnit(lun()));
+    let conn = play.conn;
+    let fx = play.tell(Event::Lost { conn, cause: Cause::Closed });
+    assert_eq!(told(&fx), [false]);
+    assert_eq!(told(&play.tell(Event::ResetUnit(lun()))), [false], "without a nexus nothing is reset");
+}

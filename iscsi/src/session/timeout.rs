@@ -130,6 +130,21 @@ impl Session {
         }
     }
 
+    /// The owner wants a unit reset. Without a nexus nothing is: a reset that is sent later says nothing more, but nobody would know when.
+    pub(super) fn reset_wanted(&mut self, now: Now, lun: LunAddress, fx: &mut Vec<Effect>) {
+        if !matches!(self.link, Link::Full(_)) {
+            return fx.push(Effect::UnitReset(lun, false));
+        }
+        self.resets.push_back(lun);
+        self.manage(now, fx);
+    }
+
+    /// The nexus is lost, and with it the answers to resets that the owner wanted.
+    pub(super) fn resets_lost(&mut self, tmf: Option<&Tmf>, fx: &mut Vec<Effect>) {
+        let sent = tmf.filter(|tmf| tmf.wanted).map(|tmf| tmf.lun);
+        fx.extend(sent.into_iter().chain(self.resets.drain(..)).map(|lun| Effect::UnitReset(lun, false)));
+    }
+
     /// Sends the next abort, if none is under way: targets need take one at a time only.
     pub(super) fn manage(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let wanted = |t: &Task| match &t.state {
@@ -139,12 +154,15 @@ impl Session {
         if !matches!(&self.link, Link::Full(full) if full.tmf.is_none()) {
             return;
         }
+        if let Some(lun) = self.resets.pop_front() {
+            return self.reset_unit(now, lun, true, fx);
+        }
         let Some((itt, cmd_sn, lun)) = self.tasks.iter().flatten().find_map(wanted) else { return };
         let due = now + self.config.timing.abort;
         let tag = self.control_tag();
         let Link::Full(full) = &mut self.link else { return };
         fx.push(task_request(full, tag, ABORT_TASK, lun, itt, cmd_sn));
-        full.tmf = Some(Tmf { tag, abort: Some(itt), lun, before: full.window.next, due });
+        full.tmf = Some(Tmf { tag, abort: Some(itt), wanted: false, lun, before: full.window.next, due });
         self.wake_at(due);
     }
 
@@ -163,8 +181,14 @@ impl Session {
                     self.died(now, task, fx);
                 }
             }
-            (None, TaskAnswer::Complete) => self.unit_dead(now, tmf.lun, tmf.before, fx),
-            (Some(_), TaskAnswer::Refused(_)) => self.reset_unit(now, tmf.lun, fx),
+            (None, TaskAnswer::Complete) => {
+                self.unit_dead(now, tmf.lun, tmf.before, fx);
+                if tmf.wanted {
+                    fx.push(Effect::UnitReset(tmf.lun, true));
+                }
+            }
+            (Some(_), TaskAnswer::Refused(_)) => self.reset_unit(now, tmf.lun, false, fx),
+            (None, _) if tmf.wanted => fx.push(Effect::UnitReset(tmf.lun, false)),
             (None, _) => return Err(Cause::Stuck),
         }
         self.manage(now, fx);
@@ -176,18 +200,21 @@ impl Session {
         let Link::Full(full) = &mut self.link else { return };
         match full.tmf.take() {
             // Its task may have been answered meanwhile: then nothing is stuck but the request.
-            Some(Tmf { abort: Some(_), lun, .. }) => self.reset_unit(now, lun, fx),
-            _ => self.lost(now, Cause::Stuck, fx),
+            Some(Tmf { abort: Some(_), lun, .. }) => self.reset_unit(now, lun, false, fx),
+            tmf => {
+                self.resets_lost(tmf.as_ref(), fx);
+                self.lost(now, Cause::Stuck, fx);
+            }
         }
     }
 
-    fn reset_unit(&mut self, now: Now, lun: LunAddress, fx: &mut Vec<Effect>) {
+    fn reset_unit(&mut self, now: Now, lun: LunAddress, wanted: bool, fx: &mut Vec<Effect>) {
         let due = now + self.config.timing.reset;
         let tag = self.control_tag();
         let Link::Full(full) = &mut self.link else { return };
         fx.push(Effect::Report(Report::ResetUnit(lun)));
         fx.push(task_request(full, tag, LOGICAL_UNIT_RESET, lun, Itt::NONE, CmdSn(0)));
-        full.tmf = Some(Tmf { tag, abort: None, lun, before: full.window.next, due });
+        full.tmf = Some(Tmf { tag, abort: None, wanted, lun, before: full.window.next, due });
         self.wake_at(due);
     }
 }

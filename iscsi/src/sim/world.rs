@@ -505,7 +505,7 @@ impl World {
                 self.later(delay, Happening::Connected(conn, true));
             }
             Effect::Send { conn, bhs, body } => self.send(conn, bhs, body),
-            Effect::Opened { .. } | Effect::Report(_) | Effect::Down(_) | Effect::Text(_) => {}
+            Effect::Opened { .. } | Effect::Report(_) | Effect::Down(_) | Effect::Text(_) | Effect::UnitReset(..) => {}
             Effect::Disconnect(conn) => {
                 if let Some(path) = self.paths.get_mut(&conn) {
                     path.open = false;

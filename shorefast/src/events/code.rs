@@ -76,7 +76,7 @@ codes! {
     MountFailed = "mount-failed", Error, "A volume could not be mounted on this node.", "Put right what the message names, then `shorefast volume mount NAME`.";
     MountLost = "mount-lost", Error, "A volume's mount on this node was taken away from outside (`umount`), or its connection was aborted; this node gave back what it held.", "`shorefast volume mount NAME` mounts it again. `shorefast volume unmount NAME` is the way to unmount it.";
     MountTakenOver = "mount-taken-over", Warning, "A mount that outlived its daemon is served by the next one.", "Restart programs that get EIO: they have files open from before.";
-    MountResumed = "mount-resumed", Info, "A node's daemon was replaced under a mount, and goes on with what is open there.", "Nothing.";
+    MountResumed = "mount-resumed", Info, "A node's daemon was replaced under a mount, or died, and the next goes on with what is open there.", "After a death, look in the log for why; else nothing.";
     HolderGone = "holder-gone", Error, "The process that starts a node's daemon again is gone.", "Stop the daemon and start it again with its holder, when it suits.";
     StaleMountCleaned = "stale-mount-cleaned", Warning, "A mount that its dead daemon had left was removed.", "Restart programs that still stand in the old mount.";
     SuperblockDamaged = "superblock-damaged", Error, "A superblock of a volume cannot be read or is damaged; another copy was used.", "Look at the disk's own error log before it loses more.";
