@@ -108,6 +108,7 @@ mod units;
 mod unprivileged;
 #[path = "it/upgrade.rs"]
 mod upgrade;
+#[path = "it/volumes.rs"]
 mod volumes;
 #[path = "it/xattrs.rs"]
 mod xattrs;

@@ -7,7 +7,7 @@ use super::world::{MS, World};
 use crate::core::client::Event;
 
 /// Kinds of fault, with their weights; `scsi`: only for that kind, `file`: only for the other.
-const KINDS: [(&str, u64, Only); 26] = [
+const KINDS: [(&str, u64, Only); 27] = [
     ("kill", 6, Only::Any),
     ("kill coordinator", 6, Only::Any),
     ("pause", 5, Only::Any),
