@@ -65,6 +65,7 @@ impl Up {
     /// No volume is served any more.
     pub(super) fn withdraw(&self) {
         for volume in Volume::all() {
+            // Most are not there.
             self.exports.withdraw(&self.export_of(volume));
         }
     }
