@@ -110,6 +110,7 @@ impl Era {
 enum Order {
     Carry(Request),
     Text(Vec<u8>, oneshot::Sender<Result<Vec<Pair>, Cause>>),
+    Reset(LunAddress, oneshot::Sender<Result<(), Cause>>),
     Proved(u64, FenceGen),
     Fenced(FenceGen),
     Unregistered(u64),
@@ -271,6 +272,18 @@ impl Session {
     pub async fn text(&self, body: Vec<u8>) -> Result<Vec<Pair>, Cause> {
         let (sender, receiver) = oneshot::channel();
         drop(self.order(Order::Text(body, sender)));
+        receiver.await.unwrap_or(Err(Cause::ClosedHere))
+    }
+
+    /// Resets a unit (LOGICAL UNIT RESET): ends every command that it has, of whichever initiator, and answers once none of them can land
+    /// any more. Sent once, on the nexus that stands. Every other nexus is told by a unit attention; registrations and reservation stay.
+    /// An error other than [`Cause::ResetRefused`], [`Cause::NoNexus`] and [`Cause::Full`] leaves open whether it was done.
+    ///
+    /// # Cancel safety
+    /// A dropped future withdraws nothing.
+    pub async fn reset_unit(&self, lun: LunAddress) -> Result<(), Cause> {
+        let (sender, receiver) = oneshot::channel();
+        drop(self.order(Order::Reset(lun, sender)));
         receiver.await.unwrap_or(Err(Cause::ClosedHere))
     }
 

@@ -384,6 +384,14 @@ pub(crate) enum IscsiCommand {
         #[arg(value_name = "URL", help = UNIT)]
         url: String,
     },
+    /// Reset a unit: every command that any initiator has there ends; data and reservations stay
+    Reset {
+        #[arg(value_name = "URL", help = UNIT)]
+        url: String,
+        /// Yes, end what everybody has there
+        #[arg(long)]
+        yes: bool,
+    },
     /// Measure a unit
     Bench(IscsiBenchArgs),
 }

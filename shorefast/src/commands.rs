@@ -15,7 +15,7 @@ mod target;
 mod volume;
 mod witness;
 
-pub(crate) use iscsi::reservations_of;
+pub(crate) use iscsi::{reservations_of, reset as reset_unit};
 pub(crate) use target::sessions_at;
 
 use std::ffi::OsString;

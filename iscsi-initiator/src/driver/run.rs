@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use iscsi::chap::{CHALLENGE_LEN, Entropy};
 use iscsi::discovery::Portal;
 use iscsi::session::{
-    Cause, Class, Config, ConnId, Effect, Event, FenceGen, Now, Outcome, Report, Session as Core, TaskId,
+    Cause, Class, Config, ConnId, Effect, Event, FenceGen, Now, Outcome, Report, ResetId, Session as Core, TaskId,
 };
 use iscsi::text::Pair;
 use scsi::Status;
@@ -56,6 +56,9 @@ pub(super) struct Driver {
     /// The proof of a nexus that nobody else makes.
     proof: Option<(u64, FenceGen)>,
     text: Option<oneshot::Sender<Result<Vec<Pair>, Cause>>>,
+    /// Who waits for a unit to be reset, and the number of the last reset.
+    resets: Vec<(ResetId, oneshot::Sender<Result<(), Cause>>)>,
+    last_reset: ResetId,
     /// Who waits for the end of what it gave up: the tasks that are not dead.
     given_up: Vec<GivenUp>,
     connecting: Option<Connecting>,
@@ -88,6 +91,8 @@ impl Driver {
             waiting: VecDeque::new(),
             proof: None,
             text: None,
+            resets: Vec::new(),
+            last_reset: ResetId(0),
             given_up: Vec::new(),
             connecting: None,
             stream: None,
@@ -211,6 +216,11 @@ impl Driver {
                 self.tell(Event::Text(body));
             }
             Order::Text(_, answer) => drop(answer.send(Err(Cause::Full))),
+            Order::Reset(lun, answer) => {
+                self.last_reset.0 += 1;
+                self.resets.push((self.last_reset, answer));
+                self.tell(Event::ResetUnit(self.last_reset, lun));
+            }
             Order::Proved(nexus, generation) => self.tell(Event::Proved { nexus, generation }),
             Order::Fenced(generation) => self.tell(Event::Fenced(generation)),
             Order::Unregistered(nexus) => self.tell(Event::Unregistered { nexus }),
@@ -370,6 +380,12 @@ impl Driver {
             Effect::Text(answer) => {
                 if let Some(to) = self.text.take() {
                     drop(to.send(answer));
+                }
+            }
+            Effect::Reset(reset, answer) => {
+                if let Some(n) = self.resets.iter().position(|(of, _)| *of == reset) {
+                    // Who does not wait any more does not need to be told.
+                    drop(self.resets.swap_remove(n).1.send(answer));
                 }
             }
             Effect::Report(report) => {

@@ -246,6 +246,7 @@ impl Session {
         self.down_since.get_or_insert(now);
         self.tasks_lost(full.group, &cause, fx);
         self.text_lost(&cause, fx);
+        self.resets_lost(&cause, fx);
         let lived = now.since(full.began);
         if lived >= self.config.timing.stable {
             (self.short_lives, self.failures) = (0, 0);
@@ -347,6 +348,7 @@ impl Session {
         fx.push(Effect::Down(cause.clone()));
         self.down_since.get_or_insert(now);
         self.tasks_lost(full.group, &cause, fx);
+        self.resets_lost(&cause, fx);
         if !again || self.closing.is_some() {
             return self.end(Cause::ClosedHere, fx);
         }
@@ -362,6 +364,7 @@ impl Session {
             self.done(task, outcome, fx);
         }
         self.text_lost(&cause, fx);
+        self.resets_lost(&cause, fx);
         self.wake = None;
         fx.push(Effect::Ended(cause));
     }

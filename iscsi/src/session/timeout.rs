@@ -2,10 +2,14 @@
 //!
 //! Each step is taken when the one before was refused or not answered in time. A target reset is not among them: it
 //! would hurt every host of the target, and a reinstated session proves as much.
+//!
+//! A reset that the owner asks for passes the aborts that wait, since it makes them needless. It is no part of an escalation: refused,
+//! it is the owner's answer, and the nexus stands.
 
 use scsi::LunAddress;
 
-use super::event::{Body, Cause, Effect, Outcome, Report};
+use super::config::MAX_RESETS;
+use super::event::{Body, Cause, Effect, Outcome, Report, ResetId};
 use super::link::{Full, Link, Tmf};
 use super::rules::Rule;
 use super::tasks::{State, Task};
@@ -130,7 +134,7 @@ impl Session {
         }
     }
 
-    /// Sends the next abort, if none is under way: targets need take one at a time only.
+    /// Sends the next reset or abort, if none is under way: targets need take one at a time only.
     pub(super) fn manage(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let wanted = |t: &Task| match &t.state {
             State::Sent(s) if s.abort => Some((s.itt, s.cmd_sn, t.command.lun)),
@@ -138,6 +142,10 @@ impl Session {
         };
         if !matches!(&self.link, Link::Full(full) if full.tmf.is_none()) {
             return;
+        }
+        if let Some((reset, lun)) = self.resets.pop_front() {
+            self.resetting = Some(reset);
+            return self.reset_unit(now, lun, fx);
         }
         let Some((itt, cmd_sn, lun)) = self.tasks.iter().flatten().find_map(wanted) else { return };
         let due = now + self.config.timing.abort;
@@ -156,6 +164,19 @@ impl Session {
         answer: TaskAnswer,
         fx: &mut Vec<Effect>,
     ) -> Result<(), Cause> {
+        if let Some(reset) = self.resetting.take() {
+            let answer = match answer {
+                TaskAnswer::Complete => {
+                    self.unit_dead(now, tmf.lun, tmf.before, fx);
+                    Ok(())
+                }
+                TaskAnswer::NoTask => Err(Cause::ResetRefused(1)),
+                TaskAnswer::Refused(response) => Err(Cause::ResetRefused(response)),
+            };
+            fx.push(Effect::Reset(reset, answer));
+            self.manage(now, fx);
+            return Ok(());
+        }
         match (tmf.abort, answer) {
             // "No such task": the target knows it no more, and answers come in order. It is dead.
             (Some(itt), TaskAnswer::Complete | TaskAnswer::NoTask) => {
@@ -164,7 +185,7 @@ impl Session {
                 }
             }
             (None, TaskAnswer::Complete) => self.unit_dead(now, tmf.lun, tmf.before, fx),
-            (Some(_), TaskAnswer::Refused(_)) => self.reset_unit(now, tmf.lun, fx),
+            (Some(_), TaskAnswer::Refused(_)) => self.escalate(now, tmf.lun, fx),
             (None, _) => return Err(Cause::Stuck),
         }
         self.manage(now, fx);
@@ -176,8 +197,37 @@ impl Session {
         let Link::Full(full) = &mut self.link else { return };
         match full.tmf.take() {
             // Its task may have been answered meanwhile: then nothing is stuck but the request.
-            Some(Tmf { abort: Some(_), lun, .. }) => self.reset_unit(now, lun, fx),
+            Some(Tmf { abort: Some(_), lun, .. }) => self.escalate(now, lun, fx),
             _ => self.lost(now, Cause::Stuck, fx),
+        }
+    }
+
+    /// The owner wants a unit reset.
+    pub(super) fn reset_wanted(&mut self, now: Now, reset: ResetId, lun: LunAddress, fx: &mut Vec<Effect>) {
+        let refused = match &self.link {
+            _ if self.closing.is_some() => Cause::ClosedHere,
+            Link::Full(full) if full.out_by.is_some() => Cause::NoNexus,
+            Link::Full(_) if self.resets.len() < MAX_RESETS => {
+                self.resets.push_back((reset, lun));
+                return self.manage(now, fx);
+            }
+            Link::Full(_) => Cause::Full,
+            _ => Cause::NoNexus,
+        };
+        fx.push(Effect::Reset(reset, Err(refused)));
+    }
+
+    /// The nexus is gone: a reset that was sent may have been carried out, one that was not is not sent any more.
+    pub(super) fn resets_lost(&mut self, cause: &Cause, fx: &mut Vec<Effect>) {
+        let waiting = self.resets.drain(..).map(|(reset, _)| reset);
+        let lost: Vec<ResetId> = self.resetting.take().into_iter().chain(waiting).collect();
+        fx.extend(lost.into_iter().map(|reset| Effect::Reset(reset, Err(cause.clone()))));
+    }
+
+    fn escalate(&mut self, now: Now, lun: LunAddress, fx: &mut Vec<Effect>) {
+        if matches!(self.link, Link::Full(_)) {
+            fx.push(Effect::Report(Report::ResetUnit(lun)));
+            self.reset_unit(now, lun, fx);
         }
     }
 
@@ -185,7 +235,6 @@ impl Session {
         let due = now + self.config.timing.reset;
         let tag = self.control_tag();
         let Link::Full(full) = &mut self.link else { return };
-        fx.push(Effect::Report(Report::ResetUnit(lun)));
         fx.push(task_request(full, tag, LOGICAL_UNIT_RESET, lun, Itt::NONE, CmdSn(0)));
         full.tmf = Some(Tmf { tag, abort: None, lun, before: full.window.next, due });
         self.wake_at(due);

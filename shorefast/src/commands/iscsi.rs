@@ -12,6 +12,7 @@ use block::device::{BlockDevice, DeviceExt, Geometry};
 use block::error::{IoError, IoErrorKind};
 use block::units::ByteOffset;
 use block::worker::{Handle, Workers};
+use iscsi::session::Cause;
 use iscsi_initiator::LunDevice;
 use iscsi_initiator::discovery::{DiscoveryError, discover};
 
@@ -78,6 +79,14 @@ async fn carry_out(workers: &Handle, command: &IscsiCommand, global: &Global) ->
             shown::reservations(&unit.session, unit.identity.lun, global).await?;
             unit.session.close().await;
         }
+        IscsiCommand::Reset { url, yes } => {
+            may_reset(*yes, url)?;
+            let unit = Unit::attach(workers, url).await?;
+            let ended = reset(&unit).await;
+            unit.session.close().await;
+            ended?;
+            shown::reset(url, global)?;
+        }
         IscsiCommand::Bench(args) => {
             if bench::writes(args.rw) {
                 allowed(args.destroy_data, &args.url)?;
@@ -100,6 +109,33 @@ fn allowed(destroy: bool, url: &str) -> Result<(), Failure> {
         format!("This overwrites data on {shown}."),
         "Say --destroy-data if that is meant.",
     ))
+}
+
+fn may_reset(yes: bool, url: &str) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    let shown = parse(url)?;
+    Err(Failure::new(
+        Exit::Refused,
+        format!(
+            "This ends every command that any host has on {shown}; each of them has to find out, and to send it again."
+        ),
+        "Say --yes if that is meant.",
+    ))
+}
+
+/// Resets a unit, and says what is known if that fails.
+pub(crate) async fn reset(unit: &Unit) -> Result<(), Failure> {
+    unit.session.reset_unit(unit.identity.lun).await.map_err(|cause| match cause {
+        Cause::ResetRefused(_) | Cause::NoNexus | Cause::Full => {
+            Failure::failed(format!("The unit was not reset: {cause}."), "See what the target reports.")
+        }
+        cause => Failure::failed(
+            format!("Nobody knows whether the unit was reset: {cause}."),
+            "A reset may be repeated. A unit that does not answer one has commands that do not end: see what the target reports.",
+        ),
+    })
 }
 
 async fn read(device: &LunDevice, at: Size, len: Size) -> Result<(), Failure> {

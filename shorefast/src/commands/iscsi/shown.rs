@@ -79,6 +79,16 @@ pub(super) fn written(count: u64, at: Size, url: &str, global: &Global) -> Resul
     }
 }
 
+/// A unit was reset.
+pub(super) fn reset(url: &str, global: &Global) -> Result<(), Failure> {
+    let url = parse(url)?.to_string();
+    match (global.json, global.quiet) {
+        (true, _) => print_json("reset", &json!({"unit": url})),
+        (false, true) => Ok(()),
+        (false, false) => print(&format!("{url} was reset: what it had been given has ended.\n")),
+    }
+}
+
 pub(super) async fn reservations(session: &Session, lun: LunAddress, global: &Global) -> Result<(), Failure> {
     let keys = ask(session, lun, InAction::ReadKeys).await?;
     let held = ask(session, lun, InAction::ReadReservation).await?;
