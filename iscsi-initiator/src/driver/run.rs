@@ -227,6 +227,8 @@ impl Driver {
             Order::Preempted => self.tell(Event::Preempted),
             Order::GiveUp(done) => self.give_up(done),
             Order::Close => self.tell(Event::Close),
+            // A session of its own connections has none.
+            Order::Kernel(_) => {}
         }
     }
 

@@ -191,6 +191,9 @@ pub enum Cause {
     /// What is never sent later was asked for while there is no nexus.
     #[error("no nexus stands")]
     NoNexus,
+    /// What a disk of the kernel's says, where no session is.
+    #[error("{0}")]
+    Disk(&'static str),
     /// A reset of a unit was refused.
     #[error("the target refuses to reset the unit (response {0:#04x})")]
     ResetRefused(u8),

@@ -1,7 +1,7 @@
 //! `iscsi ...`: a session of this process's own, one question or one load, and the session's end. No daemon is asked.
 
 mod bench;
-mod shown;
+pub(super) mod shown;
 
 pub(crate) use shown::ask as reservations_of;
 
@@ -80,12 +80,13 @@ async fn carry_out(workers: &Handle, command: &IscsiCommand, global: &Global) ->
             unit.session.close().await;
         }
         IscsiCommand::Reset { url, yes } => {
-            may_reset(*yes, url)?;
+            let shown = parse(url)?.to_string();
+            may_reset(*yes, &shown)?;
             let unit = Unit::attach(workers, url).await?;
             let ended = reset(&unit).await;
             unit.session.close().await;
             ended?;
-            shown::reset(url, global)?;
+            shown::reset(&shown, global)?;
         }
         IscsiCommand::Bench(args) => {
             if bench::writes(args.rw) {
@@ -111,11 +112,11 @@ fn allowed(destroy: bool, url: &str) -> Result<(), Failure> {
     ))
 }
 
-fn may_reset(yes: bool, url: &str) -> Result<(), Failure> {
+/// Whether a unit, as it is shown, may be reset.
+pub(super) fn may_reset(yes: bool, shown: &str) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
-    let shown = parse(url)?;
     Err(Failure::new(
         Exit::Refused,
         format!(

@@ -33,6 +33,7 @@ fn a_reservation_removed_by_hand_is_noticed_and_held_again() {
     let (_, held) = lab.array.reservations();
     lab.array.outsider("release", None);
     until("it is held again", || lab.array.reservations().1 == held);
+    until("it is told as an event", || lab.all().any(|n| lab.count(n, "reservation-released") > 0));
     lab.until_well();
     lab.only_these_saw_errors(&[]);
     lab.ends_well();
@@ -58,6 +59,9 @@ fn a_unit_that_is_reset_under_load_loses_nothing_and_no_program_sees_an_error() 
             lab.array.hold(false);
         }
         lab.until_they_get_on(&[1, 2, 3]);
+    }
+    for n in lab.all() {
+        until(&format!("node {n} has told of it"), || lab.count(n, "unit-reset") > 0);
     }
     assert_eq!(lab.array.log().matches("was held up begins").count(), 0, "{}", lab.array.log());
     lab.until_well();
