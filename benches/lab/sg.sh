@@ -99,12 +99,12 @@ nodes_up() {
 }
 mounted() { mountpoint -q "$DIR/$1/mnt/v"; }
 well() { for n in 1 2 3; do ask $n status --check || return 1; done; }
-# A program of a node that writes and reads back, until the file `stop` is there; each round appends a line to its count.
+# A program of a node that writes and reads back (never into the bare folder of a mount that is gone), until the file `stop` is there; each round appends a line to its count.
 load() {
     local n=$1 i=0
     while [ ! -e "$DIR/stop" ]; do
         i=$((i + 1))
-        head -c 65536 /dev/urandom >"$DIR/of-$n" && dd if="$DIR/of-$n" of="$DIR/$n/mnt/v/of-$n" bs=64k conv=notrunc,fsync 2>>"$DIR/err-$n" &&
+        head -c 65536 /dev/urandom >"$DIR/of-$n" && dd if="$DIR/of-$n" of="$DIR/$n/mnt/v/of-$n" bs=64k conv=notrunc,nocreat,fsync 2>>"$DIR/err-$n" &&
             cmp -s "$DIR/of-$n" "$DIR/$n/mnt/v/of-$n" && echo $i >>"$DIR/rounds-$n" || { echo "round $i" >>"$DIR/err-$n.bad"; sleep 0.2; }
     done
 }
@@ -144,12 +144,11 @@ step_create() {
     ask 1 volume info v
     keys
     for n in 1 2 3; do keys_of $n 1 | grep -q . || wrong "node $n has no key"; done
-    for n in 1 2 3; do load $n & done
+    for n in 1 2 3; do touch "$DIR/$n/mnt/v/of-$n" "$DIR/rounds-$n"; load $n & done
     all_get_on 1 2 3
 }
 step_alone() {
     say "another owner of the disk on this host is refused, and a map over it"
-    dd if=/dev/zero of=/dev/null count=0 2>/dev/null
     if dmsetup create sg-other --table "0 2048 linear /dev/${SD[2]} 0" 2>/dev/null; then wrong "a map could be made over node 2's disk"; dmsetup remove sg-other; fi
     "$PROGRAM" scsi reservations "/dev/${SD[2]}" || wrong "nobody may look"
 }

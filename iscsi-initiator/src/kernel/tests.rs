@@ -1,5 +1,7 @@
 //! Exact effects of the core; then the same core under any order of events; then what commands and error numbers are translated to.
 
+use std::collections::BTreeSet;
+
 use block::device::Op;
 use block::error::IoError;
 use block::kernel_disk::{GivenUp, Passed};
@@ -161,90 +163,107 @@ fn chance(seed: &mut u64, below: u64) -> u64 {
     (z ^ (z >> 31)) % below
 }
 
-/// A model of what may never be: something in the kernel when a nexus begins, a command sent over none, an answer twice or never.
+/// What may never be: something in the kernel when a nexus begins, a command sent over none, an answer twice or never.
+struct World {
+    core: Core,
+    seed: u64,
+    in_kernel: Vec<Number>,
+    open: BTreeSet<Number>,
+    nexus: u64,
+    stands: bool,
+    probing: bool,
+    doubts: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let (in_kernel, open) = (Vec::new(), BTreeSet::new());
+        World { core: Core::new(), seed, in_kernel, open, nexus: 0, stands: false, probing: false, doubts: 0 }
+    }
+
+    fn chance(&mut self, below: u64) -> u64 {
+        chance(&mut self.seed, below)
+    }
+
+    fn told(&mut self) -> Told {
+        match self.chance(4) {
+            0 => Told::GivenUp(GONE),
+            1 => Told::Answered(answer(Status::ReservationConflict)),
+            2 => Told::NotSent(GONE),
+            _ => good(),
+        }
+    }
+
+    /// Something happens.
+    fn event(&mut self, step: u64) -> Event {
+        match self.chance(14) {
+            0 if self.probing => Event::Probed(self.chance(3) > 0),
+            1 | 2 if !self.in_kernel.is_empty() => {
+                let which = self.chance(self.in_kernel.len() as u64) as usize;
+                let told = self.told();
+                self.doubts += u64::from(told == Told::GivenUp(GONE));
+                Event::Ended(self.in_kernel.swap_remove(which), told)
+            }
+            4..=7 => {
+                let class = match self.chance(4) {
+                    0 => Class::Control,
+                    1 => Class::Read,
+                    n => Class::Write(FenceGen(n)),
+                };
+                self.open.insert(Number(step));
+                Event::Submit(Number(step), class)
+            }
+            8 | 9 => Event::Proved(self.nexus, FenceGen(2 + self.chance(2))),
+            10 => Event::Unregistered(self.nexus),
+            11 => Event::Preempted,
+            12 => Event::GiveUp,
+            13 => Event::Fenced(FenceGen(self.chance(4))),
+            _ => Event::Tick,
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.probing &= !matches!(event, Event::Probed(_));
+        for effect in tell(&mut self.core, event) {
+            match effect {
+                Effect::Issue(number) => {
+                    assert!(self.stands && self.open.contains(&number), "{number:?} is sent over nothing");
+                    self.in_kernel.push(number);
+                }
+                Effect::Done(number, _) => {
+                    assert!(self.open.remove(&number), "{number:?} ends twice");
+                    assert!(!self.in_kernel.contains(&number), "{number:?} is still in the kernel");
+                }
+                Effect::Probe => self.probing = true,
+                Effect::Up(number) => {
+                    assert!(self.in_kernel.is_empty() && number == self.nexus + 1, "{:?}", self.in_kernel);
+                    (self.nexus, self.stands) = (number, true);
+                }
+                Effect::Down(_) => self.stands = false,
+                Effect::ProbeLater | Effect::Ended(_) => {}
+            }
+        }
+    }
+}
+
 #[test]
 fn in_any_order_of_events_a_nexus_begins_with_an_empty_kernel_and_each_command_ends_once() {
-    let (mut ups, mut doubts) = (0, 0);
-    for start in 0..400 {
-        let (mut seed, mut core) = (start, Core::new());
-        let (mut in_kernel, mut open) = (Vec::<Number>::new(), std::collections::BTreeSet::new());
-        let (mut nexus, mut stands, mut probing, mut ended) = (0, false, false, false);
-        let mut queue = vec![Event::Open];
-        for step in 0..300_u64 {
-            let closing = step >= 250;
-            let event = queue.pop().unwrap_or_else(|| match chance(&mut seed, if closing { 4 } else { 14 }) {
-                0 if probing => Event::Probed(chance(&mut seed, 3) > 0 || closing),
-                1 | 2 if !in_kernel.is_empty() => {
-                    let which = chance(&mut seed, in_kernel.len() as u64) as usize;
-                    let told = match chance(&mut seed, 4) {
-                        0 => Told::GivenUp(GONE),
-                        1 => Told::Answered(answer(Status::ReservationConflict)),
-                        2 => Told::NotSent(GONE),
-                        _ => good(),
-                    };
-                    doubts += u64::from(told == Told::GivenUp(GONE));
-                    Event::Ended(in_kernel.swap_remove(which), told)
-                }
-                3 if closing => Event::Close,
-                3 => Event::Tick,
-                4..=7 => {
-                    let class = match chance(&mut seed, 4) {
-                        0 => Class::Control,
-                        1 => Class::Read,
-                        n => Class::Write(FenceGen(n)),
-                    };
-                    open.insert(Number(step));
-                    Event::Submit(Number(step), class)
-                }
-                8 | 9 => Event::Proved(nexus, FenceGen(2 + chance(&mut seed, 2))),
-                10 => Event::Unregistered(nexus),
-                11 => Event::Preempted,
-                12 => Event::GiveUp,
-                13 => Event::Fenced(FenceGen(chance(&mut seed, 4))),
-                _ => Event::Tick,
-            });
-            probing &= !matches!(event, Event::Probed(_));
-            for effect in tell(&mut core, event) {
-                match effect {
-                    Effect::Issue(number) => {
-                        assert!(stands && open.contains(&number), "seed {start}: {number:?} is sent over nothing");
-                        in_kernel.push(number);
-                    }
-                    Effect::Done(number, _) => {
-                        assert!(open.remove(&number), "seed {start}: {number:?} ends twice");
-                        assert!(!in_kernel.contains(&number), "seed {start}: {number:?} is still in the kernel");
-                    }
-                    Effect::Probe => probing = true,
-                    Effect::ProbeLater => queue.push(Event::Tick),
-                    Effect::Up(number) => {
-                        assert!(in_kernel.is_empty() && number == nexus + 1, "seed {start}: {in_kernel:?}");
-                        (nexus, stands, ups) = (number, true, ups + 1);
-                    }
-                    Effect::Down(_) => stands = false,
-                    Effect::Ended(_) => ended = true,
-                }
-            }
-            if ended {
-                break;
-            }
+    let (mut nexuses, mut doubts) = (0, 0);
+    for seed in 0..400 {
+        let mut world = World::new(seed);
+        world.tell(Event::Open);
+        for step in 0..300 {
+            let event = world.event(step);
+            world.tell(event);
         }
-        while let Some(number) = in_kernel.pop() {
-            for effect in tell(&mut core, Event::Ended(number, Told::GivenUp(GONE))) {
-                match effect {
-                    Effect::Done(number, _) => assert!(open.remove(&number)),
-                    Effect::Ended(_) => ended = true,
-                    _ => {}
-                }
-            }
+        world.tell(Event::Close);
+        while let Some(number) = world.in_kernel.pop() {
+            world.tell(Event::Ended(number, Told::GivenUp(GONE)));
         }
-        for effect in if ended { Vec::new() } else { tell(&mut core, Event::Close) } {
-            if let Effect::Done(number, _) = effect {
-                assert!(open.remove(&number));
-            }
-        }
-        assert!(core.has_ended() && open.is_empty(), "seed {start}: {open:?} have no answer");
+        assert!(world.core.has_ended() && world.open.is_empty(), "seed {seed}: {:?} have no answer", world.open);
+        (nexuses, doubts) = (nexuses + world.nexus, doubts + world.doubts);
     }
-    assert!(ups > 1000 && doubts > 1000, "{ups} nexuses, {doubts} commands given up: too little happened");
+    assert!(nexuses > 1000 && doubts > 1000, "{nexuses} nexuses, {doubts} commands given up: too little happened");
 }
 
 fn range(lba: u64, blocks: u64) -> BlockRange {
