@@ -391,6 +391,11 @@ impl Session {
         &self.place
     }
 
+    /// Whether a write that was answered is on the medium, whatever cache the unit has: a disk of the kernel sees to that.
+    pub(crate) fn writes_through(&self) -> bool {
+        matches!(self.place, Place::Disk(_))
+    }
+
     /// Waits until a nexus stands, or the session has ended.
     ///
     /// # Cancel safety

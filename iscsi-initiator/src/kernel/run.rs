@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use block::buf::AlignedBuf;
-use block::device::{BlockDevice, Completion, Done as BlockDone, Io};
+use block::device::{BlockDevice, Completion, Done as BlockDone, Io, Op};
 use block::kernel_disk::{KernelDisk, Passed};
 use block::units::ByteLen;
 use iscsi::keys::params::Params;
@@ -268,6 +268,10 @@ impl Driver {
                 let bytes = u32::try_from(len).unwrap_or(u32::MAX);
                 let done = Completion::new(move |done: BlockDone| told(of_block_layer(done.result, bytes), done.buf));
                 device.submit(Io { op, at, len: ByteLen::from_usize(len), buf: Some(buf), done });
+            }
+            // The geometry of the unit asks for aligned memory. By SG_IO it would not be on the medium when it is answered.
+            (Some((Op::Write { .. }, _)), memory) => {
+                told(Told::NotSent(Cause::Disk("the memory of a write is not aligned")), memory);
             }
             (_, memory) => {
                 let done = move |passed, memory| told(of_sg(passed), memory);

@@ -390,7 +390,8 @@ impl Inner {
                 r.sent = this.stability.sending(this.member, this.session.nexus());
             }
             let forced = r.io.op == Op::Write { fua: true } && cache.sends_fua();
-            r.cached |= cache.write_back && !forced;
+            let through = r.io.op.moves_data() && this.session.writes_through();
+            r.cached |= cache.write_back && !forced && !through;
         }
         let (inner, lun, era, class) = (Arc::clone(this), this.identity.lun, r.era, r.class);
         let done = Box::new(move |ended| Inner::ended(&inner, r, ended));
@@ -486,10 +487,10 @@ impl Inner {
             }
             Op::Write { .. } | Op::Discard | Op::WriteZeroes if r.cached => {
                 this.stability.written(r.sent, this.member, nexus);
-                if r.io.op != (Op::Write { fua: true }) {
+                if r.io.op != (Op::Write { fua: true }) && !this.session.writes_through() {
                     return r.end(Ok(()));
                 }
-                // The unit passes FUA over.
+                // The unit passes FUA over; or what is no write of the kernel's is to be on the medium, as its writes are.
                 let (era, class) = (r.era, r.class);
                 let done = Completion::new(move |flushed: Done| r.end(flushed.result.map_err(|e| e.kind)));
                 Inner::submit(this, Io::flush(done), era, |_| class);
