@@ -213,7 +213,7 @@ step_end() {
     sleep 2
     for n in 1 2 3; do ask $n volume unmount v --force || wrong "node $n does not unmount"; done
     keys
-    if ! sg_persist -n -k "/dev/${SD[1]}" | grep -q 'no registered'; then wrong "registrations are left"; fi
+    if ! sg_persist -n -k "/dev/${SD[1]}" | grep -qi 'no registered'; then wrong "registrations are left"; fi
     ask 1 volume check v || wrong "the check"
 }
 

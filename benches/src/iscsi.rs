@@ -8,6 +8,7 @@
 mod bare;
 mod ours;
 mod peers;
+pub mod target;
 mod tgt;
 
 use block::worker::Workers;

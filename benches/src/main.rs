@@ -35,7 +35,7 @@ struct Args {
     /// Only this section; may be given more than once
     #[arg(long, value_name = "NAME")]
     only: Vec<Section>,
-    /// Of sections inplace, meta, survive, replica and iscsi, only rows whose name contains this, for example "write 1m" or "create coord"
+    /// Of sections inplace, meta, survive, replica, iscsi and target, only rows whose name contains this, for example "write 1m" or "create coord"
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     row: String,
     /// Volumes of section status; the reach is for 100
@@ -73,6 +73,8 @@ enum Section {
     Replica,
     /// The iSCSI initiator on tgt, beside iscsi-perf and qemu-img
     Iscsi,
+    /// The iSCSI target beside tgt, on the same file, with our initiator as the client of both
+    Target,
     /// `status` on 64 nodes with 100 volumes
     Status,
 }
@@ -173,6 +175,12 @@ fn sections(args: &Args, programs: &Path, dir: &Path, report: &mut Report) -> Re
     if wanted(Section::Iscsi) {
         eprintln!("the iSCSI initiator on tgt");
         report.tables.extend(iscsi::run(&effort, &args.row)?);
+    }
+    if wanted(Section::Target) {
+        eprintln!("the iSCSI target beside tgt");
+        let (tables, memory) = iscsi::target::run(programs, &effort, &args.row)?;
+        report.tables.extend(tables);
+        report.memory.extend(memory);
     }
     if wanted(Section::Status) {
         eprintln!("status on 64 nodes with 100 volumes");

@@ -21,6 +21,7 @@ mod handoff;
 #[cfg(test)]
 mod handoff_tests;
 mod local;
+mod low_water;
 mod ring;
 mod spread;
 mod start;
@@ -39,6 +40,7 @@ pub(crate) use attached::{Attached, Bell, alone, drive, is_attached};
 pub(crate) use local::{Refused, submit_here};
 
 use crate::file::transfer::Transfer;
+pub use low_water::set_low_water;
 pub use task::{Task, TaskLost};
 pub use watch::Watch;
 

@@ -19,6 +19,7 @@ mod host;
 mod keep;
 mod known;
 mod leave;
+mod ledger;
 mod local;
 mod moving;
 pub mod office;
@@ -208,6 +209,8 @@ pub struct Volume {
     path: Arc<DataPath>,
     mount: Mutex<Option<(Mount, Place)>>,
     keeper: Option<VolumeKeeper>,
+    /// What the next process goes on from if this one is killed.
+    book: Option<Arc<ledger::Book>>,
     /// False once nothing is taken from the kernel any more.
     intake: watch::Sender<bool>,
     /// What was agreed with the kernel.

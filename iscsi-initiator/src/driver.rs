@@ -12,6 +12,7 @@
 //! Ends: after [`Session::close`], or when the session core gives up; every job is then answered. If the task itself
 //! is lost with its worker, dropping the jobs answers them.
 
+mod gather;
 mod incoming;
 mod jobs;
 mod outgoing;
@@ -115,11 +116,11 @@ impl Era {
 pub(crate) enum Order {
     Carry(Request),
     Text(Vec<u8>, oneshot::Sender<Result<Vec<Pair>, Cause>>),
-    Reset(LunAddress, oneshot::Sender<Result<(), Cause>>),
     Proved(u64, FenceGen),
     Fenced(FenceGen),
     Unregistered(u64),
     Preempted,
+    ResetUnit(LunAddress, oneshot::Sender<bool>),
     GiveUp(oneshot::Sender<()>),
     Close,
     /// Of a disk of the kernel only.
@@ -324,18 +325,6 @@ impl Session {
         receiver.await.unwrap_or(Err(Cause::ClosedHere))
     }
 
-    /// Resets a unit (LOGICAL UNIT RESET): ends every command that it has, of whichever initiator, and answers once none of them can land
-    /// any more. Sent once, on the nexus that stands. Every other nexus is told by a unit attention; registrations and reservation stay.
-    /// An error other than [`Cause::ResetRefused`], [`Cause::NoNexus`] and [`Cause::Full`] leaves open whether it was done.
-    ///
-    /// # Cancel safety
-    /// A dropped future withdraws nothing.
-    pub async fn reset_unit(&self, lun: LunAddress) -> Result<(), Cause> {
-        let (sender, receiver) = oneshot::channel();
-        drop(self.order(Order::Reset(lun, sender)));
-        receiver.await.unwrap_or(Err(Cause::ClosedHere))
-    }
-
     /// The owner has registered this nexus, then read its slot over it.
     pub fn proved(&self, nexus: u64, generation: FenceGen) {
         drop(self.order(Order::Proved(nexus, generation)));
@@ -354,6 +343,16 @@ impl Session {
     /// The older nexuses' keys were preempted and their tasks aborted.
     pub fn preempted(&self) {
         drop(self.order(Order::Preempted));
+    }
+
+    /// LOGICAL UNIT RESET: whether it was answered, on the nexus that stands. Then every command of every nexus with that unit has ended.
+    ///
+    /// # Cancel safety
+    /// A dropped future withdraws nothing.
+    pub async fn reset_unit(&self, lun: LunAddress) -> bool {
+        let (sender, receiver) = oneshot::channel();
+        drop(self.order(Order::ResetUnit(lun, sender)));
+        receiver.await.unwrap_or(false)
     }
 
     /// Takes every request back that was submitted before, and answers once none of them can land any more: what was never

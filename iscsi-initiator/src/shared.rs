@@ -246,6 +246,43 @@ impl Core {
         Err(last)
     }
 
+    /// PREEMPT AND ABORT over one way, and over another as well if that takes long: the first question stays out. Prevents: the victim's
+    /// write, which is with the disk, keeps the answer back; the question is asked again over another nexus, where the key is gone,
+    /// and that is taken for the answer.
+    async fn preempts(&self, victim: ReservationKey) -> Result<(), ReserveError> {
+        let (mut asked, mut ways) = (JoinSet::new(), self.registered_ways().into_iter());
+        let (mut lost, mut refused) = (None, ReserveError::Unknown("no nexus is registered".to_owned()));
+        loop {
+            if let Some((n, way)) = ways.next()
+                && let Some(own) = way.path.key()
+            {
+                let unit = Arc::clone(way.path.device());
+                asked.spawn(async move { (n, unit.preempt(own, victim, HELD_TYPE, true).await) });
+            }
+            let more = !ways.as_slice().is_empty();
+            let answer = match tokio::time::timeout(ANSWER_WITHIN, asked.join_next()).await {
+                Err(_) if more => continue,
+                Err(_) => asked.join_next().await,
+                Ok(answer) => answer,
+            };
+            match answer {
+                Some(Ok((n, Ok(())))) => {
+                    self.best.store(n, Ordering::Relaxed);
+                    asked.detach_all();
+                    return Ok(());
+                }
+                Some(Ok((_, Err(ReserveError::Gone)))) if asked.is_empty() => {
+                    return Err(lost.unwrap_or(ReserveError::Gone));
+                }
+                Some(Ok((_, Err(e @ ReserveError::Unknown(_))))) => lost = Some(e),
+                Some(Ok((_, Err(e)))) => refused = e,
+                Some(Err(_)) => lost = Some(ReserveError::Unknown("its task has ended".to_owned())),
+                None if !more => return Err(lost.unwrap_or(refused)),
+                None => {}
+            }
+        }
+    }
+
     /// Reads cells over one way, and over another if that takes long.
     async fn read_cells(self: Arc<Core>, at: ByteOffset, len: usize) -> Option<Done> {
         let (mut copies, mut last) = (JoinSet::new(), None);
@@ -461,7 +498,21 @@ impl Nexuses for Core {
     }
 
     fn preempt(&self, victim: ReservationKey) -> BoxFuture<'_, Result<(), ReserveError>> {
-        Box::pin(self.over_any(move |unit, own| async move { unit.preempt(own, victim, HELD_TYPE, true).await }))
+        Box::pin(self.preempts(victim))
+    }
+
+    fn reset_unit(&self) -> BoxFuture<'_, Result<(), ReserveError>> {
+        Box::pin(async move {
+            let mut last = ReserveError::Unknown("no nexus is registered".to_owned());
+            for (_, way) in self.registered_ways() {
+                // For as long as it takes: it waits for whatever is with the disk, and its session has times of its own.
+                match way.device().reset_unit().await {
+                    Ok(()) => return Ok(()),
+                    Err(e) => last = e,
+                }
+            }
+            Err(last)
+        })
     }
 
     fn reserve(&self) -> BoxFuture<'_, Result<(), ReserveError>> {

@@ -91,19 +91,34 @@ pub(crate) struct Shared {
 /// A write that is held up; see [`Server::hold_next_write`].
 #[derive(Debug, Default)]
 pub(crate) struct Hold {
-    /// Whose next one. Looked at for every command while none is set: without the lock.
+    /// Looked at for every command while none is set: without the lock.
     is_set: AtomicBool,
-    of: Mutex<Option<String>>,
+    /// Whose next one, and where.
+    of: Mutex<Option<(String, HeldIn)>>,
+}
+
+/// Where a write is held up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HeldIn {
+    /// In its unit's task set, before it begins.
+    TaskSet,
+    /// In the disk: it has begun, and nothing of the target can take it back.
+    Disk,
 }
 
 impl Hold {
+    fn set(&self, initiator: &str, place: HeldIn) {
+        *self.of.lock() = Some((initiator.to_owned(), place));
+        self.is_set.store(true, Ordering::Release);
+    }
+
     /// Whether a write of this initiator is the one; then it is.
-    pub(crate) fn takes(&self, initiator: &str) -> bool {
+    pub(crate) fn takes(&self, initiator: &str, place: HeldIn) -> bool {
         if !self.is_set.load(Ordering::Acquire) {
             return false;
         }
         let mut of = self.of.lock();
-        let it_is = of.as_deref() == Some(initiator);
+        let it_is = of.as_ref().is_some_and(|(of, at)| of == initiator && *at == place);
         if it_is {
             *of = None;
             self.is_set.store(false, Ordering::Release);
@@ -201,8 +216,13 @@ impl Server {
     /// For demonstrations of what may be stuck in an array: the next WRITE of this initiator, complete with its data, waits in its unit's
     /// task set before it begins, until [`Server::let_go`], or until it is aborted like any other.
     pub fn hold_next_write(&self, initiator: &str) {
-        *self.shared.hold.of.lock() = Some(initiator.to_owned());
-        self.shared.hold.is_set.store(true, Ordering::Release);
+        self.shared.hold.set(initiator, HeldIn::TaskSet);
+    }
+
+    /// The same, stuck in the disk: it has begun, so that an abort can only wait for it, and it lands when it is let go, whatever became
+    /// of its initiator.
+    pub fn stick_next_write(&self, initiator: &str) {
+        self.shared.hold.set(initiator, HeldIn::Disk);
     }
 
     /// What is held begins now, if it is still there.
@@ -236,6 +256,7 @@ impl Server {
     fn begin_to_stop(&self) {
         self.shared.sessions.close();
         self.shared.stop.send_replace(true);
+        self.let_go();
         self.shared.sessions.tell(None, || Note::End("the target is being stopped"));
     }
 }

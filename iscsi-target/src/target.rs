@@ -37,6 +37,8 @@ pub struct Lun {
     pub read_only: bool,
     /// Begin without a write cache (WCE 0): a write is on stable storage before its status. An initiator may switch it on.
     pub write_through: bool,
+    /// For tests of what some other targets do (LIO): that a key is gone is told while PREEMPT AND ABORT still waits for commands of its nexus.
+    pub tells_early: bool,
 }
 
 /// A portal. Those of one group are one target port.
@@ -82,7 +84,7 @@ pub enum LunError {
 impl Lun {
     /// A unit of a device.
     pub fn new(number: u64, device: Arc<dyn BlockDevice>) -> Lun {
-        Lun { number, device, provisioning: None, read_only: false, write_through: false }
+        Lun { number, device, provisioning: None, read_only: false, write_through: false, tells_early: false }
     }
 
     /// The device can tell where its data lie: the unit is thin.
@@ -95,6 +97,12 @@ impl Lun {
     #[must_use]
     pub fn read_only(self, read_only: bool) -> Lun {
         Lun { read_only, ..self }
+    }
+
+    /// Tells early that keys are gone.
+    #[must_use]
+    pub fn tells_early(self, tells_early: bool) -> Lun {
+        Lun { tells_early, ..self }
     }
 
     /// Has no write cache.

@@ -40,14 +40,15 @@ mod tests;
 
 use std::collections::VecDeque;
 
-pub use config::{Config, MAX_ATTEMPTS, MAX_BURIED, MAX_HOPS, MAX_RESETS, MAX_SHORT_LIVES, MAX_TASKS, Now, Timing};
+pub use config::{Config, MAX_ATTEMPTS, MAX_BURIED, MAX_HOPS, MAX_SHORT_LIVES, MAX_TASKS, Now, Timing};
 pub use event::{
-    Answer, Body, Cause, Class, Command, ConnId, Effect, Event, FenceGen, Found, Outcome, Place, Report, ResetId,
-    TaskId, Transfer,
+    Answer, Body, Cause, Class, Command, ConnId, Effect, Event, FenceGen, Found, Outcome, Place, Report, TaskId,
+    Transfer,
 };
 use link::{Link, TextWork};
-use scsi::LunAddress;
 use tasks::Task;
+
+use scsi::LunAddress;
 
 use crate::discovery::Portal;
 use crate::ids::{CmdSn, Itt, PortalGroup};
@@ -105,9 +106,8 @@ pub struct Session {
     tags: u32,
     buried: VecDeque<Itt>,
     text: Option<TextWork>,
-    /// Resets of units that the owner wants and that were not sent, and the one that was sent and is not answered.
-    resets: VecDeque<(ResetId, LunAddress)>,
-    resetting: Option<ResetId>,
+    /// Units that the owner wants reset, in this order.
+    resets: VecDeque<LunAddress>,
     /// The session's next command number, over all connections.
     next_cmd_sn: CmdSn,
     short_lives: u8,
@@ -143,7 +143,6 @@ impl Session {
             buried: VecDeque::new(),
             text: None,
             resets: VecDeque::new(),
-            resetting: None,
             next_cmd_sn: CmdSn(1),
             short_lives: 0,
             failures: 0,
@@ -218,11 +217,11 @@ impl Session {
             Event::Submit(command) => self.submit(now, command, fx),
             Event::Abort(task) => self.abort_wanted(now, task, fx),
             Event::Text(body) => self.text_wanted(now, body, fx),
-            Event::ResetUnit(reset, lun) => self.reset_wanted(now, reset, lun, fx),
             Event::Proved { nexus, generation } => self.prove(now, nexus, generation, fx),
             Event::Unregistered { nexus } if nexus == self.nexus => self.unregistered(now, fx),
             Event::Unregistered { .. } => {}
             Event::Preempted => self.preempted(now, fx),
+            Event::ResetUnit(lun) => self.reset_wanted(now, lun, fx),
             Event::Fenced(generation) => self.fence(now, generation, fx),
             Event::Settled { task, found } => self.settled(now, task, found, fx),
             Event::GiveUp => self.give_up(now, fx),
@@ -238,7 +237,7 @@ impl Session {
         match event {
             Event::Submit(command) => fx.push(Effect::Done(command.task, Outcome::Lost(cause))),
             Event::Text(_) => fx.push(Effect::Text(Err(cause))),
-            Event::ResetUnit(reset, _) => fx.push(Effect::Reset(*reset, Err(cause))),
+            Event::ResetUnit(lun) => fx.push(Effect::UnitReset(*lun, false)),
             _ => {}
         }
     }
@@ -260,10 +259,6 @@ impl Session {
         debug_assert!(
             self.in_flight == 0 || matches!(self.link, Link::Full(_) | Link::LoggingOut(..)),
             "tasks are in flight only where there is a nexus"
-        );
-        debug_assert!(
-            self.resetting.is_none() || matches!(&self.link, Link::Full(f) | Link::LoggingOut(f, _) if f.tmf.is_some()),
-            "a reset that is not answered is with the target"
         );
         debug_assert!(self.wake.is_some() || matches!(self.link, Link::Idle | Link::Ended(_)), "somebody will wake it");
     }

@@ -30,7 +30,11 @@
 //!
 //! - `resize`: all become larger together.
 //!
-//! Refuses: two primaries at once; to shrink. Not here yet: several volumes.
+//! **Volumes.** A resource has one or more; all of them are one space of addresses ([`Volume`](crate::ids::Volume)), and so have one stream,
+//! one order of epochs and barriers, one log, one generation and one role. Nothing here knows of several disks but what is told apart by
+//! size: a flush is of all disks of the node, and one that fails is the failure of all.
+//!
+//! Refuses: two primaries at once; to shrink; to take a volume away.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -189,7 +193,7 @@ impl Node {
             tentative: false,
             again: false,
             stream: Stream::after(replica.superblock().position),
-            growing: Growing::new(replica.superblock().size),
+            growing: Growing::new(replica.sizes()),
             replica: Some(replica),
             config,
         }
@@ -247,7 +251,7 @@ impl Node {
             Event::Tentative(tentative) => self.tentative = tentative,
             Event::OnNoQuorum(policy) => self.config.on_no_quorum = policy,
             Event::DiskPolicy(policy) => self.config.disk = policy,
-            Event::Resize { size, clean } => self.resize(size, clean),
+            Event::Resize { volume, size, clean } => self.resize(volume, size, clean),
             Event::Measured(devices) => self.measured(devices),
             Event::Tick => self.tick(),
         }
@@ -361,10 +365,12 @@ impl Node {
             Message::Check(run, digests) => self.check_asked(node, run, digests),
             Message::Checked(run, pieces, room) => self.checked(node, run, &pieces, room),
             Message::Differs(spans, differs, skipped, last) => self.differs(node, spans, differs, skipped, last),
-            Message::Room => self.room_asked(node),
-            Message::HasRoom(sectors) => self.has_room_for(node, sectors),
-            Message::Resize(size, clean) => self.resize_told(node, size, clean),
-            Message::Resized(size) => self.resized(node, size),
+            Message::Sizes(sectors) => self.told_sizes(node, &sectors),
+            Message::Room => self.room_asked(node, 0),
+            Message::RoomOf(volume) => self.room_asked(node, volume),
+            Message::HasRoom(end) => self.has_room_for(node, end),
+            Message::Resize(end, clean) => self.resize_told(node, end, clean),
+            Message::Resized(end) => self.resized(node, end),
             _ => {}
         }
     }
@@ -431,6 +437,11 @@ impl Node {
     /// The bits towards a peer.
     fn dirty(&self, peer: NodeId) -> u64 {
         self.replica.as_ref().and_then(|r| r.bitmap(peer)).map_or(0, |m| m.set_bits())
+    }
+
+    /// The sectors that they stand for.
+    fn dirty_sectors(&self, peer: NodeId) -> u64 {
+        self.replica.as_ref().and_then(|r| r.bitmap(peer)).map_or(0, |m| m.set_sectors())
     }
 
     /// Time has passed: pings, dead connections, slow peers, candidates without a majority.

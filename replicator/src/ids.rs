@@ -1,4 +1,4 @@
-//! The words of replication as types: sets of nodes, generations, positions in a stream, ballots, spans of sectors.
+//! The words of replication as types: sets of nodes, generations, positions in a stream, ballots, volumes, spans of sectors.
 
 use std::fmt;
 
@@ -153,6 +153,115 @@ impl Grant {
     }
 }
 
+/// The number of a volume of a resource. An address of a sector has it in its upper bits, so that one stream, one log and one order
+/// serve all volumes; those of volume 0 are the sectors of its device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Volume(u8);
+
+impl Volume {
+    /// A resource has at most so many: what its superblock has a table for.
+    pub const MOST: usize = 16;
+    /// The one that every resource has.
+    pub const FIRST: Volume = Volume(0);
+    /// Addresses from the first sector of a volume to that of the next: twice the sectors of the largest volume (256 TiB), so that none
+    /// adjoins another.
+    const APART: u32 = 40;
+
+    /// From its number.
+    pub fn new(number: u8) -> Option<Volume> {
+        (usize::from(number) < Volume::MOST).then_some(Volume(number))
+    }
+
+    /// Its number.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+
+    /// The same, to index by.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// All that can be.
+    pub fn all() -> impl Iterator<Item = Volume> {
+        (0..).map_while(Volume::new)
+    }
+
+    /// The address of its first sector.
+    pub fn base(self) -> u64 {
+        u64::from(self.0) << Volume::APART
+    }
+
+    /// The volume that an address lies in, if any can.
+    pub fn of(sector: u64) -> Option<Volume> {
+        u8::try_from(sector >> Volume::APART).ok().and_then(Volume::new)
+    }
+
+    /// The sector of its volume's device that an address stands for.
+    pub fn local(sector: u64) -> u64 {
+        sector & ((1 << Volume::APART) - 1)
+    }
+
+    /// Its first sectors.
+    pub fn span(self, sectors: u64) -> Span {
+        Span::new(self.base(), sectors)
+    }
+}
+
+/// Sectors of each volume of a resource; 0 where there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sizes([u64; Volume::MOST]);
+
+impl Sizes {
+    /// One volume.
+    pub fn one(sectors: u64) -> Sizes {
+        Sizes::default().with(Volume::FIRST, sectors)
+    }
+
+    /// With another size of a volume.
+    #[must_use]
+    pub fn with(mut self, volume: Volume, sectors: u64) -> Sizes {
+        self.0[volume.index()] = sectors;
+        self
+    }
+
+    /// That of a volume.
+    pub fn of(&self, volume: Volume) -> u64 {
+        self.0[volume.index()]
+    }
+
+    /// The volumes that there are, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = (Volume, u64)> + '_ {
+        Volume::all().map(|v| (v, self.of(v))).filter(|(_, sectors)| *sectors > 0)
+    }
+
+    /// Whether there are others than the first.
+    pub fn are_several(&self) -> bool {
+        self.iter().any(|(v, _)| v != Volume::FIRST)
+    }
+
+    /// Of all volumes.
+    pub fn total(&self) -> u64 {
+        self.0.iter().fold(0, |sum, s| sum.saturating_add(*s))
+    }
+
+    /// The first address behind the volume that this one lies in.
+    pub fn end_of(&self, sector: u64) -> u64 {
+        Volume::of(sector).map_or(0, |v| v.base() + self.of(v))
+    }
+
+    /// What of a span lies in its volume.
+    pub fn within(&self, span: Span) -> Span {
+        Span::new(span.at, span.end().min(self.end_of(span.at)).saturating_sub(span.at))
+    }
+
+    /// The smaller of both, volume by volume.
+    #[must_use]
+    pub fn smaller(&self, other: &Sizes) -> Sizes {
+        Volume::all().fold(*self, |least, v| least.with(v, self.of(v).min(other.of(v))))
+    }
+}
+
 /// A run of sectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Span {
@@ -201,6 +310,24 @@ mod tests {
         assert_eq!(Span::new(8, 0).units(8), 0..0);
         assert_eq!(Span::new(u64::MAX, 9).end(), u64::MAX);
         assert!(Span::new(0, 8).overlaps(Span::new(7, 1)) && !Span::new(0, 8).overlaps(Span::new(8, 1)));
+    }
+
+    #[test]
+    fn an_address_says_its_volume_and_none_adjoins_another() {
+        let [one, last] = [1, 15].map(|n| Volume::new(n).expect("a volume"));
+        assert_eq!((Volume::new(16), Volume::all().count(), Volume::FIRST.base()), (None, 16, 0));
+        assert_eq!(
+            (Volume::of(one.base()), Volume::of(one.base() - 1), Volume::local(one.base() + 7)),
+            (Some(one), Some(Volume::FIRST), 7)
+        );
+        assert_eq!((Volume::of(last.base() + 5), Volume::of(u64::MAX)), (Some(last), None));
+        let largest = 256 * (1_u64 << 40) / SECTOR;
+        assert!(largest < one.base() && !Volume::FIRST.span(largest).overlaps(one.span(1)));
+        let sizes = Sizes::one(100).with(one, 50);
+        assert_eq!((sizes.total(), sizes.are_several(), sizes.iter().count()), (150, true, 2));
+        assert_eq!(sizes.within(Span::new(one.base() + 48, 8)), Span::new(one.base() + 48, 2));
+        assert_eq!((sizes.within(last.span(8)).len, sizes.within(Span::new(u64::MAX, 1)).len), (0, 0));
+        assert_eq!(sizes.smaller(&Sizes::one(7)), Sizes::one(7));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //!  layout      where things lie: at the end of the data's device, or on a device of their own
 //!  superblock  A/B, checksummed, numbered: generations, flags, promises, what is known of each peer
 //!  log         the activity log: extents of 4 MiB in which replicas may differ without a bit
-//!  bitmap      a bit for 4 KiB to 1 MiB, for each peer: here the peer may differ from us
+//!  bitmap      a bit for 4 KiB to 1 MiB, for each peer: here the peer may differ from us    map  those of all volumes
+//!  further     the volumes besides the first: where each has its bitmaps, and whose its disk is
 //!  replica     the three together: what must be durable before what
 //!  store       the same on a block device          audit  the look of an outsider
 //!  vote        a tie-breaker's, in a file
@@ -27,12 +28,14 @@
 //! made hot was not written yet. Bitmaps lie in cells of one sector, which is atomic; a damaged cell counts as all set.
 //!
 //! Refuses: an unknown version or incompatible feature, a device smaller than its metadata says, a bitmap of more
-//! than [`bitmap::MAX_BITS`] bits. The bytes are drawn in docs/formats/replica.md.
+//! than [`bitmap::MAX_BITS`] bits, a disk of a further volume that is not the one it was made with. The bytes are drawn in docs/formats/replica.md.
 
 pub mod audit;
 pub mod bitmap;
+pub mod further;
 pub mod layout;
 pub mod log;
+pub mod map;
 pub mod replica;
 pub mod store;
 pub mod superblock;
@@ -75,15 +78,37 @@ pub enum MetaError {
     /// Sizes that cannot be.
     #[error("{0}")]
     Shape(&'static str),
+    /// The replica has this volume, and nobody said which disk is its.
+    #[error("the replica has volume {0}, and there is no disk for it")]
+    NoDisk(u8),
+    /// The disk of a volume is not the one that the replica was made with.
+    #[error("the disk given for volume {volume} {}", said(found.as_ref()))]
+    OtherDisk {
+        /// Which.
+        volume: u8,
+        /// What it says of itself.
+        found: Option<further::Label>,
+    },
     /// The device failed.
     #[error("reading or writing metadata failed: {0}")]
     Io(#[from] block::IoError),
 }
 
-/// Bytes to be written at a place of the metadata's device.
+/// What a disk that is not the right one says of itself.
+fn said(found: Option<&further::Label>) -> String {
+    match found {
+        None => "carries no label of a volume".to_owned(),
+        Some(label) => {
+            format!("is that of volume {} of another replica, or of this one: of {}", label.volume, label.node)
+        }
+    }
+}
+
+/// Bytes to be written at a place of the metadata.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Put {
-    /// Where, in bytes from the start of the device.
+    /// Where, in bytes from the start of the first volume's disk, or of the metadata's own; with a further volume's number in the upper
+    /// bits (as in [`Volume::base`](crate::ids::Volume::base), in bytes) from the start of that one's.
     pub at: u64,
     /// What: whole sectors.
     pub bytes: Vec<u8>,
@@ -98,8 +123,8 @@ pub struct MetaWrite {
     pub then: Vec<Put>,
 }
 
-/// Reads bytes of the metadata's device.
+/// Reads bytes of the metadata.
 pub trait Reader {
-    /// `len` bytes at `at`.
+    /// `len` bytes at `at`, a place as in [`Put::at`].
     fn read(&self, at: u64, len: u64) -> Result<Vec<u8>, MetaError>;
 }

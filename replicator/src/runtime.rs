@@ -40,7 +40,10 @@ pub mod status;
 mod wire;
 pub mod witness;
 
-pub use local::{Local, NewReplica, Remember, audit, create, erase, find, life, resource_id};
+pub use local::{
+    Local, NewReplica, NewVolume, Part, Remember, audit, create, create_volumes, erase, find, find_volume, life,
+    resource_id,
+};
 
 pub use crate::meta::superblock::Life;
 
@@ -49,10 +52,11 @@ use crate::core::config::{Config, DiskPolicy, Limits, OnNoQuorum, OnSlowPeer, Pr
 use crate::core::event::{DiskError, IoId, Refusal, ResizeRefusal};
 use crate::core::pieces::{Compared, Digest};
 use crate::core::rules::Rules;
-use crate::ids::{NodeId, NodeSet, SECTOR};
+use crate::ids::{NodeId, NodeSet, SECTOR, Sizes, Volume};
 use crate::meta::layout::Devices;
 use actor::{Actor, Tells};
 use links::{Gate, Greeting, Links};
+use local::Parts;
 use metrics::Metrics;
 use status::Status;
 
@@ -75,6 +79,10 @@ const RESYNC: Limits = Limits {
     flush_bytes: 32 << 20,
     sector_bytes: SECTOR as usize,
 };
+
+/// The worker of the actor, its disk and its connections: what a write passes on its way is all on one thread, since waking another
+/// one takes longer than anything else that is done for it.
+const ACTOR: usize = 0;
 
 /// A peer, as this node reaches it.
 #[derive(Clone, Debug)]
@@ -131,6 +139,9 @@ pub enum StartError {
     /// The endpoint does not.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// The workers are being shut down.
+    #[error("the workers have ended")]
+    Workers,
     /// No thread for the metadata.
     #[error("cannot start the thread of the metadata: {0}")]
     Thread(std::io::Error),
@@ -163,7 +174,7 @@ pub enum NotResized {
 
 /// What the actor is told.
 enum Input {
-    Io(Io),
+    Io(Volume, Io),
     Done(IoId, Result<Bytes, DiskError>),
     Digested(IoId, Vec<Digest>),
     Compared(IoId, Compared),
@@ -178,7 +189,7 @@ enum Input {
     Repair { from: NodeId, done: oneshot::Sender<bool> },
     OnNoQuorum { policy: OnNoQuorum, done: oneshot::Sender<()> },
     DiskPolicy { policy: DiskPolicy, done: oneshot::Sender<()> },
-    Resize { size: Option<u64>, clean: bool, done: oneshot::Sender<Result<u64, NotResized>> },
+    Resize { volume: Volume, size: Option<u64>, clean: bool, done: oneshot::Sender<Result<u64, NotResized>> },
     Measured(Option<Devices>),
     Status { done: oneshot::Sender<Status> },
     Metrics { done: oneshot::Sender<Box<Metrics>> },
@@ -188,19 +199,20 @@ enum Input {
 
 /// A resource that runs. Dropped, it stops, and nobody waits for that.
 pub struct Resource {
+    name: String,
     input: mpsc::UnboundedSender<Input>,
-    device: Arc<ReplicaDevice>,
+    parts: Parts,
+    detached: Arc<AtomicBool>,
     listens: SocketAddr,
     primary: watch::Receiver<bool>,
     shown: watch::Sender<Option<Arc<Status>>>,
     failed: watch::Receiver<bool>,
     hung: Arc<AtomicBool>,
-    size: watch::Receiver<u64>,
+    sizes: watch::Receiver<Sizes>,
 }
 
 impl Resource {
-    /// Starts: opens the endpoint, dials the peers. Called in a runtime, which runs the connections; the core runs on a
-    /// worker.
+    /// Starts: opens the endpoint, dials the peers. Core and connections run on one worker.
     ///
     /// # Errors
     /// An address that is taken; peers that the metadata do not know.
@@ -220,13 +232,13 @@ impl Resource {
         // Bounded by who sends: a peer has no more under way than UNSETTLED writes and what a synchronisation asks for at
         // once, an NBD client no more than its server takes, the disk answers what was asked, and who commands waits.
         let (input, inputs) = mpsc::unbounded_channel();
-        let geometry = local.geometry();
+        let (found_sizes, parts) = (local.sizes(), local.parts());
         let own = Greeting {
             version: wire::VERSION,
             node: superblock.node,
             resource: superblock.resource,
             name: config.name.clone(),
-            bytes: geometry.len.0,
+            bytes: found_sizes.of(Volume::FIRST) * SECTOR,
             protocol: status::letter(config.protocol),
             quorum: config.quorum.is_some(),
             witness: config.witness().map(|w| (w.node, w.identity)),
@@ -234,23 +246,18 @@ impl Resource {
         let mut subjects: BTreeMap<NodeId, String> =
             config.peers.iter().map(|(n, p)| (*n, p.subject.clone())).collect();
         subjects.extend(config.witness().map(|w| (w.node, w.at.subject.clone())));
-        let gate = Arc::new(Gate::new(own, subjects, local.measure()));
+        let gate = Arc::new(Gate::new(own, found_sizes, subjects, local.measure()));
         let service = Arc::new(Links { gate: Arc::clone(&gate), input: input.clone() });
-        let (provisioning, detached) = (local.provisioning(), Arc::new(AtomicBool::new(false)));
+        let detached = Arc::new(AtomicBool::new(false));
         let (recovered, disk) = local.begin(input.clone()).map_err(StartError::Thread)?;
-        let net = Net::start(NetConfig::new(config.listen, config.security.clone()), service).await?;
+        let endpoint = NetConfig::new(config.listen, config.security.clone());
+        let net =
+            workers.spawn(ACTOR, move || Net::start(endpoint, service)).await.map_err(|_| StartError::Workers)??;
         let listens = net.local_addr();
         let clock = actor::Clock::start();
         let core = Node::new(core_config(&config, superblock.node, found), recovered, clock.now());
-        let (grows, size) = watch::channel(geometry.len.0);
-        let device = Arc::new(ReplicaDevice {
-            name: config.name.clone(),
-            geometry,
-            size: size.clone(),
-            provisioning,
-            detached: Arc::clone(&detached),
-            input: input.clone(),
-        });
+        let (grows, sizes) = watch::channel(found_sizes);
+        let name = config.name.clone();
         let (tells, primary) = watch::channel(false);
         let shown = watch::Sender::new(None);
         let (fails, failed) = watch::channel(false);
@@ -258,26 +265,48 @@ impl Resource {
         let tells = Tells {
             primary: tells,
             shown: shown.clone(),
-            detached,
+            detached: Arc::clone(&detached),
             failed: fails,
             hung: Arc::clone(&hung),
-            size: grows,
+            sizes: grows,
         };
         let mut actor = Actor::new(core, clock, disk, net, gate, config, tells);
         actor.dial_all();
         // It goes on without anybody waiting for it; `stop` does.
-        drop(workers.spawn(0, move || actor.run(inputs)));
-        Ok(Resource { input, device, listens, primary, shown, failed, hung, size })
+        drop(workers.spawn(ACTOR, move || actor.run(inputs)));
+        Ok(Resource { name, input, parts, detached, listens, primary, shown, failed, hung, sizes })
     }
 
-    /// The device. Its requests are answered while this node is primary.
+    /// The first volume as a device. Its requests are answered while this node is primary.
     pub fn device(&self) -> Arc<dyn BlockDevice> {
-        Arc::clone(&self.device) as Arc<dyn BlockDevice>
+        self.volume(Volume::FIRST)
+            .unwrap_or_else(|| unreachable!("every resource has a first volume, and a disk for it"))
     }
 
-    /// Where the device's data lie, as the local disk has them.
-    pub fn provisioning(&self) -> Arc<dyn Provisioning> {
-        Arc::clone(&self.device) as Arc<dyn Provisioning>
+    /// A volume as a device; none if there is no disk for it. All of them have one order: what is written to one after a request of
+    /// another was answered is at no peer without that, and a flush of one is a flush of all.
+    pub fn volume(&self, volume: Volume) -> Option<Arc<ReplicaDevice>> {
+        let geometry = self.parts.geometry(volume, self.sizes.borrow().of(volume))?;
+        Some(Arc::new(ReplicaDevice {
+            name: self.name.clone(),
+            volume,
+            geometry,
+            sizes: self.sizes.clone(),
+            provisioning: self.parts.provisioning(volume),
+            detached: Arc::clone(&self.detached),
+            input: self.input.clone(),
+        }))
+    }
+
+    /// A disk for a volume that the resource does not have yet: it has room for it from now on. The caller keeps every other user away
+    /// from the disk.
+    pub fn add_disk(&self, volume: Volume, part: Part) {
+        self.parts.add(volume, part);
+    }
+
+    /// Whether there is a disk for a volume.
+    pub fn has_disk(&self, volume: Volume) -> bool {
+        self.parts.of(volume).is_some()
     }
 
     /// Where peers find it.
@@ -290,22 +319,28 @@ impl Resource {
         self.primary.clone()
     }
 
-    /// Bytes of the device, and their changes: it can become larger.
-    pub fn size(&self) -> watch::Receiver<u64> {
-        self.size.clone()
+    /// Sectors of the volumes, and their changes: they can become larger, and more.
+    pub fn sizes(&self) -> watch::Receiver<Sizes> {
+        self.sizes.clone()
     }
 
-    /// Becomes so many bytes large, or as large as the disks of all nodes have room for; all of them have become longer before. `clean`:
-    /// what is new reads the same everywhere, and is not synchronised. How large it is now comes back.
+    /// A volume becomes so many bytes large, or as large as the disks of all nodes have room for, which have become longer before, or have
+    /// been added ([`Resource::add_disk`]). `clean`: what is new reads the same everywhere, and is not synchronised. How large it is now
+    /// comes back.
     ///
     /// # Errors
     /// It has stopped; inside: why it does not become larger.
     ///
     /// # Cancel safety
     /// Dropped, it goes on.
-    pub async fn resize(&self, bytes: Option<u64>, clean: bool) -> Result<Result<u64, NotResized>, Stopped> {
+    pub async fn resize(
+        &self,
+        volume: Volume,
+        bytes: Option<u64>,
+        clean: bool,
+    ) -> Result<Result<u64, NotResized>, Stopped> {
         let size = bytes.map(|b| b / SECTOR);
-        self.ask(|done| Input::Resize { size, clean, done }).await
+        self.ask(|done| Input::Resize { volume, size, clean, done }).await
     }
 
     /// Whether the local disk has failed, and was left.
@@ -483,11 +518,12 @@ fn core_config(config: &ResourceConfig, me: NodeId, peers: NodeSet) -> Config {
     }
 }
 
-/// A replicated device.
-struct ReplicaDevice {
+/// A volume of a resource as a device.
+pub struct ReplicaDevice {
     name: String,
+    volume: Volume,
     geometry: Geometry,
-    size: watch::Receiver<u64>,
+    sizes: watch::Receiver<Sizes>,
     provisioning: Option<Arc<dyn Provisioning>>,
     /// The local disk was left: where it has its data says nothing any more.
     detached: Arc<AtomicBool>,
@@ -496,20 +532,23 @@ struct ReplicaDevice {
 
 impl BlockDevice for ReplicaDevice {
     fn geometry(&self) -> Geometry {
-        Geometry { len: ByteLen(*self.size.borrow()), ..self.geometry }
+        Geometry { len: ByteLen(self.sizes.borrow().of(self.volume) * SECTOR), ..self.geometry }
     }
 
     fn submit(&self, io: Io) {
         if let Err(error) = self.geometry().check(&io) {
             return io.complete(Err(error));
         }
-        if let Err(mpsc::error::SendError(Input::Io(io))) = self.input.send(Input::Io(io)) {
+        if let Err(mpsc::error::SendError(Input::Io(_, io))) = self.input.send(Input::Io(self.volume, io)) {
             io.fail(IoErrorKind::ShuttingDown);
         }
     }
 
     fn describe(&self) -> String {
-        format!("replica {}", self.name)
+        match self.volume {
+            Volume::FIRST => format!("replica {}", self.name),
+            volume => format!("replica {}, volume {}", self.name, volume.get()),
+        }
     }
 }
 

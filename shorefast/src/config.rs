@@ -197,6 +197,7 @@ fn rules_without(name: &str) -> Option<Rules> {
         Rule::DrainBeforeReturn,
         Rule::GraceWaitsForLocks,
         Rule::ExpiredIsWithdrawn,
+        Rule::AnsweredPreempt,
     ];
     removable.into_iter().find(|rule| format!("{rule:?}") == name).map(Rules::without)
 }

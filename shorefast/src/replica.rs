@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use block::shared::{FileDisk, NodeId};
-use block::worker::Workers;
+use block::worker::Handle;
 
 use crate::exit::{Exit, Failure};
 
@@ -37,8 +37,8 @@ const FREE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Opens a replica's disk for this process alone. The lock is on the description that carries the I/O: it is free again only
 /// when the last request of a process that was killed has landed.
-fn open_alone(path: &Path, workers: &Workers) -> Result<Arc<FileDisk>, Failure> {
-    let disk = FileDisk::open(path, workers.handle())
+fn open_alone(path: &Path, workers: &Handle) -> Result<Arc<FileDisk>, Failure> {
+    let disk = FileDisk::open(path, workers.clone())
         .map_err(|e| Failure::failed(format!("{e}."), "See whether the path is right, and who may open it."))?;
     let Some(first) = NodeId::new(1) else { unreachable!("1 is a node") };
     let deadline = Instant::now() + FREE_WITHIN;

@@ -46,6 +46,8 @@ mod holes;
 mod io_timeout;
 #[path = "it/iscsi.rs"]
 mod iscsi;
+#[path = "it/kills.rs"]
+mod kills;
 #[path = "it/listing.rs"]
 mod listing;
 #[path = "it/lockers.rs"]
@@ -106,5 +108,7 @@ mod units;
 mod unprivileged;
 #[path = "it/upgrade.rs"]
 mod upgrade;
+#[path = "it/volumes.rs"]
+mod volumes;
 #[path = "it/xattrs.rs"]
 mod xattrs;

@@ -58,6 +58,8 @@ pub(super) enum Paths {
     Digest,
     /// Over so many portals.
     Many(usize),
+    /// So many sessions without multipath, each with a load of its own.
+    Sessions(u16),
 }
 
 pub(super) struct Ours<'a> {
@@ -104,7 +106,10 @@ async fn over(
 ) -> Result<(Duration, u64), Failure> {
     let failed = |e: &dyn std::fmt::Display| Failure::new(format!("the unit of tgt cannot be used: {e}"));
     let lun = LunAddress::new(lun.number()).ok_or_else(|| failed(&"no such number"))?;
-    let configs: Vec<Config> = portals.into_iter().map(|portal| config(portal, paths)).collect();
+    if let Paths::Sessions(count) = paths {
+        return several(workers, &portals, (lun, count), load).await;
+    }
+    let configs: Vec<Config> = portals.into_iter().map(|portal| config(portal, paths, 1)).collect();
     if let Paths::Many(count) = paths {
         let multi =
             Multi { check_min: Duration::from_secs(60), check_failed: Duration::from_millis(20), ..Multi::default() };
@@ -125,7 +130,7 @@ async fn over(
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let result = load.run(&unit).await;
+        let result = load.run(std::slice::from_ref(&unit)).await;
         if let Some(unit) = Arc::into_inner(unit) {
             unit.close().await;
         }
@@ -135,14 +140,56 @@ async fn over(
     let session = Session::start(workers, 0, config, Ownership::Alone);
     let identity = attach(&session, lun).await.map_err(|e| failed(&e))?;
     let device = Arc::new(LunDevice::new(session.clone(), identity, FenceGen(0)));
-    let result = load.run(&device).await;
+    let result = load.run(&[device]).await;
     session.close().await;
     result
 }
 
-fn config(portal: Portal, paths: Paths) -> Config {
+/// The same load over each of several sessions at one portal.
+async fn several(
+    workers: &Handle,
+    portals: &[Portal],
+    (lun, count): (LunAddress, u16),
+    load: Load,
+) -> Result<(Duration, u64), Failure> {
+    let Some(portal) = portals.first() else { return Err(Failure::new("the target has no portal")) };
+    let (mut sessions, mut devices) = (Vec::new(), Vec::new());
+    for number in 1..=count {
+        let session = Session::start(workers, 0, config(portal.clone(), Paths::Alone, number), Ownership::Alone);
+        let identity = attach(&session, lun).await;
+        let identity = identity.map_err(|e| Failure::new(format!("the unit cannot be used: {e}")))?;
+        devices.push(Arc::new(LunDevice::new(session.clone(), identity, FenceGen(0))));
+        sessions.push(session);
+    }
+    let result = load.run(&devices).await;
+    for session in sessions {
+        session.close().await;
+    }
+    result
+}
+
+/// Logs so many sessions in, lets them be, and asks `look` meanwhile.
+pub(super) async fn idle<T>(
+    workers: Handle,
+    portal: Portal,
+    count: u16,
+    look: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let start = |n| Session::start(&workers, 0, config(portal.clone(), Paths::Alone, n), Ownership::Alone);
+    let sessions: Vec<Session> = (1..=count).map(start).collect();
+    for session in &sessions {
+        session.up().await.map_err(|e| Failure::new(format!("one of {count} sessions did not come up: {e}")))?;
+    }
+    let seen = look();
+    for session in sessions {
+        session.close().await;
+    }
+    seen
+}
+
+fn config(portal: Portal, paths: Paths, number: u16) -> Config {
     let target = TARGETS[usize::from(paths == Paths::Digest)].to_owned();
-    let mut login = LoginConfig::new(HOST, Isid::from_number(1, 1), Kind::Normal { target });
+    let mut login = LoginConfig::new(HOST, Isid::from_number(1, number), Kind::Normal { target });
     if paths == Paths::Digest {
         login.offer.data_digest = DigestWish::Always;
     }
@@ -176,12 +223,12 @@ impl Load {
         ByteOffset(next % places * block)
     }
 
-    /// One task for each request in flight, all on this worker.
-    async fn run<D: BlockDevice>(self, device: &Arc<D>) -> Result<(Duration, u64), Failure> {
+    /// One task for each request in flight on each of these, all on this worker.
+    async fn run<D: BlockDevice>(self, devices: &[Arc<D>]) -> Result<(Duration, u64), Failure> {
         let (begun, this) = (Instant::now(), Arc::new(self));
         let until = begun + this.time;
-        let lanes = (0..this.job.depth).map(|_| tokio::spawn(lane(Arc::clone(device), Arc::clone(&this), until)));
-        for lane in lanes.collect::<Vec<_>>() {
+        let each = |_| devices.iter().map(|device| tokio::spawn(lane(Arc::clone(device), Arc::clone(&this), until)));
+        for lane in (0..this.job.depth).flat_map(each).collect::<Vec<_>>() {
             lane.await.map_err(|e| Failure::new(format!("a request was lost: {e}")))?;
         }
         match this.failure.lock().ok().and_then(|mut why| why.take()) {

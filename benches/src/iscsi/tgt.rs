@@ -2,7 +2,7 @@
 //! units and a data digest.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,7 @@ impl Tgt {
     }
 
     fn configure(&self) -> Result<(), Failure> {
-        let image = self.dir.path().join("unit");
+        let image = self.image();
         // Written, so that no page of it comes into being while it is measured.
         std::fs::write(&image, vec![0x5a; SIZE as usize]).map_err(|e| Failure::at(&image, e))?;
         let image = image.display().to_string();
@@ -101,6 +101,16 @@ impl Tgt {
         self.ports.iter().take(count).map(|port| Portal { host: "127.0.0.1".to_owned(), port: *port }).collect()
     }
 
+    /// The process.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The file behind its unit in memory.
+    pub(super) fn image(&self) -> PathBuf {
+        self.dir.path().join("unit")
+    }
+
     /// A unit at the first portal, in libiscsi's form.
     pub(super) fn url(&self, lun: Lun) -> String {
         format!("iscsi://127.0.0.1:{}/{}/{}", self.ports[0], TARGETS[0], lun.number())
@@ -115,7 +125,8 @@ impl Drop for Tgt {
     }
 }
 
-fn port() -> Result<u16, Failure> {
+/// A port that is free on the loopback.
+pub(super) fn port() -> Result<u16, Failure> {
     let free = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr());
     free.map(|a| a.port()).map_err(|e| Failure::new(format!("no free port on 127.0.0.1: {e}")))
 }

@@ -71,8 +71,14 @@ pub trait Nexuses: Send + Sync {
     /// READ KEYS over any nexus that is registered, the whole list.
     fn keys(&self) -> BoxFuture<'_, Result<Vec<ReservationKey>, ReserveError>>;
 
-    /// PREEMPT AND ABORT of every registration with this key, over any nexus that is registered.
+    /// PREEMPT AND ABORT of every registration with this key, over any nexus that is registered; over another as well if the answer takes
+    /// long. Waits for as long as one of them may still be answered. **Only an answer counts**: [`Gone`](ReserveError::Gone) says that
+    /// none of them was carried out, [`Unknown`](ReserveError::Unknown) that one may have been, and that nobody knows whether the
+    /// commands of that nexus have ended.
     fn preempt(&self, victim: ReservationKey) -> BoxFuture<'_, Result<(), ReserveError>>;
+
+    /// Ends every command of every nexus of every node before it is answered.
+    fn reset_unit(&self) -> BoxFuture<'_, Result<(), ReserveError>>;
 
     /// Holds the unit against whoever is not registered.
     fn reserve(&self) -> BoxFuture<'_, Result<(), ReserveError>>;

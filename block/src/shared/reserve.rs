@@ -34,6 +34,10 @@ pub enum ReserveError {
     /// This nexus has no registration (any more): this node must take itself for fenced.
     #[error("this nexus is not registered")]
     NotRegistered,
+    /// No nexus has the key that was to be preempted: nothing was done. Who has taken it away, and whether the commands of its nexus
+    /// have ended, is not known.
+    #[error("no nexus has that key")]
+    Gone,
     /// Somebody else holds the disk in another way.
     #[error("the disk is reserved by others")]
     Reserved,
@@ -89,7 +93,7 @@ pub trait Reservations: Send + Sync {
     fn reserve(&self, key: ReservationKey, kind: ReservationType) -> BoxFuture<'_, Result<(), ReserveError>>;
 
     /// Removes every registration with the key `victim`; with `abort`, what its nexuses have outstanding is aborted before
-    /// the answer. Well if no nexus has that key.
+    /// the answer: **only that answer is a proof**. [`Gone`](ReserveError::Gone) if no nexus has that key.
     fn preempt(
         &self,
         own: ReservationKey,
@@ -97,6 +101,10 @@ pub trait Reservations: Send + Sync {
         kind: ReservationType,
         abort: bool,
     ) -> BoxFuture<'_, Result<(), ReserveError>>;
+
+    /// Ends every command of every nexus before it is answered (LOGICAL UNIT RESET). Registrations and the reservation stay. Whoever had
+    /// something under way has to send it again, and is told that the unit was reset.
+    fn reset_unit(&self) -> BoxFuture<'_, Result<(), ReserveError>>;
 
     /// The whole list of registered keys, or an error; never a part of it.
     fn keys(&self) -> BoxFuture<'_, Result<Keys, ReserveError>>;
@@ -109,7 +117,9 @@ pub trait Reservations: Send + Sync {
 }
 
 /// Excludes one incarnation of a node: PREEMPT AND ABORT of each of its keys that the disk shows, until none is left;
-/// then the reservation must be of the right type. The caller has raised the fence generation in the victim's slot before.
+/// then the reservation must be of the right type. The caller has raised the fence generation in the victim's slot before, and sees to
+/// it that nobody else is just fencing the same node: keys that another takes away meanwhile are gone before their nexuses' commands
+/// have ended, which is not seen here.
 ///
 /// # Cancel safety
 /// A dropped future proves nothing; keys that are gone stay gone.

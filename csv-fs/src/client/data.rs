@@ -11,6 +11,7 @@
 //! - `statfs`: what is free.
 //! - `commit`: flush, then commit; times; giving layouts back.
 //! - `leave`: what the next process is to know.
+//! - `recover`: what a process that was killed has left.
 //! - `loss`: what the disk had acknowledged and has lost.
 //!
 //! Lock order: route gate, layout guard, block-range lock, device. No lock is held across a coordinator call, except
@@ -28,6 +29,7 @@ mod files;
 mod hot;
 mod leave;
 mod loss;
+mod recover;
 mod seek;
 mod slow;
 mod statfs;
@@ -62,6 +64,7 @@ use super::space::Space;
 use super::writes::Accepted;
 
 pub use files::OpenFile;
+pub(crate) use files::first_handle;
 pub use leave::{KnownFile, KnownFiles};
 pub use seek::Seek;
 
@@ -87,6 +90,7 @@ pub struct DataPath {
     /// As [`Inode::told`], of all inodes.
     told: AtomicU64,
     losses: loss::Seen,
+    left: recover::Left,
     logical: u64,
     path_scans: u32,
     io_timeout: Duration,
@@ -187,6 +191,7 @@ impl DataPath {
             dirty: Mutex::default(),
             told: AtomicU64::new(0),
             losses,
+            left: recover::Left::default(),
             logical,
             path_scans: scans_in(session.path_timeout),
             io_timeout: session.io_timeout,
@@ -298,18 +303,19 @@ impl DataPath {
     where
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let caller = Caller::of_program(since);
-        let Some(unique) = unique else { return self.session.spawner.here(work(caller)) };
+        let Some(unique) = unique else { return self.session.spawner.here(work(Caller::of_program(since))) };
+        let caller = Caller::of_request(unique, since);
         let work = work(caller.clone());
         let (mut watch, session) = (self.interrupts.watch(unique), Arc::clone(&self.session));
         self.session.spawner.here(async move {
             tokio::pin!(work);
             tokio::select! {
                 biased;
-                () = &mut work => return,
+                () = &mut work => return session.replied(&caller),
                 () = watch.interrupted() => caller.interrupt(&session),
             }
             work.await;
+            session.replied(&caller);
         });
     }
 }

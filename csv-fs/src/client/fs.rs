@@ -77,8 +77,12 @@ impl FileSystem {
 impl ChannelHandler {
     /// Takes one request of the kernel.
     pub fn handle(&self, request: Request) {
-        let Request { unique, nodeid, uid, gid, op, reply, .. } = request;
+        let Request { unique, resent, nodeid, uid, gid, op, reply, .. } = request;
         let (fs, ino, who) = (&self.fs, InodeNo(nodeid), Who { uid, gid });
+        // What was in flight under one incarnation is not done by the next.
+        if resent && fs.path.is_another_life() {
+            return sent(reply.error(EIO));
+        }
         match op {
             Operation::Read(read) => self.read(read, reply),
             Operation::Write(write) => self.write(write, reply),

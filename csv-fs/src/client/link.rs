@@ -9,7 +9,7 @@ use block::buf::AlignedBuf;
 use block::shared::{BoxFuture, Epoch, FenceGen};
 use bytes::Bytes;
 
-use crate::core::client::{Overdue, RouteInfo};
+use crate::core::client::{Note, Overdue, RouteInfo};
 use crate::proto::{Answer, BindAnswer, BindRequest, Call, CoordinatorHint, Redirect, RedirectAnswer};
 use crate::types::{HandleId, InodeNo};
 
@@ -160,6 +160,12 @@ pub enum ClientEvent {
         /// Why.
         errno: i32,
     },
+}
+
+/// What is to outlive this process.
+pub trait Notebook: Send + Sync + 'static {
+    /// Keeps all of it, or, if the process ends meanwhile, nothing. Must not block, and must not call back into the client.
+    fn note(&self, notes: &[Note]);
 }
 
 /// Where events go. Must not block and must not call back into the client.

@@ -34,8 +34,8 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::core::client::{
-    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, Known, LockOp, Overdue, Patience, Reason,
-    RedirectResult, RouteInfo, Story, Sweep, Ticket,
+    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, Known, LockOp, Note, Origin, Overdue, Patience,
+    Reason, RedirectResult, RouteInfo, Story, Sweep, Ticket,
 };
 use crate::core::rules::Rules;
 use crate::core::time::Now;
@@ -49,7 +49,7 @@ pub use caller::Caller;
 
 use super::counters::{Counters, add};
 use super::layout::LayoutGuard;
-use super::link::{CoordinatorLink, Coordinators, EventSink, OwnSlot};
+use super::link::{CoordinatorLink, Coordinators, EventSink, Notebook, OwnSlot};
 use super::spawn::Spawner;
 
 /// An error number of Linux, positive.
@@ -181,6 +181,8 @@ pub struct Session {
     abort: Arc<dyn AbortOwn>,
     slot: Arc<dyn OwnSlot>,
     events: Arc<dyn EventSink>,
+    /// What the next process goes on from if this one is killed.
+    notebook: Option<Arc<dyn Notebook>>,
     pub(crate) path_timeout: Duration,
     pub(crate) io_timeout: Duration,
     pub(crate) spawner: Spawner,
@@ -264,6 +266,8 @@ enum Input {
         ticket: Ticket,
         request: Request,
         life: Option<ClientId>,
+        /// Which request of the kernel led to it.
+        origin: Option<Origin>,
         asker: Asker,
     },
     Lock {
@@ -299,18 +303,23 @@ impl Session {
     /// A session that looks for its coordinator at once.
     pub fn new(parts: SessionParts, rules: Rules) -> Arc<Session> {
         let core = Client::new(parts.config, rules, Session::now());
-        Session::over_core(parts, core, rules)
+        Session::over_core(parts, core, rules, None)
     }
 
-    /// The same for an incarnation that goes on in this process.
-    pub fn resumed(parts: SessionParts, known: &Known, rules: Rules) -> Arc<Session> {
-        let core = Client::resume(parts.config, known, rules, Session::now());
-        let session = Session::over_core(parts, core, rules);
-        session.lock_used.store(!known.locks.is_empty(), Ordering::SeqCst);
+    /// The same, whose life another process can go on with. `core` says what is to be noted.
+    pub(crate) fn noting(
+        parts: SessionParts,
+        core: Client,
+        rules: Rules,
+        notebook: Option<Arc<dyn Notebook>>,
+    ) -> Arc<Session> {
+        let locks = core.locks().0 > 0;
+        let session = Session::over_core(parts, core, rules, notebook);
+        session.lock_used.store(locks, Ordering::SeqCst);
         session
     }
 
-    fn over_core(parts: SessionParts, core: Client, rules: Rules) -> Arc<Session> {
+    fn over_core(parts: SessionParts, core: Client, rules: Rules, notebook: Option<Arc<dyn Notebook>>) -> Arc<Session> {
         let (route, binding) = (watch::Sender::new(core.route()), watch::Sender::new(core.binding().clone()));
         let inner = Inner {
             core,
@@ -333,6 +342,7 @@ impl Session {
             abort: parts.abort,
             slot: parts.slot,
             events: parts.events,
+            notebook,
             path_timeout: parts.path_timeout,
             io_timeout: parts.io_timeout,
             spawner: Spawner::new(parts.control),
@@ -369,7 +379,29 @@ impl Session {
     /// # Cancel safety
     /// A dropped future does not withdraw the call; what it leaves behind is cleaned up when it is answered.
     pub async fn call(&self, caller: &Caller, request: Request) -> Result<Reply, Errno> {
-        self.ask(caller, request).await.map(|a| a.reply)
+        add(&self.counters.calls, 1);
+        let origin = self.origin(caller, &request);
+        let input = |ticket, asker| Input::Call { ticket, request, life: None, origin, asker };
+        self.told(caller, input).await.map(|a| a.reply)
+    }
+
+    /// Which request of the kernel leads to this call, if that may lead to it once more in another process.
+    fn origin(&self, caller: &Caller, request: &Request) -> Option<Origin> {
+        self.notebook.as_ref().and_then(|_| caller.origin(request))
+    }
+
+    /// Keeps what the next process is to know.
+    pub(crate) fn note(&self, note: impl FnOnce() -> Note) {
+        if let Some(notebook) = &self.notebook {
+            notebook.note(&[note()]);
+        }
+    }
+
+    /// The kernel has its answer: the next process need not know it.
+    pub(crate) fn replied(&self, caller: &Caller) {
+        if let Some(unique) = caller.noted() {
+            self.note(|| Note::Replied(unique));
+        }
     }
 
     /// The same for what one incarnation alone may say: mappings made from its grant, space that it was granted. EIO if
@@ -380,14 +412,15 @@ impl Session {
     /// in two files.
     pub(crate) async fn call_of(&self, life: ClientId, caller: &Caller, request: Request) -> Result<Reply, Errno> {
         add(&self.counters.calls, 1);
-        let input = |ticket, asker| Input::Call { ticket, request, life: Some(life), asker };
+        let origin = self.origin(caller, &request);
+        let input = |ticket, asker| Input::Call { ticket, request, life: Some(life), origin, asker };
         self.told(caller, input).await.map(|a| a.reply)
     }
 
     /// The same as [`Session::call`]; with a layout comes its first guard.
     pub(crate) async fn ask(&self, caller: &Caller, request: Request) -> Result<Answered, Errno> {
         add(&self.counters.calls, 1);
-        self.told(caller, |ticket, asker| Input::Call { ticket, request, life: None, asker }).await
+        self.told(caller, |ticket, asker| Input::Call { ticket, request, life: None, origin: None, asker }).await
     }
 
     /// Takes a file lock, or gives one up. Whoever waits for one may be interrupted at any time.
@@ -440,7 +473,8 @@ impl Session {
         add(&self.counters.calls, 1);
         let told = Called(Some(Box::new(|result: CallResult| then(result.map(|a| a.reply).map_err(errno_of)))));
         let asker = Asker { waiter: Waiter::Called(told), since: caller.since() };
-        let ticket = self.submit(asker, |ticket, asker| Input::Call { ticket, request, life: None, asker });
+        let ticket =
+            self.submit(asker, |ticket, asker| Input::Call { ticket, request, life: None, origin: None, asker });
         // It may be answered by now; then nobody has this ticket, and cancelling it does nothing.
         caller.waits(self, ticket).for_good();
     }

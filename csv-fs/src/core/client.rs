@@ -3,7 +3,8 @@
 //! It finds the coordinator and binds to it (`binding`), keeps each request in its slot until it is answered
 //! (`slots`), knows the layouts held and brings them back when asked (`held`), decides how data travels
 //! (`route`) and keeps redirected writes until they are stable (`redirect`). What has waited for too long is ended
-//! (`expiry`), and an incarnation goes on in another process (`hand_on`). [`map`] is the mapping of one file as
+//! (`expiry`), and an incarnation goes on in another process: one that makes room in order hands it on (`hand_on`); what one
+//! knows is noted as it comes (`ledger`), so that the next goes on also after a SIGKILL (`recover`). [`map`] is the mapping of one file as
 //! its client sees it.
 //!
 //! **What it refuses**: to send anything unanswered before its BIND was answered; to send a redirected write before
@@ -21,8 +22,10 @@ mod event;
 mod expiry;
 mod hand_on;
 mod held;
+mod ledger;
 mod locks;
 pub mod map;
+mod recover;
 mod redirect;
 mod route;
 mod slots;
@@ -43,13 +46,16 @@ use crate::types::*;
 
 use binding::Binder;
 pub use binding::Binding;
+pub(crate) use calls::changes;
 pub use event::{CallFailure, Effect, Event, IoId, RedirectResult, Ticket};
 pub use expiry::{Overdue, Patience, Story, Sweep};
 pub use hand_on::{Known, KnownOpen, LEFT};
 pub use held::{HeldLayout, Standing};
 use held::{Layouts, Recalled};
+pub use ledger::{Ledger, Note, NotedFile, NotedOpen, Origin};
 pub use locks::LockOp;
 use locks::{JobId, Locks};
+use recover::{Inherited, Noted};
 use redirect::{Permit, Redirects, Wire};
 pub use route::{Reason, Route, RouteInfo};
 use route::{Router, Stage};
@@ -129,6 +135,8 @@ pub struct Client {
     next_own: u64,
     first_bind: bool,
     gate_open: bool,
+    noted: Noted,
+    inherited: Inherited,
 }
 
 impl Client {
@@ -150,11 +158,14 @@ impl Client {
             next_own: Ticket::OWN,
             first_bind: true,
             gate_open: true,
+            noted: Noted::default(),
+            inherited: Inherited::default(),
         }
     }
 
     /// Takes one event; appends what to do, in order.
     pub fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
+        let begin = out.len();
         match event {
             Event::Tick => self.tick(now, out),
             Event::Hint(hint) => {
@@ -174,6 +185,8 @@ impl Client {
                 }
             }
             Event::Submit { ticket, request } => self.submit(ticket, request, out),
+            Event::SubmitFor { ticket, request, origin } => self.submit_for(ticket, request, origin, out),
+            Event::NoneComesAgain => self.none_comes_again(out),
             Event::Lock { ticket, op } => self.lock(ticket, op, out),
             Event::Cancel { ticket } => self.cancel(ticket, out),
             Event::Expired { calls, ios } => self.expired(&calls, &ios, out),
@@ -205,6 +218,7 @@ impl Client {
         }
         self.advance(now, out);
         self.check();
+        self.tell_notes(begin, out);
     }
 
     /// When [`Event::Tick`] is due next.
@@ -252,6 +266,11 @@ impl Client {
         self.layouts.iter()
     }
 
+    /// Whether a handle is open, as the coordinator is told.
+    pub fn has_open(&self, handle: HandleId) -> bool {
+        self.opens.contains_key(&handle)
+    }
+
     /// Requests in slots, requests that wait to get into one, redirected requests, bytes of redirected writes kept.
     pub fn load(&self) -> (usize, usize, usize, u64) {
         let waiting = self.slots.waiting() + self.held_back.len();
@@ -265,6 +284,7 @@ impl Client {
             out.push(Effect::AskWho);
         }
         if let Some((to, bind)) = step.attempt {
+            self.note(|| Note::Bind(bind));
             let request = Box::new(self.bind_request(bind));
             out.push(Effect::SendBind { to, request });
             if !self.rules.has(Rule::ResendAfterBind) {
@@ -359,10 +379,13 @@ impl Client {
                 if !self.binder.accepted(bind, epoch) {
                     return self.unbind(now, false, out);
                 }
+                self.note(|| Note::Epoch(epoch));
+                let grants = if self.first_bind { self.not_withheld(grants) } else { grants };
                 out.push(Effect::Bound { epoch, first: self.first_bind, grants });
                 self.first_bind = false;
                 for id in refused {
                     self.refused(id, out);
+                    self.let_held_back_go(out);
                 }
                 self.generation_told(now, fence_gen, out);
                 self.redirects.history(verifier, out);
@@ -390,6 +413,7 @@ impl Client {
 
     fn drop_layout(&mut self, id: LayoutId, lost: bool, out: &mut Vec<Effect>) {
         if let Some(l) = self.layouts.remove(id) {
+            self.note_dropped(id, l.mode);
             self.redirects.layout_gone(id, out);
             out.push(Effect::Dropped { layout: id, ino: l.ino, lost });
             if !self.asks_for(l.ino) {
@@ -523,6 +547,7 @@ impl Client {
             out.push(Effect::Unbound);
         }
         self.binder.evict(reason.clone());
+        self.inherited_is_lost();
         if std::mem::take(&mut self.gate_open) {
             out.push(Effect::CloseDirect);
         }

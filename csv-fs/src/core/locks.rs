@@ -98,7 +98,7 @@ impl Lock {
 }
 
 /// All locks of a volume.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct LockTable {
     files: BTreeMap<(InodeNo, Space), FileLocks>,
     counts: BTreeMap<ClientId, usize>,

@@ -81,6 +81,15 @@ pub enum Rule {
     LeftBehindFirst,
     /// A life hands its incarnation on to the next only when it holds no layout and nothing of it is unanswered.
     LeavesWithEmptyHands,
+    /// What a call asks, and under which number, is kept outside the process before it is sent.
+    NotedBeforeSent,
+    /// A request of the kernel that comes again is given the answer to what it led to before.
+    ClaimedOnce,
+    /// What a program was told is written, and no commit has covered, is kept outside the process before.
+    WriteIsNoted,
+    /// That a victim's keys are gone proves nothing: a fence counts by its own answered PREEMPT AND ABORTs under its mark, and after
+    /// one that was begun and not finished only by a reset of the unit.
+    AnsweredPreempt,
     /// A program's request gets EIO after `io_timeout` only once it can no longer be executed.
     ExpiredIsWithdrawn,
 }

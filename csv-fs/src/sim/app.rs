@@ -1,10 +1,13 @@
 //! Applications: what they do, and what they tell the oracles.
 
+use std::cell::RefCell;
+
 use block::shared::NodeId;
 use rustix::io::Errno;
 
 use super::disk::Block;
 use super::files::{Ctx, Fail, New};
+use super::oracle::SizeId;
 use super::world::{MS, World};
 use crate::core::client::{Event, Standing};
 use crate::proto::{OpenRequest, Reply, Request, SetAttr, Want};
@@ -19,6 +22,9 @@ pub(super) const IN_PLACE: u64 = 6;
 pub(super) fn file(n: u64) -> InodeNo {
     InodeNo(10 + n)
 }
+
+/// An append: its halves, and the length, as the oracle knows them.
+type Grown = (New, SizeId);
 
 /// Something an application does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,9 +73,8 @@ impl Ctx {
     }
 
     async fn checked_read(&self, ino: InodeNo, block: u64) -> Result<Block, Fail> {
-        let _inside = self.enters().await?;
         let began = self.now()?;
-        let data = self.read(ino, block).await?;
+        let data = self.served(async |c| c.read(ino, block).await).await?;
         self.with(|w| {
             for (half, value) in (0..).zip(data) {
                 let now = w.now;
@@ -80,7 +85,6 @@ impl Ctx {
     }
 
     async fn checked_write(&self, ino: InodeNo, block: u64, halves: [bool; 2]) -> Result<(), Fail> {
-        let _inside = self.enters().await?;
         let new = self.with(|w| {
             let began = w.now;
             let mut new = [None, None];
@@ -91,7 +95,8 @@ impl Ctx {
             }
             new
         })?;
-        self.write(ino, block, new).await.inspect_err(|e| self.write_failed(new, *e))?;
+        let written = self.served(async |c| c.write(ino, block, new).await).await;
+        written.inspect_err(|e| self.write_failed(new, *e))?;
         self.with(|w| {
             let now = w.now;
             new.into_iter().flatten().for_each(|id| w.oracle.write_acked(id, now));
@@ -109,8 +114,24 @@ impl Ctx {
     }
 
     async fn append(&self, ino: InodeNo) -> Result<(), Fail> {
-        let _inside = self.enters().await?;
-        let began = self.now()?;
+        let (began, told) = (self.now()?, RefCell::new(None));
+        self.served(async |c| c.appends(ino, began, &told).await).await?;
+        // Its program is told.
+        let Some((new, grown)) = told.take() else { return Ok(()) };
+        self.with(|w| {
+            let now = w.now;
+            new.into_iter().flatten().for_each(|id| w.oracle.write_acked(id, now));
+            w.oracle.size_acked(grown, now);
+        })
+    }
+
+    /// The daemon's part. What is noted as done is not done again.
+    async fn appends(&self, ino: InodeNo, began: u64, told: &RefCell<Option<Grown>>) -> Result<(), Fail> {
+        let done =
+            self.with(|w| w.shell(self.n).is_some_and(|s| self.unique.is_some_and(|u| s.appended.remove(&u))))?;
+        if done {
+            return self.with(|w| w.coverage.count("restart", "an append was done already"));
+        }
         while !self.with(|w| {
             w.shell(self.n).is_some_and(|s| !std::mem::replace(&mut s.files.entry(ino).or_default().appending, true))
         })? {
@@ -121,7 +142,7 @@ impl Ctx {
                 Ok(layout) => layout,
                 Err(e) => break Err(e),
             };
-            let appended = self.append_under(layout, ino, began).await;
+            let appended = self.append_under(layout, ino, began, told).await;
             self.let_go(layout);
             match appended {
                 Ok(true) => break Ok(()),
@@ -133,7 +154,13 @@ impl Ctx {
         done
     }
 
-    async fn append_under(&self, layout: LayoutId, ino: InodeNo, began: u64) -> Result<bool, Fail> {
+    async fn append_under(
+        &self,
+        layout: LayoutId,
+        ino: InodeNo,
+        began: u64,
+        told: &RefCell<Option<Grown>>,
+    ) -> Result<bool, Fail> {
         let (block, new, grown) = self.with(|w| {
             let size = w.shell(self.n).map_or(0, |s| s.files.entry(ino).or_default().map.size());
             let block = size / FS_BLOCK;
@@ -144,31 +171,26 @@ impl Ctx {
         if !self.put(layout, ino, block, new).await.inspect_err(|e| self.write_failed(new, *e))? {
             return Ok(false);
         }
-        self.with(|w| {
-            let now = w.now;
+        let pause = self.with(|w| {
+            let size = (block + 1) * FS_BLOCK;
             if let Some(shell) = w.shell(self.n) {
                 let file = shell.files.entry(ino).or_default();
-                file.map.grew((block + 1) * FS_BLOCK);
+                file.map.grew(size);
                 file.unflushed = true;
             }
+            w.wrote(self.n, ino, Vec::new(), (size, true), self.unique);
             w.trace(|| format!("{}: appended block {block} of {ino} under layout {:#x}", self.who, layout.0));
-            new.into_iter().flatten().for_each(|id| w.oracle.write_acked(id, now));
-            w.oracle.size_acked(grown, now);
+            told.replace(Some((new, grown)));
+            w.rng.below(2) * w.rng.below(4 * MS)
         })?;
+        // It is noted, and its program is not told yet.
+        self.sleep(pause).await?;
         Ok(true)
     }
 
     async fn truncate(&self, ino: InodeNo, blocks: u64) -> Result<(), Fail> {
-        let _inside = self.enters().await?;
         let (cut, sized) = self.with(|w| {
             let now = w.now;
-            let own: Vec<LayoutId> = w
-                .shell(self.n)
-                .map(|s| s.layouts.iter().filter(|(_, h)| h.ino == ino).map(|(id, _)| *id).collect())
-                .unwrap_or_default();
-            for layout in own {
-                w.client(self.n, Event::GiveBack { layout });
-            }
             let cut = w.oracle.cut_begins(self.who, ino, blocks, now);
             (cut, w.oracle.size_begins(self.who, ino, blocks * FS_BLOCK, false, now))
         })?;
@@ -178,7 +200,19 @@ impl Ctx {
             Timestamp { secs: i64::try_from(w.last_name).unwrap_or_default(), nanos: 0 }
         })?;
         let set = SetAttr { size: Some(blocks * FS_BLOCK), atime: Some(atime), ..SetAttr::default() };
-        self.call(Request::Setattr { ino, set }).await?;
+        let cuts = async |c: Ctx| {
+            c.with(|w| {
+                let own: Vec<LayoutId> = w
+                    .shell(c.n)
+                    .map(|s| s.layouts.iter().filter(|(_, h)| h.ino == ino).map(|(id, _)| *id).collect())
+                    .unwrap_or_default();
+                for layout in own {
+                    w.client(c.n, Event::GiveBack { layout });
+                }
+            })?;
+            c.call(Request::Setattr { ino, set }).await
+        };
+        self.served(cuts).await?;
         self.with(|w| {
             let now = w.now;
             w.oracle.cut_acked(cut, now);
@@ -187,8 +221,15 @@ impl Ctx {
     }
 
     async fn stat(&self, ino: InodeNo) -> Result<(), Fail> {
-        let _inside = self.enters().await?;
         let began = self.now()?;
+        let size = self.served(async |c| c.length(ino).await).await?;
+        self.with(|w| {
+            let now = w.now;
+            w.oracle.size_shows(self.who, ino, size, began, now);
+        })
+    }
+
+    async fn length(&self, ino: InodeNo) -> Result<u64, Fail> {
         let ruled = self.with(|w| {
             let shell = w.shell(self.n)?;
             let rules = shell.core.layouts().any(|(_, l)| {
@@ -197,37 +238,45 @@ impl Ctx {
             });
             rules.then(|| shell.files.entry(ino).or_default().map.size())
         })?;
-        let size = match ruled {
-            Some(size) => size,
+        match ruled {
+            Some(size) => Ok(size),
             None => match self.call(Request::Getattr { ino }).await? {
-                (Reply::Attr(attr), _) => attr.size,
-                _ => return Err(Fail::Errno(0)),
+                (Reply::Attr(attr), _) => Ok(attr.size),
+                _ => Err(Fail::Errno(0)),
             },
-        };
-        self.with(|w| {
-            let now = w.now;
-            w.oracle.size_shows(self.who, ino, size, began, now);
-        })
+        }
     }
 
     async fn fsync(&self, ino: InodeNo) -> Result<(), Fail> {
-        let _inside = self.enters().await?;
         let began = self.now()?;
-        self.commit(ino, false).await?;
-        let lost =
-            self.with(|w| w.shell(self.n).is_some_and(|s| std::mem::take(&mut s.files.entry(ino).or_default().lost)))?;
-        if lost {
+        let syncs = async |c: Ctx| {
+            c.commit(ino, false).await?;
+            c.with(|w| w.shell(c.n).is_some_and(|s| std::mem::take(&mut s.files.entry(ino).or_default().lost)))
+        };
+        if self.served(syncs).await? {
             return Err(Fail::Lost);
         }
         self.with(|w| w.oracle.synced(self.who, ino, began))
     }
 
     async fn open_new(&self, name: &[u8], exclusive: bool) -> Result<(InodeNo, HandleId), Fail> {
-        let _inside = self.enters().await?;
-        let handle = self.with(|w| {
+        let (handle, ino) = self.served(async |c| c.creates(name, exclusive).await).await?;
+        self.has_open(handle, ino)?;
+        Ok((ino, handle))
+    }
+
+    /// The handle for a request of the kernel that opens a file, and whether the process before has done that.
+    fn handle(&self) -> Result<(HandleId, bool), Fail> {
+        self.with(|w| {
             w.last_name += 1;
-            HandleId(w.last_name)
-        })?;
+            let new = HandleId(w.last_name);
+            let promised = self.unique.and_then(|u| w.shell(self.n).and_then(|s| s.promised.remove(&u)));
+            (promised.unwrap_or(new), promised.is_some())
+        })
+    }
+
+    async fn creates(&self, name: &[u8], exclusive: bool) -> Result<(HandleId, InodeNo), Fail> {
+        let (handle, _) = self.handle()?;
         let open = Some(OpenRequest { handle, flags: 2 });
         let request = Request::Create {
             parent: InodeNo::ROOT,
@@ -241,10 +290,7 @@ impl Ctx {
             open,
         };
         match self.call(request).await? {
-            (Reply::Created { attr, .. }, _) => {
-                self.has_open(handle, attr.ino)?;
-                Ok((attr.ino, handle))
-            }
+            (Reply::Created { attr, .. }, _) => Ok((handle, attr.ino)),
             _ => Err(Fail::Errno(0)),
         }
     }
@@ -257,9 +303,25 @@ impl Ctx {
     }
 
     async fn close(&self, ino: InodeNo, handle: HandleId) -> Result<(), Fail> {
-        let _inside = self.enters().await?;
         self.with(|w| w.oracle.closing(self.who, handle))?;
-        self.call(Request::Release { ino, handle }).await.map(drop)
+        self.served(async |c| c.releases(ino, handle).await).await
+    }
+
+    /// What is not open any more was released by the process before.
+    pub(super) async fn releases(&self, ino: InodeNo, handle: HandleId) -> Result<(), Fail> {
+        match self.with(|w| w.shell(self.n).is_some_and(|s| s.core.has_open(handle)))? {
+            true => self.call(Request::Release { ino, handle }).await.map(drop),
+            false => Ok(()),
+        }
+    }
+
+    /// OPEN.
+    pub(super) async fn opens_file(&self, ino: InodeNo, flags: u32) -> Result<HandleId, Fail> {
+        let (handle, before) = self.handle()?;
+        if !before {
+            self.call(Request::Open { ino, open: OpenRequest { handle, flags } }).await?;
+        }
+        Ok(handle)
     }
 
     async fn private(&self, unlink: bool) -> Result<(), Fail> {
@@ -298,9 +360,9 @@ impl Ctx {
     }
 
     async fn unlink(&self, name: &[u8]) -> Result<(), Fail> {
-        let _inside = self.enters().await?;
         self.with(|w| w.oracle.unlink_begins(name))?;
-        self.call(Request::Unlink { parent: InodeNo::ROOT, name: name.to_vec() }).await.map(drop)
+        let unlink = Request::Unlink { parent: InodeNo::ROOT, name: name.to_vec() };
+        self.served(async |c| c.call(unlink.clone()).await.map(drop)).await
     }
 
     async fn common(&self, unlink: bool) -> Result<(), Fail> {
@@ -323,27 +385,20 @@ impl Ctx {
     }
 
     async fn lookup(&self) -> Result<(), Fail> {
-        let inside = self.enters().await?;
-        let found = self.call(Request::Lookup { parent: InodeNo::ROOT, name: b"common".to_vec() }).await;
+        let looks = Request::Lookup { parent: InodeNo::ROOT, name: b"common".to_vec() };
+        let found = self.served(async |c| c.call(looks.clone()).await).await;
         let ino = match found {
             Ok((Reply::Attr(attr), _)) => attr.ino,
             Err(Fail::Errno(e)) if e == Errno::NOENT.raw_os_error() => return Ok(()),
             other => return other.map(drop),
         };
-        let handle = self.with(|w| {
-            w.last_name += 1;
-            HandleId(w.last_name)
-        })?;
-        match self.call(Request::Open { ino, open: OpenRequest { handle, flags: 0 } }).await {
+        let handle = match self.served(async |c| c.opens_file(ino, 0).await).await {
             Err(Fail::Errno(e)) if e == Errno::NOENT.raw_os_error() => return Ok(()),
             other => other?,
         };
         self.has_open(handle, ino)?;
-        drop(inside);
-        let inside = self.enters().await?;
         let listing = Request::Readdir { dir: InodeNo::ROOT, after: 0, max_bytes: 4096, plus: true };
-        let listed = self.call(listing).await;
-        drop(inside);
+        let listed = self.served(async |c| c.call(listing.clone()).await).await;
         let done = match listed {
             Ok(_) => self.checked_read(ino, 0).await.map(drop),
             Err(e) => Err(e),

@@ -11,11 +11,12 @@ use block::shared::{FenceGen, NodeId};
 use super::disk::{self, Block, Claim, Req, Res};
 use super::exec::{Sender, oneshot};
 use super::oracle::WriteId;
+use super::restarts::{GoesOn, Left};
 use super::world::{Core, MS, World, micros};
 use crate::core::client::map::FileMap;
 use crate::core::client::{
-    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, LockOp, Patience, Reason, RedirectResult, Route,
-    Sweep, Ticket,
+    Binding, CallFailure, Client, ClientConfig, Effect, Event, IoId, Ledger, LockOp, Origin, Patience, Reason,
+    RedirectResult, Route, Sweep, Ticket,
 };
 use crate::core::coord::CallbackId;
 use crate::core::office;
@@ -28,6 +29,9 @@ use crate::types::*;
 
 /// Redirected writes kept until flushed: small, so that the limit is met.
 const KEPT: u64 = 4 * FS_BLOCK;
+
+/// What the kernel sends again has been read after this, in microseconds.
+const COMES_AGAIN: u64 = 3000 * MS;
 
 /// A request that is overdue is said to be again after this.
 const SAID_AGAIN: Duration = Duration::from_millis(200);
@@ -83,6 +87,9 @@ pub(super) struct ClientShell {
     pub(super) layouts: BTreeMap<LayoutId, Held>,
     pub(super) files: BTreeMap<InodeNo, File>,
     pub(super) grant: BTreeSet<u64>,
+    /// Handles of files that requests of the kernel opened in the process before, and requests that appended there.
+    pub(super) promised: BTreeMap<u64, HandleId>,
+    pub(super) appended: BTreeSet<u64>,
     waiters: BTreeMap<Ticket, Sender<Called>>,
     granted: BTreeMap<Ticket, LayoutId>,
     ios: BTreeMap<IoId, Io>,
@@ -124,18 +131,27 @@ impl World {
         }
         let (config, rules, now) = (self.client_config(client, fence_gen), self.setup.rules, self.clock(n));
         let known = self.goes_on(n, client);
-        let core = match &known {
-            Some((known, _)) => Client::resume(config, known, rules, now),
-            None => Client::new(config, rules, now),
+        let (core, ledger) = match &known {
+            Some((Left::InOrder(known), ..)) => {
+                (Client::resume(config, known, rules, now).noting(), Ledger::of_known(known, (1, 1)))
+            }
+            Some((Left::Killed(ledger), ..)) => {
+                let mut ledger = ledger.clone();
+                (Client::recover(config, &mut ledger, rules, now), *ledger)
+            }
+            None => (Client::new(config, rules, now).noting(), Ledger::new(client, 1, 1)),
+        };
+        self.oracle.keeps_only(client, &ledger.layouts.keys().copied().collect());
+        let held = |(id, (ino, range)): (&LayoutId, &(InodeNo, BlockRange))| {
+            let held = Held { ino: *ino, range: *range, mode: LayoutMode::Exclusive, guards: 0, withdrawn: true };
+            (*id, held)
         };
         let shell = ClientShell {
             core,
-            layouts: BTreeMap::new(),
-            files: known
-                .iter()
-                .flat_map(|(_, lost)| lost)
-                .map(|ino| (*ino, File { lost: true, ..File::default() }))
-                .collect(),
+            layouts: ledger.layouts.iter().map(held).collect(),
+            files: files_of(&ledger, known.as_ref()),
+            promised: ledger.promised(),
+            appended: ledger.appended.keys().copied().collect(),
             grant: BTreeSet::new(),
             waiters: BTreeMap::new(),
             granted: BTreeMap::new(),
@@ -151,13 +167,21 @@ impl World {
         if let Some(proc) = self.proc(n) {
             proc.client = Some(shell);
         }
+        if known.as_ref().is_some_and(|(left, ..)| left.fence_gen() < fence_gen) {
+            self.at_node(n, 0, move |w| w.client(n, Event::FenceAsked { fence_gen }));
+        }
+        for layout in ledger.layouts.keys().copied() {
+            self.at_node(n, 0, move |w| w.client(n, Event::GiveBack { layout }));
+        }
+        self.ledgers.insert(n, ledger);
         self.at_node(n, 0, move |w| w.client(n, Event::Tick));
+        self.at_node(n, COMES_AGAIN, move |w| w.client(n, Event::NoneComesAgain));
         self.sweep_later(n);
         let hint = self.proc(n).and_then(|p| p.office.core.hint());
         if let Some(hint) = hint {
             self.at_node(n, 10, move |w| w.client(n, Event::Hint(hint)));
         }
-        if known.is_some_and(|(known, _)| known.forced) {
+        if matches!(known, Some((Left::InOrder(known), ..)) if known.forced) {
             self.at_node(n, 5, move |w| w.client(n, Event::Forced { redirect: true }));
         }
         if self.busy && self.apps.get(&n).copied().unwrap_or(0) == 0 {
@@ -189,6 +213,7 @@ impl World {
 
     fn client_effect(&mut self, n: NodeId, effect: Effect) {
         match effect {
+            Effect::Note(notes) => self.keeps_notes(n, &notes),
             Effect::AskWho => self.ask_who(n),
             Effect::SendBind { to, request } => self.send_bind(n, to, *request),
             Effect::SendCall { call } => self.send_call(n, *call),
@@ -398,11 +423,22 @@ impl World {
 
     // ---- what tasks ask for
 
-    pub(super) fn call(&mut self, n: NodeId, request: Request, program: bool, sender: Sender<Called>) {
+    pub(super) fn call(
+        &mut self,
+        n: NodeId,
+        request: Request,
+        origin: Option<Origin>,
+        program: bool,
+        sender: Sender<Called>,
+    ) {
         let Some(shell) = self.shell(n) else { return };
         let ticket = Ticket(shell.next(program));
         shell.waiters.insert(ticket, sender);
-        self.client(n, Event::Submit { ticket, request });
+        let event = match origin {
+            Some(origin) => Event::SubmitFor { ticket, request, origin },
+            None => Event::Submit { ticket, request },
+        };
+        self.client(n, event);
     }
 
     /// A program asks for a file lock, or gives one up; its ticket.
@@ -610,6 +646,8 @@ impl World {
             shell.layouts.clear();
             shell.grant.clear();
             shell.granted.clear();
+            shell.appended.clear();
+            shell.promised.clear();
         }
     }
 
@@ -622,6 +660,17 @@ impl World {
             }
         }
     }
+}
+
+/// What a process begins with of its files.
+fn files_of(ledger: &Ledger, known: Option<&GoesOn>) -> BTreeMap<InodeNo, File> {
+    let noted = ledger.files.iter().map(|(ino, f)| (*ino, File { map: f.map(), ..File::default() }));
+    let mut files: BTreeMap<InodeNo, File> = noted.collect();
+    if let Some((_, lost, unflushed)) = known {
+        lost.iter().for_each(|ino| files.entry(*ino).or_default().lost = true);
+        unflushed.iter().for_each(|ino| files.entry(*ino).or_default().unflushed = true);
+    }
+    files
 }
 
 impl Io {

@@ -8,12 +8,14 @@
 //! process is free only then. **SCSI kind**: a request flies on a session of its nexus. It is executed only if that
 //! session lives and, once a reservation is held, the nexus is registered. A session ends when the nexus logs in
 //! anew, which purges what of it still flies; the death of a process ends nothing: what it sent may land seconds
-//! later.
+//! later. A write may also be stuck *behind* the target: taken from its nexus, with the disk, and executed whatever becomes of
+//! the nexus' key, unless it is aborted before; see `tasks`.
 //!
 //! Data blocks have a volatile cache: what was written is lost at a reset unless a flush came in between.
 
 mod lun;
 mod scsi;
+mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -134,6 +136,8 @@ enum Stage {
     Held,
     /// On its way.
     Flying,
+    /// With the disk (SCSI kind): the target has looked at the reservation, and looks at it no more.
+    Taken,
     /// Executed, or refused; the answer is on its way.
     Returning,
     /// The answer is held by a hanging path.
@@ -149,6 +153,8 @@ struct Flight {
     reign: Option<Epoch>,
     /// The session of the nexus it went over (SCSI kind).
     session: Option<(u16, u64)>,
+    /// A nexus that it does not go over: the same question is out over that one.
+    avoids: Option<u16>,
     /// Taken back when it was on its way: never sent again, and answered once it is proved that it cannot land (SCSI kind).
     withdrawn: bool,
     /// Its node knows that it cannot land any more, and waits for no answer (SCSI kind).
@@ -156,6 +162,13 @@ struct Flight {
     /// It was executed, and its answer was lost with its session: it goes again, and what it tells is told already.
     executed: bool,
     answer: Option<Answer>,
+}
+
+impl Flight {
+    /// Whether it may still be executed: sent, and neither executed nor refused.
+    fn is_under_way(&self) -> bool {
+        matches!(self.stage, Stage::Flying | Stage::Taken)
+    }
 }
 
 /// Somebody waits until of what a process has sent nothing can land any more.
@@ -182,6 +195,8 @@ pub(super) struct Disk {
     pub(super) stick_pages: BTreeMap<NodeId, u32>,
     /// The next so many commits of a node stall between the latch and the disk.
     pub(super) stall_commits: BTreeMap<NodeId, u32>,
+    /// The next so many writes (data or pages) of a node stick in the disk behind the target (SCSI kind).
+    pub(super) stick_behind: BTreeMap<NodeId, u32>,
     /// For how long, in microseconds; by chance if not set.
     pub(super) stick_for: Option<u64>,
     /// The next so many compare-and-writes of a node lose their answer; `true`: before they are executed.
@@ -208,6 +223,7 @@ impl Disk {
             stick_data: BTreeMap::new(),
             stick_pages: BTreeMap::new(),
             stall_commits: BTreeMap::new(),
+            stick_behind: BTreeMap::new(),
             stick_for: None,
             lose_caw: BTreeMap::new(),
             lose_lease: BTreeMap::new(),
@@ -251,7 +267,7 @@ impl Disk {
 
     /// Over which nexus a data write of this node flies.
     pub(super) fn writes_fly_over(&self, n: NodeId) -> Option<u16> {
-        let flies = |f: &&Flight| f.node == n && matches!(f.req, Req::Write(_)) && matches!(f.stage, Stage::Flying);
+        let flies = |f: &&Flight| f.node == n && matches!(f.req, Req::Write(_)) && f.is_under_way();
         self.flights.values().find(flies).and_then(|f| f.session).map(|(nexus, _)| nexus)
     }
 }
@@ -270,6 +286,17 @@ impl World {
         req: Req,
         answer: impl FnOnce(&mut World, Res) + 'static,
     ) {
+        self.submit_but_over(n, (reign, None), req, answer);
+    }
+
+    /// The same, over another nexus than `avoids`, if there is one.
+    fn submit_but_over(
+        &mut self,
+        n: NodeId,
+        (reign, avoids): (Option<Epoch>, Option<u16>),
+        req: Req,
+        answer: impl FnOnce(&mut World, Res) + 'static,
+    ) {
         self.disk.last += 1;
         let id = self.disk.last;
         let flight = Flight {
@@ -279,6 +306,7 @@ impl World {
             stage: Stage::Held,
             reign,
             session: None,
+            avoids,
             withdrawn: false,
             ended: false,
             executed: false,
@@ -362,14 +390,22 @@ impl World {
         if self.disk.scsi && self.waits_its_turn(id) {
             return self.after(MS, move |w| w.land(id));
         }
-        let res = match self.disk.scsi.then(|| self.may_pass(id)).flatten() {
-            Some(refused) => refused,
-            None => self.execute(id),
-        };
-        let back = self.rng.range(30, 400);
-        if let Some(flight) = self.disk.flights.get_mut(&id) {
-            flight.stage = Stage::Returning;
+        match self.disk.scsi.then(|| self.may_pass(id)).flatten() {
+            Some(refused) => self.landed(id, refused),
+            None if self.disk.scsi && self.is_taken(id) => {}
+            None => {
+                let res = self.execute(id);
+                self.landed(id, res);
+            }
         }
+    }
+
+    /// A request was executed, refused or aborted: its answer goes back.
+    fn landed(&mut self, id: u64, res: Res) {
+        let Some(flight) = self.disk.flights.get_mut(&id) else { return };
+        let (n, process) = (flight.node, flight.process);
+        flight.stage = Stage::Returning;
+        let back = self.rng.range(30, 400);
         if self.disk.dead.contains(&(n, process)) {
             self.disk.flights.remove(&id);
             return self.may_be_free(n, process);
@@ -435,7 +471,7 @@ impl World {
                         self.after(100, move |w| w.complete(id, res));
                     }
                 }
-                Stage::Flying | Stage::Returning => {}
+                Stage::Flying | Stage::Taken | Stage::Returning => {}
             }
         }
     }
@@ -481,7 +517,7 @@ impl World {
         for id in of_node {
             match self.disk.flights.get(&id).map(|f| &f.stage) {
                 Some(Stage::Held) => self.complete(id, Res::Aborted),
-                Some(Stage::Flying) => {
+                Some(Stage::Flying | Stage::Taken) => {
                     below.insert(id);
                 }
                 Some(Stage::Returning | Stage::Answered(_)) => {
@@ -519,7 +555,7 @@ impl World {
 
     fn check_proofs(&mut self) {
         let flights = &self.disk.flights;
-        let flies = |id: &u64| flights.get(id).is_some_and(|f| matches!(f.stage, Stage::Flying) && !f.ended);
+        let flies = |id: &u64| flights.get(id).is_some_and(|f| f.is_under_way() && !f.ended);
         let (over, rest): (Vec<Proof>, Vec<Proof>) =
             std::mem::take(&mut self.disk.proofs).into_iter().partition(|p| !p.flights.iter().any(flies));
         self.disk.proofs = rest;
@@ -534,7 +570,7 @@ impl World {
     pub(super) fn disk_process_died(&mut self, n: NodeId, process: u64) {
         self.disk.dead.insert((n, process));
         let mine = |f: &Flight| f.node == n && f.process == process;
-        self.disk.flights.retain(|_, f| !mine(f) || matches!(f.stage, Stage::Flying));
+        self.disk.flights.retain(|_, f| !mine(f) || f.is_under_way());
         for flight in self.disk.flights.values_mut().filter(|f| mine(f)) {
             flight.answer = None;
         }

@@ -7,7 +7,7 @@ use super::world::{MS, World};
 use crate::core::client::Event;
 
 /// Kinds of fault, with their weights; `scsi`: only for that kind, `file`: only for the other.
-const KINDS: [(&str, u64, Only); 25] = [
+const KINDS: [(&str, u64, Only); 27] = [
     ("kill", 6, Only::Any),
     ("kill coordinator", 6, Only::Any),
     ("pause", 5, Only::Any),
@@ -25,6 +25,7 @@ const KINDS: [(&str, u64, Only); 25] = [
     ("coordinator path hangs", 4, Only::Any),
     ("writes stick", 6, Only::Any),
     ("pages stick", 5, Only::Any),
+    ("disk sticks", 6, Only::Scsi),
     ("commit stalls", 4, Only::Any),
     ("caw lost", 6, Only::Any),
     ("move", 6, Only::Any),
@@ -33,6 +34,7 @@ const KINDS: [(&str, u64, Only); 25] = [
     ("nexus hangs", 8, Only::Scsi),
     ("device reset", 2, Only::Any),
     ("planned restart", 6, Only::File),
+    ("kill under a holder", 9, Only::File),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,6 +109,7 @@ impl World {
                 self.disk.stick_pages.insert(n, 1);
                 true
             }
+            "disk sticks" => self.disk_sticks(n),
             "commit stalls" => {
                 self.disk.stall_commits.insert(n, 1);
                 true
@@ -130,6 +133,7 @@ impl World {
             }
             "nexus hangs" => self.nexus_hangs_for_a_while(n),
             "planned restart" => self.restart(n),
+            "kill under a holder" => self.kill_held(n),
             "device reset" => {
                 self.reset_disk();
                 true
@@ -163,6 +167,20 @@ impl World {
         self.pause(n, clock_too);
         let on = MS * self.rng.range(50, 8000);
         self.after(on, move |w| w.resume(n));
+        true
+    }
+
+    /// Writes of a node stick in the disk, and it may die of that, or stand still.
+    fn disk_sticks(&mut self, n: NodeId) -> bool {
+        self.disk.stick_behind.insert(n, 2);
+        let (dies, stands, on) = (self.rng.permille(300), self.rng.permille(300), MS * self.rng.range(50, 1500));
+        self.after(on, move |w| {
+            if dies {
+                w.kill_for_a_while(n);
+            } else if stands {
+                w.pause_for_a_while(n, true);
+            }
+        });
         true
     }
 
@@ -260,6 +278,7 @@ impl World {
         self.net.slow.clear();
         self.disk.stick_data.clear();
         self.disk.stick_pages.clear();
+        self.disk.stick_behind.clear();
         self.disk.stall_commits.clear();
         self.disk.hung.clear();
         self.disk.lose_caw.clear();

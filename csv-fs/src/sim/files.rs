@@ -1,8 +1,8 @@
 //! What a client's data path does for its files: layouts and guards, mapping, flush and commit. Each is a task that
 //! waits where the real shell waits.
 
-use std::cell::RefCell;
-use std::rc::Weak;
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
 
 use block::shared::NodeId;
 use rustix::io::Errno;
@@ -13,7 +13,8 @@ use super::exec::{Receiver, oneshot};
 use super::oracle::{Value, WriteId};
 use super::world::{MS, World};
 use crate::core::client::map::Kind;
-use crate::core::client::{CallFailure, Event, RedirectResult};
+use crate::core::client::{CallFailure, Event, Note, Origin, RedirectResult, changes};
+use crate::core::rules::Rule;
 use crate::proto::{RedirectOp, Reply, Request, Want};
 use crate::types::*;
 
@@ -38,6 +39,11 @@ pub(super) struct Ctx {
     pub(super) who: ClientId,
     /// A program, which waits for `io_timeout`; else the node itself, on its own account.
     program: bool,
+    /// Of which process it is, if it ends with it. A program does not.
+    process: Option<u64>,
+    /// The kernel's number of the request, and how many of its calls were asked that change something.
+    pub(super) unique: Option<u64>,
+    asked: Rc<Cell<u32>>,
 }
 
 /// New data for a block: by half, what is new.
@@ -45,19 +51,44 @@ pub(super) type New = [Option<WriteId>; 2];
 
 impl Ctx {
     pub(super) fn new(w: &World, n: NodeId, who: ClientId) -> Ctx {
-        Ctx { world: w.me.clone(), n, who, program: true }
+        Ctx { world: w.me.clone(), n, who, program: true, process: None, unique: None, asked: Rc::default() }
+    }
+
+    /// The same at the daemon that serves it now.
+    pub(super) fn at_daemon(&self, w: &World, unique: u64) -> Ctx {
+        let process = Some(w.nodes[&self.n].process);
+        Ctx { process, unique: Some(unique), asked: Rc::default(), ..self.clone() }
+    }
+
+    /// Whether its process has ended.
+    pub(super) fn is_gone(&self, w: &World) -> bool {
+        self.process.is_some_and(|process| w.nodes[&self.n].process != process || !w.is_up(self.n))
+    }
+
+    fn origin(&self, request: &Request) -> Option<Origin> {
+        let unique = self.unique?;
+        match request {
+            Request::Open { .. } => Some(Origin { unique, nth: u32::MAX }),
+            request if changes(request) => {
+                let nth = self.asked.get();
+                self.asked.set(nth + 1);
+                Some(Origin { unique, nth })
+            }
+            _ => None,
+        }
     }
 
     /// On the node's own account.
     pub(super) fn own(w: &World, n: NodeId, who: ClientId) -> Ctx {
-        Ctx { program: false, ..Ctx::new(w, n, who) }
+        Ctx { program: false, process: Some(w.nodes[&n].process), ..Ctx::new(w, n, who) }
     }
 
     /// Looks at the world, if the incarnation still lives.
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut World) -> T) -> Result<T, Fail> {
         let world = self.world.upgrade().ok_or(Fail::Evicted)?;
         let mut w = world.borrow_mut();
-        if w.client_is(self.n) != Some(self.who) && w.is_between(self.n) != Some(self.who) {
+        let lives = w.client_is(self.n) == Some(self.who) || w.is_between(self.n) == Some(self.who);
+        if !lives || self.is_gone(&w) {
             return Err(Fail::Evicted);
         }
         Ok(f(&mut w))
@@ -82,7 +113,8 @@ impl Ctx {
         // A file is closed whatever became of it before.
         let program = self.program && !matches!(request, Request::Release { .. });
         let (began, asked) = (self.now()?, request.clone());
-        self.with(|w| w.call(self.n, request, program, sender))?;
+        let origin = self.origin(&request);
+        self.with(|w| w.call(self.n, request, origin, program, sender))?;
         match self.wait(receiver).await? {
             (Ok(reply), guard) => Ok((reply, guard)),
             (Err(CallFailure::Errno(e)), _) => Err(Fail::Errno(e)),
@@ -329,7 +361,10 @@ impl Ctx {
                     state: ExtentState::Written,
                     shared: false,
                 };
-                shell.files.entry(ino).or_default().map.wrote(&[extent]);
+                let map = &mut shell.files.entry(ino).or_default().map;
+                map.wrote(&[extent]);
+                let size = map.size();
+                w.wrote(self.n, ino, vec![extent], (size, false), None);
             } else if !done && hole {
                 shell.grant.insert(disk);
             }
@@ -407,8 +442,23 @@ fn ids(new: New) -> Vec<WriteId> {
 }
 
 impl World {
+    /// A program is about to be told of what no commit has covered.
+    pub(super) fn wrote(
+        &mut self,
+        n: NodeId,
+        ino: InodeNo,
+        extents: Vec<Extent>,
+        (size, grew): (u64, bool),
+        unique: Option<u64>,
+    ) {
+        if self.setup.rules.has(Rule::WriteIsNoted) {
+            let appended = unique.map(|unique| (unique, FS_BLOCK as u32));
+            self.keeps_notes(n, &[Note::Wrote { ino, extents, size, grew, appended }]);
+        }
+    }
+
     fn ctx(&self, n: NodeId) -> Option<Ctx> {
-        self.client_is(n).map(|who| Ctx { program: false, ..Ctx::new(self, n, who) })
+        self.client_is(n).map(|who| Ctx::own(self, n, who))
     }
 
     /// A withdrawn layout, without guards: what was made under it is committed, then it may go back.

@@ -12,7 +12,7 @@ use super::oracle::Wanted;
 use super::world::{MS, World};
 use crate::core::client::{CallFailure, Event, LockOp};
 use crate::core::locks::Owner;
-use crate::proto::{ByteRange, LockMode, LockSpace, OpenRequest, OwnLock, Request};
+use crate::proto::{ByteRange, LockMode, LockSpace, OwnLock};
 use crate::types::*;
 
 /// Bytes of a file that programs lock: few, so that they meet.
@@ -60,12 +60,7 @@ impl Ctx {
     }
 
     async fn opens(&self, ino: InodeNo, space: LockSpace, process: bool) -> Result<Program<'_>, Fail> {
-        let handle = self.with(|w| {
-            w.last_name += 1;
-            HandleId(w.last_name)
-        })?;
-        let _inside = self.enters().await?;
-        self.call(Request::Open { ino, open: OpenRequest { handle, flags: 2 } }).await?;
+        let handle = self.served(async |c| c.opens_file(ino, 2).await).await?;
         Ok(Program { ctx: self, ino, handle, space, process })
     }
 }
@@ -139,14 +134,16 @@ impl Program<'_> {
     async fn drop(&self, range: ByteRange) -> Result<(), Fail> {
         let Program { ino, space, .. } = *self;
         let owner = self.owner();
-        let _inside = self.ctx.enters().await?;
-        let (sender, answered) = oneshot();
         self.ctx.with(|w| {
             w.coverage.count("lock", "dropped");
             w.oracle.lock_dropped(self.ctx.who, owner, range);
-            w.lock(self.ctx.n, LockOp::Drop { ino, space, owner, range }, sender);
         })?;
-        match self.ctx.wait(answered).await? {
+        let drops = async |c: Ctx| {
+            let (sender, answered) = oneshot();
+            c.with(|w| w.lock(c.n, LockOp::Drop { ino, space, owner, range }, sender))?;
+            c.wait(answered).await
+        };
+        match self.ctx.served(drops).await? {
             (Ok(_), _) => self.has_let_go(range),
             (Err(CallFailure::Errno(e)), _) => Err(Fail::Errno(e)),
             (Err(_), _) => Err(Fail::Evicted),
@@ -163,8 +160,7 @@ impl Program<'_> {
             w.coverage.count("lock", if killed { "left to RELEASE" } else { "dropped before RELEASE" });
             w.oracle.lock_dropped(self.ctx.who, self.owner(), ByteRange::ALL);
         })?;
-        let _inside = self.ctx.enters().await?;
-        self.ctx.call(Request::Release { ino: self.ino, handle: self.handle }).await?;
+        self.ctx.served(async |c| c.releases(self.ino, self.handle).await).await?;
         self.has_let_go(ByteRange::ALL)
     }
 

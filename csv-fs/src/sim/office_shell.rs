@@ -204,12 +204,7 @@ impl World {
                 let result = result.map(|p| p.fence_gen()).map_err(|e| format!("{e:?}"));
                 self.at_node(n, 10, move |w| w.coord(n, coord::Event::FenceDone { client, purpose, result }));
             }
-            Effect::Scsi { tag, step } => self.submit(n, Req::Scsi(step), move |w, res| {
-                let result = match res {
-                    Res::Scsi(result) => result,
-                    Res::Conflict => ScsiResult::Conflict,
-                    _ => ScsiResult::Failed,
-                };
+            Effect::Scsi { tag, step } => self.asks_unit(n, step, move |w, result| {
                 w.office_of(n, of, Event::Scsi { tag, result: unless_register(step, result) });
             }),
             Effect::ReadOwnSlotVia { nexus } => self.submit(n, Req::OwnSlot { via: Some(nexus) }, move |w, res| {

@@ -25,7 +25,7 @@ use crate::proto::Request;
 use crate::types::*;
 use block::shared::{Epoch, FenceGen, NodeId};
 
-pub(super) use files::{Value, WriteId};
+pub(super) use files::{SizeId, Value, WriteId};
 pub(super) use locks::Wanted;
 pub(super) use rights::Claim;
 
@@ -79,8 +79,6 @@ pub(super) struct Oracle {
     /// Those that have not ended, by file.
     in_force: BTreeMap<InodeNo, BTreeSet<(ClientId, LayoutId)>>,
     told_evicted: BTreeSet<ClientId>,
-    /// Lives that could not go on in the next daemon, since their slots show a fence that they were not granted.
-    ended_by_fence: BTreeSet<ClientId>,
     evicted: BTreeMap<ClientId, u64>,
     path_fenced: BTreeMap<ClientId, FenceGen>,
     opened: (Epoch, Option<NodeId>),
@@ -215,15 +213,8 @@ impl Oracle {
         self.told_evicted.insert(client);
     }
 
-    /// A life was to go on in the next daemon, and its slot carries a higher generation than it was granted: it was fenced, for the office
-    /// that it had held or otherwise. Such a life ends as by an eviction, which nobody has to commit that has no session of it.
-    pub(super) fn fenced_between_lives(&mut self, client: ClientId) {
-        self.ended_by_fence.insert(client);
-    }
-
     pub(super) fn evictions_were_real(&mut self) {
-        let real = |c: &ClientId| self.is_evicted(*c) || self.ended_by_fence.contains(c);
-        if let Some(client) = self.told_evicted.iter().find(|c| !real(c)).copied() {
+        if let Some(client) = self.told_evicted.iter().find(|c| !self.is_evicted(**c)).copied() {
             self.app_error(client, "evicted");
         }
     }

@@ -1,18 +1,21 @@
 //! Planned restarts: a daemon makes room for the next one under programs that know nothing of it. Their requests wait meanwhile, as
 //! they would in the kernel; whoever waits for a lock asks the next daemon again.
 //!
+//! Or it is killed, with whatever is under way: then what programs had asked comes again, as the kernel would send it, and the next
+//! one goes on from what was noted.
+//!
 //! The shell is the one of `volume/leave`: the office goes, nothing is taken in, everything is given back and flushed, the core
 //! leaves; what does not come to rest in time is a kill. Where the core says that it may leave is its own decision.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-use block::shared::NodeId;
+use block::shared::{FenceGen, NodeId};
 
 use super::exec::{Sender, oneshot};
 use super::files::{Ctx, Fail};
 use super::world::{MS, World};
-use crate::core::client::{Event, Known, Standing};
+use crate::core::client::{Event, Known, Ledger, Note, Standing};
 use crate::core::office::{self, Resumes};
 use crate::types::*;
 
@@ -30,10 +33,50 @@ pub(super) struct Leaving {
     flushing: bool,
     /// It takes an office again, since nobody else did.
     unbarred: bool,
-    /// What it knew at its end.
-    pub(super) known: Option<Box<Known>>,
+    /// What it has left, once it has ended.
+    pub(super) left: Option<Left>,
     /// Files whose next fsync fails.
     lost: Vec<InodeNo>,
+    /// Files with unflushed writes. A real daemon is followed by another only where the disk is a file, which loses nothing while
+    /// its host runs; the disk here may be reset.
+    pub(super) unflushed: Vec<InodeNo>,
+}
+
+/// What the next daemon goes on from.
+#[derive(Clone)]
+pub(super) enum Left {
+    InOrder(Box<Known>),
+    Killed(Box<Ledger>),
+}
+
+impl Left {
+    pub(super) fn client(&self) -> ClientId {
+        match self {
+            Left::InOrder(known) => known.client,
+            Left::Killed(ledger) => ledger.client,
+        }
+    }
+
+    pub(super) fn fence_gen(&self) -> FenceGen {
+        match self {
+            Left::InOrder(known) => known.fence_gen,
+            Left::Killed(ledger) => ledger.direct.unwrap_or_default(),
+        }
+    }
+}
+
+/// What a life goes on with, and its files: whose next fsync fails, and which have unflushed writes.
+pub(super) type GoesOn = (Left, Vec<InodeNo>, Vec<InodeNo>);
+
+impl Leaving {
+    fn new(began: u64) -> Leaving {
+        Leaving { began, flushing: false, unbarred: false, left: None, lost: Vec::new(), unflushed: Vec::new() }
+    }
+
+    /// The disk has lost something.
+    pub(super) fn loses(&mut self) {
+        self.lost.append(&mut self.unflushed);
+    }
 }
 
 /// A request of a program that a daemon is at.
@@ -54,6 +97,37 @@ impl Ctx {
             }
             self.naps(2 * MS).await?;
         }
+    }
+
+    /// A request of the kernel. If its daemon is killed, it comes again to the next one that goes on, under its number.
+    pub(super) async fn served<T>(&self, request: impl AsyncFn(Ctx) -> Result<T, Fail>) -> Result<T, Fail> {
+        let unique = self.with(|w| {
+            w.last_name += 1;
+            w.last_name
+        })?;
+        loop {
+            let inside = self.enters().await?;
+            let here = self.with(|w| self.at_daemon(w, unique))?;
+            let result = match request(here.clone()).await {
+                Err(Fail::Evicted) => Err(Fail::Evicted),
+                // It is done, and the kernel has no answer yet.
+                result => here.dawdles().await.and(result),
+            };
+            drop(inside);
+            let gone = self.with(|w| here.is_gone(w))?;
+            match result {
+                Err(Fail::Evicted) if gone => self.with(|w| w.coverage.count("restart", "a request comes again"))?,
+                result => {
+                    self.with(|w| w.keeps_notes(self.n, &[Note::Replied(unique)]))?;
+                    return result;
+                }
+            }
+        }
+    }
+
+    async fn dawdles(&self) -> Result<(), Fail> {
+        let pause = self.with(|w| if w.rng.permille(250) { w.rng.below(5 * MS) } else { 0 })?;
+        if pause > 0 { self.sleep(pause).await } else { Ok(()) }
     }
 
     /// A program sleeps, whoever serves it.
@@ -83,13 +157,13 @@ impl World {
 
     /// The incarnation whose daemon has ended, and is to go on in the next.
     pub(super) fn is_between(&self, n: NodeId) -> Option<ClientId> {
-        self.leaving.get(&n)?.known.as_ref().map(|known| known.client)
+        self.leaving.get(&n)?.left.as_ref().map(Left::client)
     }
 
     /// What the next process of a node goes on with.
     pub(super) fn resumes(&self, n: NodeId) -> Option<Resumes> {
-        let known = self.leaving.get(&n)?.known.as_ref()?;
-        Some(Resumes { incarnation: known.client.incarnation, fence_gen: known.fence_gen })
+        let left = self.leaving.get(&n)?.left.as_ref()?;
+        Some(Resumes { incarnation: left.client().incarnation, fence_gen: left.fence_gen() })
     }
 
     /// SIGHUP.
@@ -97,8 +171,7 @@ impl World {
         if self.setup.scsi || !self.is_running(n) || self.client_is(n).is_none() || self.leaving.contains_key(&n) {
             return false;
         }
-        let leaving = Leaving { began: self.now, flushing: false, unbarred: false, known: None, lost: Vec::new() };
-        self.leaving.insert(n, leaving);
+        self.leaving.insert(n, Leaving::new(self.now));
         self.at_node(n, 0, move |w| {
             w.office(n, office::Event::Barred { barred: true });
             if w.in_office(n) {
@@ -114,7 +187,7 @@ impl World {
     fn leaves(&mut self, n: NodeId) {
         let Some(leaving) = self.leaving.get(&n) else { return };
         let since = (self.now - leaving.began) / MS;
-        if leaving.known.is_some() {
+        if leaving.left.is_some() {
             return self.ends_in_order(n, since);
         }
         if since > RESTS {
@@ -170,7 +243,7 @@ impl World {
         self.trace(|| format!("{n}: its client has left: {known:?}"));
         let in_office = self.in_office(n);
         if let Some(leaving) = self.leaving.get_mut(&n) {
-            (leaving.known, leaving.lost) = (known, lost);
+            (leaving.left, leaving.lost) = (known.map(Left::InOrder), lost);
         }
         if in_office {
             self.resign(n, Some(n));
@@ -199,14 +272,58 @@ impl World {
     }
 
     /// A life is registered: what it goes on with, if it is the one that was to go on.
-    pub(super) fn goes_on(&mut self, n: NodeId, client: ClientId) -> Option<(Box<Known>, Vec<InodeNo>)> {
-        let Leaving { known, lost, .. } = self.leaving.remove(&n)?;
-        let known = known?;
-        let same = known.client == client;
-        if !same && self.disk.lun.slots[&n].fence_gen > known.fence_gen {
-            self.oracle.fenced_between_lives(known.client);
+    pub(super) fn goes_on(&mut self, n: NodeId, client: ClientId) -> Option<GoesOn> {
+        let Leaving { left, lost, unflushed, .. } = self.leaving.remove(&n)?;
+        let left = left?;
+        let same = left.client() == client;
+        let how = match (same, &left) {
+            (true, Left::InOrder(_)) => "goes on",
+            (true, Left::Killed(_)) => "goes on after a kill",
+            (false, _) => "is another life",
+        };
+        self.coverage.count("restart", how);
+        if self.disk.lun.slots[&n].fence_gen > left.fence_gen() {
+            self.coverage.count("restart", "was fenced meanwhile");
         }
-        self.coverage.count("restart", if same { "goes on" } else { "was fenced meanwhile" });
-        same.then_some((known, lost))
+        same.then_some((left, lost, unflushed))
+    }
+
+    /// SIGKILL of a daemon that has a holder. Whoever asked it for something asks the next one.
+    pub(super) fn kill_held(&mut self, n: NodeId) -> bool {
+        if self.setup.scsi || !self.is_running(n) || self.leaving.contains_key(&n) {
+            return false;
+        }
+        let Some(client) = self.client_is(n) else { return false };
+        let noted = self.ledgers.get(&n).filter(|ledger| ledger.client == client && ledger.resumable().is_ok());
+        let Some(ledger) = noted.cloned() else { return false };
+        for (what, there) in [
+            ("a call", ledger.slots.values().any(|c| c.open && c.origin.is_some())),
+            ("an answer", !ledger.answers.is_empty()),
+            ("an append", !ledger.appended.is_empty()),
+            ("something uncommitted", !ledger.files.is_empty()),
+            ("a lock", !ledger.locks().is_empty()),
+            ("an office", self.in_office(n)),
+        ] {
+            if there {
+                self.coverage.count("killed with", what);
+            }
+        }
+        let mut leaving = Leaving::new(self.now);
+        if let Some(shell) = self.shell(n) {
+            leaving.lost = shell.files.iter().filter(|(_, f)| f.lost).map(|(ino, _)| *ino).collect();
+            leaving.unflushed = shell.files.iter().filter(|(_, f)| f.unflushed).map(|(ino, _)| *ino).collect();
+        }
+        leaving.left = Some(Left::Killed(Box::new(ledger)));
+        self.leaving.insert(n, leaving);
+        self.ends(n);
+        self.next_daemon(n);
+        true
+    }
+
+    /// Keeps what the next daemon is to know.
+    pub(super) fn keeps_notes(&mut self, n: NodeId, notes: &[Note]) {
+        if let Some(ledger) = self.ledgers.get_mut(&n) {
+            notes.iter().for_each(|note| ledger.note(note));
+        }
     }
 }

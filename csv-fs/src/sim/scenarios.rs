@@ -47,6 +47,9 @@ pub const SCENARIOS: &[Scenario] = &[
     fences::LOST_CAW,
     fences::LATE_FENCER,
     fences::REGISTERS_AGAIN,
+    fences::TWO_FENCERS,
+    fences::SECOND_NEXUS,
+    fences::FENCER_DIES,
     fences::ANSWERED_TOO_SOON,
     fences::OLD_PROOF,
     fences::OWN_RAISE,
@@ -62,6 +65,12 @@ pub const SCENARIOS: &[Scenario] = &[
     restarts::LEFT_TOO_SOON,
     restarts::EVICTED_BETWEEN,
     restarts::COORDINATOR_LEAVES,
+    restarts::KILLED_WITH_A_CALL,
+    restarts::COMES_AGAIN,
+    restarts::KILLED_UNCOMMITTED,
+    restarts::KILLED_WITH_A_LOCK,
+    restarts::KILLED_AND_EVICTED,
+    restarts::KILLED_IN_OFFICE,
 ];
 
 /// Runs a scenario; `seed` moves the small delays about.

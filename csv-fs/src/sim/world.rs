@@ -21,6 +21,7 @@ use super::reign::Reign;
 use super::restarts::Leaving;
 use super::rng::Rng;
 use super::store::State;
+use crate::core::client::Ledger;
 use crate::core::office::{DiskKind, NodeSet, Timing};
 use crate::core::rules::Rules;
 use crate::core::time::Now;
@@ -108,6 +109,8 @@ pub(super) struct World {
     passed_on: Vec<(NodeId, u64, u64)>,
     /// Daemons that make room for the next, by node.
     pub(super) leaving: BTreeMap<NodeId, Leaving>,
+    /// What the client of each node's daemon has noted.
+    pub(super) ledgers: BTreeMap<NodeId, Ledger>,
     /// Requests of programs that a daemon is at, by node.
     pub(super) inside: BTreeMap<NodeId, Rc<Cell<u32>>>,
     /// Applications begin nothing new.
@@ -156,6 +159,7 @@ impl World {
                 killed: Vec::new(),
                 passed_on: Vec::new(),
                 leaving: BTreeMap::new(),
+                ledgers: BTreeMap::new(),
                 inside: BTreeMap::new(),
                 closing: false,
                 apps: BTreeMap::new(),
@@ -258,7 +262,7 @@ impl World {
     /// A new process of this node.
     pub(super) fn start(&mut self, n: NodeId) {
         self.trace(|| format!("{n} starts"));
-        let goes_on = self.leaving.get(&n).is_some_and(|l| l.known.is_some());
+        let goes_on = self.leaving.get(&n).is_some_and(|l| l.left.is_some());
         let Some(node) = self.nodes.get_mut(&n) else { return };
         if goes_on {
             self.passed_on.push((n, node.process, node.process + 1));
@@ -280,6 +284,7 @@ impl World {
     pub(super) fn kill(&mut self, n: NodeId) {
         // Its holder goes with it: nobody goes on for it.
         self.leaving.remove(&n);
+        self.ledgers.remove(&n);
         self.inside.remove(&n);
         if let Some(client) = self.client_is(n) {
             self.oracle.lockers_gone(client);

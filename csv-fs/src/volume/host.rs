@@ -99,6 +99,8 @@ pub enum Notice {
     MountTakenOver {
         /// Else that fails until it is closed.
         resumed: bool,
+        /// Else it made room.
+        died: bool,
     },
 }
 

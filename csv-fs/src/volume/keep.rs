@@ -1,9 +1,10 @@
 //! What of a volume outlives this process: somebody else keeps its mount's descriptors, and gives them to the next.
 //!
-//! A process that makes room for the next in order leaves beside them what it knew ([`super::known`]), and the next goes on with
-//! its incarnation: files stay open. After one that died the next life is a new incarnation. The mount goes on then, with all that
-//! stands in it (working directories, containers, whoever waits for an answer), and what the process before knew does not: files
-//! that were open get EIO until they are closed, and so does what was in flight. What the kernel had only queued is executed.
+//! A process that makes room for the next in order leaves beside them what it knew ([`super::known`]); of one that is killed there is
+//! what it noted as it came ([`super::ledger`]). The next goes on with its incarnation: files stay open. Where neither is there, or
+//! good, the next life is a new incarnation. The mount goes on then, with all that stands in it (working directories, containers,
+//! whoever waits for an answer), and what the process before knew does not: files that were open get EIO until they are closed, and
+//! so does what was in flight. What the kernel had only queued is executed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,6 +14,10 @@ use std::sync::Arc;
 use fuse::{Keepsake, Kept};
 
 use super::known::{Record, RecordError};
+use super::ledger;
+use crate::core::client::Ledger;
+use crate::core::office::Resumes;
+use crate::types::ClientId;
 
 /// Who keeps descriptors when this process is gone.
 pub trait Keeper: std::fmt::Debug + Send + Sync {
@@ -36,6 +41,8 @@ pub trait Keeper: std::fmt::Debug + Send + Sync {
 const RECORD: &str = "record";
 /// What the client of the process before knew.
 const KNOWN: &str = "known";
+/// What the client of this process knows at any time.
+const LEDGER: &str = "ledger";
 /// Followed by a channel's number.
 const CHANNEL: &str = "channel ";
 
@@ -75,16 +82,59 @@ impl VolumeKeeper {
         self.keeper.keep(&self.volume, KNOWN, memory.as_fd())
     }
 
-    /// Takes what the process before knew, for this one alone.
-    pub(super) fn take_known(&self) -> Option<Record> {
-        let memory = self.keeper.kept(&self.volume).ok()?.remove(KNOWN)?;
-        Record::take(&memory)
-            .inspect_err(|e| {
-                if *e != RecordError::None {
-                    tracing::warn!(volume = %self.volume, "what the daemon before knew is not taken: {e}");
+    /// Keeps what this process notes.
+    pub(super) fn keep_ledger(&self, memory: BorrowedFd<'_>) -> io::Result<()> {
+        self.keeper.keep(&self.volume, LEDGER, memory)
+    }
+
+    /// Takes what the process before knew, for this one alone: its last word if it left in order, else what it had noted.
+    pub(super) fn take_known(&self) -> Option<Left> {
+        let mut kept = self.keeper.kept(&self.volume).ok()?;
+        let taken = |e: &RecordError| {
+            if *e != RecordError::None {
+                tracing::warn!(volume = %self.volume, "what the daemon before knew is not taken: {e}");
+            }
+        };
+        // Both are void from here on, whichever is taken.
+        let record = kept.remove(KNOWN).and_then(|memory| Record::take(&memory).inspect_err(taken).ok());
+        let noted = kept.remove(LEDGER).and_then(|memory| ledger::take(&memory).inspect_err(taken).ok());
+        match (record, noted) {
+            (Some(record), _) => Some(Left::InOrder(Box::new(record))),
+            (None, Some(ledger)) => match ledger.resumable() {
+                Ok(_) => Some(Left::Killed(Box::new(ledger))),
+                Err(why) => {
+                    tracing::warn!(volume = %self.volume, "nobody goes on from the daemon that died: {why}");
+                    None
                 }
-            })
-            .ok()
+            },
+            (None, None) => None,
+        }
+    }
+}
+
+/// What the process before has left of its client.
+pub(super) enum Left {
+    /// Its last word.
+    InOrder(Box<Record>),
+    /// It was killed.
+    Killed(Box<Ledger>),
+}
+
+impl Left {
+    /// Whether this life begins with it. After a death nothing of an incarnation that is over goes on: nobody knows what became of
+    /// what was in flight. Whoever waited for a lock at a planned end asks the next incarnation, too: nothing else was unanswered.
+    pub(super) fn counts_for(&self, life: ClientId) -> bool {
+        matches!(self, Left::InOrder(_)) || self.resumes().incarnation == life.incarnation
+    }
+
+    /// The life that goes on.
+    pub(super) fn resumes(&self) -> Resumes {
+        let (client, fence_gen) = match self {
+            Left::InOrder(record) => (record.client.client, record.client.fence_gen),
+            // Nobody goes on from one that has none.
+            Left::Killed(ledger) => (ledger.client, ledger.direct.unwrap_or_default()),
+        };
+        Resumes { incarnation: client.incarnation, fence_gen }
     }
 }
 

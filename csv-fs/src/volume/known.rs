@@ -17,8 +17,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::client::data::KnownFiles;
-use crate::core::client::Known;
-use crate::core::office::Resumes;
+use crate::core::client::{Known, Ledger};
 
 const MAGIC: [u8; 8] = *b"SFKNOWN\0";
 /// Versions of the body. postcard knows no optional fields: whatever changes in the body or below it raises the major one.
@@ -29,7 +28,7 @@ const MINOR: u16 = 0;
 
 const HEAD: usize = 32;
 /// More is not read: a million locks, at 60 bytes each, are below.
-const LONGEST: u64 = 256 << 20;
+pub(super) const LONGEST: u64 = 256 << 20;
 
 /// What is known.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -88,9 +87,12 @@ impl Record {
         postcard::from_bytes(body).map_err(|_| RecordError::Damaged)
     }
 
-    /// The life that goes on.
-    pub(super) fn resumes(&self) -> Resumes {
-        Resumes { incarnation: self.client.client.incarnation, fence_gen: self.client.fence_gen }
+    /// The same as a ledger: from which another process goes on if the one that takes this is killed.
+    pub(super) fn ledger(&self) -> Ledger {
+        let Record { client, files } = self;
+        let mut ledger = Ledger::of_known(client, (files.first, files.next));
+        ledger.over = files.open.iter().any(|file| file.poisoned || file.lost);
+        ledger
     }
 
     /// Writes it into a memory of its own.
@@ -114,7 +116,7 @@ impl Record {
     }
 }
 
-fn write_all(memory: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Errno> {
+pub(super) fn write_all(memory: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Errno> {
     while !bytes.is_empty() {
         let n = rustix::io::retry_on_intr(|| rustix::io::pwrite(memory, bytes, at))?;
         if n == 0 {
@@ -126,7 +128,7 @@ fn write_all(memory: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Errn
     Ok(())
 }
 
-fn read_exact(memory: &OwnedFd, mut into: &mut [u8]) -> Result<(), RecordError> {
+pub(super) fn read_exact(memory: &OwnedFd, mut into: &mut [u8]) -> Result<(), RecordError> {
     let mut at = 0;
     while !into.is_empty() {
         let n = rustix::io::retry_on_intr(|| rustix::io::pread(memory, &mut *into, at))?;

@@ -56,7 +56,11 @@ impl Volume {
             // The next process could not prove that this one's requests have ended: on a unit it begins another life.
             _ if self.disk.nexuses().is_some() => Leaves::MountOnly,
             (Some(record), Some(keeper)) => match keeper.keep_known(&record) {
-                Ok(()) => Leaves::Resumable,
+                Ok(()) => {
+                    // That is the last word now.
+                    self.book.iter().for_each(|book| book.ends());
+                    Leaves::Resumable
+                }
                 Err(e) => {
                     tracing::error!(volume = %self.name, "what is open is not kept for the next daemon: {e}");
                     Leaves::MountOnly
@@ -64,6 +68,9 @@ impl Volume {
             },
             _ => Leaves::MountOnly,
         };
+        if leaves == Leaves::MountOnly {
+            self.book.iter().for_each(|book| book.ends());
+        }
         if self.host.office_state().in_office.is_some() {
             // Nobody else could take it: the next life of this node does not wait for them. This one does not take it again.
             self.host.bar(true);

@@ -12,19 +12,19 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::watch;
 
 use super::host::{Notice, VolumeHost};
-use super::keep::VolumeKeeper;
-use super::known::Record;
+use super::keep::{Left, VolumeKeeper};
+use super::ledger::Book;
 use super::office::OfficeConfig;
 use super::over::Over;
 use super::peers::{Finder, SlotProbe};
 use super::place::{Place, Placed};
 use super::source::DiskError;
 use super::{Allow, Volume, VolumeSetup, one_host, rebirth, source};
-use crate::client::data::DataPath;
+use crate::client::data::{DataPath, first_handle};
 use crate::client::fs::FileSystem;
-use crate::client::link::ClientEvent;
+use crate::client::link::{ClientEvent, Notebook};
 use crate::client::session::{Session, SessionParts};
-use crate::core::client::ClientConfig;
+use crate::core::client::{Client, ClientConfig, Event, Ledger};
 use crate::core::office::{NodeSet, Timing, TimingError};
 use crate::format::{Chosen, Superblock};
 use crate::meta::{MetaError, read_superblock};
@@ -33,6 +33,8 @@ use crate::types::{ClientId, VolumeId};
 
 /// The slot's registration is two requests to the disk; a disk that does not answer them is tried again later.
 const REGISTER_WITHIN: Duration = Duration::from_secs(10);
+/// A request that the kernel sends again to a process that goes on is read well within this.
+const COMES_AGAIN_WITHIN: Duration = Duration::from_secs(8);
 /// Redirected writes kept until they are flushed.
 const KEPT_LIMIT: u64 = 64 << 20;
 
@@ -201,12 +203,14 @@ impl Volume {
         let resumable = inherited.is_some() && disk.file().is_some();
         let known = keeper.as_ref().filter(|_| resumable).and_then(VolumeKeeper::take_known);
         let config = office_config(&setup, &superblock, timing);
-        let resumes = known.as_ref().map(Record::resumes);
+        let resumes = known.as_ref().map(Left::resumes);
         host.attach_office(rebirth::start_office(&host, disk, OfficeConfig { resumes, ..config.clone() })?);
         let life = registered(&host).await?;
-        let path = start_client(&setup, &host, disk, &superblock, timing, life, known.as_ref());
+        let known = known.filter(|left| left.counts_for(life.0));
+        let served = known.as_ref().map(|left| matches!(left, Left::Killed(_)));
+        let (path, book) = start_client(&setup, &host, disk, (&superblock, timing), life, (known, keeper.as_ref()));
         host.attach_lives(rebirth::follow_lives(&host, path.session(), disk.clone(), config));
-        let placed = self::mount(options, inherited, known.is_some(), &host).await;
+        let placed = self::mount(options, inherited, served, &host).await;
         let Placed { mount, channels, place, was_dead } = match placed {
             Ok(placed) => placed,
             Err(e) => {
@@ -234,6 +238,7 @@ impl Volume {
             features: mount.negotiated().features,
             mount: Mutex::new(Some((mount, place))),
             keeper,
+            book,
             intake,
             space: Mutex::default(),
         }))
@@ -321,11 +326,10 @@ fn start_client(
     setup: &VolumeSetup,
     host: &Arc<VolumeHost>,
     disk: &SharedDisk,
-    superblock: &Superblock,
-    timing: Timing,
+    (superblock, timing): (&Superblock, Timing),
     (client, fence_gen): (ClientId, FenceGen),
-    known: Option<&Record>,
-) -> Arc<DataPath> {
+    (known, keeper): (Option<Left>, Option<&VolumeKeeper>),
+) -> (Arc<DataPath>, Option<Arc<Book>>) {
     let events = Arc::downgrade(host);
     let parts = SessionParts {
         config: ClientConfig {
@@ -352,30 +356,67 @@ fn start_client(
         io_timeout: setup.io_timeout,
         control: tokio::runtime::Handle::current(),
     };
-    let session = match known {
-        Some(record) => Session::resumed(parts, &record.client, setup.rules),
-        None => Session::new(parts, setup.rules),
+    let (rules, now) = (setup.rules, Session::now());
+    let (core, ledger, lives) = match &known {
+        Some(Left::InOrder(record)) => {
+            let core = Client::resume(parts.config, &record.client, rules, now);
+            (core, record.ledger(), record.client.client == client)
+        }
+        Some(Left::Killed(ledger)) => {
+            let mut ledger = ledger.clone();
+            (Client::recover(parts.config, &mut ledger, rules, now), *ledger, true)
+        }
+        None => {
+            let first = first_handle(client.incarnation);
+            (Client::new(parts.config, rules, now), Ledger::new(client, first, first), true)
+        }
     };
+    // Before anything that it does not know is done. Where nobody could prove that this process has ended, nobody goes on for it.
+    let fenced = known.as_ref().filter(|left| lives && left.resumes().fence_gen < fence_gen).map(|_| fence_gen);
+    let keeper = keeper.filter(|_| lives && disk.file().is_some());
+    let book = keeper.map(|keeper| Arc::new(Book::begin(keeper.clone(), ledger)));
+    let notebook = book.clone().map(|book| book as Arc<dyn Notebook>);
+    let session = Session::noting(parts, if book.is_some() { core.noting() } else { core }, rules, notebook);
     host.attach_session(Arc::clone(&session));
     let path = DataPath::new(session, Arc::clone(&disk.data), setup.workers.count());
-    if let Some(record) = known {
-        goes_on(record, client, &path);
+    if let Some(fence_gen) = fenced {
+        // Before anything else: as for a life that was there when it was fenced.
+        path.session().post(Event::FenceAsked { fence_gen });
+    }
+    if let Some(left) = known {
+        goes_on(&left, lives, &path);
     }
     path.start(&setup.workers);
-    path
+    (path, book)
 }
 
-/// What the process before had open is open here. If its incarnation is over, it ends here as by an eviction: what held a lock
-/// fails, the rest goes on with the next.
-fn goes_on(record: &Record, client: ClientId, path: &Arc<DataPath>) {
-    path.resume(&record.files);
+/// What the process before had open is open here. If its incarnation is over, it ends here as by an eviction: what held a lock fails,
+/// the rest goes on with the next.
+fn goes_on(left: &Left, lives: bool, path: &Arc<DataPath>) {
     let session = path.session();
-    if client != record.client.client {
+    match left {
+        Left::InOrder(record) => path.resume(&record.files),
+        Left::Killed(ledger) => path.recover(ledger),
+    }
+    if !lives {
         return session.over("it was fenced, or in office, when its daemon made room for this one");
     }
-    if record.client.forced {
-        session.force_redirect(true);
+    match left {
+        Left::InOrder(record) if record.client.forced => session.force_redirect(true),
+        Left::InOrder(_) => {}
+        Left::Killed(_) => none_comes_again_soon(session),
     }
+}
+
+/// What the kernel has sent again is read at once; what did not come has no caller any more.
+fn none_comes_again_soon(session: &Arc<Session>) {
+    let session = Arc::downgrade(session);
+    tokio::spawn(async move {
+        tokio::time::sleep(COMES_AGAIN_WITHIN).await;
+        if let Some(session) = session.upgrade() {
+            session.post(Event::NoneComesAgain);
+        }
+    });
 }
 
 /// Tells the client and people who coordinates, as the office learns it; ends with that office.
@@ -439,17 +480,18 @@ fn inherit(
     Ok(Mount::inherit(kept, options).inspect_err(refused).ok())
 }
 
-/// The mount that was kept, or a new one. What was in flight there is served if it is `known` what the process before did.
+/// The mount that was kept, or a new one. What was in flight there is served if it is `known` what the process before did, and
+/// whether it was killed.
 async fn mount(
     options: MountOptions,
     inherited: Option<Inherited>,
-    known: bool,
+    known: Option<bool>,
     host: &Arc<VolumeHost>,
 ) -> Result<Placed, StartError> {
     if let Some(inherited) = inherited {
-        let resent = if known { Resent::Served } else { Resent::Failed };
+        let resent = if known.is_some() { Resent::Served } else { Resent::Failed };
         let (mount, channels) = inherited.resend(resent).map_err(|e| StartError::Host(e.to_string()))?;
-        host.notice(Notice::MountTakenOver { resumed: known });
+        host.notice(Notice::MountTakenOver { resumed: known.is_some(), died: known != Some(false) });
         let place = Place::of(&mount, options);
         return Ok(Placed { mount, channels, place, was_dead: false });
     }

@@ -18,6 +18,9 @@ const STAGING: usize = 64 << 10;
 const STAGING_LARGE: usize = 4 << 10;
 /// From here on a payload is large.
 const LARGE: u32 = 16 << 10;
+/// Of a payload whose first bytes have come, so much is waited for at once: the target is sending it. More would leave nothing to
+/// be copied while the rest is coming.
+const REST_AT_ONCE: usize = 128 << 10;
 
 /// The reader of one connection.
 pub(super) struct Incoming {
@@ -29,6 +32,8 @@ pub(super) struct Incoming {
     /// Data of it that have their place already.
     placed: usize,
     inline: Vec<u8>,
+    /// Bytes at which the kernel wakes.
+    mark: usize,
 }
 
 /// What a turn of reading found.
@@ -50,6 +55,7 @@ impl Incoming {
             place: Place::Nowhere,
             placed: 0,
             inline: Vec::new(),
+            mark: 1,
         }
     }
 
@@ -84,6 +90,31 @@ impl Incoming {
             Ok(n) => Ok(Turn::Read { staged: n - into, bytes: n, more: n == room }),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Turn::Nothing),
             Err(e) => Err(e),
+        }
+    }
+
+    /// Whether the data of a PDU are coming.
+    pub(super) fn is_amid(&self) -> bool {
+        self.framer.expects() > 0
+    }
+
+    /// Has the kernel wake this task at so many bytes (`worth`), or in the midst of a large payload when the rest of it is there.
+    /// A mark that does as well is left as it is; one beyond what surely comes never is.
+    pub(super) fn wake_at(&mut self, stream: &TcpStream, worth: usize) {
+        let (least, most) = match self.framer.expects() {
+            0 if worth == 1 => (1, 1),
+            0 => (worth, worth * 2),
+            left if left < LARGE as usize => (1, left),
+            left => (left.min(REST_AT_ONCE) / 2, left.min(REST_AT_ONCE)),
+        };
+        if (least..=most).contains(&self.mark) {
+            return;
+        }
+        let mark = if self.framer.expects() == 0 { worth } else { most };
+        match block::worker::set_low_water(stream, mark) {
+            Ok(()) => self.mark = mark,
+            // It wakes for less than it might, then.
+            Err(e) => tracing::debug!("iSCSI: no low-water mark: {e}"),
         }
     }
 

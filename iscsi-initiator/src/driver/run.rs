@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use iscsi::chap::{CHALLENGE_LEN, Entropy};
 use iscsi::discovery::Portal;
 use iscsi::session::{
-    Cause, Class, Config, ConnId, Effect, Event, FenceGen, Now, Outcome, Report, ResetId, Session as Core, TaskId,
+    Cause, Class, Config, ConnId, Effect, Event, FenceGen, Now, Outcome, Report, Session as Core, TaskId,
 };
 use iscsi::text::Pair;
-use scsi::Status;
+use scsi::{LunAddress, Status};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Sleep;
 
+use super::gather::Gather;
 use super::incoming::{Incoming, Turn};
 use super::jobs::{After, Jobs};
 use super::outgoing::{MAX_SLICES, Outgoing};
@@ -49,6 +50,8 @@ pub(super) struct Driver {
     inbox: Arc<Inbox>,
     teller: watch::Sender<SessionState>,
     begun: Instant,
+    /// The time, as of the last thing that happened: one look at the clock for all that it leads to.
+    at: Instant,
     jobs: Jobs,
     /// Requests that need no proof, and the others; both wait for names.
     urgent: VecDeque<Request>,
@@ -56,15 +59,18 @@ pub(super) struct Driver {
     /// The proof of a nexus that nobody else makes.
     proof: Option<(u64, FenceGen)>,
     text: Option<oneshot::Sender<Result<Vec<Pair>, Cause>>>,
-    /// Who waits for a unit to be reset, and the number of the last reset.
-    resets: Vec<(ResetId, oneshot::Sender<Result<(), Cause>>)>,
-    last_reset: ResetId,
+    /// Who waits for resets of units, in turn.
+    resets: VecDeque<(LunAddress, oneshot::Sender<bool>)>,
     /// Who waits for the end of what it gave up: the tasks that are not dead.
     given_up: Vec<GivenUp>,
     connecting: Option<Connecting>,
     stream: Option<(ConnId, TcpStream)>,
     incoming: Incoming,
     outgoing: Outgoing,
+    gather: Gather,
+    /// Commands answered in this turn, and bytes read.
+    answers: u32,
+    bytes: usize,
     timer: Option<Pin<Box<Sleep>>>,
     /// When the timer rings; none if it has rung.
     armed: Option<Instant>,
@@ -80,24 +86,28 @@ impl Driver {
         inbox: Arc<Inbox>,
         teller: watch::Sender<SessionState>,
     ) -> Driver {
+        let begun = Instant::now();
         Driver {
             core: Core::new(config),
             ownership,
             inbox,
             teller,
-            begun: Instant::now(),
+            begun,
+            at: begun,
             jobs: Jobs::new(),
             urgent: VecDeque::new(),
             waiting: VecDeque::new(),
             proof: None,
             text: None,
-            resets: Vec::new(),
-            last_reset: ResetId(0),
+            resets: VecDeque::new(),
             given_up: Vec::new(),
             connecting: None,
             stream: None,
             incoming: Incoming::new(),
             outgoing: Outgoing::default(),
+            gather: Gather::new(),
+            answers: 0,
+            bytes: 0,
             timer: None,
             armed: None,
             taken: VecDeque::new(),
@@ -113,13 +123,17 @@ impl Driver {
             if self.core.has_ended() {
                 break;
             }
-            match self.wait().await {
+            self.gather_answers();
+            let woken = self.wait().await;
+            self.at = Instant::now();
+            match woken {
                 Woken::Order => {}
                 Woken::Tick => self.tell(Event::Tick),
                 Woken::Connected(conn, stream) => self.connected(conn, stream),
                 Woken::Socket(Ok(())) => {
                     if self.read() {
                         tokio::task::yield_now().await;
+                        self.at = Instant::now();
                     }
                 }
                 Woken::Socket(Err(e)) => self.broken(&e),
@@ -128,7 +142,7 @@ impl Driver {
     }
 
     fn now(&self) -> Now {
-        Now(u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX))
+        Now(u64::try_from((self.at - self.begun).as_millis()).unwrap_or(u64::MAX))
     }
 
     async fn wait(&mut self) -> Woken {
@@ -159,11 +173,10 @@ impl Driver {
     }
 
     /// The timer is set only if it has rung or something is due sooner: what was due and is not any more (every request
-    /// is) makes it ring for nothing once, which the session takes for a look at the clock.
+    /// is, and every answer) makes it ring for nothing once.
     fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Woken> {
-        let Some(at) = self.core.next_tick().map(|at| self.begun + Duration::from_millis(at.0)) else {
-            return Poll::Pending;
-        };
+        let tick = self.core.next_tick().map(|at| self.begun + Duration::from_millis(at.0));
+        let Some(at) = tick.into_iter().chain(self.gather.due()).min() else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
         if self.armed.is_none_or(|armed| at < armed) {
             timer.as_mut().reset(at.into());
@@ -171,7 +184,22 @@ impl Driver {
         }
         ready!(timer.as_mut().poll(cx));
         self.armed = None;
-        Poll::Ready(Woken::Tick)
+        // For how many answers to wait is thought of in each turn.
+        Poll::Ready(if tick.is_some_and(|at| at <= Instant::now()) { Woken::Tick } else { Woken::Order })
+    }
+
+    /// Before the driver waits: from how many bytes on it is worth waking up. If it has lain too long for that, from the first.
+    fn gather_answers(&mut self) {
+        if self.answers > 0 {
+            self.gather.answered(self.at, self.answers, self.bytes as u64);
+            (self.answers, self.bytes) = (0, 0);
+        }
+        // Answers that come are not waited for.
+        let in_flight = if self.incoming.is_amid() { 0 } else { self.core.in_flight() };
+        let worth = self.gather.worth(self.at, in_flight);
+        if let Some((_, stream)) = &self.stream {
+            self.incoming.wake_at(stream, worth);
+        }
     }
 
     /// Takes what callers want, as far as there are names for it. What the owner orders passes requests that wait: the proof
@@ -216,15 +244,14 @@ impl Driver {
                 self.tell(Event::Text(body));
             }
             Order::Text(_, answer) => drop(answer.send(Err(Cause::Full))),
-            Order::Reset(lun, answer) => {
-                self.last_reset.0 += 1;
-                self.resets.push((self.last_reset, answer));
-                self.tell(Event::ResetUnit(self.last_reset, lun));
-            }
             Order::Proved(nexus, generation) => self.tell(Event::Proved { nexus, generation }),
             Order::Fenced(generation) => self.tell(Event::Fenced(generation)),
             Order::Unregistered(nexus) => self.tell(Event::Unregistered { nexus }),
             Order::Preempted => self.tell(Event::Preempted),
+            Order::ResetUnit(lun, done) => {
+                self.resets.push_back((lun, done));
+                self.tell(Event::ResetUnit(lun));
+            }
             Order::GiveUp(done) => self.give_up(done),
             Order::Close => self.tell(Event::Close),
             // A session of its own connections has none.
@@ -277,6 +304,7 @@ impl Driver {
                 Ok(Turn::Nothing) => return false,
                 Ok(Turn::Read { staged, bytes, more }) => {
                     total += bytes;
+                    self.bytes += bytes;
                     if !self.take_apart(conn, staged) || !more {
                         return false;
                     }
@@ -384,10 +412,11 @@ impl Driver {
                     drop(to.send(answer));
                 }
             }
-            Effect::Reset(reset, answer) => {
-                if let Some(n) = self.resets.iter().position(|(of, _)| *of == reset) {
+            Effect::UnitReset(lun, complete) => {
+                let waiting = self.resets.iter().position(|(of, _)| *of == lun).and_then(|n| self.resets.remove(n));
+                if let Some((_, done)) = waiting {
                     // Who does not wait any more does not need to be told.
-                    drop(self.resets.swap_remove(n).1.send(answer));
+                    let _ = done.send(complete);
                 }
             }
             Effect::Report(report) => {
@@ -422,6 +451,7 @@ impl Driver {
         {
             self.inbox.heard(lun, &answer.sense, true);
         }
+        self.answers += u32::from(matches!(outcome, Outcome::Answered(_)));
         let busy = self.outgoing.withdraw(task);
         let after = self.jobs.end(task, outcome, busy);
         self.after(after);

@@ -154,7 +154,7 @@ impl Driver {
             Order::Carry(request) if request.class == Class::Control => self.urgent.push_back(request),
             Order::Carry(request) => self.waiting.push_back(request),
             Order::Text(_, answer) => drop(answer.send(Err(Cause::Disk("a disk of this host is asked no texts")))),
-            Order::Reset(_, answer) => self.reset(answer),
+            Order::ResetUnit(_, answer) => self.reset(answer),
             Order::Proved(nexus, generation) => self.tell(Event::Proved(nexus, generation)),
             Order::Fenced(generation) => self.tell(Event::Fenced(generation)),
             Order::Unregistered(nexus) => self.tell(Event::Unregistered(nexus)),
@@ -174,14 +174,13 @@ impl Driver {
         self.tell(Event::Submit(number, class));
     }
 
-    fn reset(&self, answer: oneshot::Sender<Result<(), Cause>>) {
+    fn reset(&self, answer: oneshot::Sender<bool>) {
         self.disk.reset_unit(move |reset| {
-            let reset = reset.map_err(|e| {
+            if let Err(e) = &reset {
                 tracing::info!("the kernel does not reset the unit: {e}");
-                Cause::ResetRefused(0)
-            });
+            }
             // Who does not wait any more does not need to be told.
-            drop(answer.send(reset));
+            drop(answer.send(reset.is_ok()));
         });
     }
 

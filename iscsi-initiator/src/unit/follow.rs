@@ -65,6 +65,11 @@ async fn step(inner: &Arc<Inner>, first: First) -> Result<(), IoErrorKind> {
     }
 }
 
+/// Whether this nexus still is registered, and the unit held, as far as it ever was.
+pub(super) async fn still_registered(inner: &Arc<Inner>) -> Result<(), IoErrorKind> {
+    step(inner, First::VerifyReservation { cache_lost: false }).await
+}
+
 /// Still registered, and still held as it was. Nothing is asked of a unit where this nexus never registered.
 async fn verify_reservation(inner: &Arc<Inner>) -> Result<(), IoErrorKind> {
     let Some(registered) = inner.registered() else { return Ok(()) };

@@ -10,12 +10,17 @@ use scsi::cdb::{ReportTargetPortGroups, TestUnitReady};
 
 use super::ask::Asked;
 use super::device::LunDevice;
-use super::follow::follow;
+use super::follow::{follow, still_registered};
 use super::identify::names;
 use super::{Identity, UnitError};
 
 /// Bytes asked for of the list of port groups: a hundred groups of two ports.
 const GROUPS: ByteCount = ByteCount(4096);
+
+/// A unit that answers, and has not told within this time who is registered, is just ending the commands of a nexus that was preempted:
+/// targets hold the answer back until then, for as long as the disk takes. The path is well, and should this nexus be the one, its next
+/// request meets the reservation. Prevents: a write of one node is stuck in the disk, and all paths of all others count as failed.
+const KEYS_WITHIN: Duration = Duration::from_secs(1);
 
 impl LunDevice {
     /// Asks the unit how it is over this session.
@@ -28,15 +33,15 @@ impl LunDevice {
             return Ok(access);
         }
         asked.ask("TEST UNIT READY", TestUnitReady.cdb()).await.map_err(failed)?;
-        // What the questions have brought up, such as another size, and whether this nexus is still registered.
-        let first = First::VerifyReservation { cache_lost: false };
-        if let Err(kind) = follow(&self.inner, first).await {
-            return Err(match kind {
-                block::error::IoErrorKind::Fenced => Reason::Fenced,
-                kind => Reason::CheckFailed(kind.to_string()),
-            });
-        }
-        Ok(access)
+        let looked = match tokio::time::timeout(KEYS_WITHIN, still_registered(&self.inner)).await {
+            Ok(Err(e)) => Err(e),
+            // What the questions have brought up, such as another size.
+            Ok(Ok(())) | Err(_) => follow(&self.inner, First::Nothing).await,
+        };
+        looked.map(|()| access).map_err(|kind| match kind {
+            block::error::IoErrorKind::Fenced => Reason::Fenced,
+            kind => Reason::CheckFailed(kind.to_string()),
+        })
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A change is sent once. Where its answer is lost, or is RESERVATION CONFLICT, the keys and the reservation tell whether
 //! it was made ([`scsi::reservations::settle`]); after a lost nexus they are read on the next one at the same portal
-//! group, whose login has ended the older one's tasks.
+//! group, whose login has ended the older one's tasks. **PREEMPT AND ABORT is not settled like that**: its key is gone before the
+//! commands of that nexus have ended, whoever has taken it away.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +72,15 @@ impl Reservations for LunDevice {
         abort: bool,
     ) -> BoxFuture<'_, Result<(), ReserveError>> {
         Box::pin(async move { change(&self.inner, &Change::Preempt { key: own, victim, kind, abort }).await })
+    }
+
+    fn reset_unit(&self) -> BoxFuture<'_, Result<(), ReserveError>> {
+        Box::pin(async move {
+            match self.inner.session().reset_unit(self.inner.lun()).await {
+                true => Ok(()),
+                false => Err(ReserveError::Unknown("the unit was not reset".to_owned())),
+            }
+        })
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Keys, ReserveError>> {
@@ -157,14 +167,14 @@ async fn change(inner: &Arc<Inner>, change: &Change) -> Result<(), ReserveError>
             Outcome::Answered(answer) => answer,
             outcome => {
                 next_nexus(inner, began_on).await.ok_or_else(|| ReserveError::Unknown(format!("{outcome:?}")))?;
-                return settled(inner, change, Failure::Path).await;
+                return settled(inner, change, Doubt::AnswerLost).await;
             }
         };
         let sense = Sense::parse(&answer.sense).ok();
         let reply = action::Reply::Status(answer.status, sense.as_ref());
         let (first, pace, or) = match action::verdict(action::Class::Reserve, reply).action {
             Action::Done => return Ok(()),
-            Action::Settle { or, .. } => return settled(inner, change, or).await,
+            Action::Settle { or, .. } => return settled(inner, change, Doubt::Refused(or)).await,
             // Not executed: a unit attention, or a busy unit. What it says of reservations, the change itself finds out; the
             // rest is looked into with the next check or request.
             Action::Retry { first, pace, or } => (first, pace, or),
@@ -181,13 +191,31 @@ async fn change(inner: &Arc<Inner>, change: &Change) -> Result<(), ReserveError>
     }
 }
 
+/// Why it is not known whether a change was made.
+#[derive(Clone, Copy)]
+enum Doubt {
+    /// Its answer was lost.
+    AnswerLost,
+    /// It was refused: what it wanted may have been done before.
+    Refused(Failure),
+}
+
 /// Whether a change was made that can no longer be carried out later.
-async fn settled(inner: &Arc<Inner>, change: &Change, or: Failure) -> Result<(), ReserveError> {
+async fn settled(inner: &Arc<Inner>, change: &Change, doubt: Doubt) -> Result<(), ReserveError> {
     let keys = ask(inner, InAction::ReadKeys, Keys::parse).await?;
     let held = ask(inner, InAction::ReadReservation, Held::parse).await?;
     match settle(change, &keys, &held) {
         Settled::Made => Ok(()),
-        Settled::NotMade => Err(refused(or)),
+        Settled::NotMade => Err(refused(match doubt {
+            Doubt::AnswerLost => Failure::Path,
+            Doubt::Refused(or) => or,
+        })),
+        Settled::Gone => Err(match doubt {
+            Doubt::AnswerLost => {
+                ReserveError::Unknown("the key is gone, and its commands may not have ended".to_owned())
+            }
+            Doubt::Refused(_) => ReserveError::Gone,
+        }),
         Settled::NotRegistered => Err(ReserveError::NotRegistered),
         Settled::Unclear => Err(ReserveError::Unknown("the reservations do not tell".to_owned())),
     }

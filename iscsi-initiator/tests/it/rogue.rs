@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use block::buf::AlignedBuf;
 use iscsi::digest::{of_data, of_header};
@@ -249,6 +249,13 @@ impl Wire {
             return self.then(then);
         }
         self.answer(c)
+    }
+
+    /// The next PDU, where nothing but commands comes.
+    fn next_command(&mut self) -> Option<ScsiCommand> {
+        let head: [u8; BHS_LEN] = self.take(BHS_LEN)?.try_into().ok()?;
+        self.exp_cmd_sn = self.exp_cmd_sn.wrapping_add(1);
+        Some(ScsiCommand::of(&Bhs::from_bytes(head)))
     }
 
     /// As it should be.
@@ -640,4 +647,63 @@ fn silence_and_nonsense_in_every_phase_of_a_login_end_it() {
         );
         breaks("out of resources", "no resources", false, says(|r, _| (r.status_class, r.status_detail) = (3, 2), b""));
     }
+}
+
+/// While answers come quickly the driver is woken for several at once. Then one comes alone, and all others only when it has arrived
+/// at whoever waits for it: a driver that waits for its number of answers waits for ever.
+#[test]
+fn a_lone_answer_behind_quick_ones_is_not_kept_waiting() {
+    const QUICK: usize = 4000;
+    const LANES: usize = 16;
+    let (ended, alone) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, arrived) = (Arc::clone(&ended), Arc::clone(&alone));
+    let reaches = move |n: usize| {
+        let begun = Instant::now();
+        while count.load(Ordering::Acquire) < n && begun.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        count.load(Ordering::Acquire) >= n
+    };
+    let rogue = Rogue::start(
+        at_command(move |w, first| {
+            let mut command = *first;
+            for _ in 0..QUICK {
+                w.answer(&command);
+                command = w.next_command().expect("each answer lets another come");
+            }
+            let others: Vec<ScsiCommand> = (1..LANES).map_while(|_| w.next_command()).collect();
+            reaches(QUICK);
+            w.answer(&command);
+            arrived.store(reaches(QUICK + 1), Ordering::Release);
+            others.iter().for_each(|c| drop(w.answer(c)));
+            GoesOn
+        }),
+        false,
+    );
+    let workers = workers();
+    let mut config = config(rogue.port, false);
+    config.timing.ping_after = Duration::from_secs(30);
+    let session = Session::start(&workers.handle(), 0, config, Ownership::Alone);
+    run(&workers, move || async move {
+        let issued = Arc::new(AtomicUsize::new(0));
+        let lanes = (0..LANES).map(|_| {
+            let (session, issued, ended) = (session.clone(), Arc::clone(&issued), Arc::clone(&ended));
+            tokio::task::spawn_local(async move {
+                while issued.fetch_add(1, Ordering::AcqRel) < QUICK + 2 * LANES {
+                    let range = BlockRange::new(Lba(0), BlockCount(LEN as u64 / 512));
+                    let cdb = ReadCommand::new(range).cdb(BlockLen::B512).expect("fits");
+                    let memory = Some(AlignedBuf::zeroed(LEN));
+                    let read = session.carry_out(LunAddress::ZERO, cdb, Class::Read, memory).await;
+                    assert!(matches!(&read.outcome, Outcome::Answered(a) if a.status == Status::Good));
+                    ended.fetch_add(1, Ordering::AcqRel);
+                }
+            })
+        });
+        for lane in lanes.collect::<Vec<_>>() {
+            lane.await.expect("no lane fails");
+        }
+        session.close().await;
+    });
+    assert!(alone.load(Ordering::Acquire), "it lay in the socket until the others came");
+    assert_eq!(rogue.logins.load(Ordering::Acquire), 1);
 }

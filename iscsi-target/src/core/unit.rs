@@ -144,6 +144,8 @@ impl Plan {
 
     fn span(&self) -> Span {
         match self {
+            // What a change that is under way leads to is told once it is over.
+            Plan::Answer(Command::PersistentReserveIn(_)) => Span::STATE_TOLD,
             Plan::Answer(_) => Span::NOTHING,
             Plan::Media(media) => media.span(),
             Plan::ReserveOut(_) | Plan::Select(_) | Plan::SetGroups(_) => Span::STATE,
@@ -173,6 +175,8 @@ pub(crate) struct Unit {
     known: BTreeSet<NexusName>,
     groups: BTreeMap<u16, (AccessState, StatusCode)>,
     pub(crate) tasks: Tasks,
+    /// PREEMPT AND ABORT is told to others before it is over; see [`Lun::tells_early`](crate::Lun::tells_early).
+    pub(crate) tells_early: bool,
     /// Space left on a thin unit, in blocks, and where the threshold is.
     space: Option<(u64, u64)>,
 }
@@ -190,6 +194,7 @@ impl Unit {
             known: BTreeSet::new(),
             groups,
             tasks: Tasks::default(),
+            tells_early: false,
             space: None,
             shape,
         }
@@ -252,7 +257,8 @@ impl Unit {
         {
             return Err(Outcome::field(1, None));
         }
-        Ok((self.tasks.arrive(nexus, plan.span(), order), plan))
+        let span = if self.tells_early && plan.span() == Span::STATE_TOLD { Span::NOTHING } else { plan.span() };
+        Ok((self.tasks.arrive(nexus, span, order), plan))
     }
 
     fn plan(&self, command: Command, cdb: &[u8]) -> Result<Plan, Outcome> {
@@ -329,7 +335,10 @@ impl Unit {
     }
 
     /// The change is stored and comes into force. Commands of those it preempts are aborted; true if there is none to wait
-    /// for. The command that asked for it does not stand in the way of others any more.
+    /// for. Until they have ended the command that asked for it stands in the way of every other change and question about reservations
+    /// (SPC-4 5.13.11.2.4: an uninterrupted series of actions). Prevents: somebody reads that a key is gone, takes that for the proof that
+    /// its nexus writes nothing any more, and what the disk has of it lands. Nobody waits for ever for that: who waits can be aborted,
+    /// and what is waited for is with the disk only.
     pub(crate) fn reserved(
         &mut self,
         own: (NexusId, TaskId),
@@ -343,7 +352,9 @@ impl Unit {
         }
         let victims: BTreeSet<NexusId> =
             self.seats.iter().filter(|(_, s)| changed.abort.contains(&s.name)).map(|(id, _)| *id).collect();
-        self.tasks.yield_span(own.1, fx);
+        if self.tells_early {
+            self.tasks.yield_span(own.1, fx);
+        }
         if victims.is_empty() {
             return true;
         }

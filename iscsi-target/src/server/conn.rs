@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+use block::device::Io;
 use iscsi::framer::{FrameError, Framer};
 use iscsi::ids::Itt;
 use iscsi::pdu::raw::LogoutRequest;
@@ -86,6 +87,8 @@ pub(super) struct Conn {
     by_task: HashMap<(usize, TaskId), usize>,
     /// Jobs that are held up; see `Server::hold_next_write`.
     held: Vec<usize>,
+    /// Requests of units that are stuck in the disk; see `Server::stick_next_write`.
+    stuck: Vec<(usize, Io)>,
     /// Who waits for memory, in turn.
     wants: VecDeque<Want>,
     waits: HashMap<u64, Pending>,
@@ -123,6 +126,7 @@ impl Conn {
             by_itt: HashMap::new(),
             by_task: HashMap::new(),
             held: Vec::new(),
+            stuck: Vec::new(),
             wants: VecDeque::new(),
             waits: HashMap::new(),
             last_wait: 0,

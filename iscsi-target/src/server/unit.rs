@@ -67,13 +67,15 @@ impl LogicalUnit {
             Some(store) => store.load()?,
             None => Default::default(),
         };
+        let mut unit = Unit::new(shape, reservations);
+        unit.tells_early = lun.tells_early;
         Ok(LogicalUnit {
             index,
             number: lun.number,
             device: Arc::clone(&lun.device),
             provisioning: lun.provisioning.clone(),
             store,
-            inside: Mutex::new(Inside { unit: Unit::new(shape, reservations), boxes: BTreeMap::new(), fx: Vec::new() }),
+            inside: Mutex::new(Inside { unit, boxes: BTreeMap::new(), fx: Vec::new() }),
         })
     }
 

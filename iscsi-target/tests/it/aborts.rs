@@ -9,10 +9,10 @@ use block::{BlockDevice, ByteLen, MemDevice};
 use iscsi::pdu::Opcode;
 use iscsi::pdu::raw::TaskResponse;
 use iscsi_target::Lun;
-use scsi::cdb::{CompareAndWrite, Read, Write};
-use scsi::reservations::{Change, Registration, ReservationType};
+use scsi::cdb::{CompareAndWrite, PersistentReserveIn, Read, Write};
+use scsi::reservations::{Change, InAction, Keys, Registration, ReservationType};
 use scsi::units::BlockRange;
-use scsi::{BlockCount, BlockLen, Lba, ReservationKey, Status};
+use scsi::{BlockCount, BlockLen, Lba, ReservationKey, ShortByteCount, Status};
 
 use crate::rig::Rig;
 use crate::wire::Wire;
@@ -34,9 +34,13 @@ struct Hurt {
 
 impl Hurt {
     fn new() -> Hurt {
+        Hurt::with(|lun| lun)
+    }
+
+    fn with(lun: impl FnOnce(Lun) -> Lun) -> Hurt {
         let below: Arc<dyn BlockDevice> = Arc::new(MemDevice::new(ByteLen(1 << 20), BlockSize::B512));
         let device = FaultDevice::new(below);
-        let lun = Lun::new(0, Arc::clone(&device) as Arc<dyn BlockDevice>);
+        let lun = lun(Lun::new(0, Arc::clone(&device) as Arc<dyn BlockDevice>));
         Hurt { rig: Rig::with(|rig| rig.target(vec![lun])), device }
     }
 
@@ -132,6 +136,106 @@ fn preempt_and_abort_is_answered_when_nothing_of_the_victim_can_land_any_more() 
     assert_eq!(b.command(&read(3), 512, &[]).good(), [0x11; 512]);
     let (cdb, list) = preempt(true);
     assert_eq!(b.command(&cdb, 0, &list).status, Status::ReservationConflict, "the key is gone");
+}
+
+const KIND: ReservationType = ReservationType::ExclusiveAccessAllRegistrants;
+
+fn registers(wire: &mut Wire, key: u64) {
+    let to = Registration { key: ReservationKey(key), persist: false, all_ports: false, ports: Vec::new() };
+    let (cdb, list) = Change::Register { from: ReservationKey::NONE, to }.command();
+    wire.command(&cdb, 0, &list).good();
+}
+
+/// Three sessions, registered with keys 1 to 3, a write of the first stuck in the device, and its PREEMPT AND ABORT by the second, which
+/// waits for it.
+fn preempting(hurt: &Hurt) -> ([Wire; 3], u32, Vec<u8>) {
+    let mut all = ["a", "b", "c"].map(|host| hurt.login(&format!("iqn.2026-01.test:{host}")));
+    all.iter_mut().zip(1..).for_each(|(wire, key)| registers(wire, key));
+    let (cdb, list) = Change::Reserve { key: ReservationKey(2), kind: KIND }.command();
+    all[1].command(&cdb, 0, &list).good();
+    hurt.stuck(&mut all[0], 3);
+    let preempt = Change::Preempt { key: ReservationKey(2), victim: ReservationKey(1), kind: KIND, abort: true };
+    let (cdb, list) = preempt.command();
+    let fence = all[1].start(&cdb, 0, &list);
+    assert!(all[1].is_silent(), "the victim's write may land");
+    (all, fence, list)
+}
+
+fn read_keys() -> scsi::Cdb {
+    PersistentReserveIn { action: InAction::ReadKeys, alloc: ShortByteCount(512) }.cdb()
+}
+
+fn keys(told: &[u8]) -> Vec<u64> {
+    Keys::parse(told).expect("keys").keys.iter().map(|key| key.0).collect()
+}
+
+/// The second fencer: it reads that the key is gone, and takes that for the proof, while the write is in the device.
+#[test]
+fn that_a_key_is_gone_is_told_to_nobody_before_the_commands_of_its_nexus_have_ended() {
+    let hurt = Hurt::new();
+    let ([_a, mut b, mut c], fence, list) = preempting(&hurt);
+    let told = c.start(&read_keys(), 512, &[]);
+    assert!(c.is_silent(), "READ KEYS waits");
+    let again = Change::Preempt { key: ReservationKey(3), victim: ReservationKey(1), kind: KIND, abort: true };
+    let (cdb, again) = again.command();
+    let also = c.start(&cdb, 0, &again);
+    assert!(c.is_silent(), "and so does another change");
+    // What has nothing to do with reservations goes on.
+    b.command(&scsi::cdb::TestUnitReady.cdb(), 0, &[]).good();
+    hurt.device.heal();
+    assert_eq!(b.finish(fence, &list).status, Status::Good);
+    assert_eq!(keys(&c.finish(told, &[]).good()), [2, 3]);
+    assert_eq!(c.finish(also, &again).status, Status::ReservationConflict);
+}
+
+/// A disk that answers nobody does not make everybody wait for ever: who waits can be aborted, and a session that ends has nothing left.
+#[test]
+fn who_waits_for_a_preemption_can_be_aborted_and_may_leave() {
+    let hurt = Hurt::new();
+    let ([_a, _b, mut c], ..) = preempting(&hurt);
+    let told = c.start(&read_keys(), 512, &[]);
+    assert!(c.is_silent());
+    c.manage(1, told);
+    assert_eq!(managed(&mut c), 0, "ABORT TASK");
+    c.start(&read_keys(), 512, &[]);
+    assert!(c.is_silent());
+    drop(c);
+    let mut c = hurt.login("iqn.2026-01.test:c");
+    c.command(&scsi::cdb::TestUnitReady.cdb(), 0, &[]);
+    hurt.device.heal();
+    assert_eq!(keys(&c.command(&read_keys(), 512, &[]).good()), [2, 3]);
+}
+
+/// The fencer's session ends before it was answered. Its next login is answered when what it had begun is over, so that what the keys show
+/// then is true.
+#[test]
+fn a_preemption_whose_session_has_ended_goes_on_and_the_next_login_waits_for_it() {
+    let hurt = Hurt::new();
+    let ([_a, b, mut c], ..) = preempting(&hurt);
+    drop(b);
+    let told = c.start(&read_keys(), 512, &[]);
+    assert!(c.is_silent(), "it goes on");
+    let device = Arc::clone(&hurt.device);
+    let address = hurt.rig.server().addresses()[0];
+    let again = std::thread::spawn(move || drop(Wire::login(address, "iqn.2026-01.test:b")));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(!again.is_finished(), "the login waits");
+    device.heal();
+    again.join().expect("it is let in");
+    assert_eq!(keys(&c.finish(told, &[]).good()), [2, 3]);
+}
+
+/// A reset of the unit ends whatever is being aborted already, and whoever aborts it.
+#[test]
+fn a_reset_of_the_unit_waits_for_what_a_preemption_is_ending() {
+    let hurt = Hurt::with(|lun| lun.tells_early(true));
+    let ([_a, b, mut c], ..) = preempting(&hurt);
+    assert_eq!(keys(&c.command(&read_keys(), 512, &[]).good()), [2, 3], "as some other targets tell it");
+    drop(b);
+    c.manage(5, u32::MAX);
+    assert!(c.is_silent(), "the write may land");
+    hurt.device.heal();
+    assert_eq!(managed(&mut c), 0);
 }
 
 /// Without ABORT the keys are gone and the held write is not: what keeps it out then is that it is looked at once more when it begins.

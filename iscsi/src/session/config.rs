@@ -46,9 +46,6 @@ pub const MAX_HOPS: u8 = 4;
 /// suspected to use the same name.
 pub const MAX_SHORT_LIVES: u8 = 3;
 
-/// Resets of units that wait at most: who asks for one does so by hand. What comes beyond is answered at once.
-pub const MAX_RESETS: usize = 8;
-
 /// Tags of aborted tasks that are remembered, so that a late answer is no breach of the protocol.
 pub const MAX_BURIED: usize = 64;
 

@@ -20,10 +20,6 @@ pub struct TaskId(pub u16);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnId(pub u64);
 
-/// A reset of a unit that the owner wants; its number is the owner's.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ResetId(pub u64);
-
 /// How often a node was fenced: a write belongs to the generation in which its right was granted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct FenceGen(pub u64);
@@ -188,15 +184,9 @@ pub enum Cause {
     /// The session was closed here.
     #[error("the session is closed")]
     ClosedHere,
-    /// What is never sent later was asked for while there is no nexus.
-    #[error("no nexus stands")]
-    NoNexus,
     /// What a disk of the kernel's says, where no session is.
     #[error("{0}")]
     Disk(&'static str),
-    /// A reset of a unit was refused.
-    #[error("the target refuses to reset the unit (response {0:#04x})")]
-    ResetRefused(u8),
 }
 
 /// What was read in the block of a compare-and-write.
@@ -246,9 +236,6 @@ pub enum Event<'a> {
     Abort(TaskId),
     /// Ask this text (SendTargets).
     Text(Vec<u8>),
-    /// The owner wants this unit reset (LOGICAL UNIT RESET): every command that the unit has, of whichever initiator, is ended.
-    /// It is sent on the nexus that stands, once, and never later.
-    ResetUnit(ResetId, LunAddress),
     /// The nexus number `nexus` was registered, then its slot read over it: it is of this generation.
     Proved {
         /// As told by [`Effect::Up`].
@@ -267,6 +254,8 @@ pub enum Event<'a> {
     /// The keys of this session's older nexuses were preempted and their tasks aborted from the present one
     /// (PREEMPT AND ABORT): nothing of [`super::Session::landing`] can land any more.
     Preempted,
+    /// The owner wants the unit reset, whatever becomes of others' commands; told by [`Effect::UnitReset`], one for each.
+    ResetUnit(LunAddress),
     /// What was found in the block of a compare-and-write.
     Settled {
         /// Which.
@@ -326,7 +315,7 @@ pub enum Report {
     TasksTerminated(LunAddress),
     /// A task took too long: an abort was sent.
     Aborting(TaskId),
-    /// A reset of a unit was sent, because an abort did not help.
+    /// A unit was reset, because an abort did not help.
     ResetUnit(LunAddress),
     /// The target is elsewhere.
     Redirected(Portal),
@@ -383,8 +372,8 @@ pub enum Effect {
     Down(Cause),
     /// The answer to [`Event::Text`].
     Text(Result<Vec<Pair>, Cause>),
-    /// The answer to [`Event::ResetUnit`]: the unit was reset, and what this session had sent it before is dead. Or not, or nobody knows.
-    Reset(ResetId, Result<(), Cause>),
+    /// Whether a reset that the owner wanted was answered as done: then every command of every nexus with this unit has ended.
+    UnitReset(LunAddress, bool),
     /// Tell people.
     Report(Report),
     /// The session has ended; every task is done.

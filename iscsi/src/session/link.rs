@@ -80,6 +80,8 @@ pub(super) struct Tmf {
     pub(super) tag: Itt,
     /// The task to be aborted; none: all of the unit.
     pub(super) abort: Option<Itt>,
+    /// The owner wants it, and is told.
+    pub(super) wanted: bool,
     pub(super) lun: LunAddress,
     /// The number of the next command when it was sent: it says nothing of that one and later ones.
     pub(super) before: CmdSn,
@@ -241,12 +243,12 @@ impl Session {
 
     fn nexus_lost(&mut self, now: Now, full: &Full, cause: Cause, fx: &mut Vec<Effect>) {
         fx.push(Effect::Disconnect(full.conn));
+        self.resets_lost(full.tmf.as_ref(), fx);
         fx.push(Effect::Down(cause.clone()));
         self.proved = None;
         self.down_since.get_or_insert(now);
         self.tasks_lost(full.group, &cause, fx);
         self.text_lost(&cause, fx);
-        self.resets_lost(&cause, fx);
         let lived = now.since(full.began);
         if lived >= self.config.timing.stable {
             (self.short_lives, self.failures) = (0, 0);
@@ -344,11 +346,11 @@ impl Session {
     /// The logout was answered, or will not be.
     pub(super) fn logged_out(&mut self, now: Now, full: &Full, again: bool, fx: &mut Vec<Effect>) {
         fx.push(Effect::Disconnect(full.conn));
+        self.resets_lost(full.tmf.as_ref(), fx);
         let cause = if again { Cause::AskedByTarget } else { Cause::ClosedHere };
         fx.push(Effect::Down(cause.clone()));
         self.down_since.get_or_insert(now);
         self.tasks_lost(full.group, &cause, fx);
-        self.resets_lost(&cause, fx);
         if !again || self.closing.is_some() {
             return self.end(Cause::ClosedHere, fx);
         }
@@ -364,7 +366,6 @@ impl Session {
             self.done(task, outcome, fx);
         }
         self.text_lost(&cause, fx);
-        self.resets_lost(&cause, fx);
         self.wake = None;
         fx.push(Effect::Ended(cause));
     }

@@ -459,75 +459,6 @@ fn a_task_that_takes_too_long_is_aborted_then_the_unit_reset_then_the_nexus_give
     panic!("never given up");
 }
 
-fn task_requests(fx: &[Effect]) -> Vec<TaskRequest> {
-    let all = sent(fx).into_iter().filter(|b| b.kind() == Some(Opcode::TaskRequest));
-    all.map(|b| TaskRequest::of(&b)).collect()
-}
-
-fn reset_answered(itt: u32, response: u8) -> Bhs {
-    TaskResponse { itt: itt.into(), response, ..TaskResponse::default() }.bhs()
-}
-
-#[test]
-fn a_unit_is_reset_when_its_owner_asks_and_what_was_sent_before_goes_again() {
-    let mut play = Play::up();
-    let older = play.submit(write(0, 512));
-    let fx = play.tell(Event::ResetUnit(ResetId(7), lun()));
-    let [reset] = task_requests(&fx)[..] else { panic!("one request: {fx:?}") };
-    assert_eq!((reset.flags & 0x7f, reset.lun, reset.ref_task.get()), (5, lun().to_bytes(), u32::MAX));
-    assert!(!fx.iter().any(|e| matches!(e, Effect::Report(_))), "nothing has failed: {fx:?}");
-    let younger = play.submit(write(1, 512));
-    let fx = play.hear(reset_answered(reset.itt.get(), 0), &[], true);
-    assert!(fx.contains(&Effect::Reset(ResetId(7), Ok(()))), "{fx:?}");
-    let again: Vec<u32> =
-        sent(&fx).iter().filter(|b| b.kind() == Some(Opcode::ScsiCommand)).map(|b| b.task().0).collect();
-    let [again] = again[..] else {
-        panic!("the write from before the reset goes again, the one behind it does not: {fx:?}")
-    };
-    assert!(again != older.itt.get() && again != younger.itt.get());
-    assert!(outcome(&play.done(younger.itt.get(), Status::Good), 1).is_some(), "the one behind it is answered");
-}
-
-#[test]
-fn a_reset_that_is_refused_or_not_answered_is_told_and_only_silence_costs_the_nexus() {
-    let mut play = Play::up();
-    let fx = play.tell(Event::ResetUnit(ResetId(1), lun()));
-    let second = play.tell(Event::ResetUnit(ResetId(2), lun()));
-    assert!(task_requests(&second).is_empty(), "one at a time");
-    let first = task_requests(&fx)[0].itt.get();
-    let fx = play.hear(reset_answered(first, 5), &[], true);
-    assert!(fx.contains(&Effect::Reset(ResetId(1), Err(Cause::ResetRefused(5)))), "{fx:?}");
-    assert_eq!((down(&fx), task_requests(&fx).len()), (None, 1), "the next one goes out");
-    let alive = NopIn { itt: u32::MAX.into(), ttt: u32::MAX.into(), ..NopIn::default() };
-    for _ in 0..3 {
-        play.pass(3_000);
-        play.hear(alive.bhs(), &[], false);
-    }
-    let fx = play.pass(2_000);
-    assert!(fx.contains(&Effect::Reset(ResetId(2), Err(Cause::Stuck))), "{fx:?}");
-    assert_eq!(down(&fx), Some(Cause::Stuck));
-    let fx = play.tell(Event::ResetUnit(ResetId(3), lun()));
-    assert_eq!(fx, [Effect::Reset(ResetId(3), Err(Cause::NoNexus))], "nobody would expect it later");
-}
-
-#[test]
-fn a_reset_is_answered_when_its_nexus_is_lost_and_not_sent_on_the_next() {
-    let mut play = Play::up();
-    for n in 0..=MAX_RESETS as u64 {
-        play.tell(Event::ResetUnit(ResetId(n), lun()));
-    }
-    let fx = play.tell(Event::ResetUnit(ResetId(99), lun()));
-    assert_eq!(fx, [Effect::Reset(ResetId(99), Err(Cause::Full))]);
-    let conn = play.conn;
-    let fx = play.tell(Event::Lost { conn, cause: Cause::Closed });
-    for n in 0..=MAX_RESETS as u64 {
-        assert!(fx.contains(&Effect::Reset(ResetId(n), Err(Cause::Closed))), "{n}: {fx:?}");
-    }
-    play.pass(1_000);
-    let fx = play.log_in(&Offer::default());
-    assert!(task_requests(&fx).is_empty(), "{fx:?}");
-}
-
 #[test]
 fn a_write_without_an_answer_is_sent_again_only_after_reinstatement_and_proof() {
     let mut play = Play::up();
@@ -728,4 +659,32 @@ fn text_that_goes_on_is_asked_for_with_its_tag() {
 #[test]
 fn rules_are_all_in_force_where_nobody_takes_one_out() {
     assert_eq!(Config::new(login_config(), portal()).rules, Rules::all());
+}
+
+/// Task management requests that were sent.
+fn managements(fx: &[Effect]) -> Vec<TaskRequest> {
+    sent(fx).iter().filter(|b| b.kind() == Some(Opcode::TaskRequest)).map(TaskRequest::of).collect()
+}
+
+#[test]
+fn a_reset_that_the_owner_wants_is_told_once_it_is_answered_and_one_whose_nexus_is_lost_is_not_done() {
+    let mut play = Play::up();
+    let fx = play.tell(Event::ResetUnit(lun()));
+    let reset = managements(&fx)[0];
+    assert_eq!(reset.flags & 0x7f, 5);
+    assert!(managements(&play.tell(Event::ResetUnit(lun()))).is_empty(), "one after the other");
+    let answer = |r: &TaskRequest, response| TaskResponse { itt: r.itt, response, ..TaskResponse::default() }.bhs();
+    let fx = play.hear(answer(&reset, 0), &[], true);
+    let told = |fx: &[Effect]| -> Vec<bool> {
+        fx.iter().filter_map(|e| if let Effect::UnitReset(_, done) = e { Some(*done) } else { None }).collect()
+    };
+    assert_eq!(told(&fx), [true]);
+    let second = managements(&fx)[0];
+    let fx = play.hear(answer(&second, 5), &[], true);
+    assert_eq!((told(&fx), down(&fx)), (vec![false], None), "refused, and the nexus stands");
+    play.tell(Event::ResetUnit(lun()));
+    let conn = play.conn;
+    let fx = play.tell(Event::Lost { conn, cause: Cause::Closed });
+    assert_eq!(told(&fx), [false]);
+    assert_eq!(told(&play.tell(Event::ResetUnit(lun()))), [false], "without a nexus nothing is reset");
 }

@@ -2,14 +2,10 @@
 //!
 //! Each step is taken when the one before was refused or not answered in time. A target reset is not among them: it
 //! would hurt every host of the target, and a reinstated session proves as much.
-//!
-//! A reset that the owner asks for passes the aborts that wait, since it makes them needless. It is no part of an escalation: refused,
-//! it is the owner's answer, and the nexus stands.
 
 use scsi::LunAddress;
 
-use super::config::MAX_RESETS;
-use super::event::{Body, Cause, Effect, Outcome, Report, ResetId};
+use super::event::{Body, Cause, Effect, Outcome, Report};
 use super::link::{Full, Link, Tmf};
 use super::rules::Rule;
 use super::tasks::{State, Task};
@@ -134,7 +130,22 @@ impl Session {
         }
     }
 
-    /// Sends the next reset or abort, if none is under way: targets need take one at a time only.
+    /// The owner wants a unit reset. Without a nexus nothing is: a reset that is sent later says nothing more, but nobody would know when.
+    pub(super) fn reset_wanted(&mut self, now: Now, lun: LunAddress, fx: &mut Vec<Effect>) {
+        if !matches!(self.link, Link::Full(_)) {
+            return fx.push(Effect::UnitReset(lun, false));
+        }
+        self.resets.push_back(lun);
+        self.manage(now, fx);
+    }
+
+    /// The nexus is lost, and with it the answers to resets that the owner wanted.
+    pub(super) fn resets_lost(&mut self, tmf: Option<&Tmf>, fx: &mut Vec<Effect>) {
+        let sent = tmf.filter(|tmf| tmf.wanted).map(|tmf| tmf.lun);
+        fx.extend(sent.into_iter().chain(self.resets.drain(..)).map(|lun| Effect::UnitReset(lun, false)));
+    }
+
+    /// Sends the next abort, if none is under way: targets need take one at a time only.
     pub(super) fn manage(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let wanted = |t: &Task| match &t.state {
             State::Sent(s) if s.abort => Some((s.itt, s.cmd_sn, t.command.lun)),
@@ -143,16 +154,15 @@ impl Session {
         if !matches!(&self.link, Link::Full(full) if full.tmf.is_none()) {
             return;
         }
-        if let Some((reset, lun)) = self.resets.pop_front() {
-            self.resetting = Some(reset);
-            return self.reset_unit(now, lun, fx);
+        if let Some(lun) = self.resets.pop_front() {
+            return self.reset_unit(now, lun, true, fx);
         }
         let Some((itt, cmd_sn, lun)) = self.tasks.iter().flatten().find_map(wanted) else { return };
         let due = now + self.config.timing.abort;
         let tag = self.control_tag();
         let Link::Full(full) = &mut self.link else { return };
         fx.push(task_request(full, tag, ABORT_TASK, lun, itt, cmd_sn));
-        full.tmf = Some(Tmf { tag, abort: Some(itt), lun, before: full.window.next, due });
+        full.tmf = Some(Tmf { tag, abort: Some(itt), wanted: false, lun, before: full.window.next, due });
         self.wake_at(due);
     }
 
@@ -164,19 +174,6 @@ impl Session {
         answer: TaskAnswer,
         fx: &mut Vec<Effect>,
     ) -> Result<(), Cause> {
-        if let Some(reset) = self.resetting.take() {
-            let answer = match answer {
-                TaskAnswer::Complete => {
-                    self.unit_dead(now, tmf.lun, tmf.before, fx);
-                    Ok(())
-                }
-                TaskAnswer::NoTask => Err(Cause::ResetRefused(1)),
-                TaskAnswer::Refused(response) => Err(Cause::ResetRefused(response)),
-            };
-            fx.push(Effect::Reset(reset, answer));
-            self.manage(now, fx);
-            return Ok(());
-        }
         match (tmf.abort, answer) {
             // "No such task": the target knows it no more, and answers come in order. It is dead.
             (Some(itt), TaskAnswer::Complete | TaskAnswer::NoTask) => {
@@ -184,8 +181,14 @@ impl Session {
                     self.died(now, task, fx);
                 }
             }
-            (None, TaskAnswer::Complete) => self.unit_dead(now, tmf.lun, tmf.before, fx),
-            (Some(_), TaskAnswer::Refused(_)) => self.escalate(now, tmf.lun, fx),
+            (None, TaskAnswer::Complete) => {
+                self.unit_dead(now, tmf.lun, tmf.before, fx);
+                if tmf.wanted {
+                    fx.push(Effect::UnitReset(tmf.lun, true));
+                }
+            }
+            (Some(_), TaskAnswer::Refused(_)) => self.reset_unit(now, tmf.lun, false, fx),
+            (None, _) if tmf.wanted => fx.push(Effect::UnitReset(tmf.lun, false)),
             (None, _) => return Err(Cause::Stuck),
         }
         self.manage(now, fx);
@@ -197,46 +200,21 @@ impl Session {
         let Link::Full(full) = &mut self.link else { return };
         match full.tmf.take() {
             // Its task may have been answered meanwhile: then nothing is stuck but the request.
-            Some(Tmf { abort: Some(_), lun, .. }) => self.escalate(now, lun, fx),
-            _ => self.lost(now, Cause::Stuck, fx),
-        }
-    }
-
-    /// The owner wants a unit reset.
-    pub(super) fn reset_wanted(&mut self, now: Now, reset: ResetId, lun: LunAddress, fx: &mut Vec<Effect>) {
-        let refused = match &self.link {
-            _ if self.closing.is_some() => Cause::ClosedHere,
-            Link::Full(full) if full.out_by.is_some() => Cause::NoNexus,
-            Link::Full(_) if self.resets.len() < MAX_RESETS => {
-                self.resets.push_back((reset, lun));
-                return self.manage(now, fx);
+            Some(Tmf { abort: Some(_), lun, .. }) => self.reset_unit(now, lun, false, fx),
+            tmf => {
+                self.resets_lost(tmf.as_ref(), fx);
+                self.lost(now, Cause::Stuck, fx);
             }
-            Link::Full(_) => Cause::Full,
-            _ => Cause::NoNexus,
-        };
-        fx.push(Effect::Reset(reset, Err(refused)));
-    }
-
-    /// The nexus is gone: a reset that was sent may have been carried out, one that was not is not sent any more.
-    pub(super) fn resets_lost(&mut self, cause: &Cause, fx: &mut Vec<Effect>) {
-        let waiting = self.resets.drain(..).map(|(reset, _)| reset);
-        let lost: Vec<ResetId> = self.resetting.take().into_iter().chain(waiting).collect();
-        fx.extend(lost.into_iter().map(|reset| Effect::Reset(reset, Err(cause.clone()))));
-    }
-
-    fn escalate(&mut self, now: Now, lun: LunAddress, fx: &mut Vec<Effect>) {
-        if matches!(self.link, Link::Full(_)) {
-            fx.push(Effect::Report(Report::ResetUnit(lun)));
-            self.reset_unit(now, lun, fx);
         }
     }
 
-    fn reset_unit(&mut self, now: Now, lun: LunAddress, fx: &mut Vec<Effect>) {
+    fn reset_unit(&mut self, now: Now, lun: LunAddress, wanted: bool, fx: &mut Vec<Effect>) {
         let due = now + self.config.timing.reset;
         let tag = self.control_tag();
         let Link::Full(full) = &mut self.link else { return };
+        fx.push(Effect::Report(Report::ResetUnit(lun)));
         fx.push(task_request(full, tag, LOGICAL_UNIT_RESET, lun, Itt::NONE, CmdSn(0)));
-        full.tmf = Some(Tmf { tag, abort: None, lun, before: full.window.next, due });
+        full.tmf = Some(Tmf { tag, abort: None, wanted, lun, before: full.window.next, due });
         self.wake_at(due);
     }
 }

@@ -90,7 +90,7 @@ impl Host {
         };
         self.jobs.insert(task, Job { what, memory });
         let generation = class.generation().map_or(0, |g| g.0);
-        Command { task, lun: unit(), cdb: cdb(op, at, generation), transfer, class }
+        Command { task, lun: LunAddress::from_bytes(LUN), cdb: cdb(op, at, generation), transfer, class }
     }
 
     /// The application does something.
@@ -243,11 +243,6 @@ impl Host {
             }
         }
     }
-}
-
-/// The one unit there is.
-pub(super) fn unit() -> LunAddress {
-    LunAddress::from_bytes(LUN)
 }
 
 fn name(outcome: &Outcome) -> &'static str {

@@ -88,7 +88,6 @@ const EXPECTED: &[&str] = &[
     "fault: logout asked",
     "fault: owner aborts",
     "fault: owner gives the path up",
-    "fault: owner resets the unit",
     "fault: ping",
     "fault: ping unanswered",
     "fault: R2T out of range",
@@ -113,8 +112,6 @@ const EXPECTED: &[&str] = &[
     "report: ResetUnit",
     "report: TasksTerminated",
     "report: Unknown",
-    "reset: done",
-    "reset: not done",
 ];
 
 /// Faults that make the interleaving of a rule likely: everything else is as it should be, so that nothing masks it.

@@ -1,12 +1,12 @@
 //! A run: time, faults, and who does what when.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::disk::{Disk, Violation};
-use super::host::{Host, Next, unit};
+use super::host::{Host, Next};
 use super::rng::Rng;
 use super::target::{Around, Target};
 use super::wire::{Happening, Pdu};
@@ -16,7 +16,7 @@ use crate::ids::Isid;
 use crate::keys::params::Offer;
 use crate::login::{Kind, LoginConfig};
 use crate::session::rules::Rules;
-use crate::session::{Body, Cause, Config, ConnId, Effect, Event, FenceGen, Now, Place, ResetId, Session, Timing};
+use crate::session::{Body, Cause, Config, ConnId, Effect, Event, FenceGen, Now, Place, Session, Timing};
 
 /// Virtual milliseconds with faults.
 pub const HURT: u64 = 30_000;
@@ -174,8 +174,6 @@ struct World {
     proved: u64,
     ended: bool,
     tick_at: Option<u64>,
-    /// Resets that the owner asked for and has no answer to.
-    resets: BTreeSet<ResetId>,
     faults: BTreeMap<&'static str, u64>,
     counts: BTreeMap<String, u64>,
 }
@@ -225,7 +223,6 @@ impl World {
             proved: 0,
             ended: false,
             tick_at: None,
-            resets: BTreeSet::new(),
             faults: BTreeMap::new(),
             counts: BTreeMap::new(),
         }
@@ -377,12 +374,6 @@ impl World {
             *self.faults.entry("owner gives the path up").or_default() += 1;
             self.tell(Event::GiveUp);
         }
-        if self.plan.rates.owner_aborts > 0 && self.rng.permille(self.plan.rates.owner_aborts / 2) {
-            *self.faults.entry("owner resets the unit").or_default() += 1;
-            let reset = ResetId(self.events);
-            self.resets.insert(reset);
-            self.tell(Event::ResetUnit(reset, unit()));
-        }
         let pause = 1 + self.rng.below(20);
         self.later(pause, Happening::App);
     }
@@ -514,7 +505,7 @@ impl World {
                 self.later(delay, Happening::Connected(conn, true));
             }
             Effect::Send { conn, bhs, body } => self.send(conn, bhs, body),
-            Effect::Opened { .. } | Effect::Report(_) | Effect::Down(_) | Effect::Text(_) => {}
+            Effect::Opened { .. } | Effect::Report(_) | Effect::Down(_) | Effect::Text(_) | Effect::UnitReset(..) => {}
             Effect::Disconnect(conn) => {
                 if let Some(path) = self.paths.get_mut(&conn) {
                     path.open = false;
@@ -536,17 +527,10 @@ impl World {
                     None => self.later(10, Happening::Prove(nexus)),
                 }
             }
-            Effect::Reset(reset, answer) => {
-                let name = if answer.is_ok() { "reset: done" } else { "reset: not done" };
-                *self.counts.entry(name.to_owned()).or_default() += 1;
-                if !self.resets.remove(&reset) {
-                    self.disk.object("EachEnds", format!("{reset:?} is answered, and was not asked for or is over"));
-                }
-            }
             Effect::Ended(_) => {
                 self.ended = true;
-                if self.host.outstanding() > 0 || !self.resets.is_empty() {
-                    self.disk.object("EachEnds", "the session ends and keeps tasks or resets".into());
+                if self.host.outstanding() > 0 {
+                    self.disk.object("EachEnds", "the session ends and keeps tasks".into());
                 }
             }
         }

@@ -75,7 +75,7 @@ impl Node {
         while self.is_primary() && !self.without_quorum && !self.is_full(2) {
             let Some((_, ask)) = self.queue.front() else { return };
             if let Ask::Read(span) | Ask::Write(span, ..) | Ask::Zero(span, _) = ask
-                && span.end() > self.usable()
+                && !self.may_reach(*span)
             {
                 return;
             }
@@ -250,15 +250,18 @@ impl Node {
         };
         let done = self.requests.done(Terms { counted, waits, here }, is_done);
         for seq in done {
+            if self.requests.is_owed(seq) {
+                self.end_epoch();
+            }
             if let Some(req) = self.requests.answer(seq) {
                 self.complete(req, Ok(Bytes::new()));
             }
-            self.end_epoch();
         }
         self.answer_flushes(counted, waits);
     }
 
-    /// Something was answered: what is written from now on may rely on it.
+    /// Something was answered that a peer has not written yet: what is written from now on may rely on it. (What every peer has written
+    /// comes before what is sent from now on without that: at C, writes wait for one another only while a peer is being synchronised.)
     fn end_epoch(&mut self) {
         if let Role::Primary(reign) = &mut self.role
             && reign.open

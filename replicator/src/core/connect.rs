@@ -17,7 +17,7 @@ use super::rules::Rule;
 use super::serve::Source;
 use super::verify::Verify;
 use crate::compare::{Decision, Side, Verdict, compare};
-use crate::ids::{Generation, NodeId, NodeSet, Seq, Span};
+use crate::ids::{Generation, NodeId, NodeSet, Seq, Sizes, Volume};
 use crate::meta::superblock::DiskState;
 
 /// A connection.
@@ -29,6 +29,8 @@ pub(super) struct Link {
     since: Now,
     pub(super) state: State,
     pub(super) hello: Option<Box<Hello>>,
+    /// Sectors of its volumes, as far as it has told.
+    pub(super) sizes: Sizes,
     /// What this side said, without what may change.
     sent: Side,
     version: u64,
@@ -80,6 +82,7 @@ impl Node {
             since: now,
             state,
             hello: None,
+            sizes: Sizes::default(),
             sent,
             version,
             verdict: None,
@@ -94,6 +97,10 @@ impl Node {
         };
         self.links.insert(node, link);
         let hello = self.hello_of(node, side, version);
+        let sizes = self.replica.as_ref().map(|r| r.sizes()).filter(|s| s.are_several() && !witness);
+        if let Some(sizes) = sizes {
+            self.send(node, Message::Sizes(Volume::all().map(|v| sizes.of(v)).collect()));
+        }
         self.send(node, Message::Hello(Box::new(hello)));
         if witness {
             self.ask_again(node);
@@ -151,8 +158,11 @@ impl Node {
         if !diskless && hello.resource != mine.resource {
             return self.link_close(node, false);
         }
-        if !diskless && hello.size != self.size() {
-            return self.met_other_size(node, &hello);
+        let Some(link) = self.links.get_mut(&node) else { return };
+        link.sizes = link.sizes.with(Volume::FIRST, hello.size);
+        let sizes = link.sizes;
+        if !diskless && sizes != self.sizes() {
+            return self.met_other_size(node, &hello, &sizes);
         }
         if self.growing.is_under_way() {
             // When it is done the two meet anew.
@@ -165,10 +175,17 @@ impl Node {
         }
         let decision = self.judge(node, &mine, &hello);
         if self.tentative {
-            let unit = self.replica.as_ref().map_or(0, |r| r.layout().shape.bit);
-            let marked = (mine.side.dirty.saturating_add(hello.side.dirty)).saturating_mul(unit).min(mine.size);
+            // Of the peer's bits only the number is known; a bit stands for no more than that of the volume with the coarsest.
+            let unit = self.replica.as_ref().map_or(0, |r| r.coarsest_bit());
+            let theirs = hello.side.dirty.saturating_mul(unit);
+            let (all, marked) = (self.sizes().total(), self.dirty_sectors(node).saturating_add(theirs));
             let full = matches!(decision.verdict, Verdict::Source { full: true } | Verdict::Target { full: true });
-            self.tell(Report::Preview(node, decision.verdict, decision.rules, if full { mine.size } else { marked }));
+            self.tell(Report::Preview(
+                node,
+                decision.verdict,
+                decision.rules,
+                if full { all } else { marked.min(all) },
+            ));
             return self.link_close(node, false);
         }
         let Some(link) = self.links.get_mut(&node) else { return };
@@ -217,6 +234,13 @@ impl Node {
         decision
     }
 
+    /// Before its Hello a peer with several volumes tells their sizes.
+    pub(super) fn told_sizes(&mut self, node: NodeId, sectors: &[u64]) {
+        if let Some(link) = self.links.get_mut(&node) {
+            link.sizes = Volume::all().zip(sectors).fold(Sizes::default(), |all, (v, n)| all.with(v, *n));
+        }
+    }
+
     pub(super) fn agree(&mut self, node: NodeId, verdict: Verdict, mine: u64, theirs: u64) {
         if let Some(link) = self.links.get_mut(&node) {
             link.agreed = Some((verdict, mine, theirs));
@@ -253,6 +277,7 @@ impl Node {
         let reigns = self.links.get(&node).and_then(|l| l.hello.as_ref()).is_some_and(|h| h.reigns.is_some());
         if reigns || matches!(verdict, Verdict::Target { .. }) {
             self.stand_down(super::event::Refusal::OtherPrimary);
+            self.leave_other_checks(node);
         }
         match verdict {
             Verdict::NoSync => {
@@ -265,7 +290,10 @@ impl Node {
             Verdict::Source { full } => {
                 self.begin_sync(node, full);
                 if !self.has(Rule::ClearOnProof) {
-                    self.clear_bits(NodeSet::of(node), Span::new(0, u64::MAX));
+                    let all = self.sizes();
+                    all.iter().for_each(|(v, sectors)| {
+                        self.clear_bits(NodeSet::of(node), v.span(sectors.next_multiple_of(1 << 11)))
+                    });
                 }
                 self.enter(node, State::Source(Source::default()));
                 self.send_dirty(node);

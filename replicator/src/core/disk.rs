@@ -67,9 +67,13 @@ impl Node {
             Why::Stream(node, conn, seq) => self.stream_may_write(node, conn, seq),
             Why::App(_) | Why::Sync(..) => true,
         };
-        let of_stream = self.writes.ready_of_stream().take_while(|(_, w)| its_turn(w));
-        let ready = of_stream.chain(self.writes.ready_others());
-        let mut ready: Vec<(u64, Span)> = ready.map(|(n, w)| (n, w.span)).collect();
+        let one_order = self.has(Rule::VolumesInOneOrder);
+        let of_stream = self.writes.ready_of_stream().map_while(|(n, w)| match its_turn(w) {
+            true => Some(Some((n, w.span))),
+            false => (!one_order).then_some(None),
+        });
+        let others = self.writes.ready_others().map(|(n, w)| (n, w.span));
+        let mut ready: Vec<(u64, Span)> = of_stream.flatten().chain(others).collect();
         ready.sort_unstable_by_key(|(n, _)| *n);
         for (number, span) in ready {
             if self.may_be_written(span) {

@@ -7,7 +7,7 @@ use super::config::{DiskPolicy, OnNoQuorum};
 use super::pace::Load;
 use super::pieces::{Compared, Digest, Piece};
 use crate::compare::{Rule as CompareRule, Side, Verdict};
-use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, Seq, Span};
+use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, Seq, Span, Volume};
 use crate::meta::MetaWrite;
 use crate::meta::layout::Devices;
 
@@ -107,8 +107,11 @@ pub enum Event {
     OnNoQuorum(OnNoQuorum),
     /// How far the local disk is trusted from now on.
     DiskPolicy(DiskPolicy),
-    /// Become as large as this many sectors, or as the disks of all have room for; with `clean` what is new is the same everywhere.
+    /// A volume is to become as large as this many sectors, or as the disks of all have room for, or is to be added; with `clean` what is
+    /// new is the same everywhere.
     Resize {
+        /// Which.
+        volume: Volume,
         /// Sectors; none: as many as possible.
         size: Option<u64>,
         /// It need not be synchronised.
@@ -178,14 +181,14 @@ pub enum Report {
     Detached,
     /// A request to it was not answered in time: it is left as one that failed. What is under way there may land yet.
     DiskHangs,
-    /// The replica here has so many sectors now.
-    Grown(u64),
-    /// So do those of all peers: what was asked for is done.
-    Resized(u64),
+    /// A volume has so many sectors here now.
+    Grown(Volume, u64),
+    /// So has it at all peers: what was asked for is done.
+    Resized(Volume, u64),
     /// It is not done.
     NotResized(ResizeRefusal),
-    /// A peer is of another size, in sectors, and the smaller of the two does not become as large.
-    OtherSize(NodeId, u64),
+    /// A peer's volume is of another size, in sectors, and the smaller of the two does not become as large.
+    OtherSize(NodeId, Volume, u64),
     /// It failed, and is kept: an application, or a peer, got the error.
     PassedOn(Span),
     /// It was told to end, and has come to rest; or it cannot, being primary or without a disk.
@@ -273,7 +276,7 @@ pub struct Hello {
     pub version: u64,
     /// The resource.
     pub resource: [u8; 16],
-    /// Sectors of the device.
+    /// Sectors of the first volume; of others [`Message::Sizes`] tells.
     pub size: u64,
     /// What it promised.
     pub promised: Ballot,
@@ -405,10 +408,14 @@ pub enum Message {
     Differs(Vec<Span>, u64, u64, bool),
     /// How many sectors have you room for?
     Room,
-    /// So many.
+    /// So far, as the address behind the last: it says which volume.
     HasRoom(u64),
-    /// Become so large; whether what is new is the same everywhere.
+    /// Become so large, as the address behind the last sector; whether what is new is the same everywhere.
     Resize(u64, bool),
-    /// The sender has so many, durably.
+    /// The sender's volume ends there, durably.
     Resized(u64),
+    /// How many sectors have you room for in this volume?
+    RoomOf(u8),
+    /// Before a Hello: the sectors of all volumes, by their numbers. Who has only the first says nothing.
+    Sizes(Vec<u64>),
 }

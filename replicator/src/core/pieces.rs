@@ -102,16 +102,10 @@ fn ranges(len: usize, unit: usize, pieces: &[Piece]) -> impl Iterator<Item = (Ki
     })
 }
 
-/// The pieces of a run as spans, and the bytes of those that travel; none if they do not fit one another. `sectors`: how long the
-/// device is, `sector`: bytes of a sector.
-pub fn spread(
-    run: Span,
-    pieces: &[Piece],
-    data: &Bytes,
-    sectors: u64,
-    sector: usize,
-) -> Option<Vec<(Span, Kind, Bytes)>> {
-    let run = Span::new(run.at, run.end().min(sectors).checked_sub(run.at)?);
+/// The pieces of a run as spans, and the bytes of those that travel; none if they do not fit one another. `end`: the address at which
+/// the volume ends, `sector`: bytes of a sector.
+pub fn spread(run: Span, pieces: &[Piece], data: &Bytes, end: u64, sector: usize) -> Option<Vec<(Span, Kind, Bytes)>> {
+    let run = Span::new(run.at, run.end().min(end).checked_sub(run.at)?);
     let (mut at, mut from, mut out) = (run.at, 0, Vec::with_capacity(pieces.len()));
     for piece in pieces {
         let len = (u64::from(piece.units) * UNIT).min(run.end() - at);

@@ -167,6 +167,11 @@ impl Requests {
         }
     }
 
+    /// Whether a peer that it was sent to has not written it.
+    pub(super) fn is_owed(&self, seq: Seq) -> bool {
+        self.all.get(&seq).is_some_and(|r| !r.sent.minus(r.acked).is_empty())
+    }
+
     /// No answer comes from a peer any more.
     pub(super) fn left(&mut self, node: NodeId) {
         for (seq, request) in self.all.iter_mut().filter(|(_, r)| r.sent.has(node)) {

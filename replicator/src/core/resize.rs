@@ -1,4 +1,4 @@
-//! Growing: the disks of all nodes have become larger, and the device becomes so with them.
+//! Growing: the disks of all nodes have become larger, and a volume becomes so with them. One that is added grows from nothing.
 //!
 //! ```text
 //!   primary                            each peer
@@ -12,6 +12,8 @@
 //! **It goes forward.** Nobody writes the new size down before all are known to have room for it. Once one has, it is the size: who meets a
 //! peer that is larger becomes as large (*grow on meeting*), whoever crashed in between. So a crash at any moment leaves each node with
 //! the old size or the new one, and all with one when they have met. It never shrinks.
+//!
+//! A size travels as the address behind a volume's last sector, and so says which volume it is of.
 //!
 //! **Invariant.** Nothing is written behind what a peer with the stream has: the primary writes the new size down last, and requests wait
 //! that reach behind the smallest of those it streams to. A connection comes up only between two of one size, and not while either is
@@ -27,12 +29,13 @@ use super::connect::State;
 use super::disk::Waiter;
 use super::event::{ConnId, Effect, Hello, Message, Now, Report, ResizeRefusal};
 use super::rules::Rule;
-use crate::ids::{Generation, NodeId, NodeSet};
+use crate::ids::{Generation, NodeId, NodeSet, Sizes, Span, Volume};
 use crate::meta::layout::Devices;
 
 /// What the primary has been asked for.
 #[derive(Debug)]
 pub(super) struct Resize {
+    volume: Volume,
     want: Option<u64>,
     clean: bool,
     since: Now,
@@ -46,6 +49,7 @@ pub(super) struct Resize {
 /// This node grows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Growth {
+    volume: Volume,
     to: u64,
     clean: bool,
     devices: Devices,
@@ -65,21 +69,22 @@ enum Then {
 /// All that has to do with the size.
 #[derive(Debug)]
 pub(super) struct Growing {
-    /// Sectors of the device, as they can be used here: durable, and of what was there before nothing is left to be taken away.
-    size: u64,
+    /// Sectors of the volumes, as they can be used here: durable, and of what was there before nothing is left to be taken away.
+    sizes: Sizes,
     asked: Option<Resize>,
     growth: Option<Growth>,
     measures: Vec<Measure>,
-    /// What it was before: what is new is not used before the peers have been met again.
-    before: u64,
+    /// What they were before: what is new is not used before the peers have been met again.
+    before: Sizes,
     /// Peers that are to be met again, and the last that was.
     meet: NodeSet,
     met: Option<(NodeId, Now)>,
 }
 
 impl Growing {
-    pub(super) fn new(size: u64) -> Growing {
-        Growing { size, asked: None, growth: None, measures: Vec::new(), before: size, meet: NodeSet::EMPTY, met: None }
+    pub(super) fn new(sizes: Sizes) -> Growing {
+        let (asked, growth, measures) = (None, None, Vec::new());
+        Growing { sizes, asked, growth, measures, before: sizes, meet: NodeSet::EMPTY, met: None }
     }
 
     /// It is being written down.
@@ -97,30 +102,41 @@ impl Growing {
 /// Why the disk is looked at.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Measure {
-    /// The primary wants to know how large it may become.
-    Own,
+    /// The primary wants to know how large a volume may become.
+    Own(Volume),
     /// So does a peer's.
-    Room(NodeId, ConnId),
+    Room(NodeId, ConnId, Volume),
     /// It is to become so large, as a primary says.
-    Told(NodeId, ConnId, u64, bool),
-    /// So large is a peer that was met.
-    Met(NodeId, ConnId, u64),
-    /// So large are all others, as this primary has told them.
-    Last(u64),
+    Told(NodeId, ConnId, Volume, u64, bool),
+    /// So large is that of a peer that was met.
+    Met(NodeId, ConnId, Volume, u64),
+    /// So large are those of all others, as this primary has told them.
+    Last(Volume, u64),
+}
+
+impl Measure {
+    fn volume(&self) -> Volume {
+        match self {
+            Measure::Own(v) | Measure::Room(_, _, v) | Measure::Last(v, _) => *v,
+            Measure::Told(_, _, v, ..) | Measure::Met(_, _, v, _) => *v,
+        }
+    }
 }
 
 impl Node {
-    /// Sectors of the device, as far as they can be used on this node.
-    pub fn size(&self) -> u64 {
-        self.growing.size
+    /// Sectors of the volumes, as far as they can be used on this node.
+    pub fn sizes(&self) -> Sizes {
+        self.growing.sizes
     }
 
-    /// The first sector that a request may not reach yet.
-    pub(super) fn usable(&self) -> u64 {
+    /// Whether a request may reach there yet.
+    pub(super) fn may_reach(&self, span: Span) -> bool {
         let streaming = self.streaming();
-        let sizes = self.links.iter().filter(|(n, _)| streaming.has(**n)).filter_map(|(_, l)| l.hello.as_ref());
-        let own = if self.growing.meet.is_empty() { self.growing.size } else { self.growing.before };
-        sizes.map(|h| h.size).filter(|s| *s > 0).fold(own, u64::min)
+        let theirs = self.links.iter().filter(|(n, _)| streaming.has(**n)).map(|(_, l)| l.sizes);
+        let own = if self.growing.meet.is_empty() { self.growing.sizes } else { self.growing.before };
+        // Who has no disk says no size.
+        let usable = theirs.filter(|s| s.of(Volume::FIRST) > 0).fold(own, |least, s| least.smaller(&s));
+        span.end() <= usable.end_of(span.at)
     }
 
     /// Whether it is growing, or has, and there are peers that it has not met since.
@@ -135,8 +151,8 @@ impl Node {
         self.growing.measures.push(why);
     }
 
-    /// Becomes as large as is said, or as all have room for.
-    pub(super) fn resize(&mut self, want: Option<u64>, clean: bool) {
+    /// A volume becomes as large as is said, or as all have room for.
+    pub(super) fn resize(&mut self, volume: Volume, want: Option<u64>, clean: bool) {
         let equal = self.linked(|s| matches!(s, State::Equal));
         let away = self.peers().minus(equal).or(self.links.iter().filter(|(_, l)| l.ahead).map(|(n, _)| *n).collect());
         let growing = &self.growing;
@@ -145,7 +161,7 @@ impl Node {
             _ if !self.is_primary() => Some(ResizeRefusal::NotPrimary),
             _ if self.replica.is_none() => Some(ResizeRefusal::NoDisk),
             _ if busy => Some(ResizeRefusal::Busy),
-            _ if want.is_some_and(|w| w < self.growing.size) => Some(ResizeRefusal::Shrinks),
+            _ if want.is_some_and(|w| w < self.growing.sizes.of(volume)) => Some(ResizeRefusal::Shrinks),
             Some(node) => Some(ResizeRefusal::Away(node)),
             None => None,
         };
@@ -153,88 +169,110 @@ impl Node {
             return self.tell(Report::NotResized(why));
         }
         let (rooms, done) = (BTreeMap::new(), NodeSet::EMPTY);
-        self.growing.asked = Some(Resize { want, clean, since: self.now, rooms, told: None, done });
-        self.measure(Measure::Own);
+        self.growing.asked = Some(Resize { volume, want, clean, since: self.now, rooms, told: None, done });
+        self.measure(Measure::Own(volume));
+        // Programs that know of one volume only are asked as they know it.
+        let ask = if volume == Volume::FIRST { Message::Room } else { Message::RoomOf(volume.get()) };
         for node in self.peers().iter() {
-            self.send(node, Message::Room);
+            self.send(node, ask.clone());
         }
     }
 
-    /// The primary asks how large this node may become.
-    pub(super) fn room_asked(&mut self, node: NodeId) {
-        if let Some(conn) = self.conn(node).filter(|_| self.follows() == Some(node)) {
-            self.measure(Measure::Room(node, conn));
+    /// The primary asks how large a volume may become here.
+    pub(super) fn room_asked(&mut self, node: NodeId, volume: u8) {
+        let conn = self.conn(node).filter(|_| self.follows() == Some(node));
+        if let (Some(conn), Some(volume)) = (conn, Volume::new(volume)) {
+            self.measure(Measure::Room(node, conn, volume));
         }
     }
 
-    /// The primary says how large it is to become.
-    pub(super) fn resize_told(&mut self, node: NodeId, to: u64, clean: bool) {
-        let Some(conn) = self.conn(node).filter(|_| self.follows() == Some(node)) else { return };
-        if self.growing.size >= to && self.growing.growth.is_none() {
-            return self.send(node, Message::Resized(self.growing.size));
+    /// The primary says where a volume is to end.
+    pub(super) fn resize_told(&mut self, node: NodeId, end: u64, clean: bool) {
+        let conn = self.conn(node).filter(|_| self.follows() == Some(node));
+        let (Some(conn), Some(volume)) = (conn, Volume::of(end)) else { return };
+        let (to, size) = (Volume::local(end), self.growing.sizes.of(volume));
+        if size >= to && self.growing.growth.is_none() {
+            return self.send(node, Message::Resized(volume.base() + size));
         }
-        self.measure(Measure::Told(node, conn, to, clean));
+        self.measure(Measure::Told(node, conn, volume, to, clean));
     }
 
     /// A peer is of another size. It is as large as this node, or this node as it, before they are anything to one another.
-    pub(super) fn met_other_size(&mut self, node: NodeId, theirs: &Hello) {
+    pub(super) fn met_other_size(&mut self, node: NodeId, theirs: &Hello, sizes: &Sizes) {
         let Some(conn) = self.conn(node) else { return };
         let own = self.replica.as_ref().map_or(Generation::NONE, |r| r.superblock().current);
-        let (new, old) =
-            if theirs.size > self.growing.size { (theirs.side.current, own) } else { (own, theirs.side.current) };
-        // What was just made says nothing of how large a device is that has data.
-        let meaningless = new == Generation::JUST_CREATED && old != Generation::JUST_CREATED;
-        if meaningless || self.tentative {
-            self.tell(Report::OtherSize(node, theirs.size));
-            return self.link_close(node, false);
+        let mine = self.growing.sizes;
+        for volume in Volume::all().filter(|v| mine.of(*v) != sizes.of(*v)) {
+            let larger = sizes.of(volume) > mine.of(volume);
+            let (new, old) = if larger { (theirs.side.current, own) } else { (own, theirs.side.current) };
+            // What was just made says nothing of how large a device is that has data.
+            let meaningless = new == Generation::JUST_CREATED && old != Generation::JUST_CREATED;
+            if meaningless || self.tentative {
+                self.tell(Report::OtherSize(node, volume, sizes.of(volume)));
+                return self.link_close(node, false);
+            }
         }
-        if theirs.size > self.growing.size && self.growing.growth.is_none() {
-            self.measure(Measure::Met(node, conn, theirs.size));
+        // One after the other: when the first has grown the two meet anew.
+        let larger = Volume::all().find(|v| sizes.of(*v) > mine.of(*v));
+        if let Some(volume) = larger.filter(|_| self.growing.growth.is_none()) {
+            self.measure(Measure::Met(node, conn, volume, sizes.of(volume)));
         }
     }
 
     /// The disks were looked at.
     pub(super) fn measured(&mut self, devices: Option<Devices>) {
-        let why = std::mem::take(&mut self.growing.measures);
-        let Some(replica) = &self.replica else { return };
-        let size = self.growing.size;
-        let room = devices.map_or(size, |d| replica.room(d).max(size));
-        for why in why {
-            match (why, devices) {
-                (Measure::Own, _) => self.has_room_for(self.me(), room),
-                (Measure::Room(node, conn), _) => {
-                    if self.conn(node) == Some(conn) {
-                        self.send(node, Message::HasRoom(room));
-                    }
+        for why in std::mem::take(&mut self.growing.measures) {
+            let Some(replica) = &self.replica else { return };
+            let volume = why.volume();
+            let size = self.growing.sizes.of(volume);
+            let room = devices.map_or(size, |d| replica.room(volume, &d).max(size));
+            self.knows_room(why, devices, room);
+        }
+    }
+
+    /// It is known how many sectors this node has room for.
+    fn knows_room(&mut self, why: Measure, devices: Option<Devices>, room: u64) {
+        let volume = why.volume();
+        let end = |sectors: u64| volume.base() + sectors;
+        match (why, devices) {
+            (Measure::Own(_), _) => self.has_room_for(self.me(), end(room)),
+            (Measure::Room(node, conn, _), _) => {
+                if self.conn(node) == Some(conn) {
+                    self.send(node, Message::HasRoom(end(room)));
                 }
-                (Measure::Told(node, conn, to, clean), Some(devices)) if room >= to => {
-                    self.grow(to, clean, devices, Then::Answer(node, conn));
+            }
+            (Measure::Told(node, conn, _, to, clean), Some(devices)) if room >= to => {
+                self.grow(volume, to, clean, devices, Then::Answer(node, conn));
+            }
+            (Measure::Told(node, conn, ..), _) => {
+                if self.conn(node) == Some(conn) {
+                    self.send(node, Message::Resized(end(self.growing.sizes.of(volume))));
                 }
-                (Measure::Told(node, conn, ..), _) => {
-                    if self.conn(node) == Some(conn) {
-                        self.send(node, Message::Resized(size));
-                    }
-                }
-                (Measure::Met(_, _, to), Some(devices)) if room >= to => self.grow(to, false, devices, Then::Meet),
-                (Measure::Last(to), Some(devices)) if room >= to => {
-                    let clean = self.growing.asked.as_ref().is_some_and(|a| a.clean);
-                    self.grow(to, clean, devices, Then::Meet);
-                }
-                (Measure::Last(_), _) => self.resize_fails(ResizeRefusal::NoRoom(self.me(), room)),
-                (Measure::Met(node, conn, to), _) => {
-                    if self.conn(node) == Some(conn) {
-                        self.tell(Report::OtherSize(node, to));
-                        self.link_close(node, false);
-                    }
+            }
+            (Measure::Met(_, _, _, to), Some(devices)) if room >= to => {
+                self.grow(volume, to, false, devices, Then::Meet);
+            }
+            (Measure::Last(_, to), Some(devices)) if room >= to => {
+                let clean = self.growing.asked.as_ref().is_some_and(|a| a.clean);
+                self.grow(volume, to, clean, devices, Then::Meet);
+            }
+            (Measure::Last(..), _) => self.resize_fails(ResizeRefusal::NoRoom(self.me(), room)),
+            (Measure::Met(node, conn, _, to), _) => {
+                if self.conn(node) == Some(conn) {
+                    self.tell(Report::OtherSize(node, volume, to));
+                    self.link_close(node, false);
                 }
             }
         }
     }
 
-    /// A node has room for so many sectors.
-    pub(super) fn has_room_for(&mut self, node: NodeId, room: u64) {
-        let (all, size) = (self.config.disks, self.growing.size);
+    /// A node has room for a volume up to that address.
+    pub(super) fn has_room_for(&mut self, node: NodeId, end: u64) {
+        let all = self.config.disks;
         let Some(resize) = self.growing.asked.as_mut().filter(|r| r.told.is_none()) else { return };
+        let volume = resize.volume;
+        let Some(room) = end.checked_sub(volume.base()).filter(|_| Volume::of(end) == Some(volume)) else { return };
+        let size = self.growing.sizes.of(volume);
         resize.rooms.insert(node, room);
         if !all.iter().all(|n| resize.rooms.contains_key(&n)) {
             return;
@@ -254,19 +292,23 @@ impl Node {
         resize.told = Some(to);
         let clean = resize.clean;
         for node in self.peers().iter() {
-            self.send(node, Message::Resize(to, clean));
+            self.send(node, Message::Resize(volume.base() + to, clean));
         }
     }
 
-    /// A peer is so large now, or has remained so.
-    pub(super) fn resized(&mut self, node: NodeId, size: u64) {
+    /// A peer's volume ends there now, or has remained so.
+    pub(super) fn resized(&mut self, node: NodeId, end: u64) {
         let Some(resize) = self.growing.asked.as_mut().filter(|r| r.told.is_some()) else { return };
+        let (volume, size) = (resize.volume, Volume::local(end));
+        if Volume::of(end) != Some(volume) {
+            return;
+        }
         if resize.told != Some(size) {
             return self.resize_fails(ResizeRefusal::NoRoom(node, size));
         }
         resize.done = resize.done.with(node);
-        if let Some(hello) = self.links.get_mut(&node).and_then(|l| l.hello.as_mut()) {
-            hello.size = size;
+        if let Some(link) = self.links.get_mut(&node) {
+            link.sizes = link.sizes.with(volume, size);
         }
     }
 
@@ -276,9 +318,11 @@ impl Node {
         if !self.is_primary() || self.replica.is_none() {
             return self.resize_fails(ResizeRefusal::NotPrimary);
         }
+        let volume = resize.volume;
         let Some(to) = resize.told.filter(|_| self.peers().is_within(resize.done)) else { return };
-        if self.growing.growth.is_none() && self.growing.measures.is_empty() && self.growing.size < to {
-            self.measure(Measure::Last(to));
+        let grown = self.growing.sizes.of(volume) >= to;
+        if self.growing.growth.is_none() && self.growing.measures.is_empty() && !grown {
+            self.measure(Measure::Last(volume, to));
         }
     }
 
@@ -312,9 +356,9 @@ impl Node {
         }
     }
 
-    fn grow(&mut self, to: u64, clean: bool, devices: Devices, then: Then) {
-        if self.growing.growth.is_none() && self.growing.size < to {
-            self.growing.growth = Some(Growth { to, clean, devices, begun: false, then });
+    fn grow(&mut self, volume: Volume, to: u64, clean: bool, devices: Devices, then: Then) {
+        if self.growing.growth.is_none() && self.growing.sizes.of(volume) < to {
+            self.growing.growth = Some(Growth { volume, to, clean, devices, begun: false, then });
         }
     }
 
@@ -326,7 +370,7 @@ impl Node {
             self.growing.growth = None;
             return;
         };
-        match replica.plan_growth(growth.to, growth.devices, growth.clean, marks) {
+        match replica.plan_growth(growth.volume, growth.to, &growth.devices, growth.clean, marks) {
             Ok(commit) => {
                 self.growing.growth = Some(Growth { begun: true, ..growth });
                 self.persist(Waiter::Grown);
@@ -343,18 +387,20 @@ impl Node {
             return self.persist(Waiter::Grown);
         }
         let Some(growth) = self.growing.growth.take() else { return };
-        self.growing.before = std::mem::replace(&mut self.growing.size, growth.to);
-        self.tell(Report::Grown(growth.to));
+        let (volume, to) = (growth.volume, growth.to);
+        self.growing.before = self.growing.sizes;
+        self.growing.sizes = self.growing.sizes.with(volume, to);
+        self.tell(Report::Grown(volume, to));
         match growth.then {
             Then::Answer(node, conn) => {
                 if self.conn(node) == Some(conn) {
-                    self.send(node, Message::Resized(growth.to));
+                    self.send(node, Message::Resized(volume.base() + to));
                 }
                 self.growing.meet = self.peers().without(node);
             }
             Then::Meet => {
                 if self.growing.asked.take().is_some() {
-                    self.tell(Report::Resized(growth.to));
+                    self.tell(Report::Resized(volume, to));
                 }
                 self.growing.meet = self.peers();
             }

@@ -37,7 +37,7 @@ use super::progress::Progress;
 use super::rules::Rule;
 use super::writes::{LocalWrite, Why};
 use crate::ids::{Generation, NodeId, NodeSet, SECTOR, Span};
-use crate::meta::bitmap::Bitmap;
+use crate::meta::map::Map;
 use crate::meta::superblock::DiskState;
 
 /// Runs under way at most: scattered blocks are runs of one.
@@ -202,8 +202,8 @@ impl Node {
         if theirs && sb.peer(node).is_some_and(|p| p.full_sync) {
             return true;
         }
-        let size = sb.size;
-        self.mark(NodeSet::of(node).or(self.unmarked()), Span::new(0, size));
+        let (volumes, peers) = (sb.sizes(), NodeSet::of(node).or(self.unmarked()));
+        volumes.iter().for_each(|(volume, sectors)| self.mark(peers, volume.span(sectors)));
         self.save_all |= self.has(Rule::BegunAfterBits);
         if let Some(replica) = &mut self.replica {
             replica.change(|sb| {
@@ -309,22 +309,22 @@ impl Node {
         let map = self.replica.as_ref()?.bitmap(node)?;
         let Some(State::Target(target)) = self.links.get(&node).map(|l| &l.state) else { return None };
         let room = target.room.unwrap_or(limits.room.0);
-        let unit = map.span_of(0).len;
-        let all_claimed = map.set_bits() <= target.claimed_sectors / unit;
+        let all_claimed = map.set_sectors() <= target.claimed_sectors;
         let full = !target.window.is_empty() && (target.asked >= room || target.window.len() >= RUNS);
         if !target.ready || !target.exchanged || all_claimed || full {
             return None;
         }
-        let most = (room / 4 / SECTOR).min(limits.run_sectors).max(unit);
+        // A run has at least one bit, however much that is.
+        let most = (room / 4 / SECTOR).min(limits.run_sectors);
         let run = self.run_from(node, target, map, target.next, most);
         let run = run.or_else(|| self.run_from(node, target, map, 0, most))?;
-        let next = run.end() / unit;
+        let next = map.bits_of(run).end;
         self.target(node)?.next = next;
         Some(run)
     }
 
     /// The first run of set bits from one on that are not claimed, and where nobody else writes.
-    fn run_from(&self, node: NodeId, target: &Target, map: &Bitmap, from: u64, most: u64) -> Option<Span> {
+    fn run_from(&self, node: NodeId, target: &Target, map: &Map, from: u64, most: u64) -> Option<Span> {
         let moving = |span| self.has(Rule::CompareAtRest) && self.is_written_by_others(node, span);
         let mut from = from;
         let mut run: Option<Span> = None;
@@ -340,7 +340,8 @@ impl Node {
                 None if taken.is_none() && !moving(span) => run = Some(span),
                 None => {}
             }
-            from = taken.map_or(bit + 1, |end| (end / span.len).max(bit + 1));
+            let behind = |end: u64| map.bits_of(Span::new(span.at, end - span.at)).end;
+            from = taken.map_or(bit + 1, |end| behind(end).max(bit + 1));
         }
         run
     }
@@ -381,12 +382,12 @@ impl Node {
         holders: NodeSet,
         room: u64,
     ) {
-        let sectors = self.replica.as_ref().map_or(0, |r| r.layout().shape.data);
+        let end = self.replica.as_ref().map_or(0, |r| r.sizes().end_of(run.at));
         let sector = self.config.resync.sector_bytes;
         let (Some(conn), others) = (self.conn(node), self.peers().minus(holders).without(node)) else { return };
         let Some(target) = self.target(node) else { return };
         let asked = target.window.get(&run.at).is_some_and(|r| r.span == run && !r.answered);
-        let Some(parts) = spread(run, pieces, data, sectors, sector).filter(|_| asked) else {
+        let Some(parts) = spread(run, pieces, data, end, sector).filter(|_| asked) else {
             return self.link_close(node, true);
         };
         target.room = Some(room);
@@ -531,10 +532,9 @@ impl Node {
 
     /// Looks how far synchronisations are.
     pub(super) fn look_at_progress(&mut self, now: Now) {
-        let unit = self.replica.as_ref().map_or(0, |r| r.layout().shape.bit) * SECTOR;
         let nodes: Vec<NodeId> = self.synchronising().iter().collect();
         for node in nodes {
-            let left = self.dirty(node) * unit;
+            let left = self.dirty_sectors(node) * SECTOR;
             match self.links.get_mut(&node).map(|l| &mut l.state) {
                 Some(State::Target(target)) if target.exchanged => target.progress.look(now, left),
                 Some(State::Source(source)) => source.progress.look(now, left),

@@ -59,6 +59,10 @@ pub enum Rule {
     AttachAtRest,
     /// What is new when a device grows is marked for every peer.
     GrowthIsMarked,
+    /// The writes of all volumes have one order at a peer.
+    VolumesInOneOrder,
+    /// A flush makes the disks of all volumes stable.
+    FlushIsOfAllDisks,
 }
 
 /// The rules in force.

@@ -12,7 +12,7 @@ use super::ios::Purpose;
 use super::rules::Rule;
 use super::spans::SpanIndex;
 use super::writes::Why;
-use crate::ids::{NodeId, NodeSet, Seq, Span};
+use crate::ids::{NodeId, NodeSet, Seq, Span, Volume};
 
 /// What came from a primary and is not settled.
 #[derive(Debug, Default)]
@@ -142,9 +142,12 @@ impl Node {
             _ => false,
         });
         let epoch = |seq: &Seq| self.stream.entries.get(seq).map_or(0, |e| e.epoch);
+        let volume = |seq: &Seq| self.stream.entries.get(seq).and_then(|e| Volume::of(e.span.at));
         let ordered = self.has(Rule::BarrierBeforeLater);
-        // Epochs and barriers grow along the stream: the first that is not over stands for all.
-        let first = self.stream.unwritten.first().filter(|s| **s < seq);
+        let one_order = self.has(Rule::VolumesInOneOrder);
+        // Epochs and barriers grow along the stream: the first that is not over stands for all, of whichever volume.
+        let mut before = self.stream.unwritten.range(..seq);
+        let first = before.find(|s| one_order || volume(s) == volume(&seq));
         let earlier = ordered && first.is_some_and(|first| epoch(first) < epoch(&seq));
         let barrier = ordered && self.stream.barriers.front().is_some_and(|(upto, _)| *upto < seq);
         !waits && !earlier && !barrier

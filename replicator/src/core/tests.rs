@@ -15,6 +15,7 @@ use crate::meta::{MetaError, PAGE, Put, Reader};
 mod again;
 mod disk;
 mod heirs;
+mod pairs;
 mod resize;
 mod rest;
 

@@ -1,7 +1,7 @@
 //! Online verification: two equal replicas are compared block by block while they are used.
 //!
 //! ```text
-//!   driver (a secondary)                                       server (its primary)
+//!   driver (a secondary)                                       server (its primary, or another secondary while there is none)
 //!   reads a run, digests ── Check ──► waits until nothing is written there, reads, compares; writes to the run wait
 //!   differs and was touched: again ◄─ Checked ─┘ and go on
 //!   differs and was not: it differs
@@ -22,11 +22,11 @@ use super::event::{ConnId, Effect, Message, Now, Report};
 use super::ios::Purpose;
 use super::pieces::{Compared, Digest, Kind, Piece, UNIT};
 use super::rules::Rule;
-use crate::ids::{NodeId, SECTOR, Span};
+use crate::ids::{NodeId, SECTOR, Sizes, Span, Volume};
 
 /// How often a run that is written meanwhile is compared again.
 const TRIES: u32 = 8;
-/// Ranges that are remembered; with more, neighbours become one.
+/// Ranges that are remembered; with more, neighbours become one, and each further volume has one more.
 const RANGES: usize = 4096;
 /// Ranges in one message.
 const PART: usize = 1024;
@@ -54,14 +54,22 @@ pub struct Verified {
     pub broken: bool,
 }
 
+/// The first address of any volume from one on.
+fn at_or_behind(sizes: &Sizes, at: u64) -> Option<u64> {
+    sizes.iter().find(|(v, sectors)| at < v.base() + sectors).map(|(v, _)| at.max(v.base()))
+}
+
 impl Verified {
     fn add(&mut self, span: Span) {
         self.differs += span.len;
         let full = self.differing.len() >= RANGES;
-        match self.differing.last_mut().filter(|last| last.end() == span.at || (full && span.at > last.at)) {
-            Some(last) => last.len = span.end() - last.at,
-            None if full => {}
-            None => self.differing.push(span),
+        let beside = |last: &Span| Volume::of(last.at) == Volume::of(span.at);
+        let joins = |last: &Span| last.end() == span.at || (full && span.at > last.at && beside(last));
+        match self.differing.last_mut() {
+            Some(last) if joins(last) => last.len = span.end() - last.at,
+            // Of a volume that comes after there is a range at least.
+            Some(last) if full && beside(last) => {}
+            _ => self.differing.push(span),
         }
     }
 }
@@ -110,11 +118,13 @@ struct Asked {
 }
 
 impl Node {
-    /// Somebody wants the replicas compared: the primary with each equal peer, a secondary with its primary. Two secondaries are not
-    /// compared: each has the stream of the primary when it has it.
+    /// Somebody wants the replicas compared: the primary with each equal peer, a secondary with its primary. Two secondaries are compared
+    /// where neither follows a primary: nothing is written then. Beside one each has the stream when it has it, and two that were found
+    /// equal to the primary are equal.
     pub(super) fn verify(&mut self) {
         for node in self.verifiable() {
-            if self.is_primary() {
+            // Of two secondaries the lower one drives: else both could, and neither would answer.
+            if self.is_primary() || (self.follows().is_none() && node < self.me()) {
                 self.verify_begins(node, Verify::Server(Server::default()));
                 self.send(node, Message::Verify);
             } else {
@@ -126,20 +136,37 @@ impl Node {
     /// Whom this node can be compared with now.
     pub fn verifiable(&self) -> Vec<NodeId> {
         let equal = self.links.iter().filter(|(_, l)| matches!(l.state, State::Equal) && !l.ahead).map(|(n, _)| *n);
-        let primary = self.is_primary();
-        equal.filter(|n| self.replica.is_some() && (primary || self.follows() == Some(*n))).collect()
+        let anybody = self.is_primary() || self.follows().is_none();
+        equal.filter(|n| self.replica.is_some() && (anybody || self.follows() == Some(*n))).collect()
     }
 
-    /// The primary wants this node compared with itself.
+    /// A peer wants this node compared with itself. What cannot be compared is said by the end of the connection.
     pub(super) fn verify_asked(&mut self, node: NodeId) {
         if !self.is_primary() && self.verifiable().contains(&node) {
             self.verify_begins(node, Verify::Driver(Driver::default()));
+        } else if !self.is_primary() {
+            self.link_close(node, true);
         }
+    }
+
+    /// This node follows a primary from now on: with others nothing is compared any more. Prevents: one of two secondaries has the primary's
+    /// first write and the other has not, and that is told as a difference.
+    pub(super) fn leave_other_checks(&mut self, primary: NodeId) {
+        let others = self.links.iter().filter(|(n, l)| **n != primary && l.verify.is_some()).map(|(n, _)| *n);
+        for node in others.collect::<Vec<_>>() {
+            self.link_close(node, true);
+        }
+    }
+
+    /// A secondary has something marked for the peer there: it is known that the two may differ, and they meet anew.
+    fn is_marked(&self, node: NodeId, span: Span) -> bool {
+        let map = self.replica.as_ref().and_then(|r| r.bitmap(node));
+        !self.is_primary() && map.is_some_and(|m| m.bits_of(span).any(|b| m.is_set(b)))
     }
 
     /// One that is under way goes on: answers of an older one would be taken for those of a new one, and speak of what was there before.
     fn verify_begins(&mut self, node: NodeId, verify: Verify) {
-        let total = self.replica.as_ref().map_or(0, |r| r.layout().shape.data);
+        let total = self.replica.as_ref().map_or(0, |r| r.sizes().total());
         if let Some(link) = self.links.get_mut(&node).filter(|l| l.verify.is_none()) {
             link.verify = Some(verify);
             self.verified.insert(node, Verified { total, ..Verified::default() });
@@ -157,23 +184,24 @@ impl Node {
     pub(super) fn pump_checks(&mut self) {
         let drivers = self.links.iter().filter(|(_, l)| matches!(l.verify, Some(Verify::Driver(_))));
         let drivers: Vec<(NodeId, ConnId)> = drivers.map(|(n, l)| (*n, l.conn)).collect();
-        let Some(sectors) = self.replica.as_ref().map(|r| r.layout().shape.data) else { return };
+        let Some(sizes) = self.replica.as_ref().map(|r| r.sizes()) else { return };
         for (node, conn) in drivers {
-            while let Some((run, tries)) = self.next_check(node, sectors) {
+            while let Some((run, tries)) = self.next_check(node, &sizes) {
                 let touched = self.writes.hits(run);
                 let Some(driver) = self.driver(node) else { break };
                 driver.window.insert(run.at, Check { span: run, touched, tries });
                 let io = self.io(Purpose::CheckDigest(node, conn, run));
                 self.fx.push(Effect::Digest(io, run));
             }
-            let idle = |d: &mut Driver| d.window.is_empty() && d.again.is_empty() && d.next >= sectors;
+            let idle =
+                |d: &mut Driver| d.window.is_empty() && d.again.is_empty() && at_or_behind(&sizes, d.next).is_none();
             if self.driver(node).is_some_and(idle) {
                 self.verify_ends(node);
             }
         }
     }
 
-    fn next_check(&mut self, node: NodeId, sectors: u64) -> Option<(Span, u32)> {
+    fn next_check(&mut self, node: NodeId, sizes: &Sizes) -> Option<(Span, u32)> {
         let limits = self.config.resync;
         let driver = self.driver(node)?;
         let (room, under_way) =
@@ -185,9 +213,9 @@ impl Node {
             return Some(found);
         }
         let most = (room / 4 / SECTOR).min(limits.run_sectors) / UNIT * UNIT;
-        let run = Span::new(driver.next, most.max(UNIT).min(sectors.saturating_sub(driver.next)));
+        let run = sizes.within(Span::new(at_or_behind(sizes, driver.next)?, most.max(UNIT)));
         driver.next = run.end();
-        (run.len > 0).then_some((run, 0))
+        Some((run, 0))
     }
 
     /// A write of the stream came: what is compared there is compared again, if it differs.
@@ -209,8 +237,17 @@ impl Node {
         }
     }
 
+    /// Sectors of all volumes up to an address.
+    fn sectors_before(&self, end: u64) -> u64 {
+        let sizes = self.sizes();
+        sizes.iter().map(|(v, sectors)| end.saturating_sub(v.base()).min(sectors)).sum()
+    }
+
     /// The server's answer about a run.
     pub(super) fn checked(&mut self, node: NodeId, run: Span, pieces: &[Piece], room: u64) {
+        if pieces.iter().any(|p| p.kind != Kind::Same) && self.follows().is_none() && self.is_marked(node, run) {
+            return self.link_close(node, true);
+        }
         let again = self.has(Rule::CompareAgain);
         let Some(driver) = self.driver(node) else { return };
         let Some(check) = driver.window.remove(&run.at).filter(|c| c.span == run) else {
@@ -228,8 +265,9 @@ impl Node {
             }
         }
         let moving = check.touched && again;
+        let done = self.sectors_before(run.end());
         let Some(verified) = self.verified.get_mut(&node) else { return };
-        verified.done = verified.done.max(run.end());
+        verified.done = verified.done.max(done);
         for span in found {
             if moving {
                 verified.skipped += span.len;
@@ -261,7 +299,7 @@ impl Node {
     /// What the driver found.
     pub(super) fn differs(&mut self, node: NodeId, spans: Vec<Span>, differs: u64, skipped: u64, last: bool) {
         let Some(verified) = self.verified.get_mut(&node).filter(|v| !v.over) else { return };
-        let room = RANGES.saturating_sub(verified.differing.len());
+        let room = (RANGES + Volume::MOST).saturating_sub(verified.differing.len());
         verified.differing.extend(spans.into_iter().take(room));
         if last {
             (verified.differs, verified.skipped, verified.done, verified.over) =
@@ -282,15 +320,17 @@ impl Node {
 
     /// The driver asks about a run. More at once than it may ends the connection.
     pub(super) fn check_asked(&mut self, node: NodeId, run: Span, digests: Vec<Digest>) {
-        if !self.is_primary() || !self.verifiable().contains(&node) {
+        let serves = self.is_primary() || self.follows().is_none();
+        if !serves || !self.verifiable().contains(&node) || self.is_marked(node, run) {
             return self.link_close(node, true);
         }
         let Some(link) = self.links.get_mut(&node) else { return };
         if !matches!(link.verify, Some(Verify::Server(_))) {
             self.verify_begins(node, Verify::Server(Server::default()));
         }
+        let done = self.sectors_before(run.end());
         if let Some(verified) = self.verified.get_mut(&node) {
-            verified.done = verified.done.max(run.end().min(verified.total));
+            verified.done = verified.done.max(done.min(verified.total));
         }
         let Some(Verify::Server(server)) = self.links.get_mut(&node).and_then(|l| l.verify.as_mut()) else { return };
         if server.asked.len() >= RUNS {

@@ -4,7 +4,7 @@ use super::connect::State;
 use super::progress::SyncView;
 use super::verify::Verified;
 use super::{Node, Role};
-use crate::ids::{Generation, Grant, NodeId};
+use crate::ids::{Generation, Grant, NodeId, SECTOR, Volume};
 use crate::meta::superblock::DiskState;
 
 /// What a connection is for.
@@ -37,6 +37,20 @@ pub struct PeerView {
     pub sync: Option<SyncView>,
 }
 
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeView {
+    /// Which.
+    pub volume: Volume,
+    /// Sectors of it.
+    pub sectors: u64,
+    /// Its data. A node in the middle of a synchronisation has volumes that are done with: they are as good as the source's, each by
+    /// itself.
+    pub disk: DiskState,
+    /// Bytes of it that are marked for each peer.
+    pub marked: Vec<(NodeId, u64)>,
+}
+
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
@@ -62,6 +76,8 @@ pub struct View {
     pub lost_cache: bool,
     /// Bytes marked for each peer, connected or not: at most so much differs.
     pub marked: Vec<(NodeId, u64)>,
+    /// The volumes.
+    pub volumes: Vec<VolumeView>,
     /// The connections.
     pub peers: Vec<PeerView>,
     /// What the last verification with each peer found.
@@ -74,7 +90,6 @@ impl Node {
     /// What it is now.
     pub fn view(&self) -> View {
         let replica = self.replica.as_ref();
-        let unit = replica.map_or(0, |r| r.layout().shape.bit) * crate::ids::SECTOR;
         let peers = self.links.iter().filter(|(_, l)| !matches!(l.state, State::Witness));
         View {
             primary: self.is_primary(),
@@ -87,11 +102,24 @@ impl Node {
             witness: self.config.tie_breaker.map(|t| self.links.contains_key(&t)),
             grant: self.newest_grant(),
             lost_cache: self.lost_cache(),
-            marked: self.peers().iter().map(|n| (n, self.dirty(n) * unit)).collect(),
+            marked: self.peers().iter().map(|n| (n, self.dirty_sectors(n) * SECTOR)).collect(),
+            volumes: self.sizes().iter().map(|(v, sectors)| self.volume_view(v, sectors)).collect(),
             peers: peers.map(|(n, l)| self.peer_view(*n, l)).collect(),
             verified: self.verified.iter().map(|(n, v)| (*n, v.clone())).collect(),
-            repair_left: self.repairs.left() * crate::ids::SECTOR,
+            repair_left: self.repairs.left() * SECTOR,
         }
+    }
+
+    fn volume_view(&self, volume: Volume, sectors: u64) -> VolumeView {
+        let map = |n: NodeId| self.replica.as_ref().and_then(|r| r.bitmap(n));
+        let of = |n: NodeId| map(n).map_or(0, |m| m.set_sectors_of(volume)) * SECTOR;
+        let source = |(n, l): (&NodeId, &super::connect::Link)| match &l.state {
+            State::Target(_) => Some((*n, l.hello.as_ref().map_or(DiskState::Inconsistent, |h| h.side.disk))),
+            _ => None,
+        };
+        let done = self.links.iter().find_map(source).filter(|(n, _)| of(*n) == 0).map(|(_, disk)| disk);
+        let disk = done.filter(|_| self.disk == DiskState::Inconsistent).unwrap_or(self.disk);
+        VolumeView { volume, sectors, disk, marked: self.peers().iter().map(|n| (n, of(n))).collect() }
     }
 
     /// The newest of its own and of what others told.

@@ -1,11 +1,9 @@
 //! The look of an outsider at a replica's metadata: reads all of it, changes nothing, says what is wrong.
 
-use super::bitmap::Bitmap;
-use super::layout::Layout;
-use super::replica::find;
+use super::replica::{find, load};
 use super::superblock::{DiskState, Superblock};
 use super::{MetaError, PAGE, Reader, log};
-use crate::ids::{Generation, NodeId};
+use crate::ids::{Generation, NodeId, SECTOR, Volume};
 
 /// What an audit found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +14,7 @@ pub struct Audit {
     pub disk: DiskState,
     /// Hot extents; none if the log is damaged.
     pub hot: Option<usize>,
-    /// For each peer: bits that are set, damaged cells.
+    /// For each peer: bytes that are marked, damaged cells.
     pub bitmaps: Vec<(NodeId, u64, usize)>,
     /// What is wrong, a sentence each. Empty: all is well.
     pub findings: Vec<String>,
@@ -47,13 +45,15 @@ pub fn audit(reader: &dyn Reader, len: u64, known: &[u64]) -> Result<Audit, Meta
             findings.push(format!("{} extents are hot beside a superblock that says that none is", hot.len()));
         }
         Some(hot) => {
-            let end = layout.shape.data.div_ceil(layout.shape.extent);
-            findings.extend(
-                hot.iter().filter(|e| u64::from(**e) >= end).map(|e| format!("extent {e} lies behind the data")),
-            );
+            let there = |at: u64| Volume::of(at).is_some_and(|v| at - v.base() < superblock.data(v));
+            let behind = |e: &&u32| layout.shape.span_of(**e).is_none_or(|span| !there(span.at));
+            findings.extend(hot.iter().filter(behind).map(|e| format!("extent {e} lies behind the data")));
         }
     }
-    let bitmaps = bitmaps(reader, &superblock, &layout, &mut findings)?;
+    for further in &superblock.further {
+        further.find(reader, &superblock)?;
+    }
+    let bitmaps = bitmaps(reader, &superblock, &mut findings)?;
     identities(&superblock, &mut findings);
     if !left.is_empty() {
         findings.push(
@@ -66,20 +66,16 @@ pub fn audit(reader: &dyn Reader, len: u64, known: &[u64]) -> Result<Audit, Meta
 fn bitmaps(
     reader: &dyn Reader,
     superblock: &Superblock,
-    layout: &Layout,
     findings: &mut Vec<String>,
 ) -> Result<Vec<(NodeId, u64, usize)>, MetaError> {
     let mut found = Vec::new();
     for (slot, peer) in superblock.peers.iter().enumerate() {
-        let (mut map, mut damaged) = (Bitmap::new(layout.shape.bits(), layout.shape.bit), 0);
-        for page in 0..layout.shape.bitmap_pages() {
-            damaged += map.load(page, &reader.read(layout.bitmap_page(slot, page), PAGE)?);
-        }
+        let (map, damaged) = load(reader, superblock, slot)?;
         if damaged > 0 {
             findings
                 .push(format!("{damaged} cells of the bitmap for {} are damaged: they count as all set", peer.node));
         }
-        found.push((peer.node, map.set_bits(), damaged));
+        found.push((peer.node, map.set_sectors() * SECTOR, damaged));
     }
     Ok(found)
 }

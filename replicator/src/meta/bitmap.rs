@@ -65,9 +65,19 @@ impl Bitmap {
         self.bits
     }
 
+    /// Pages that hold them.
+    pub fn pages(&self) -> u64 {
+        self.bits.div_ceil(BITS_PER_PAGE)
+    }
+
     /// How many are set.
     pub fn set_bits(&self) -> u64 {
         self.set
+    }
+
+    /// Sectors that they stand for; the last bit may stand for more than there are.
+    pub fn set_sectors(&self) -> u64 {
+        self.set * self.unit
     }
 
     /// Whether a bit is set.

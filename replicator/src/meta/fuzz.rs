@@ -76,7 +76,7 @@ fn check_page(bytes: &[u8]) -> Option<Superblock> {
     let sb = Superblock::decode(&page).ok()?;
     assert_eq!(Superblock::decode(&sb.encode()).as_ref(), Ok(&sb));
     // What a superblock says of places and sizes is believed only as far as the device goes.
-    if sb.layout.shape.memory() <= 1 << 20 {
+    if sb.memory() <= 1 << 20 {
         drop(Replica::recover(&Everywhere(page.clone()), 1 << 24, Life::UNKNOWN));
         drop(super::audit::audit(&Everywhere(page), 1 << 24, &[]));
     }

@@ -7,12 +7,14 @@
 use super::bitmap::{self, BITS_PER_PAGE};
 use super::log::{CONTEXT, DEFAULT_SLOTS};
 use super::{MetaError, PAGE};
-use crate::ids::SECTOR;
+use crate::ids::{SECTOR, Sizes, Span, Volume};
 
 /// Peers that a replica can have: eight replicas in all.
 pub const MAX_PEERS: usize = 7;
 /// Sectors of an extent of the activity log: 4 MiB.
 pub const EXTENT: u64 = (4 << 20) / SECTOR;
+/// Bits of the number of an extent within its volume: 256 TiB have half as many. The volume's number lies above them.
+const EXTENT_BITS: u32 = 27;
 /// Sectors of the smallest and the largest bit: 4 KiB and 1 MiB.
 pub const BIT_MIN: u64 = 4096 / SECTOR;
 /// See [`BIT_MIN`].
@@ -48,13 +50,27 @@ pub struct Layout {
     pub bitmaps: u64,
 }
 
-/// Bytes of the devices of data and of metadata: the same if they are one.
+/// Bytes of the disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Devices {
-    /// That of the data.
+    /// That of the first volume's data.
     pub data: u64,
-    /// That of the metadata.
+    /// That of the metadata: the same if they are one.
     pub meta: u64,
+    /// Those of the further volumes; 0 where there is no disk.
+    pub further: Sizes,
+}
+
+impl Devices {
+    /// Those of a resource with one volume.
+    pub fn one(data: u64, meta: u64) -> Devices {
+        Devices { data, meta, further: Sizes::default() }
+    }
+
+    /// Bytes of a further volume's disk.
+    pub(super) fn of(&self, volume: Volume) -> u64 {
+        self.further.of(volume)
+    }
 }
 
 fn too_small(needed: u64, len: u64) -> MetaError {
@@ -68,10 +84,16 @@ impl Shape {
         let bit = std::iter::successors(Some(BIT_MIN), |b| Some(b * 2).filter(|b| *b <= BIT_MAX))
             .find(|b| data.div_ceil(*b) <= bitmap::MAX_BITS)
             .ok_or(MetaError::Shape("the device is larger than bitmaps can cover (256 TiB)"))?;
-        let slots = u32::try_from(data.div_ceil(EXTENT)).unwrap_or(u32::MAX).clamp(1, DEFAULT_SLOTS);
-        let shape = Shape { data, bit, extent: EXTENT, peers, log_slots: slots, log_pages: pages_for(slots) };
+        let shape = Shape { data, bit, extent: EXTENT, peers, log_slots: 1, log_pages: 1 }.with_log_for(data);
         shape.check()?;
         Ok(shape)
+    }
+
+    /// With a log that covers so many sectors, of all volumes together, or 64 GiB of them.
+    #[must_use]
+    pub fn with_log_for(self, sectors: u64) -> Shape {
+        let slots = u32::try_from(sectors.div_ceil(EXTENT)).unwrap_or(u32::MAX).clamp(1, DEFAULT_SLOTS);
+        Shape { log_slots: slots, log_pages: pages_for(slots), ..self }
     }
 
     /// Refuses sizes that no replica has.
@@ -86,7 +108,7 @@ impl Shape {
         if self.data == 0 || !self.data.is_multiple_of(BIT_MIN) || self.data.div_ceil(self.bit) > bitmap::MAX_BITS {
             return bad("the data are whole blocks of 4 KiB, at least one, and no more than a bitmap can cover");
         }
-        if self.data.div_ceil(self.extent) > u64::from(u32::MAX) {
+        if self.data.div_ceil(self.extent) > 1 << EXTENT_BITS {
             return bad("the data have more extents than the log can number");
         }
         if self.peers == 0 || usize::from(self.peers) > MAX_PEERS {
@@ -96,6 +118,21 @@ impl Shape {
             return bad("the ring of the log is too short for its slots, or too long");
         }
         Ok(())
+    }
+
+    /// The extents of a span; those of the first volume count from 0.
+    pub fn extents(&self, span: Span) -> std::ops::Range<u32> {
+        let Some(volume) = Volume::of(span.at) else { return 0..0 };
+        let units = Span::new(Volume::local(span.at), span.len).units(self.extent);
+        let number = |unit: u64| u32::from(volume.get()) << EXTENT_BITS | u32::try_from(unit).unwrap_or(u32::MAX);
+        number(units.start)..number(units.end)
+    }
+
+    /// The sectors of an extent; none if it is one of no volume that can be.
+    pub fn span_of(&self, extent: u32) -> Option<Span> {
+        let volume = u8::try_from(extent >> EXTENT_BITS).ok().and_then(Volume::new)?;
+        let local = u64::from(extent & ((1 << EXTENT_BITS) - 1)) * self.extent;
+        Some(Span::new(volume.base() + local, self.extent))
     }
 
     /// Bits of a bitmap.

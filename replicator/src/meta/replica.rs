@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::bitmap::Bitmap;
 use super::layout::Layout;
 use super::log::{self, ActivityLog, Transaction};
+use super::map::Map;
 use super::superblock::{Flags, Life, Superblock, newest};
 use super::{MetaError, MetaWrite, PAGE, Put, Reader};
-use crate::ids::{NodeId, NodeSet, Span};
+use crate::ids::{NodeId, NodeSet, Sizes, Span, Volume};
 
 mod grow;
 
@@ -19,7 +20,7 @@ mod grow;
 pub struct Replica {
     superblock: Superblock,
     log: ActivityLog,
-    bitmaps: BTreeMap<NodeId, Bitmap>,
+    bitmaps: BTreeMap<NodeId, Map>,
     changed: bool,
     under_way: bool,
     /// Superblocks of a place that was left, which are to go.
@@ -66,18 +67,20 @@ impl Replica {
     /// A new replica and all of its bytes.
     pub fn format(superblock: Superblock) -> (Replica, MetaWrite) {
         let shape = superblock.layout.shape;
-        let map = || Bitmap::new(shape.bits(), shape.bit);
-        let bitmaps: BTreeMap<NodeId, Bitmap> = superblock.peers.iter().map(|p| (p.node, map())).collect();
+        let bitmaps: BTreeMap<NodeId, Map> = superblock.peers.iter().map(|p| (p.node, clear(&superblock))).collect();
         let log = ActivityLog::new(superblock.device, shape.log_slots, 1);
         let mut replica = Replica { superblock, log, bitmaps, changed: false, under_way: false, left: Vec::new() };
         let layout = replica.superblock.layout;
         let ring = Put { at: layout.log, bytes: vec![0; (u64::from(shape.log_pages) * PAGE) as usize] };
         let mut first = vec![ring];
-        let empty = map();
-        for slot in 0..usize::from(shape.peers) {
-            let pages = 0..shape.bitmap_pages();
-            first.extend(pages.map(|p| Put { at: layout.bitmap_page(slot, p), bytes: empty.encode(p) }));
+        let sb = &replica.superblock;
+        for (volume, empty) in clear(sb).parts() {
+            for slot in 0..usize::from(shape.peers) {
+                let pages = 0..empty.pages();
+                first.extend(pages.map(|p| Put { at: sb.bitmap_page(volume, slot, p), bytes: empty.encode(p) }));
+            }
         }
+        first.extend(sb.further.iter().map(|f| f.put_label(sb)));
         let reset = replica.log.plan_reset();
         let mut then = vec![replica.put_log(&reset)];
         replica.log.committed(&reset);
@@ -101,12 +104,13 @@ impl Replica {
             return Err(MetaError::TooSmall { needed: layout.end(), len });
         }
         let shape = layout.shape;
+        for further in &superblock.further {
+            further.find(reader, &superblock)?;
+        }
         let (mut bitmaps, mut damaged_cells) = (BTreeMap::new(), 0);
         for (slot, peer) in superblock.peers.iter().enumerate() {
-            let mut map = Bitmap::new(shape.bits(), shape.bit);
-            for page in 0..shape.bitmap_pages() {
-                damaged_cells += map.load(page, &reader.read(layout.bitmap_page(slot, page), PAGE)?);
-            }
+            let (map, damaged) = load(reader, &superblock, slot)?;
+            damaged_cells += damaged;
             bitmaps.insert(peer.node, map);
         }
         let ring = reader.read(layout.log, u64::from(shape.log_pages) * PAGE)?;
@@ -119,9 +123,9 @@ impl Replica {
         let hot = replayed.as_ref().map_or(0, |r| r.hot.len());
         match &replayed {
             Some(r) => {
-                r.hot.iter().for_each(|e| replica.mark(all, Span::new(u64::from(*e) * shape.extent, shape.extent)))
+                r.hot.iter().filter_map(|e| shape.span_of(*e)).for_each(|span| replica.mark(all, span));
             }
-            None => replica.mark(all, Span::new(0, shape.data)),
+            None => replica.mark_everything(all),
         }
         let log_damaged = replayed.is_none();
         let at_rest = found.at_rest && hot == 0 && !log_damaged;
@@ -153,6 +157,17 @@ impl Replica {
         self.changed = true;
     }
 
+    /// Sectors of all volumes.
+    pub fn sizes(&self) -> Sizes {
+        self.superblock.sizes()
+    }
+
+    /// Sectors of a bit of the volume whose bits are the coarsest.
+    pub fn coarsest_bit(&self) -> u64 {
+        let further = self.superblock.further.iter().map(|f| f.bit);
+        further.fold(self.superblock.layout.shape.bit, u64::max)
+    }
+
     /// All peers.
     pub fn peers(&self) -> NodeSet {
         self.superblock.peers.iter().map(|p| p.node).collect()
@@ -164,7 +179,7 @@ impl Replica {
     }
 
     /// The bitmap for a peer.
-    pub fn bitmap(&self, peer: NodeId) -> Option<&Bitmap> {
+    pub fn bitmap(&self, peer: NodeId) -> Option<&Map> {
         self.bitmaps.get(&peer)
     }
 
@@ -175,8 +190,7 @@ impl Replica {
 
     /// The extents of a span.
     pub fn extents(&self, span: Span) -> std::ops::Range<u32> {
-        let units = span.units(self.superblock.layout.shape.extent);
-        u32::try_from(units.start).unwrap_or(u32::MAX)..u32::try_from(units.end).unwrap_or(u32::MAX)
+        self.superblock.layout.shape.extents(span)
     }
 
     /// Whether a span may be written now (rule *hot before data*).
@@ -198,6 +212,15 @@ impl Replica {
     pub fn mark(&mut self, peers: NodeSet, span: Span) {
         for (_, map) in self.bitmaps.iter_mut().filter(|(n, _)| peers.has(**n)) {
             map.mark(span);
+        }
+    }
+
+    /// Sets all bits for these peers.
+    pub fn mark_everything(&mut self, peers: NodeSet) {
+        let volumes: Vec<Volume> = self.superblock.sizes().iter().map(|(v, _)| v).collect();
+        for volume in volumes {
+            let data = self.superblock.data(volume);
+            self.mark(peers, volume.span(data));
         }
     }
 
@@ -278,18 +301,14 @@ impl Replica {
 
     /// Unsaved pages: all, or those of some extents.
     fn save_pages(&mut self, extents: Option<&[u32]>) -> Vec<Put> {
-        let (layout, extent) = (self.superblock.layout, self.superblock.layout.shape.extent);
+        let shape = self.superblock.layout.shape;
+        let spans: Option<Vec<Span>> = extents.map(|all| all.iter().filter_map(|e| shape.span_of(*e)).collect());
         let mut puts = Vec::new();
         for (slot, peer) in self.superblock.peers.iter().enumerate() {
             let Some(map) = self.bitmaps.get_mut(&peer.node) else { continue };
-            let pages: BTreeSet<u64> = match extents {
-                None => map.changed().collect(),
-                Some(extents) => {
-                    let spans = extents.iter().map(|e| Span::new(u64::from(*e) * extent, extent));
-                    spans.flat_map(|s| map.pages_of(s)).filter(|p| map.is_unsaved(*p)).collect()
-                }
-            };
-            puts.extend(pages.iter().map(|p| Put { at: layout.bitmap_page(slot, *p), bytes: map.save(*p) }));
+            for (volume, page) in map.unsaved(spans.as_deref()) {
+                puts.push(Put { at: self.superblock.bitmap_page(volume, slot, page), bytes: map.save(volume, page) });
+            }
         }
         puts
     }
@@ -310,12 +329,33 @@ impl Replica {
     }
 }
 
+/// Bitmaps of all volumes, clear.
+fn clear(sb: &Superblock) -> Map {
+    let shape = sb.layout.shape;
+    let first = (Volume::FIRST, Bitmap::new(shape.bits(), shape.bit));
+    let further = sb.further.iter().map(|f| (f.volume, Bitmap::new(f.bits(), f.bit)));
+    Map::new([first].into_iter().chain(further).collect())
+}
+
+/// The bitmaps of the peer in a slot, and how many cells of them are damaged.
+pub(super) fn load(reader: &dyn Reader, sb: &Superblock, slot: usize) -> Result<(Map, usize), MetaError> {
+    let (mut damaged, mut parts) = (0, Vec::new());
+    for (volume, map) in clear(sb).parts() {
+        let mut map = map.clone();
+        for page in 0..map.pages() {
+            damaged += map.load(page, &reader.read(sb.bitmap_page(volume, slot, page), PAGE)?);
+        }
+        parts.push((volume, map));
+    }
+    Ok((Map::new(parts), damaged))
+}
+
 /// The newest superblock, at the end of the device or where that was before it has grown, else at its start. Older copies that lie at
 /// other ends come as well: they are to go.
 ///
 /// A device that grew and whose metadata were not moved, or not to the end, has them where it ended before. Once they are good at a
 /// new end the old ones are of the past, whatever they say: the sequence tells.
-pub(super) fn find(reader: &dyn Reader, len: u64, known: &[u64]) -> Result<(Superblock, Vec<u64>), MetaError> {
+pub(crate) fn find(reader: &dyn Reader, len: u64, known: &[u64]) -> Result<(Superblock, Vec<u64>), MetaError> {
     if len < 2 * PAGE {
         return Err(MetaError::NotThere);
     }

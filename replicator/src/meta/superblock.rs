@@ -7,12 +7,15 @@ use serde::{Deserialize, Serialize};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::layout::{Layout, MAX_PEERS, Shape};
+use super::further::{Further, RawFurther};
+use super::layout::{Devices, Layout, MAX_PEERS, Shape};
 use super::{MetaError, PAGE};
-use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, SECTOR, Seq};
+use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, SECTOR, Seq, Sizes, Volume};
 
 /// Version of the format. 1: first. Programs that know of no [`Life`] leave zeroes there, which prove nothing.
 pub const VERSION: u32 = 1;
+/// The incompatible feature of a resource with more volumes than the first.
+const SEVERAL_VOLUMES: u64 = 1;
 /// Former generations that are remembered.
 pub const HISTORY: usize = 32;
 const MAGIC: [u8; 8] = *b"SHFREPL\0";
@@ -116,6 +119,8 @@ pub struct Superblock {
     pub history: Vec<Generation>,
     /// In which nothing that was acknowledged here is missing; unknown if something may be.
     pub life: Life,
+    /// The volumes besides the first, ascending.
+    pub further: Vec<Further>,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -165,7 +170,8 @@ struct RawSuper {
     history: [U64; HISTORY],
     began: U64,
     life: [u8; 16],
-    tail: [u8; 3464],
+    further: [RawFurther; Volume::MOST - 1],
+    tail: [u8; 2744],
 }
 
 const _: () = assert!(size_of::<RawSuper>() as u64 == PAGE);
@@ -198,7 +204,54 @@ impl Superblock {
             peers: peers.iter().map(peer).collect(),
             history: Vec::new(),
             life: Life::UNKNOWN,
+            further: Vec::new(),
         }
+    }
+
+    /// A volume besides the first.
+    pub fn further(&self, volume: Volume) -> Option<&Further> {
+        self.further.iter().find(|f| f.volume == volume)
+    }
+
+    /// A further volume is there, or is another than it was.
+    pub(crate) fn set_further(&mut self, further: Further) {
+        self.further.retain(|f| f.volume != further.volume);
+        self.further.push(further);
+        self.further.sort_by_key(|f| f.volume);
+        self.incompat |= SEVERAL_VOLUMES;
+    }
+
+    /// Sectors of all volumes, as agreed.
+    pub fn sizes(&self) -> Sizes {
+        self.further.iter().fold(Sizes::one(self.size), |sizes, f| sizes.with(f.volume, f.data))
+    }
+
+    /// Sectors of a volume's data.
+    pub fn data(&self, volume: Volume) -> u64 {
+        if volume == Volume::FIRST { self.layout.shape.data } else { self.further(volume).map_or(0, |f| f.data) }
+    }
+
+    /// The address of a page of a peer's bitmap of a volume.
+    pub(super) fn bitmap_page(&self, volume: Volume, slot: usize, page: u64) -> u64 {
+        self.further(volume).map_or_else(|| self.layout.bitmap_page(slot, page), |f| f.bitmap_page(slot, page))
+    }
+
+    /// The most sectors of a volume that there is room for on disks of these lengths; what there are now if they have not grown, and none
+    /// of a volume that has no disk.
+    pub fn room(&self, volume: Volume, devices: &Devices) -> u64 {
+        let (peers, len) = (self.layout.shape.peers, devices.of(volume));
+        match self.further(volume) {
+            _ if volume == Volume::FIRST => self.layout.room(*devices),
+            Some(further) => further.room(len, peers),
+            None => Further::new(volume, 0, len, peers, None).map_or(0, |f| f.data),
+        }
+    }
+
+    /// Memory that the bitmaps of all volumes and peers take, in bytes.
+    pub fn memory(&self) -> u64 {
+        let peers = u64::from(self.layout.shape.peers);
+        let further: u64 = self.further.iter().map(|f| peers * f.bits().div_ceil(64) * 8).sum();
+        self.layout.shape.memory() + further
     }
 
     /// What is known of a peer.
@@ -279,6 +332,9 @@ impl Superblock {
         for (to, generation) in raw.history.iter_mut().zip(&self.history) {
             *to = generation.0.into();
         }
+        for (to, further) in raw.further.iter_mut().zip(&self.further) {
+            *to = RawFurther::of(further);
+        }
         let mut bytes = raw.as_bytes().to_vec();
         let crc = crc_of(&bytes);
         bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
@@ -295,7 +351,7 @@ impl Superblock {
             return Err(MetaError::Damaged);
         }
         let (version, incompat) = (raw.version.get(), raw.incompat.get());
-        if version > VERSION || incompat != 0 {
+        if version > VERSION || incompat & !SEVERAL_VOLUMES != 0 {
             return Err(MetaError::Newer { version, incompat });
         }
         let shape = Shape {
@@ -330,8 +386,20 @@ impl Superblock {
             peers: raw.peer.iter().filter_map(RawPeer::read).collect(),
             history: raw.history.iter().map(|g| Generation(g.get())).filter(|g| g.is_some()).collect(),
             life: Life(raw.life),
+            further: further(&raw)?,
         })
     }
+}
+
+/// The table of further volumes, each there once.
+fn further(raw: &RawSuper) -> Result<Vec<Further>, MetaError> {
+    let rows: Result<Vec<Option<Further>>, MetaError> = raw.further.iter().map(|f| f.read(raw.peers)).collect();
+    let further: Vec<Further> = rows?.into_iter().flatten().collect();
+    let named = raw.incompat.get() & SEVERAL_VOLUMES != 0;
+    if named == further.is_empty() || !further.is_sorted_by(|a, b| a.volume < b.volume) {
+        return Err(MetaError::Shape("the table of volumes is in no order, or not what the features say"));
+    }
+    Ok(further)
 }
 
 /// Places that lie in one another's way, or so far out that sums wrap, are no layout.

@@ -2,7 +2,8 @@
 //!
 //! A request is answered when its last piece is; a long zeroing has few pieces under way at a time. A discard is a zeroing that
 //! may free: what a discarded range reads as is not left to each replica's disk. What the core has no
-//! room for waits here, in order; what waits is not submitted, so no flush has to cover it.
+//! room for waits here, in order; what waits is not submitted, so no flush has to cover it. A request's volume is in the addresses of its
+//! pieces; a flush is one of all volumes.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,7 +14,7 @@ use super::metrics::Requests;
 use super::wire::{MAX_DATA, MAX_ZERO};
 use crate::core::event::{AppError, Ask, ReqId};
 use crate::core::pace::Load;
-use crate::ids::{SECTOR, Span};
+use crate::ids::{SECTOR, Span, Volume};
 
 /// Pieces of one request under way at a time.
 const PIECES: usize = 8;
@@ -21,6 +22,7 @@ const PIECES: usize = 8;
 const MAX_PIECES: usize = 2048;
 
 struct Whole {
+    volume: Volume,
     io: Io,
     since_us: u64,
     issued: u64,
@@ -45,20 +47,20 @@ pub(super) struct Front {
     /// What ended since the start.
     measured: Requests,
     now_us: u64,
-    /// With when they came.
-    held: VecDeque<(u64, Io)>,
+    /// With when they came, and of which volume they are.
+    held: VecDeque<(u64, Volume, Io)>,
     next: u64,
 }
 
 impl Front {
     /// Takes a request; what the core is asked is put into `asks`. `full`: nothing more can be taken now.
-    pub(super) fn begin(&mut self, io: Io, full: bool, asks: &mut Vec<(ReqId, Ask)>) {
+    pub(super) fn begin(&mut self, volume: Volume, io: Io, full: bool, asks: &mut Vec<(ReqId, Ask)>) {
         match io.op {
             Op::Read | Op::Write { .. } | Op::WriteZeroes | Op::Discard if io.len.0 == 0 => io.complete(Ok(())),
             _ if full || self.pieces.len() >= MAX_PIECES || !self.held.is_empty() => {
-                self.held.push_back((self.now_us, io));
+                self.held.push_back((self.now_us, volume, io));
             }
-            _ => self.start(self.now_us, io, asks),
+            _ => self.start(self.now_us, volume, io, asks),
         }
     }
 
@@ -67,9 +69,9 @@ impl Front {
         self.next
     }
 
-    fn start(&mut self, since_us: u64, io: Io, asks: &mut Vec<(ReqId, Ask)>) {
+    fn start(&mut self, since_us: u64, volume: Volume, io: Io, asks: &mut Vec<(ReqId, Ask)>) {
         let id = self.number();
-        self.wholes.insert(id, Whole { io, since_us, issued: 0, open: 0, error: None });
+        self.wholes.insert(id, Whole { volume, io, since_us, issued: 0, open: 0, error: None });
         self.issue(id, asks);
     }
 
@@ -146,15 +148,15 @@ impl Front {
     pub(super) fn release(&mut self, full: bool, asks: &mut Vec<(ReqId, Ask)>) {
         while !full
             && self.pieces.len() < MAX_PIECES
-            && let Some((since_us, io)) = self.held.pop_front()
+            && let Some((since_us, volume, io)) = self.held.pop_front()
         {
-            self.start(since_us, io, asks);
+            self.start(since_us, volume, io, asks);
         }
     }
 
     /// Ends everything: the resource stops. What was under way may be there, and cannot land any more.
     pub(super) fn fail_all(&mut self) {
-        self.held.drain(..).for_each(|(_, io)| io.fail(IoErrorKind::ShuttingDown));
+        self.held.drain(..).for_each(|(.., io)| io.fail(IoErrorKind::ShuttingDown));
         self.pieces.clear();
         std::mem::take(&mut self.wholes).into_values().for_each(|w| w.io.fail(IoErrorKind::Aborted));
     }
@@ -178,7 +180,7 @@ impl Whole {
         if len == 0 {
             return None;
         }
-        let span = Span::new((self.io.at.0 + at) / SECTOR, len / SECTOR);
+        let span = Span::new(self.volume.base() + (self.io.at.0 + at) / SECTOR, len / SECTOR);
         let ask = match op {
             Op::Write { fua } => {
                 let range = at as usize..(at + len) as usize;
@@ -252,7 +254,7 @@ mod tests {
     fn a_long_request_has_few_pieces_under_way_and_ends_with_the_last() {
         let (mut front, mut asks) = (Front::default(), Vec::new());
         let (io, mut answer) = zeroing(20 * M + 512);
-        front.begin(io, false, &mut asks);
+        front.begin(Volume::FIRST, io, false, &mut asks);
         assert_eq!(asks.len(), PIECES);
         let mut at = 0;
         let mut sectors = 0;
@@ -271,7 +273,7 @@ mod tests {
     fn the_first_error_ends_a_request_once_its_pieces_are_back() {
         let (mut front, mut asks) = (Front::default(), Vec::new());
         let (io, mut answer) = zeroing(20 * M);
-        front.begin(io, false, &mut asks);
+        front.begin(Volume::FIRST, io, false, &mut asks);
         front.completed(asks[0].0, Err(AppError::Deposed), false, &mut asks);
         assert_eq!(asks.len(), PIECES, "no more pieces");
         for n in 1..PIECES {
@@ -287,7 +289,7 @@ mod tests {
         let (mut front, mut asks) = (Front::default(), Vec::new());
         let (done, mut answer) = Completion::channel();
         let buf = AlignedBuf::zeroed(2 * MAX_DATA + 512);
-        front.begin(Io::read_into(ByteOffset(0), buf, done), false, &mut asks);
+        front.begin(Volume::FIRST, Io::read_into(ByteOffset(0), buf, done), false, &mut asks);
         for (n, (req, ask)) in asks.clone().into_iter().enumerate().rev() {
             let Ask::Read(span) = ask else { panic!("a read") };
             let data = vec![n as u8 + 1; (span.len * SECTOR) as usize];
@@ -301,9 +303,9 @@ mod tests {
     fn what_requests_took_is_summed_up_by_their_pieces() {
         let (mut front, mut asks) = (Front::default(), Vec::new());
         front.at(1_000);
-        front.begin(zeroing(512).0, false, &mut asks);
+        front.begin(Volume::FIRST, zeroing(512).0, false, &mut asks);
         front.at(1_300);
-        front.begin(zeroing(512).0, false, &mut asks);
+        front.begin(Volume::FIRST, zeroing(512).0, false, &mut asks);
         front.at(1_500);
         for (req, _) in asks.clone() {
             front.completed(req, Ok(Bytes::new()), false, &mut asks);
@@ -319,7 +321,7 @@ mod tests {
     fn what_finds_no_room_waits_its_turn() {
         let (mut front, mut asks) = (Front::default(), Vec::new());
         let (io, mut answer) = zeroing(512);
-        front.begin(io, true, &mut asks);
+        front.begin(Volume::FIRST, io, true, &mut asks);
         assert!(asks.is_empty());
         front.release(false, &mut asks);
         assert_eq!(asks.len(), 1);

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use net::{CloseReason, Conn, DownReason, Message, PeerHello, Refusal, ReplyTo, Service};
@@ -16,7 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::local::Room;
 use super::{Input, wire};
-use crate::ids::NodeId;
+use crate::ids::{NodeId, SECTOR, Sizes, Volume};
 
 /// What HELLO carries, as postcard; the version first, so that others can always be told apart by it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,24 +49,44 @@ pub(super) fn version_of(bytes: &[u8]) -> Result<u16, String> {
 /// What newer programs say behind it; older ones read over it, and say nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct More {
-    /// What it knows besides the version: 1: growing.
+    /// What it knows besides the version: 1: growing; 2: several volumes.
     pub(super) minor: u16,
-    /// Bytes that its disk has room for.
+    /// Bytes that the first volume's disk has room for.
     pub(super) room: u64,
 }
 
+/// What programs of minor version 2 say behind that: of each volume besides the first its number, its bytes, and the bytes that there is
+/// room for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Further(Vec<(u8, u64, u64)>);
+
 /// What this program knows.
-const MINOR: u16 = 1;
+const MINOR: u16 = 2;
+/// The first that knows how to grow, and the first that knows of several volumes.
+const GROWS: u16 = 1;
+const SEVERAL: u16 = 2;
+
+impl Further {
+    /// Bytes of a volume, and those that there is room for.
+    fn of(&self, volume: Volume) -> (u64, u64) {
+        self.0.iter().find(|(v, ..)| *v == volume.get()).map_or((0, 0), |(_, bytes, room)| (*bytes, *room))
+    }
+
+    fn are_several(&self) -> bool {
+        self.0.iter().any(|(_, bytes, _)| *bytes > 0)
+    }
+}
 
 impl Greeting {
-    fn to_bytes(&self, more: More) -> Bytes {
+    fn to_bytes(&self, more: More, further: &Further) -> Bytes {
         let mut bytes = postcard::to_stdvec(self).unwrap_or_default();
         bytes.extend(postcard::to_stdvec(&more).unwrap_or_default());
+        bytes.extend(postcard::to_stdvec(further).unwrap_or_default());
         bytes.into()
     }
 
-    /// Whether a peer that says this is one of ours; `room`: bytes that the disk here has room for.
-    fn judge(&self, bytes: &[u8], room: u64) -> Result<(Greeting, More), String> {
+    /// Whether a peer that says this is one of ours; `room`: bytes that the disk here has room for; `further`: the other volumes here.
+    fn judge(&self, bytes: &[u8], room: u64, further: &Further) -> Result<(Greeting, More), String> {
         let version = version_of(bytes)?;
         if version != wire::VERSION || self.version != version {
             return Err(format!(
@@ -78,7 +97,8 @@ impl Greeting {
         let (theirs, rest) =
             postcard::take_from_bytes::<Greeting>(bytes).map_err(|e| format!("its HELLO does not parse: {e}"))?;
         let old = More { minor: 0, room: theirs.bytes };
-        let more = if rest.is_empty() { old } else { postcard::from_bytes(rest).unwrap_or(old) };
+        let (more, rest) = postcard::take_from_bytes::<More>(rest).unwrap_or((old, &[]));
+        let their_further: Further = postcard::from_bytes(rest).unwrap_or_default();
         let (us, them) = (self.node, theirs.node);
         if theirs.resource != self.resource {
             return Err(format!(
@@ -86,17 +106,17 @@ impl Greeting {
                 theirs.name, self.name
             ));
         }
-        // One of them may have grown while the other one was away; which of the two, the core sees.
-        let fits = if theirs.bytes > self.bytes { room >= theirs.bytes } else { more.room >= self.bytes };
-        if theirs.bytes != self.bytes && !(fits && more.minor > 0) {
+        self.judge_size(&self.name, (us, self.bytes, room), (them, theirs.bytes, more.room), more.minor >= GROWS)?;
+        if further.are_several() && more.minor < SEVERAL {
             return Err(format!(
-                "{} of {them} has {} bytes, that of {us} has {}: make the disk of the smaller one longer, or the larger one anew with \
-                 --size {}",
-                self.name,
-                theirs.bytes,
-                self.bytes,
-                theirs.bytes.min(self.bytes)
+                "the program of {them} knows of one volume only, and {} has several: use one version of shorefast",
+                self.name
             ));
+        }
+        for volume in Volume::all().skip(1) {
+            let name = format!("{}/{}", self.name, volume.get());
+            let ((own, own_room), (bytes, their_room)) = (further.of(volume), their_further.of(volume));
+            self.judge_size(&name, (us, own, own_room), (them, bytes, their_room), true)?;
         }
         if theirs.protocol != self.protocol {
             return Err(format!("{them} has protocol {}, {us} has {}", theirs.protocol, self.protocol));
@@ -110,6 +130,33 @@ impl Greeting {
             return Err(format!("{them} has {}, {us} has {}", said(&theirs), said(self)));
         }
         Ok((theirs, more))
+    }
+
+    /// Whether the size of a volume on two nodes, with the room that each has for it, lets them be one. One of them may have grown while
+    /// the other was away; which of the two, the core sees.
+    fn judge_size(
+        &self,
+        name: &str,
+        (us, own, own_room): (NodeId, u64, u64),
+        (them, bytes, their_room): (NodeId, u64, u64),
+        grows: bool,
+    ) -> Result<(), String> {
+        let fits = if bytes > own { own_room >= bytes } else { their_room >= own };
+        match (bytes, own) {
+            _ if bytes == own || (fits && grows) => Ok(()),
+            (0, _) | (_, 0) => {
+                let (has, lacks) = if own > 0 { (us, them) } else { (them, us) };
+                Err(format!(
+                    "{has} has the volume {name} and {lacks} has no disk for it, or a smaller one: name one in the file of {lacks}, \
+                     and run `shorefast replica adjust` there"
+                ))
+            }
+            _ => Err(format!(
+                "{name} of {them} has {bytes} bytes, that of {us} has {own}: make the disk of the smaller one longer, or the larger one \
+                 anew with --size {}",
+                bytes.min(own)
+            )),
+        }
     }
 
     /// Whether a tie-breaker that says this is the one that this node was told of.
@@ -139,8 +186,8 @@ impl Greeting {
 /// What actor and service share.
 pub(super) struct Gate {
     pub(super) own: Greeting,
-    /// Bytes of the device: those of `own` are of the start.
-    bytes: AtomicU64,
+    /// Sectors of the volumes: the bytes of `own` are of the start.
+    sizes: Mutex<Sizes>,
     room: Room,
     /// What each peer knows that was let in.
     minors: Mutex<BTreeMap<NodeId, u16>>,
@@ -153,31 +200,43 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(own: Greeting, subjects: BTreeMap<NodeId, String>, room: Room) -> Gate {
+    pub(super) fn new(own: Greeting, sizes: Sizes, subjects: BTreeMap<NodeId, String>, room: Room) -> Gate {
         let (alone, refused, minors) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Gate { bytes: AtomicU64::new(own.bytes), own, room, minors, subjects, alone, refused }
+        Gate { sizes: Mutex::new(sizes), own, room, minors, subjects, alone, refused }
     }
 
-    /// The device has become larger.
-    pub(super) fn grown(&self, bytes: u64) {
-        self.bytes.store(bytes, Ordering::Relaxed);
+    /// The volumes have become larger, or more.
+    pub(super) fn grown(&self, sizes: Sizes) {
+        *self.sizes.lock() = sizes;
     }
 
-    /// A peer whose program does not know how to grow.
-    pub(super) fn too_old_to_grow(&self) -> Option<NodeId> {
-        self.minors.lock().iter().find(|(_, minor)| **minor < 1).map(|(n, _)| *n)
+    /// A peer whose program does not know how to grow, or of a further volume.
+    pub(super) fn too_old_to_grow(&self, volume: Volume) -> Option<NodeId> {
+        let least = if volume == Volume::FIRST { GROWS } else { SEVERAL };
+        self.minors.lock().iter().find(|(_, minor)| **minor < least).map(|(n, _)| *n)
     }
 
     fn own(&self) -> Greeting {
-        Greeting { bytes: self.bytes.load(Ordering::Relaxed), ..self.own.clone() }
+        Greeting { bytes: self.sizes.lock().of(Volume::FIRST) * SECTOR, ..self.own.clone() }
+    }
+
+    /// Bytes of a volume, and those that there is room for. The layout of the start may have been left since: then there is room for what
+    /// there is.
+    fn room(&self, volume: Volume) -> (u64, u64) {
+        let now = self.sizes.lock().of(volume) * SECTOR;
+        (now, self.room.bytes(volume).max(now))
+    }
+
+    /// The volumes besides the first.
+    fn further(&self) -> Further {
+        let all = Volume::all().skip(1).map(|v| (v, self.room(v)));
+        Further(all.filter(|(_, (_, room))| *room > 0).map(|(v, (bytes, room))| (v.get(), bytes, room)).collect())
     }
 
     /// What this node says at HELLO.
     fn said(&self) -> Bytes {
-        let own = self.own();
-        // The layout of the start may have been left since: then there is room for what there is.
-        let room = self.room.bytes().max(own.bytes);
-        own.to_bytes(More { minor: MINOR, room })
+        let (_, room) = self.room(Volume::FIRST);
+        self.own().to_bytes(More { minor: MINOR, room }, &self.further())
     }
 
     fn node_of(&self, subject: &str) -> Option<NodeId> {
@@ -200,7 +259,8 @@ impl Gate {
         if self.alone.lock().contains(&node) {
             return Err(format!("{} stands alone: `shorefast replica connect {}` there", self.own.node, self.own.name));
         }
-        let (theirs, more) = self.own().judge(&peer.app, self.room.bytes())?;
+        let (_, room) = self.room(Volume::FIRST);
+        let (theirs, more) = self.own().judge(&peer.app, room, &self.further())?;
         if theirs.node != node {
             return Err(format!("it says that it is {}, its certificate is that of {node}", theirs.node));
         }
@@ -269,6 +329,10 @@ impl Service for Links {
 mod tests {
     use super::*;
 
+    fn none() -> Further {
+        Further::default()
+    }
+
     fn greeting(node: u8) -> Greeting {
         let node = NodeId::new(node).expect("a node");
         Greeting {
@@ -287,23 +351,26 @@ mod tests {
     fn peers_that_are_not_of_the_same_kind_are_refused_with_a_sentence() {
         let us = greeting(1);
         let more = |room| More { minor: 1, room };
-        let said = |them: Greeting| us.judge(&them.to_bytes(more(them.bytes)), us.bytes).expect_err("refused");
-        assert_eq!(us.judge(&greeting(2).to_bytes(more(5)), 0), Ok((greeting(2), more(5))));
+        let said = |them: Greeting| {
+            us.judge(&them.to_bytes(more(them.bytes), &none()), us.bytes, &none()).expect_err("refused")
+        };
+        assert_eq!(us.judge(&greeting(2).to_bytes(more(5), &none()), 0, &none()), Ok((greeting(2), more(5))));
         assert!(said(Greeting { resource: [2; 16], name: "x".to_owned(), ..greeting(2) }).contains("not the same"));
         assert!(said(Greeting { bytes: 1 << 19, ..greeting(2) }).contains("--size 524288"));
         assert!(said(Greeting { protocol: 'A', ..greeting(2) }).contains("protocol A"));
         assert!(said(Greeting { version: 9, ..greeting(2) }).contains("version 9"));
         assert!(said(Greeting { quorum: false, ..greeting(2) }).contains("has no quorum"));
         assert!(said(Greeting { witness: None, ..greeting(2) }).contains("without a tie-breaker"));
-        assert!(us.judge(b"", 0).is_err() && us.judge(&[1, 2, 3], 0).is_err());
+        assert!(us.judge(b"", 0, &none()).is_err() && us.judge(&[1, 2, 3], 0, &none()).is_err());
     }
 
     /// One grew while the other was away, or crashed before it was written down.
     #[test]
     fn a_peer_of_another_size_is_let_in_if_the_smaller_one_has_room() {
         let us = greeting(1);
-        let let_in =
-            |bytes, more: More, room| us.judge(&Greeting { bytes, ..greeting(2) }.to_bytes(more), room).is_ok();
+        let let_in = |bytes, more: More, room| {
+            us.judge(&Greeting { bytes, ..greeting(2) }.to_bytes(more, &none()), room, &none()).is_ok()
+        };
         let (small, same, large) = (1 << 19, 1 << 20, 1 << 21);
         assert!(let_in(large, More { minor: 1, room: large }, large));
         assert!(!let_in(large, More { minor: 1, room: large }, same), "this one has no room");
@@ -317,9 +384,43 @@ mod tests {
     fn a_program_that_cannot_grow_is_understood_and_understands() {
         let us = greeting(1);
         let old = postcard::to_stdvec(&greeting(2)).expect("encodes");
-        assert_eq!(us.judge(&old, 1 << 20), Ok((greeting(2), More { minor: 0, room: 1 << 20 })));
-        let new = us.to_bytes(More { minor: 1, room: 9 });
+        assert_eq!(us.judge(&old, 1 << 20, &none()), Ok((greeting(2), More { minor: 0, room: 1 << 20 })));
+        let new = us.to_bytes(More { minor: 1, room: 9 }, &none());
         assert_eq!(postcard::from_bytes::<Greeting>(&new), Ok(greeting(1)));
+    }
+
+    /// A program of minor version 1 says nothing behind that it can grow, and reads over the volumes of newer ones.
+    #[test]
+    fn a_program_of_one_volume_is_let_in_where_there_is_one_and_refused_where_there_are_several() {
+        let us = greeting(1);
+        let old = [postcard::to_stdvec(&greeting(2)), postcard::to_stdvec(&More { minor: 1, room: 1 << 20 })];
+        let old = old.map(|part| part.expect("encodes")).concat();
+        assert_eq!(us.judge(&old, 0, &none()), Ok((greeting(2), More { minor: 1, room: 1 << 20 })));
+        let spare = Further(vec![(1, 0, 4096)]);
+        assert!(us.judge(&old, 0, &spare).is_ok(), "a disk for a volume that there is not yet");
+        let several = Further(vec![(1, 4096, 4096)]);
+        assert!(us.judge(&old, 0, &several).expect_err("refused").contains("one volume only"));
+        let new = us.to_bytes(More { minor: 2, room: 9 }, &several);
+        let (greeted, rest) = postcard::take_from_bytes::<Greeting>(&new).expect("reads");
+        assert_eq!((greeted, postcard::from_bytes::<More>(rest)), (greeting(1), Ok(More { minor: 2, room: 9 })));
+    }
+
+    #[test]
+    fn a_volume_that_one_node_lacks_needs_a_disk_there() {
+        let us = greeting(1);
+        let more = More { minor: 2, room: 0 };
+        let judge = |own: &[(u8, u64, u64)], theirs: &[(u8, u64, u64)]| {
+            us.judge(&greeting(2).to_bytes(more, &Further(theirs.to_vec())), 0, &Further(own.to_vec())).map(drop)
+        };
+        let (has, spare, none, short) = ([(3, 8192, 8192)], [(3, 0, 9000)], [], [(3, 4096, 5000)]);
+        assert_eq!(
+            [judge(&has, &has), judge(&has, &spare), judge(&spare, &has), judge(&none, &spare)],
+            [const { Ok(()) }; 4]
+        );
+        for (own, theirs) in [(&has[..], &none[..]), (&none, &has)] {
+            assert!(judge(own, theirs).expect_err("refused").contains("has no disk for it"));
+        }
+        assert!(judge(&has, &short).expect_err("refused").contains("r0/3 of node 2 has 4096 bytes"));
     }
 
     #[test]

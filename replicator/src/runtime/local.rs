@@ -1,5 +1,9 @@
-//! The local disk: a device with data, its metadata behind them or elsewhere; made, opened, and read and written for the core.
+//! The local disks: for each volume a device with data, its metadata behind them; made, opened, and read and written for the core.
+//!
+//! An address says which disk it is on. A flush is one of all disks, and is over when the last of them is.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
 use block::sync::{Memory, ThreadRing, run_batch};
@@ -7,17 +11,19 @@ use block::{
     AlignedBuf, BlockDevice, ByteLen, ByteOffset, Completion, Geometry, Io, IoErrorKind, Op, Provisioning, Rescan,
 };
 use bytes::Bytes;
+use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Input;
 use crate::core::event::{DiskError, IoId};
 use crate::core::pieces::{Digest as Sum, UNIT, compare, digests};
-use crate::ids::{NodeId, SECTOR, Span};
+use crate::ids::{NodeId, SECTOR, Sizes, Span, Volume};
 use crate::meta::audit::Audit;
+use crate::meta::further::{Further, Label};
 use crate::meta::layout::{Devices, Layout, Shape};
 use crate::meta::replica::Recovered;
-use crate::meta::store::Store;
+use crate::meta::store::{Disks, Store};
 use crate::meta::superblock::{Life, Superblock};
 use crate::meta::{MetaError, MetaWrite, PAGE};
 
@@ -30,6 +36,17 @@ pub struct NewReplica {
     pub node: NodeId,
     /// Its peers.
     pub peers: Vec<NodeId>,
+    /// Bytes of data; none: all that the disk has room for.
+    pub size: Option<u64>,
+}
+
+/// A volume besides the first that a new replica is to have.
+#[derive(Clone)]
+pub struct NewVolume {
+    /// Which.
+    pub volume: Volume,
+    /// Its disk.
+    pub device: Arc<dyn BlockDevice>,
     /// Bytes of data; none: all that the disk has room for.
     pub size: Option<u64>,
 }
@@ -57,22 +74,57 @@ pub fn life(boot: &str, disk: &str) -> Life {
 /// # Errors
 /// A disk that is too small or too large; one that fails.
 pub fn create(new: &NewReplica, device: Arc<dyn BlockDevice>) -> Result<u64, MetaError> {
-    let len = device.geometry().len.0 / PAGE * PAGE;
+    create_volumes(new, device, &[]).map(|sizes| sizes.of(Volume::FIRST) * SECTOR)
+}
+
+/// The same with more volumes than the first, which has the metadata of the whole; the sectors of all come back.
+///
+/// # Errors
+/// As of [`create`].
+pub fn create_volumes(new: &NewReplica, device: Arc<dyn BlockDevice>, more: &[NewVolume]) -> Result<Sizes, MetaError> {
     let peers = u8::try_from(new.peers.len()).map_err(|_| MetaError::Shape("a replica has one to seven peers"))?;
-    let layout = match new.size {
-        None => Layout::internal(len, peers)?,
+    let mut further = Vec::new();
+    for volume in more {
+        let len = volume.device.geometry().len.0;
+        further.push(Further::new(volume.volume, random(), len, peers, volume.size.map(|s| s / SECTOR))?);
+    }
+    let more_sectors = further.iter().map(|f| f.data).sum();
+    let layout = first_layout(new, &device, peers, more_sectors)?;
+    let mut superblock = Superblock::new(new.resource, random(), new.node, layout, &new.peers);
+    further.into_iter().for_each(|f| superblock.set_further(f));
+    let disks = Disks::default();
+    disks.add(Volume::FIRST, device);
+    more.iter().for_each(|v| disks.add(v.volume, Arc::clone(&v.device)));
+    let sizes = superblock.sizes();
+    Store::on(disks).format(superblock)?;
+    Ok(sizes)
+}
+
+/// Where the first volume has what; its log is for all volumes.
+fn first_layout(
+    new: &NewReplica,
+    device: &Arc<dyn BlockDevice>,
+    peers: u8,
+    more_sectors: u64,
+) -> Result<Layout, MetaError> {
+    let len = device.geometry().len.0 / PAGE * PAGE;
+    let shape = match new.size {
+        None if more_sectors == 0 => return Layout::internal(len, peers),
+        None => {
+            let inside = Layout::internal(len, peers)?.shape;
+            let log = inside.with_log_for(inside.data + more_sectors);
+            // The log may be longer than what is left behind the data.
+            let longer = u64::from(log.log_pages.saturating_sub(inside.log_pages)) * (PAGE / SECTOR);
+            Shape { data: inside.data.saturating_sub(longer), ..log }
+        }
         Some(size) => {
             let shape = Shape::for_data(size / SECTOR, peers)?;
-            let needed = size.saturating_add(shape.meta_len());
-            if needed > len {
-                return Err(MetaError::TooSmall { needed, len });
-            }
-            Layout::behind(len, shape)
+            shape.with_log_for(shape.data + more_sectors)
         }
     };
-    let superblock = Superblock::new(new.resource, random(), new.node, layout, &new.peers);
-    Store::new(device).format(superblock)?;
-    Ok(layout.shape.data * SECTOR)
+    shape.check()?;
+    let needed = (shape.data * SECTOR).saturating_add(shape.meta_len());
+    if needed > len { Err(MetaError::TooSmall { needed, len }) } else { Ok(Layout::behind(len, shape)) }
 }
 
 /// A number that nobody else draws.
@@ -88,11 +140,88 @@ pub(super) fn random() -> u64 {
 /// Writes down, durably, that metadata may be found by this end of their disk, besides those it was opened with.
 pub type Remember = Box<dyn Fn(u64) -> std::io::Result<()> + Send + Sync>;
 
-/// A replica's disk, opened; what its last life left is made durable.
-pub struct Local {
+/// The disk of a volume, and what can be asked about it.
+#[derive(Clone)]
+pub struct Part {
     device: Arc<dyn BlockDevice>,
     provisioning: Option<Arc<dyn Provisioning>>,
-    growable: Option<(Arc<dyn Rescan>, Remember)>,
+    rescan: Option<Arc<dyn Rescan>>,
+}
+
+impl Part {
+    /// A disk of which nothing else is known.
+    pub fn new(device: Arc<dyn BlockDevice>) -> Part {
+        Part { device, provisioning: None, rescan: None }
+    }
+
+    /// What the disk can tell of itself. Without it nothing is freed on it: zeroes are written.
+    #[must_use]
+    pub fn provisioned(self, provisioning: Arc<dyn Provisioning>) -> Part {
+        Part { provisioning: Some(provisioning), ..self }
+    }
+
+    /// What can look at the disk's length again. Without it the volume does not grow while the replica runs.
+    #[must_use]
+    pub fn growable(self, rescan: Arc<dyn Rescan>) -> Part {
+        Part { rescan: Some(rescan), ..self }
+    }
+
+    /// What is discarded reads as zeroes.
+    fn frees(&self) -> bool {
+        self.device.geometry().discard && self.provisioning.as_ref().is_some_and(|p| p.discard_zeroes())
+    }
+
+    /// Bytes of it; what they were when it was opened if that cannot be looked at again.
+    fn len(&self) -> u64 {
+        let looked = self.rescan.as_ref().and_then(|r| {
+            r.rescan().inspect_err(|e| tracing::error!("the disk's length cannot be looked at: {e}")).ok()
+        });
+        looked.unwrap_or_else(|| self.device.geometry().len).0
+    }
+}
+
+/// The disks of all volumes; one can be added while they are used.
+#[derive(Clone, Default)]
+pub(super) struct Parts {
+    all: Arc<RwLock<BTreeMap<Volume, Part>>>,
+    disks: Disks,
+}
+
+impl Parts {
+    pub(super) fn add(&self, volume: Volume, part: Part) {
+        self.disks.add(volume, Arc::clone(&part.device));
+        self.all.write().insert(volume, part);
+    }
+
+    pub(super) fn of(&self, volume: Volume) -> Option<Part> {
+        self.all.read().get(&volume).cloned()
+    }
+
+    pub(super) fn provisioning(&self, volume: Volume) -> Option<Arc<dyn Provisioning>> {
+        self.of(volume).and_then(|p| p.provisioning)
+    }
+
+    /// As others see a volume of so many sectors.
+    pub(super) fn geometry(&self, volume: Volume, sectors: u64) -> Option<Geometry> {
+        let own = self.of(volume)?.device.geometry();
+        let len = ByteLen(sectors * SECTOR);
+        Some(Geometry { len, memory_align: 1, discard: true, read_only: false, ..own })
+    }
+
+    /// How long the disks are.
+    fn measured(&self) -> Devices {
+        let all = self.all.read().clone();
+        let len = |v: Volume| all.get(&v).map_or(0, Part::len);
+        let first = len(Volume::FIRST);
+        let further = Volume::all().skip(1).fold(Sizes::default(), |sizes, v| sizes.with(v, len(v)));
+        Devices { data: first, meta: first, further }
+    }
+}
+
+/// A replica's disks, opened; what their last life left is made durable.
+pub struct Local {
+    parts: Parts,
+    remember: Option<Remember>,
     store: Store,
     recovered: Recovered,
 }
@@ -104,40 +233,36 @@ impl Local {
     /// # Errors
     /// No replica, one of a newer program, a damaged one, a disk that is smaller than its metadata says.
     pub fn open(device: Arc<dyn BlockDevice>, life: Life) -> Result<Local, MetaError> {
-        Local::open_grown(device, life, &[])
+        Local::open_parts([(Volume::FIRST, Part::new(device))], life, &[])
     }
 
-    /// The same for a disk that may have grown: metadata lie at its end, or at an end that it had (`known`: what was to be remembered,
-    /// and what [`Local::found_by`] said).
+    /// The same for the disks of several volumes, which may have grown: the metadata of the first lie at its end, or at an end that it had
+    /// (`known`: what was to be remembered, and what [`Local::found_by`] said).
     ///
     /// # Errors
-    /// As of [`Local::open`].
-    pub fn open_grown(device: Arc<dyn BlockDevice>, life: Life, known: &[u64]) -> Result<Local, MetaError> {
-        let store = Store::new(Arc::clone(&device));
+    /// As of [`Local::open`]; a volume without a disk, or with another one's.
+    pub fn open_parts(
+        parts: impl IntoIterator<Item = (Volume, Part)>,
+        life: Life,
+        known: &[u64],
+    ) -> Result<Local, MetaError> {
+        let all = Parts::default();
+        parts.into_iter().for_each(|(volume, part)| all.add(volume, part));
+        let store = Store::on(all.disks.clone());
         let recovered = store.open_grown(life, known)?;
-        Ok(Local { device, provisioning: None, growable: None, store, recovered })
+        Ok(Local { parts: all, remember: None, store, recovered })
     }
 
-    /// What can look at the disk's length again, and who remembers where the metadata are or are about to be: a disk can grow once more
-    /// before they are looked for. Without it the replica does not grow while it runs.
+    /// Who remembers where the metadata are or are about to be: a disk can grow once more before they are looked for. Without it the
+    /// replica does not grow while it runs.
     #[must_use]
-    pub fn growable(self, rescan: Arc<dyn Rescan>, remember: Remember) -> Local {
-        Local { growable: Some((rescan, remember)), ..self }
+    pub fn remembered(self, remember: Remember) -> Local {
+        Local { remember: Some(remember), ..self }
     }
 
     /// Bytes of the disk by whose end the metadata are found; to be remembered, since the disk can grow before they move.
     pub fn found_by(&self) -> Option<u64> {
         self.superblock().layout.found_by()
-    }
-
-    /// What the disk can tell of itself. Without it nothing is freed on it: zeroes are written.
-    #[must_use]
-    pub fn provisioned(self, provisioning: Arc<dyn Provisioning>) -> Local {
-        Local { provisioning: Some(provisioning), ..self }
-    }
-
-    pub(super) fn provisioning(&self) -> Option<Arc<dyn Provisioning>> {
-        self.provisioning.clone()
     }
 
     /// What was written down.
@@ -150,50 +275,53 @@ impl Local {
         self.recovered.kept
     }
 
-    /// Bytes of data.
-    pub fn size(&self) -> u64 {
-        self.superblock().size * SECTOR
+    /// Sectors of all volumes.
+    pub fn sizes(&self) -> Sizes {
+        self.superblock().sizes()
+    }
+
+    pub(super) fn parts(&self) -> Parts {
+        self.parts.clone()
     }
 
     /// Bytes of data that there is room for now.
     pub(super) fn measure(&self) -> Room {
-        Room { rescan: self.growable.as_ref().map(|(r, _)| Arc::clone(r)), layout: self.superblock().layout }
+        let grows = self.remember.is_some();
+        Room { parts: self.parts.clone(), found: self.superblock().clone(), grows }
     }
 
-    /// As others see the device.
-    pub(super) fn geometry(&self) -> Geometry {
-        let len = ByteLen(self.size());
-        Geometry { len, memory_align: 1, discard: true, read_only: false, ..self.device.geometry() }
-    }
-
-    /// Begins: the core gets what was found, the disk serves it.
+    /// Begins: the core gets what was found, the disks serve it.
     pub(super) fn begin(self, input: UnboundedSender<Input>) -> std::io::Result<(Recovered, Disk)> {
+        let sizes = self.sizes();
         let (meta, work) = mpsc::channel::<Work>();
-        let (store, told, growable) = (self.store, input.clone(), self.growable);
+        let (store, told, parts, remember) = (self.store, input.clone(), self.parts.clone(), self.remember);
         std::thread::Builder::new()
             .name("replica-meta".to_owned())
-            .spawn(move || write_metadata(&store, growable.as_ref(), &work, &told))?;
+            .spawn(move || write_metadata(&store, &parts, remember.as_ref(), &work, &told))?;
         let (sums, work) = mpsc::channel::<Looked>();
         let told = input.clone();
         std::thread::Builder::new().name("replica-sums".to_owned()).spawn(move || sum_up(&work, &told))?;
-        let sectors = self.recovered.replica.superblock().size;
-        let frees = self.device.geometry().discard && self.provisioning.is_some_and(|p| p.discard_zeroes());
-        Ok((self.recovered, Disk { device: self.device, sectors, frees, meta, sums, input }))
+        Ok((self.recovered, Disk { parts: self.parts, sizes, meta, sums, input }))
     }
 }
 
-/// How much room there is on the disk.
+/// How much room there is on the disks.
 pub(super) struct Room {
-    rescan: Option<Arc<dyn Rescan>>,
-    layout: Layout,
+    parts: Parts,
+    /// As it was when the process started.
+    found: Superblock,
+    grows: bool,
 }
 
 impl Room {
-    /// Bytes of data that it has room for; those it has if that cannot be told.
-    pub(super) fn bytes(&self) -> u64 {
-        let now = self.layout.shape.data;
-        let len = self.rescan.as_ref().and_then(|r| r.rescan().ok());
-        len.map_or(now, |len| self.layout.room(Devices { data: len.0, meta: len.0 })) * SECTOR
+    /// Bytes of a volume's data that its disk has room for; those it has if that cannot be told.
+    pub(super) fn bytes(&self, volume: Volume) -> u64 {
+        let now = self.found.sizes().of(volume);
+        if self.parts.of(volume).is_none() {
+            return now * SECTOR;
+        }
+        let room = if self.grows { self.found.room(volume, &self.parts.measured()) } else { now };
+        room.max(now) * SECTOR
     }
 }
 
@@ -206,7 +334,8 @@ enum Work {
 /// The metadata's thread: one change after the other, in the order in which they come.
 fn write_metadata(
     store: &Store,
-    growable: Option<&(Arc<dyn Rescan>, Remember)>,
+    parts: &Parts,
+    remember: Option<&Remember>,
     work: &mpsc::Receiver<Work>,
     told: &UnboundedSender<Input>,
 ) {
@@ -221,7 +350,7 @@ fn write_metadata(
                 });
                 Input::Done(io, result)
             }
-            Work::Measure => Input::Measured(growable.and_then(measured)),
+            Work::Measure => Input::Measured(remember.and_then(|r| measured(parts, r))),
         };
         if told.send(said).is_err() {
             return;
@@ -229,13 +358,13 @@ fn write_metadata(
     }
 }
 
-/// How long the disk is, once it is remembered that the metadata may be at that end soon.
-fn measured((rescan, remember): &(Arc<dyn Rescan>, Remember)) -> Option<Devices> {
-    let len = rescan.rescan().inspect_err(|e| tracing::error!("the disk's length cannot be looked at: {e}")).ok()?.0;
-    remember(len / PAGE * PAGE)
+/// How long the disks are, once it is remembered that the metadata may be at that end of the first soon.
+fn measured(parts: &Parts, remember: &Remember) -> Option<Devices> {
+    let devices = parts.measured();
+    remember(devices.meta / PAGE * PAGE)
         .inspect_err(|e| tracing::error!("it cannot be written down where the metadata are to be: {e}"))
         .ok()?;
-    Some(Devices { data: len, meta: len })
+    Some(devices)
 }
 
 /// Bytes that were read to be compared, and with what; without it their digests are wanted.
@@ -259,12 +388,16 @@ fn sum_up(work: &mpsc::Receiver<Looked>, told: &UnboundedSender<Input>) {
     }
 }
 
-/// The disk at work.
+/// A flush of several disks: how many are not done, and whether any failed.
+struct Flush {
+    left: AtomicUsize,
+    failed: AtomicBool,
+}
+
+/// The disks at work.
 pub(super) struct Disk {
-    device: Arc<dyn BlockDevice>,
-    sectors: u64,
-    /// What is discarded reads as zeroes.
-    frees: bool,
+    parts: Parts,
+    sizes: Sizes,
     meta: mpsc::Sender<Work>,
     sums: mpsc::Sender<Looked>,
     input: UnboundedSender<Input>,
@@ -272,13 +405,23 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Sectors of data.
-    pub(super) fn sectors(&self) -> u64 {
-        self.sectors
+    pub(super) fn sizes(&self) -> &Sizes {
+        &self.sizes
     }
 
-    /// The replica has grown.
-    pub(super) fn grown(&mut self, sectors: u64) {
-        self.sectors = sectors;
+    /// A volume has grown.
+    pub(super) fn grown(&mut self, volume: Volume, sectors: u64) {
+        self.sizes = self.sizes.with(volume, sectors);
+    }
+
+    /// The disk of an address, and where on it that is. None: it fails as a request of a disk that is not there.
+    fn place(&self, io: IoId, at: u64) -> Option<(Part, ByteOffset)> {
+        let part = Volume::of(at).and_then(|v| self.parts.of(v));
+        if part.is_none() {
+            tracing::error!("there is no disk for address {at}");
+            let _ = self.input.send(Input::Done(io, Err(DiskError)));
+        }
+        part.map(|part| (part, ByteOffset(Volume::local(at) * SECTOR)))
     }
 
     /// Looks how long the device is now, on the metadata's thread: it has to wait for another disk.
@@ -304,17 +447,20 @@ impl Disk {
         })
     }
 
-    /// Reads what of a span lies on the device: the last one may be longer.
+    /// Bytes of what of a span lies on its device: the last one may be longer.
+    fn len(&self, span: Span) -> usize {
+        usize::try_from(self.sizes.within(span).len * SECTOR).unwrap_or(usize::MAX)
+    }
+
+    /// Reads what of a span lies on the device.
     pub(super) fn read(&self, io: IoId, span: Span) {
-        let len = span.end().min(self.sectors).saturating_sub(span.at) * SECTOR;
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        self.device.submit(Io::read(ByteOffset(span.at * SECTOR), len, self.completion(io)));
+        let Some((part, at)) = self.place(io, span.at) else { return };
+        part.device.submit(Io::read(at, self.len(span), self.completion(io)));
     }
 
     /// Reads, and digests what was read or compares it with digests, on a thread of its own.
     pub(super) fn look(&self, io: IoId, span: Span, theirs: Option<Vec<Sum>>) {
-        let len = span.end().min(self.sectors).saturating_sub(span.at) * SECTOR;
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let Some((part, at)) = self.place(io, span.at) else { return };
         let (input, sums) = (self.input.clone(), self.sums.clone());
         let done = Completion::new(move |done| {
             let failed = match done.result {
@@ -331,33 +477,54 @@ impl Disk {
                 let _ = input.send(Input::Done(io, Err(DiskError)));
             }
         });
-        self.device.submit(Io::read(ByteOffset(span.at * SECTOR), len, done));
+        part.device.submit(Io::read(at, self.len(span), done));
     }
 
     /// Zeroes; if it may be free, by a discard where that reads as zeroes.
     pub(super) fn zero(&self, io: IoId, span: Span, free: bool) {
-        let (at, len) = (ByteOffset(span.at * SECTOR), ByteLen(span.len * SECTOR));
-        let written = self.completion(io);
-        if !(free && self.frees) {
-            return self.device.submit(Io::ranged(Op::WriteZeroes, at, len, written));
+        let Some((part, at)) = self.place(io, span.at) else { return };
+        let (len, written) = (ByteLen(span.len * SECTOR), self.completion(io));
+        if !(free && part.frees()) {
+            return part.device.submit(Io::ranged(Op::WriteZeroes, at, len, written));
         }
-        let device = Arc::clone(&self.device);
+        let device = Arc::clone(&part.device);
         let freed = Completion::new(move |done| match done.result {
             Err(e) if e.kind == IoErrorKind::NotSupported => {
                 device.submit(Io::ranged(Op::WriteZeroes, at, len, written));
             }
             _ => written.complete(done),
         });
-        self.device.submit(Io::ranged(Op::Discard, at, len, freed));
+        part.device.submit(Io::ranged(Op::Discard, at, len, freed));
     }
 
     pub(super) fn write(&self, io: IoId, span: Span, data: &[u8], fua: bool) {
+        let Some((part, at)) = self.place(io, span.at) else { return };
         let buf = AlignedBuf::from_slice(data);
-        self.device.submit(Io::write(ByteOffset(span.at * SECTOR), buf, fua, self.completion(io)));
+        part.device.submit(Io::write(at, buf, fua, self.completion(io)));
     }
 
+    /// Flushes the disks of all volumes. Prevents: a settlement says that everything is stable, and what one of the disks held in its
+    /// cache is lost with its power.
     pub(super) fn flush(&self, io: IoId) {
-        self.device.submit(Io::flush(self.completion(io)));
+        let disks: Vec<Part> = self.sizes.iter().filter_map(|(v, _)| self.parts.of(v)).collect();
+        if let [one] = disks.as_slice() {
+            return one.device.submit(Io::flush(self.completion(io)));
+        }
+        let all = Arc::new(Flush { left: AtomicUsize::new(disks.len()), failed: AtomicBool::new(false) });
+        for part in disks {
+            let (input, all) = (self.input.clone(), Arc::clone(&all));
+            let done = Completion::new(move |done| {
+                if let Err(e) = done.result {
+                    tracing::error!("the local disk failed: {e}");
+                    all.failed.store(true, Ordering::SeqCst);
+                }
+                if all.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+                    let failed = all.failed.load(Ordering::SeqCst);
+                    let _ = input.send(Input::Done(io, if failed { Err(DiskError) } else { Ok(Bytes::new()) }));
+                }
+            });
+            part.device.submit(Io::flush(done));
+        }
     }
 
     pub(super) fn metadata(&self, io: IoId, write: MetaWrite) {
@@ -374,21 +541,36 @@ impl Disk {
 /// Metadata that are there and cannot be read: damaged, newer; a disk that fails.
 pub fn find(device: Arc<dyn BlockDevice>) -> Result<Option<Superblock>, MetaError> {
     let store = Store::new(device);
-    match crate::meta::audit::audit(&store, store.len(), &[]) {
-        Ok(audit) => Ok(Some(audit.superblock)),
+    match crate::meta::replica::find(&store, store.len(), &[]) {
+        Ok((superblock, _)) => Ok(Some(superblock)),
         Err(MetaError::NotThere) => Ok(None),
         Err(e) => Err(e),
     }
 }
 
-/// Looks at everything that a replica has written down, and changes nothing. The caller keeps every user away from the disk; `known`: see
-/// [`Local::open_grown`]. Blocks its thread.
+/// Looks at everything that a replica has written down, and changes nothing. The caller keeps every user away from the disks; `known`: see
+/// [`Local::open_parts`]. Blocks its thread.
 ///
 /// # Errors
 /// No replica, one of a newer program, one whose superblocks are both damaged; a disk that fails.
-pub fn audit(device: Arc<dyn BlockDevice>, known: &[u64]) -> Result<Audit, MetaError> {
-    let store = Store::new(device);
+pub fn audit(
+    disks: impl IntoIterator<Item = (Volume, Arc<dyn BlockDevice>)>,
+    known: &[u64],
+) -> Result<Audit, MetaError> {
+    let all = Disks::default();
+    disks.into_iter().for_each(|(volume, device)| all.add(volume, device));
+    let store = Store::on(all);
     crate::meta::audit::audit(&store, store.len(), known)
+}
+
+/// Whether a disk carries a further volume of a replica, by what its end says. Blocks its thread.
+///
+/// # Errors
+/// A label of a newer program; a disk that fails.
+pub fn find_volume(device: Arc<dyn BlockDevice>) -> Result<Option<Label>, MetaError> {
+    let len = device.geometry().len.0 / PAGE * PAGE;
+    let Some(at) = len.checked_sub(PAGE) else { return Ok(None) };
+    Label::decode(&crate::meta::Reader::read(&Store::new(device), at, PAGE)?)
 }
 
 /// Takes the metadata away, so that the disk carries no replica any more. Blocks its thread.

@@ -7,8 +7,8 @@ use crate::core::config::{OnNoQuorum, Protocol};
 use crate::core::event::Refusal;
 use crate::core::progress::SyncView;
 use crate::core::verify::Verified as Found;
-use crate::core::view::Connection;
-use crate::ids::{NodeId, SECTOR};
+use crate::core::view::{Connection, VolumeView};
+use crate::ids::{NodeId, SECTOR, Span, Volume};
 use crate::meta::superblock::DiskState;
 
 /// A resource on this node.
@@ -24,8 +24,10 @@ pub struct Status {
     pub disk: String,
     /// `A`, `B` or `C`.
     pub protocol: String,
-    /// Bytes of the device.
+    /// Bytes of the first volume.
     pub size_bytes: u64,
+    /// All volumes.
+    pub volumes: Vec<VolumeStatus>,
     /// The generation of the data.
     pub generation: String,
     /// Requests that are not answered.
@@ -54,7 +56,40 @@ impl Status {
     /// Without what changes with every request.
     pub fn without_counters(&self) -> Status {
         let peers = self.peers.iter().map(|p| PeerStatus { out_of_sync_bytes: 0, ..p.clone() });
-        Status { waiting: 0, peers: peers.collect(), ..self.clone() }
+        let volumes = self.volumes.iter().map(|v| VolumeStatus { out_of_sync: Vec::new(), ..v.clone() });
+        Status { waiting: 0, volumes: volumes.collect(), peers: peers.collect(), ..self.clone() }
+    }
+}
+
+/// A volume on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeStatus {
+    /// Its number.
+    pub volume: u8,
+    /// Its bytes.
+    pub size_bytes: u64,
+    /// The state of its data. While a node is synchronised, volumes that are done with are as good as the source's, each by itself; the
+    /// node counts when all are.
+    pub disk: String,
+    /// Bytes of it that may differ, by peer, as this node has marked them.
+    pub out_of_sync: Vec<OutOfSync>,
+}
+
+/// What of a volume may differ at a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutOfSync {
+    /// The peer.
+    pub node: NodeId,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+pub(super) fn volume(view: &VolumeView) -> VolumeStatus {
+    VolumeStatus {
+        volume: view.volume.get(),
+        size_bytes: view.sectors * SECTOR,
+        disk: disk(view.disk),
+        out_of_sync: view.marked.iter().map(|(node, bytes)| OutOfSync { node: *node, bytes: *bytes }).collect(),
     }
 }
 
@@ -135,8 +170,10 @@ pub struct Verified {
     pub done_bytes: u64,
     /// Bytes that differ, in blocks of 4 KiB.
     pub differing_bytes: u64,
-    /// Where: first byte and length. Of very many some are told as one.
+    /// Where in the first volume: first byte and length. Of very many some are told as one.
     pub ranges: Vec<(u64, u64)>,
+    /// Where in the others: volume, first byte and length.
+    pub ranges_of_others: Vec<(u8, u64, u64)>,
     /// Bytes that could not be compared: they were written all the time.
     pub skipped_bytes: u64,
     /// It has ended.
@@ -146,11 +183,14 @@ pub struct Verified {
 }
 
 pub(super) fn verified(found: &Found) -> Verified {
+    let place = |s: &Span| (Volume::of(s.at).map_or(0, Volume::get), Volume::local(s.at) * SECTOR, s.len * SECTOR);
+    let places: Vec<(u8, u64, u64)> = found.differing.iter().map(place).collect();
     Verified {
         total_bytes: found.total * SECTOR,
         done_bytes: found.done * SECTOR,
         differing_bytes: found.differs * SECTOR,
-        ranges: found.differing.iter().map(|s| (s.at * SECTOR, s.len * SECTOR)).collect(),
+        ranges: places.iter().filter(|(v, ..)| *v == 0).map(|(_, at, len)| (*at, *len)).collect(),
+        ranges_of_others: places.iter().filter(|(v, ..)| *v != 0).copied().collect(),
         skipped_bytes: found.skipped * SECTOR,
         over: found.over,
         broken: found.broken,

@@ -12,7 +12,9 @@ use net::Payload;
 
 use crate::core::event::{Hello, Message};
 use crate::core::pieces::{UNIT, spread};
-use crate::ids::{Ballot, Grant, SECTOR, Span};
+use crate::ids::{Ballot, Grant, SECTOR, Sizes, Span, Volume};
+use crate::meta::bitmap::MAX_BITS;
+use crate::meta::layout::BIT_MAX;
 
 /// The version of these messages; nodes of different versions refuse one another. 1: the first. 2: HELLO says quorum and
 /// tie-breaker; synchronisation in runs, zeroing. What is newer within a version is in the minor one (`links`).
@@ -99,8 +101,8 @@ pub(super) fn pack(message: &Message, number: u64) -> Result<Packed, WireError> 
     Ok(Packed { number, body, data: data.cloned() })
 }
 
-/// The message of a frame that is due as this number, for a device of so many sectors.
-pub(super) fn unpack(frame: net::Message, expected: u64, sectors: u64) -> Result<Message, WireError> {
+/// The message of a frame that is due as this number, for volumes of these sizes.
+pub(super) fn unpack(frame: net::Message, expected: u64, sizes: &Sizes) -> Result<Message, WireError> {
     if frame.epoch != expected {
         return Err(WireError::OutOfTurn { came: frame.epoch, expected });
     }
@@ -120,23 +122,26 @@ pub(super) fn unpack(frame: net::Message, expected: u64, sectors: u64) -> Result
         (_, Some(_)) => return Err(WireError::Absurd("data where none belong")),
         (_, None) => {}
     }
-    check(&message, sectors)?;
+    check(&message, sizes)?;
     Ok(message)
 }
 
-fn check(message: &Message, sectors: u64) -> Result<(), WireError> {
+// long: a message each; what is looked at is a line or two.
+fn check(message: &Message, sizes: &Sizes) -> Result<(), WireError> {
+    let end = |span: &Span| sizes.end_of(span.at);
     let within = |span: &Span| {
-        let good = span.len > 0 && span.at < sectors && span.len <= sectors.next_multiple_of(1 << 11);
+        let longest = Volume::of(span.at).map_or(0, |v| sizes.of(v)).next_multiple_of(1 << 11);
+        let good = span.len > 0 && span.at < end(span) && span.len <= longest;
         if good { Ok(()) } else { Err(WireError::Absurd("a span outside the device")) }
     };
     match message {
         Message::Write { span, data, .. } => {
-            let fits = span.end() <= sectors && span.len.checked_mul(SECTOR) == Some(data.len() as u64);
+            let fits = span.end() <= end(span) && span.len.checked_mul(SECTOR) == Some(data.len() as u64);
             within(span)?;
             if fits { Ok(()) } else { Err(WireError::Absurd("a write whose data do not fit its span")) }
         }
         Message::Zero { span, .. } => {
-            let fits = span.end() <= sectors && span.len <= MAX_ZERO / SECTOR;
+            let fits = span.end() <= end(span) && span.len <= MAX_ZERO / SECTOR;
             within(span)?;
             if fits {
                 Ok(())
@@ -147,21 +152,21 @@ fn check(message: &Message, sectors: u64) -> Result<(), WireError> {
         Message::Pulled { run, pieces, data, .. } => {
             within(run)?;
             short(run)?;
-            let fits = spread(*run, pieces, data, sectors, SECTOR as usize).is_some();
+            let fits = spread(*run, pieces, data, end(run), SECTOR as usize).is_some();
             if fits { Ok(()) } else { Err(WireError::Absurd("what was pulled does not fit its run")) }
         }
         Message::Checked(run, pieces, _) => {
             within(run)?;
             short(run)?;
             let units: u64 = pieces.iter().map(|p| u64::from(p.units)).sum();
-            let fits = units == run.len.min(sectors - run.at).div_ceil(UNIT) && pieces.iter().all(|p| p.units > 0);
+            let fits = units == sizes.within(*run).len.div_ceil(UNIT) && pieces.iter().all(|p| p.units > 0);
             if fits { Ok(()) } else { Err(WireError::Absurd("what was compared does not fit its run")) }
         }
         Message::Differs(spans, ..) => spans.iter().try_for_each(within),
         Message::Pull(run, digests) | Message::Check(run, digests) => {
             within(run)?;
             short(run)?;
-            let units = run.len.min(sectors - run.at).div_ceil(UNIT);
+            let units = sizes.within(*run).len.div_ceil(UNIT);
             let fits = digests.is_empty() || digests.len() as u64 == units;
             if fits { Ok(()) } else { Err(WireError::Absurd("digests that do not fit their run")) }
         }
@@ -172,6 +177,10 @@ fn check(message: &Message, sectors: u64) -> Result<(), WireError> {
         Message::PeerInSync(_, span) => within(span),
         Message::Dirty(spans, _) | Message::PullAck(spans) => spans.iter().try_for_each(within),
         Message::Hello(hello) => check_hello(hello),
+        Message::Sizes(all) => {
+            let fits = all.len() <= Volume::MOST && all.iter().all(|s| *s <= MAX_BITS * BIT_MAX);
+            if fits { Ok(()) } else { Err(WireError::Absurd("more volumes than there can be, or larger ones")) }
+        }
         Message::Prepare(ballot) | Message::Accepted(ballot, _) => check_ballots(&[*ballot]),
         Message::Reject(asked, promised) => check_ballots(&[*asked, *promised]),
         Message::Promise(ballot, grant, _) => check_ballots(&[*ballot, grant.ballot]),
@@ -205,7 +214,14 @@ mod tests {
     use crate::core::pieces::{Kind, Piece};
     use crate::ids::{NodeSet, Seq};
 
-    const SECTORS: u64 = 1000;
+    /// A volume of 1000 sectors, and another one of 500.
+    fn sizes() -> Sizes {
+        Sizes::one(1000).with(other(), 500)
+    }
+
+    fn other() -> Volume {
+        Volume::new(3).expect("a volume")
+    }
 
     fn write(span: Span, len: usize) -> Message {
         let data = Bytes::from(vec![7; len]);
@@ -219,7 +235,7 @@ mod tests {
     }
 
     fn there_and_back(message: &Message) -> Result<Message, WireError> {
-        unpack(pack(message, 5).expect("packs").frame(), 5, SECTORS)
+        unpack(pack(message, 5).expect("packs").frame(), 5, &sizes())
     }
 
     #[test]
@@ -241,6 +257,11 @@ mod tests {
             Message::Checked(Span::new(992, 16), vec![Piece { kind: Kind::Data, units: 1 }], 4096),
             Message::Differs(vec![Span::new(8, 8)], 8, 0, true),
             Message::SyncDoneAck,
+            write(Span::new(other().base() + 492, 8), 4096),
+            Message::Dirty(vec![Span::new(992, 16), Span::new(other().base() + 496, 8)], true),
+            Message::Check(Span::new(other().base() + 496, 16), vec![[3; 32]]),
+            Message::Sizes(vec![1000, 0, 0, 500]),
+            Message::RoomOf(3),
         ] {
             assert_eq!(there_and_back(&message), Ok(message));
         }
@@ -249,7 +270,7 @@ mod tests {
     #[test]
     fn a_message_out_of_turn_is_refused() {
         let frame = pack(&Message::Ping, 5).expect("packs").frame();
-        assert_eq!(unpack(frame, 4, SECTORS), Err(WireError::OutOfTurn { came: 5, expected: 4 }));
+        assert_eq!(unpack(frame, 4, &sizes()), Err(WireError::OutOfTurn { came: 5, expected: 4 }));
     }
 
     #[test]
@@ -271,6 +292,12 @@ mod tests {
             Message::Zero { seq: Seq(9), epoch: 2, span: Span::new(8, 1000), free: true, receipt: false },
             Message::RemoteRead(ReqId(1), Span::new(0, u64::MAX)),
             Message::Dirty(vec![Span::new(0, u64::MAX)], true),
+            write(Span::new(other().base() + 499, 2), 1024),
+            write(Volume::new(1).expect("a volume").span(2), 1024),
+            Message::Pull(Span::new(other().base() - 8, 8), vec![[0; 32]]),
+            Message::Dirty(vec![Span::new(992, 16), Span::new(other().base() + 500, 8)], true),
+            Message::Sizes(vec![8; 17]),
+            Message::Sizes(vec![1 << 40]),
             Message::Reject(high, Ballot::default()),
             Message::Prepare(high),
         ] {
@@ -282,7 +309,7 @@ mod tests {
     fn any_bytes_are_a_message_or_refused() {
         bolero::check!().with_type::<(u16, Vec<u8>)>().for_each(|(opcode, bytes)| {
             let frame = net::Message::new(opcode % 4, 1, bytes.clone());
-            drop(unpack(frame, 1, SECTORS));
+            drop(unpack(frame, 1, &sizes()));
         });
     }
 
@@ -297,5 +324,9 @@ mod tests {
             [16, 8, 16, 2, 1, 1, 2, 1, 3, 128, 128, 4]
         );
         assert_eq!(bytes(&Message::Pong), [27]);
+        assert_eq!(bytes(&Message::RoomOf(3)), [37, 3]);
+        assert_eq!(bytes(&Message::Sizes(vec![300, 0])), [38, 2, 172, 2, 0]);
+        let there = Span::new(other().base() + 1, 8);
+        assert_eq!(bytes(&Message::Dirty(vec![there], true)), [14, 1, 129, 128, 128, 128, 128, 96, 8, 1]);
     }
 }

@@ -38,7 +38,7 @@ use super::wire;
 use crate::core::event::ConnId;
 use crate::core::rules::Rules;
 use crate::core::witness::{Vote, Witness as Core, WitnessEffect, WitnessEvent};
-use crate::ids::NodeId;
+use crate::ids::{NodeId, Sizes};
 use crate::meta::vote::Ledger;
 
 /// A replica from which nothing came so long is dead, in milliseconds; `net` notices one that is cut off within 3 s.
@@ -46,7 +46,7 @@ const DEAD: u64 = 10_000;
 /// How often time is looked at, and the folder.
 const TICK: Duration = Duration::from_secs(1);
 /// Spans are of no concern here; this only has to be larger than every device.
-const SECTORS: u64 = 1 << 50;
+const SECTORS: u64 = 1 << 39;
 
 /// How a tie-breaker runs.
 #[derive(Clone, Debug)]
@@ -305,7 +305,7 @@ impl Task {
         let Some(line) = self.lines.get_mut(&id) else { return };
         line.came += 1;
         let (resource, node) = (line.resource, line.node);
-        match wire::unpack(frame, line.came, SECTORS) {
+        match wire::unpack(frame, line.came, &Sizes::one(SECTORS)) {
             Ok(message) if wire::is_a_candidates(&message) => {
                 self.handle(resource, WitnessEvent::Received(node, ConnId(id), message));
             }

@@ -1,17 +1,29 @@
-//! A disk with a volatile cache: sectors, those of the data short, those of the metadata whole.
+//! The disks of a node with their volatile caches: sectors, those of the data short, those of the metadata whole.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use super::rng::Rng;
-use crate::ids::Span;
+use crate::ids::{Span, Volume};
 use crate::meta::{MetaError, Put, Reader};
 
 /// Bytes that stand for a sector of data.
 pub(super) const VALUE: usize = 8;
 /// Bytes of a sector of metadata.
 const SECTOR: usize = 512;
+/// Sectors of a volume at most.
+pub(super) const MOST: u64 = 52 * 8;
+/// Volumes at most.
+pub(super) const VOLUMES: usize = 2;
+
+/// Where a sector of any volume is among all of them.
+pub(super) fn dense(sector: u64) -> usize {
+    let volume = Volume::of(sector).map_or(VOLUMES, Volume::index);
+    let local = Volume::local(sector);
+    assert!(volume < VOLUMES && local < MOST, "no such sector: {sector:#x}");
+    volume * MOST as usize + local as usize
+}
 
 /// Sectors: what is durable, and the versions since.
 #[derive(Clone, Debug)]
@@ -67,76 +79,102 @@ impl Plate {
 
 /// What was cached when a flush was asked for.
 #[derive(Clone, Debug)]
-pub(super) struct Snapshot(BTreeMap<usize, usize>, BTreeMap<usize, usize>);
+pub(super) struct Snapshot(BTreeMap<usize, usize>, Vec<BTreeMap<usize, usize>>);
 
-/// A disk: data, and metadata behind them.
+/// What is on its way somewhere.
+#[derive(Clone, Debug)]
+enum Part {
+    Data(usize, Vec<u8>),
+    Meta(usize, usize, Vec<u8>),
+}
+
+/// The disks of a node: data of all volumes, and for each volume metadata.
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
     data: Plate,
-    meta: Plate,
-    /// On their way: of the metadata or not, sector, bytes.
-    flying: BTreeMap<u64, Vec<(bool, usize, Vec<u8>)>>,
+    metas: Vec<Plate>,
+    flying: BTreeMap<u64, Vec<Part>>,
 }
 
 impl Disk {
-    pub(super) fn new(data_sectors: u64, meta_bytes: u64) -> Disk {
-        let meta = Plate::new(meta_bytes as usize / SECTOR, SECTOR);
-        Disk { data: Plate::new(data_sectors as usize, VALUE), meta, flying: BTreeMap::new() }
+    /// Of so many volumes; of the first one's metadata so many bytes.
+    pub(super) fn new(volumes: usize, meta_bytes: u64) -> Disk {
+        let metas = (0..volumes).map(|v| if v == 0 { meta_bytes as usize / SECTOR } else { MOST as usize });
+        let metas = metas.map(|sectors| Plate::new(sectors, SECTOR)).collect();
+        Disk { data: Plate::new(volumes * MOST as usize, VALUE), metas, flying: BTreeMap::new() }
     }
 
     pub(super) fn read(&self, span: Span) -> Bytes {
-        let sectors = span.at as usize..(span.end() as usize).min(self.data.durable.len());
+        if span.len == 0 {
+            return Bytes::new();
+        }
+        let (from, left) = (dense(span.at), MOST - Volume::local(span.at));
+        let sectors = from..from + span.len.min(left) as usize;
         sectors.flat_map(|s| self.data.current(s).to_vec()).collect()
     }
 
     /// The value of a sector, now and durably.
     pub(super) fn values(&self, sector: u64) -> (u64, u64) {
         let value = |b: &[u8]| b.try_into().map_or(0, u64::from_le_bytes);
-        (value(self.data.current(sector as usize)), value(&self.data.durable[sector as usize]))
+        let sector = dense(sector);
+        (value(self.data.current(sector)), value(&self.data.durable[sector]))
     }
 
     pub(super) fn fly_data(&mut self, io: u64, span: Span, bytes: &[u8]) {
-        let parts = bytes.chunks(VALUE).enumerate().map(|(n, b)| (false, span.at as usize + n, b.to_vec()));
+        let first = dense(span.at);
+        let parts = bytes.chunks(VALUE).enumerate().map(|(n, b)| Part::Data(first + n, b.to_vec()));
         self.flying.insert(io, parts.collect());
     }
 
     pub(super) fn fly_meta(&mut self, io: u64, puts: &[Put]) {
         let parts = puts.iter().flat_map(|p| {
-            let first = p.at as usize / SECTOR;
-            p.bytes.chunks(SECTOR).enumerate().map(move |(n, b)| (true, first + n, b.to_vec()))
+            let (volume, first) = place(p.at);
+            p.bytes.chunks(SECTOR).enumerate().map(move |(n, b)| Part::Meta(volume, first + n, b.to_vec()))
         });
         self.flying.insert(io, parts.collect());
     }
 
     /// What flew has landed.
     pub(super) fn land(&mut self, io: u64, durable: bool) {
-        for (meta, sector, bytes) in self.flying.remove(&io).unwrap_or_default() {
-            let plate = if meta { &mut self.meta } else { &mut self.data };
-            plate.write(sector, &bytes, durable);
+        for part in self.flying.remove(&io).unwrap_or_default() {
+            self.write(part, durable);
+        }
+    }
+
+    fn write(&mut self, part: Part, durable: bool) {
+        match part {
+            Part::Data(sector, bytes) => self.data.write(sector, &bytes, durable),
+            Part::Meta(volume, sector, bytes) => self.metas[volume].write(sector, &bytes, durable),
         }
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
-        Snapshot(self.data.snapshot(), self.meta.snapshot())
+        Snapshot(self.data.snapshot(), self.metas.iter().map(Plate::snapshot).collect())
+    }
+
+    /// Of the first volume's disk only.
+    pub(super) fn snapshot_of_first(&self) -> Snapshot {
+        let Snapshot(mut data, metas) = self.snapshot();
+        data.retain(|sector, _| *sector < MOST as usize);
+        Snapshot(data, metas.into_iter().take(1).collect())
     }
 
     pub(super) fn flush(&mut self, snapshot: &Snapshot) {
         self.data.flush(&snapshot.0);
-        self.meta.flush(&snapshot.1);
+        self.metas.iter_mut().zip(&snapshot.1).for_each(|(plate, cached)| plate.flush(cached));
     }
 
     /// Power fails.
     pub(super) fn crash(&mut self, rng: &mut Rng) {
         for (_, parts) in std::mem::take(&mut self.flying) {
-            for (meta, sector, bytes) in parts {
+            for part in parts {
                 if rng.permille(500) {
-                    let plate = if meta { &mut self.meta } else { &mut self.data };
-                    plate.write(sector, &bytes, false);
+                    self.write(part, false);
                 }
             }
         }
         self.data.crash(rng);
-        self.meta.crash(rng);
+        self.metas.iter_mut().for_each(|plate| plate.crash(rng));
     }
 
     /// The process that used it ends: what flies lands or was never sent, and what is cached stays.
@@ -151,10 +189,9 @@ impl Disk {
 
     /// A part of what flies lands, the rest never does: the disk failed.
     pub(super) fn tear(&mut self, io: u64, rng: &mut Rng) {
-        for (meta, sector, bytes) in self.flying.remove(&io).unwrap_or_default() {
+        for part in self.flying.remove(&io).unwrap_or_default() {
             if rng.permille(500) {
-                let plate = if meta { &mut self.meta } else { &mut self.data };
-                plate.write(sector, &bytes, false);
+                self.write(part, false);
             }
         }
     }
@@ -165,16 +202,24 @@ impl Disk {
     }
 
     pub(super) fn meta_len(&self) -> u64 {
-        (self.meta.durable.len() * SECTOR) as u64
+        (self.metas[0].durable.len() * SECTOR) as u64
     }
+}
+
+/// The volume and the sector of a place of the metadata.
+fn place(at: u64) -> (usize, usize) {
+    let sector = at / SECTOR as u64;
+    (Volume::of(sector).map_or(VOLUMES, Volume::index), Volume::local(sector) as usize)
 }
 
 impl Reader for Disk {
     fn read(&self, at: u64, len: u64) -> Result<Vec<u8>, MetaError> {
-        let sectors = at as usize / SECTOR..(at + len) as usize / SECTOR;
-        if sectors.end > self.meta.durable.len() {
+        let (volume, first) = place(at);
+        let sectors = first..first + len as usize / SECTOR;
+        let plate = self.metas.get(volume).ok_or(MetaError::NoDisk(volume as u8))?;
+        if sectors.end > plate.durable.len() {
             return Err(MetaError::TooSmall { needed: at + len, len: self.meta_len() });
         }
-        Ok(sectors.flat_map(|s| self.meta.current(s).to_vec()).collect())
+        Ok(sectors.flat_map(|s| plate.current(s).to_vec()).collect())
     }
 }

@@ -4,7 +4,7 @@
 //! | name | holds |
 //! |---|---|
 //! | I1 AckedSurvives | a read by the newest primary never gives less than what was acknowledged before it, unless every holder lost its cache |
-//! | I2 Prefix | a peer writes nothing before everything that was acknowledged when it was asked for, and, over a flush, stable |
+//! | I2 Prefix | a peer writes nothing before everything that was acknowledged when it was asked for, and, over a flush, stable; of all volumes together |
 //! | I3 Equal | a primary and who is equal to it are so to the byte when nothing is under way; at the end everybody is, and a verification finds nothing |
 //! | I4 Covered | of every pair, what a crash of both would leave: each difference has a bit |
 //! | I5 OneReign | nobody acknowledges what the primary of a higher ballot does not have |
@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::disk::Disk;
+use super::disk::{Disk, MOST, VOLUMES, dense};
 use crate::ids::{Ballot, Grant, NodeId, NodeSet};
 
 /// What an oracle found.
@@ -82,8 +82,8 @@ pub(super) struct Oracle {
 }
 
 impl Oracle {
-    pub(super) fn new(nodes: NodeSet, sectors: u64, quorum: bool) -> Oracle {
-        let had = nodes.iter().map(|n| (n, vec![BTreeSet::from([0]); sectors as usize])).collect();
+    pub(super) fn new(nodes: NodeSet, quorum: bool) -> Oracle {
+        let had = nodes.iter().map(|n| (n, vec![BTreeSet::from([0]); VOLUMES * MOST as usize])).collect();
         Oracle { had, quorum, ..Oracle::default() }
     }
 
@@ -149,7 +149,7 @@ impl Oracle {
         (write.end, write.holders, write.counted, write.present) = (Some(now), kept, holders, present);
         let (ballot, node, sector, zero) = (write.ballot, write.node, write.sectors.start, write.zero);
         if let Some((highest, by)) = self.highest.filter(|(b, by)| self.quorum && *b > ballot && *by != node) {
-            let has = self.had.get(&by).is_some_and(|h| h[sector as usize].contains(&value));
+            let has = self.had.get(&by).is_some_and(|h| h[dense(sector)].contains(&value));
             if !has && !zero {
                 self.object(
                     "I5 OneReign",
@@ -279,7 +279,7 @@ impl Oracle {
         let missing = before.filter(|v| {
             let Some(w) = self.of(**v) else { return false };
             let sector = w.sectors.start;
-            let unwritten = !had[sector as usize].contains(*v);
+            let unwritten = !had[dense(sector)].contains(*v);
             let (_, stable) = disk.values(sector);
             unwritten || (w.flushed.is_some_and(|f| f < write.start) && self.is_older(stable, **v, sector))
         });
@@ -294,7 +294,7 @@ impl Oracle {
     /// A value lies on a node's disk. From a synchronisation: who its source is.
     pub(super) fn landed(&mut self, node: NodeId, sector: u64, value: u64) {
         if let Some(had) = self.had.get_mut(&node) {
-            had[sector as usize].insert(value);
+            had[dense(sector)].insert(value);
         }
     }
 
@@ -305,7 +305,7 @@ impl Oracle {
             write.end.is_some() && write.present.has(target) && !write.present.has(source) && !write.holders.is_empty();
         // What a disk held before it was made a new replica was given up then.
         let there = self.replaced.get(&target).is_none_or(|at| *at < write.start);
-        let known = self.had.get(&source).is_some_and(|h| h[sector as usize].contains(&old));
+        let known = self.had.get(&source).is_some_and(|h| h[dense(sector)].contains(&old));
         if apart && there && !known && self.is_older(new, old, sector) && !self.told {
             let what =
                 format!("{source} overwrites acknowledged {old} in sector {sector} of {target}, and never had it");

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
-use super::disk::{Disk, Snapshot, VALUE};
+use super::disk::{Disk, MOST, Snapshot, VALUE, dense};
 use super::oracle::{Oracle, Violation};
 use super::rng::Rng;
 use crate::core::Node;
@@ -16,8 +16,9 @@ use crate::core::pace::Load;
 use crate::core::pieces::{Digest, Kind, UNIT, compare, digests, spread};
 use crate::core::rules::{Rule, Rules};
 use crate::core::witness::{Vote, Witness, WitnessEffect, WitnessEvent};
-use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, SECTOR, Span};
+use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, SECTOR, Sizes, Span, Volume};
 use crate::meta::MetaWrite;
+use crate::meta::further::Further;
 use crate::meta::layout::{Devices, Layout, Shape};
 use crate::meta::replica::Replica;
 use crate::meta::superblock::{DiskState, Life, Superblock};
@@ -29,6 +30,10 @@ mod judge;
 const BLOCKS: u64 = 40;
 const MOST_BLOCKS: u64 = 52;
 const BLOCK: u64 = 8;
+/// Where there are two volumes: blocks of the first, those that it may have in the end, and blocks of the disk of the second as it is and
+/// as it may become. The last three of them hold two bitmaps and the label; they can move where as many have come.
+const FIRST: [u64; 3] = [24, 30, 36];
+const SECOND: [u64; 3] = [19, 26, 33];
 /// Milliseconds with faults, and to heal.
 const HURT: u64 = 4_000;
 const HEAL: u64 = 12_000;
@@ -37,7 +42,7 @@ const LOOK: u64 = 25;
 /// A seed has at least so many faults: towards the end connections are reset for as long as any are missing.
 pub(super) const FAULTS: u64 = 10;
 /// More events than this, and it spins.
-const MOST: u64 = 120_000;
+const MOST_EVENTS: u64 = 120_000;
 /// Values from here on nobody writes: they lie on a new disk.
 pub(super) const FOREIGN: u64 = 1 << 40;
 /// Requests of an application at once.
@@ -112,6 +117,8 @@ pub(super) struct Plan {
     pub(super) weak: bool,
     /// The device becomes larger, whatever the seed.
     pub(super) grows: bool,
+    /// There are two volumes, whatever the seed.
+    pub(super) two: bool,
     pub(super) loud: bool,
 }
 
@@ -176,8 +183,8 @@ enum Happening {
     Answers(NodeId),
     /// The last of what a former process asked of it lands.
     Lands(NodeId, u64),
-    /// A disk becomes longer; a node looks how long it is.
-    Longer(NodeId, u64),
+    /// The disk of a volume becomes longer; a node looks how long they are.
+    Longer(NodeId, Volume, u64),
     Measured(NodeId, u64),
 }
 
@@ -214,8 +221,8 @@ struct Host {
     slow: u64,
     /// Nothing is answered; what would have ended since.
     hung: bool,
-    /// Sectors of its disk.
-    sectors: u64,
+    /// Sectors of its disks.
+    sectors: Sizes,
     held: Vec<Happening>,
     /// What a process that was killed meanwhile has left in the disk: it lands later.
     stuck: Vec<u64>,
@@ -290,14 +297,14 @@ impl World {
         let tie_breaker = (quorum && (many == 2 || rng.permille(400))).then(|| id(9));
         let bit = rng.pick(&[BLOCK, BLOCK, 2 * BLOCK]);
         let shape = Shape {
-            data: BLOCKS * BLOCK,
+            data: if has_two(&plan) { FIRST[0] * BLOCK } else { BLOCKS * BLOCK },
             bit,
             extent: 4 * BLOCK,
             peers: 2,
             log_slots: rng.pick(&[4, 6, 10]),
             log_pages: 4,
         };
-        let mut oracle = Oracle::new(disks, MOST_BLOCKS * BLOCK, quorum);
+        let mut oracle = Oracle::new(disks, quorum);
         oracle.full = protocol == Protocol::C;
         let on_no_quorum = rng.pick(&[OnNoQuorum::SuspendIo, OnNoQuorum::SuspendIo, OnNoQuorum::IoError]);
         let on_slow_peer = rng.pick(&[OnSlowPeer::Block, OnSlowPeer::Disconnect, OnSlowPeer::GoAhead]);
@@ -357,18 +364,50 @@ impl World {
     /// A replica that was just made.
     fn made(&self, node: NodeId, device: u64) -> Superblock {
         let peers: Vec<NodeId> = self.disks.without(node).iter().collect();
-        Superblock::new(*b"resource-of-test", device, node, Layout::external(self.shape), &peers)
+        let mut sb = Superblock::new(*b"resource-of-test", device, node, Layout::external(self.shape), &peers);
+        if self.second_sectors() > 0 {
+            let further = Further::new(second(), device, self.second_sectors() * SECTOR, self.shape.peers, None);
+            sb.set_further(further.expect("a second volume"));
+        }
+        sb
+    }
+
+    /// In a third of the seeds there are two volumes.
+    fn has_two(&self) -> bool {
+        has_two(&self.plan)
+    }
+
+    /// The second one is added while the nodes run.
+    fn adds_second(&self) -> bool {
+        self.has_two() && self.grows() && self.plan.seed.is_multiple_of(2)
+    }
+
+    /// It is to be added, and is not everywhere yet.
+    fn waits_for_second(&self) -> bool {
+        let lacks = |h: &Host| h.node.as_ref().is_none_or(|n| n.sizes().of(second()) == 0);
+        self.adds_second() && self.hosts.values().any(lacks)
+    }
+
+    /// Sectors of the second volume's disk at the start.
+    fn second_sectors(&self) -> u64 {
+        if self.has_two() && !self.adds_second() { SECOND[0] * BLOCK } else { 0 }
+    }
+
+    /// Everything that any disk may hold.
+    fn everything(&self) -> Vec<Span> {
+        let volumes = if self.has_two() { vec![Volume::FIRST, second()] } else { vec![Volume::FIRST] };
+        volumes.into_iter().map(|v| v.span(MOST)).collect()
     }
 
     /// A disk with a replica.
     fn formatted(&self, sb: Superblock) -> Disk {
-        let mut disk = Disk::new(MOST_BLOCKS * BLOCK, sb.layout.end());
+        let mut disk = Disk::new(self.everything().len(), sb.layout.end());
         // What is there before the disk becomes longer is nobody's; where it is taken for clean it is the same everywhere.
-        let whose = if self.is_clean() { 0 } else { sb.device * 1000 };
-        let behind = Span::new(self.shape.data, MOST_BLOCKS * BLOCK - self.shape.data);
-        let anything: Vec<u8> = (behind.at..behind.end()).flat_map(|s| (FOREIGN + whose + s).to_le_bytes()).collect();
-        disk.fly_data(0, behind, &anything);
-        disk.land(0, true);
+        let (whose, sizes) = (if self.is_clean() { 0 } else { sb.device * 1000 }, sb.sizes());
+        for all in self.everything() {
+            let used = sizes.within(all).len;
+            fill(&mut disk, Span::new(all.at + used, all.len - used), whose);
+        }
         let (_, write) = Replica::format(sb);
         disk.format(&write.first);
         disk.format(&write.then);
@@ -385,11 +424,10 @@ impl World {
             sb.grant = first_grant(fresh.map_or(self.disks, |f| self.disks.without(f)));
             sb.peers.iter_mut().filter(|p| fresh != Some(p.node)).for_each(|p| p.connected = true);
         }
+        let sizes = sb.sizes();
         let mut disk = self.formatted(sb);
         if fresh == Some(node) {
-            let foreign: Vec<u8> = (0..self.shape.data).flat_map(|s| (FOREIGN + s).to_le_bytes()).collect();
-            disk.fly_data(0, Span::new(0, self.shape.data), &foreign);
-            disk.land(0, true);
+            sizes.iter().for_each(|(volume, sectors)| fill(&mut disk, volume.span(sectors), 0));
         }
         Host {
             disk,
@@ -402,7 +440,7 @@ impl World {
             breaks: false,
             slow: 0,
             hung: false,
-            sectors: self.shape.data,
+            sectors: Sizes::one(self.shape.data).with(second(), self.second_sectors()),
             held: Vec::new(),
             stuck: Vec::new(),
             alone: NodeSet::EMPTY,
@@ -421,6 +459,9 @@ impl World {
         for h in [Happening::Tick, Happening::Admin, Happening::Fault] {
             self.later(10, h);
         }
+        if self.has_two() {
+            self.count("volumes: two".to_owned());
+        }
         self.disks_become_longer();
         let mut looked = 0;
         while self.oracle.violation.is_none() && !self.is_over() {
@@ -437,16 +478,17 @@ impl World {
                 self.look_at_coverage();
                 self.look_at_equals();
             }
-            if self.events > MOST {
-                self.oracle.object("I7 Heals", format!("more than {MOST} events: it spins"));
+            if self.events > MOST_EVENTS {
+                self.oracle.object("I7 Heals", format!("more than {MOST_EVENTS} events: it spins"));
             }
         }
         self.end();
     }
 
-    /// In a seventh of the seeds the device becomes larger; not where disks are replaced by new ones.
+    /// In a seventh of the seeds the device becomes larger, in two of those with two volumes; not where disks are replaced by new ones.
     fn grows(&self) -> bool {
-        (self.plan.grows || self.plan.seed % 7 == 5) && self.plan.rates.replace == 0
+        let some = self.plan.seed % 7 == 5 || (self.has_two() && self.plan.seed % 7 == 2);
+        (self.plan.grows || some) && self.plan.rates.replace == 0
     }
 
     /// What is new is taken for the same everywhere, and is.
@@ -459,10 +501,15 @@ impl World {
         if !self.grows() {
             return;
         }
+        let mut lengths = vec![(Volume::FIRST, (BLOCKS + MOST_BLOCKS) / 2), (Volume::FIRST, MOST_BLOCKS)];
+        if self.has_two() {
+            lengths = FIRST[1..].iter().map(|most| (Volume::FIRST, *most)).collect();
+            lengths.extend(SECOND[usize::from(!self.adds_second())..].iter().map(|most| (second(), *most)));
+        }
         for node in self.disks.iter() {
-            for most in [(BLOCKS + MOST_BLOCKS) / 2, MOST_BLOCKS] {
+            for (volume, most) in &lengths {
                 let (at, less) = (200 + self.rng.below(2_600), self.rng.below(3));
-                self.later(at, Happening::Longer(node, (most - less) * BLOCK));
+                self.later(at, Happening::Longer(node, *volume, (most - less) * BLOCK));
             }
         }
     }
@@ -702,6 +749,25 @@ impl World {
             self.count("end: all disks compared".to_owned());
             self.look_at_all();
         }
+    }
+}
+
+/// The second volume.
+fn second() -> Volume {
+    Volume::new(1).expect("a volume")
+}
+
+fn has_two(plan: &Plan) -> bool {
+    plan.two || (plan.seed / 2) % 3 == 1
+}
+
+/// Puts there what nobody wrote.
+fn fill(disk: &mut Disk, span: Span, whose: u64) {
+    let value = |s: u64| FOREIGN + whose + dense(s) as u64;
+    let anything: Vec<u8> = (span.at..span.end()).flat_map(|s| value(s).to_le_bytes()).collect();
+    if !anything.is_empty() {
+        disk.fly_data(0, span, &anything);
+        disk.land(0, true);
     }
 }
 

@@ -14,6 +14,9 @@ pub enum Settled {
     NotMade,
     /// The nexus that wanted it is not registered: its node must take itself for fenced.
     NotRegistered,
+    /// The key that was to be preempted and aborted is gone. Whether its nexus' commands have ended keys do not tell: a target takes a
+    /// registration away first.
+    Gone,
     /// Reads cannot tell.
     Unclear,
 }
@@ -32,7 +35,13 @@ pub fn settle(change: &Change, keys: &Keys, held: &Held) -> Settled {
             made(held.reservation.is_some_and(|r| r.kind == *kind && (kind.all_registrants() || r.key == *key)))
         }
         Change::Release { kind, .. } => made(held.reservation.is_none_or(|r| r.kind != *kind)),
-        // Every fencer aborts, so that who removed the key does not matter.
+        Change::Preempt { victim, abort: true, .. } if !victim.is_none() => {
+            if has(*victim) {
+                Settled::NotMade
+            } else {
+                Settled::Gone
+            }
+        }
         Change::Preempt { victim, .. } if !victim.is_none() => made(!has(*victim)),
         Change::Clear { .. } => made(keys.keys.is_empty()),
         Change::Register { .. }
@@ -82,8 +91,16 @@ mod tests {
 
     #[test]
     fn a_preempted_key_is_gone_whoever_did_it() {
-        let preempt = Change::Preempt { key: OWN, victim: OTHER, kind: KIND, abort: true };
+        let preempt = Change::Preempt { key: OWN, victim: OTHER, kind: KIND, abort: false };
         assert_eq!(of(&preempt, &[OWN], true), Settled::Made);
+        assert_eq!(of(&preempt, &[OWN, OTHER], true), Settled::NotMade);
+    }
+
+    /// The write of a fenced node was stuck in the disk, its key was gone already, and that was taken for the abort.
+    #[test]
+    fn that_a_key_is_gone_does_not_say_that_its_commands_have_ended() {
+        let preempt = Change::Preempt { key: OWN, victim: OTHER, kind: KIND, abort: true };
+        assert_eq!(of(&preempt, &[OWN], true), Settled::Gone);
         assert_eq!(of(&preempt, &[OWN, OTHER], true), Settled::NotMade);
     }
 

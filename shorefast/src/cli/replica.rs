@@ -12,7 +12,7 @@ use crate::places;
 /// `replica ...`
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum ReplicaCommand {
-    /// Make a replica of a disk of this host; it runs once `up` does
+    /// Make a replica of disks of this host; it runs once `up` does
     Create(ReplicaCreateArgs),
     /// Run a replica until it is told to stop; its device is served over NBD while it is primary
     Up(ReplicaName),
@@ -59,6 +59,9 @@ pub(crate) enum ReplicaCommand {
         /// Which
         #[command(flatten)]
         replica: ReplicaName,
+        /// Which volume
+        #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..16))]
+        volume: u8,
         /// Bytes of the device [default: all that the disks of all nodes have room for]
         #[arg(long, value_name = "SIZE")]
         size: Option<Size>,
@@ -97,9 +100,9 @@ pub(crate) struct ReplicaCreateArgs {
     /// Which
     #[command(flatten)]
     pub(crate) replica: ReplicaName,
-    /// The disk: a path, or file:PATH
-    #[arg(long, value_name = "DISK")]
-    pub(crate) local: String,
+    /// The disk: a path, or file:PATH; of several the first is volume 0, the next volume 1, and so on
+    #[arg(long, value_name = "DISK", required = true)]
+    pub(crate) local: Vec<String>,
     /// A peer: its node, and where it listens for this replica; once for each
     #[arg(long, value_name = "NODE=HOST:PORT", required = true)]
     pub(crate) peer: Vec<String>,
@@ -124,15 +127,15 @@ pub(crate) struct ReplicaCreateArgs {
     /// The tie-breaker: its node, where it listens, and its identity, as `witness create` told it
     #[arg(long, value_name = "NODE=HOST:PORT/ID")]
     pub(crate) witness: Option<String>,
-    /// Bytes of the device [default: all that the disk has room for]
+    /// Bytes of the device, of several volumes in their order [default: all that the disk has room for]
     #[arg(long, value_name = "SIZE")]
-    pub(crate) size: Option<Size>,
+    pub(crate) size: Vec<Size>,
     /// This node's bundle
     #[arg(long, value_name = "FILE", default_value = places::BUNDLE)]
     pub(crate) bundle: PathBuf,
-    /// Destroy what the disk carries; ID is the identity that the refusal printed
+    /// Destroy what a disk carries; ID is the identity that the refusal printed
     #[arg(long, value_name = "ID")]
-    pub(crate) wipe: Option<String>,
+    pub(crate) wipe: Vec<String>,
 }
 
 /// A protocol.

@@ -61,6 +61,12 @@ pub(crate) struct TargetServeArgs {
     /// For the demo: at SIGUSR1 the next write of this initiator is held up, at SIGUSR2 it is let go
     #[arg(long, value_name = "IQN", hide = true)]
     pub(crate) hold_write_of: Option<String>,
+    /// For tests: the same, but stuck in the disk, where nothing can abort it
+    #[arg(long, value_name = "IQN", hide = true, conflicts_with = "hold_write_of")]
+    pub(crate) stick_write_of: Option<String>,
+    /// For tests: tell that a key is gone while PREEMPT AND ABORT still waits for its nexus, as some other targets do
+    #[arg(long, hide = true)]
+    pub(crate) tells_early: bool,
     /// Where it is asked
     #[command(flatten)]
     pub(crate) control: TargetControl,

@@ -12,7 +12,6 @@ use block::device::{BlockDevice, DeviceExt, Geometry};
 use block::error::{IoError, IoErrorKind};
 use block::units::ByteOffset;
 use block::worker::{Handle, Workers};
-use iscsi::session::Cause;
 use iscsi_initiator::LunDevice;
 use iscsi_initiator::discovery::{DiscoveryError, discover};
 
@@ -128,15 +127,13 @@ pub(super) fn may_reset(yes: bool, shown: &str) -> Result<(), Failure> {
 
 /// Resets a unit, and says what is known if that fails.
 pub(crate) async fn reset(unit: &Unit) -> Result<(), Failure> {
-    unit.session.reset_unit(unit.identity.lun).await.map_err(|cause| match cause {
-        Cause::ResetRefused(_) | Cause::NoNexus | Cause::Full => {
-            Failure::failed(format!("The unit was not reset: {cause}."), "See what the target reports.")
-        }
-        cause => Failure::failed(
-            format!("Nobody knows whether the unit was reset: {cause}."),
-            "A reset may be repeated. A unit that does not answer one has commands that do not end: see what the target reports.",
-        ),
-    })
+    if unit.session.reset_unit(unit.identity.lun).await {
+        return Ok(());
+    }
+    Err(Failure::failed(
+        "The unit did not answer that it was reset; nobody knows whether it was.",
+        "A reset may be repeated. A unit that does not answer one has commands that do not end, or refuses it: see what the target reports.",
+    ))
 }
 
 async fn read(device: &LunDevice, at: Size, len: Size) -> Result<(), Failure> {

@@ -5,6 +5,7 @@ use crate::exit::{Exit, Failure};
 use crate::replica::force::may_lose;
 use crate::replica::talk::{self, Ask};
 use crate::replica::{check, life, make};
+use replicator::ids::{SECTOR, Volume};
 
 use super::{print, print_json};
 
@@ -14,13 +15,18 @@ mod verify;
 pub(super) fn run(command: &ReplicaCommand, global: &Global) -> Result<Exit, Failure> {
     match command {
         ReplicaCommand::Create(args) => {
-            let bytes = make::create(args)?;
+            let sizes = make::create(args)?;
+            let bytes = sizes.of(Volume::FIRST) * SECTOR;
+            let all: Vec<String> = sizes.iter().map(|(_, s)| (s * SECTOR).to_string()).collect();
+            let all = all.join(" + ");
             let name = &args.replica.name;
             if global.json {
-                print_json("replica", &serde_json::json!({ "name": name, "bytes": bytes }))?;
+                let volume = |(v, s): (Volume, u64)| serde_json::json!({ "volume": v.get(), "bytes": s * SECTOR });
+                let volumes: Vec<_> = sizes.iter().map(volume).collect();
+                print_json("replica", &serde_json::json!({ "name": name, "bytes": bytes, "volumes": volumes }))?;
             } else if !global.quiet {
                 print(&format!(
-                    "{name} is made: {bytes} bytes. Make it on its peers, run `shorefast replica up {name}` on all of them, and \
+                    "{name} is made: {all} bytes. Make it on its peers, run `shorefast replica up {name}` on all of them, and \
                      `primary {name} --force` once, where the data to begin with are.\n"
                 ))?;
             }
@@ -53,13 +59,15 @@ pub(super) fn run(command: &ReplicaCommand, global: &Global) -> Result<Exit, Fai
         ReplicaCommand::Connect { replica, discard_my_data, .. } => connect(replica, *discard_my_data, global),
         ReplicaCommand::Disconnect(which) => tell(which, Ask::Disconnect, global),
         ReplicaCommand::Verify { replica, repair_from } => verify::run(replica, *repair_from, global),
-        ReplicaCommand::Resize { replica, size, assume_clean } => {
-            let ask = Ask::Resize { size: size.map(|s| s.0), clean: *assume_clean };
+        ReplicaCommand::Resize { replica, volume, size, assume_clean } => {
+            let ask = Ask::Resize { volume: *volume, size: size.map(|s| s.0), clean: *assume_clean };
             let status = talk::ask(&replica.dir, &replica.name, ask)?;
             if global.json {
                 print_json("replica", &status)?;
             } else if !global.quiet {
-                print(&format!("{} has {} bytes now.\n", status.name, status.size_bytes))?;
+                let bytes = status.volumes.iter().find(|v| v.volume == *volume).map_or(0, |v| v.size_bytes);
+                let which = if *volume == 0 { status.name.clone() } else { format!("{}/{volume}", status.name) };
+                print(&format!("{which} has {bytes} bytes now.\n"))?;
             }
             Ok(Exit::Ok)
         }

@@ -106,7 +106,7 @@ fn serve(args: &TargetServeArgs, global: &Global) -> Result<Exit, Failure> {
         tokio::select! {
             () = answer(&socket, &server) => {}
             () = watch(&disks, &server, args.low_space.0) => {}
-            held = hold(&server, args.hold_write_of.as_deref()) => held?,
+            held = hold(&server, args) => held?,
             () = signals.next() => {}
         }
         drop(socket);
@@ -176,13 +176,14 @@ struct Disk {
     device: Arc<FileDevice>,
     read_only: bool,
     write_through: bool,
+    tells_early: bool,
 }
 
 impl Disk {
     fn lun(&self) -> Lun {
         let device = Arc::clone(&self.device);
         let lun = Lun::new(self.number, device.clone()).thin(device);
-        lun.read_only(self.read_only).write_through(self.write_through)
+        lun.read_only(self.read_only).write_through(self.write_through).tells_early(self.tells_early)
     }
 }
 
@@ -219,7 +220,8 @@ async fn open_all(args: &TargetServeArgs, workers: &Workers) -> Result<(Vec<Disk
         let path = path.strip_prefix("file:").unwrap_or(path);
         let device = open(path, read_only, workers).await?;
         served.push(Served { lun, disk: path.to_owned(), bytes: device.geometry().len.0, read_only });
-        disks.push(Disk { number: lun, device, read_only, write_through: args.write_through });
+        let (write_through, tells_early) = (args.write_through, args.tells_early);
+        disks.push(Disk { number: lun, device, read_only, write_through, tells_early });
     }
     Ok((disks, served))
 }
@@ -311,15 +313,21 @@ fn tell(ready: &Ready, global: &Global) -> Result<(), Failure> {
 }
 
 /// Holds writes up and lets them go, as signals say. Never ready, unless there are no signals to be had.
-async fn hold(server: &Server, initiator: Option<&str>) -> Result<(), Failure> {
-    let Some(initiator) = initiator else { return std::future::pending().await };
+async fn hold(server: &Server, args: &TargetServeArgs) -> Result<(), Failure> {
+    let (held, stuck) = (args.hold_write_of.as_deref(), args.stick_write_of.as_deref());
+    if held.or(stuck).is_none() {
+        return std::future::pending().await;
+    }
     let no_signals =
         |e: io::Error| Failure::failed(format!("Cannot listen for signals: {e}."), "See the limits of the system.");
     let mut hold = signal(SignalKind::user_defined1()).map_err(no_signals)?;
     let mut let_go = signal(SignalKind::user_defined2()).map_err(no_signals)?;
     loop {
         tokio::select! {
-            _ = hold.recv() => server.hold_next_write(initiator),
+            _ = hold.recv() => {
+                held.into_iter().for_each(|initiator| server.hold_next_write(initiator));
+                stuck.into_iter().for_each(|initiator| server.stick_next_write(initiator));
+            }
             _ = let_go.recv() => server.let_go(),
         }
     }

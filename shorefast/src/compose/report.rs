@@ -102,10 +102,13 @@ fn told(notice: Notice) -> Option<(Code, String)> {
         ),
         Notice::Coordinates(hint) => (Code::CoordinatorChanged, format!("{} coordinates in {}", hint.node, hint.epoch)),
         Notice::Superblock(remark) => (Code::SuperblockDamaged, remark),
-        Notice::MountTakenOver { resumed: true } => {
+        Notice::MountTakenOver { resumed: true, died: true } => {
+            (Code::MountResumed, "its daemon had died; what is open stays open".to_owned())
+        }
+        Notice::MountTakenOver { resumed: true, died: false } => {
             (Code::MountResumed, "its daemon made room for this one; what is open stays open".to_owned())
         }
-        Notice::MountTakenOver { resumed: false } => {
+        Notice::MountTakenOver { resumed: false, .. } => {
             (Code::MountTakenOver, "its daemon had died; files that were open then get EIO".to_owned())
         }
         Notice::StaleMountCleaned => (Code::StaleMountCleaned, "its daemon had died".to_owned()),

@@ -1,7 +1,7 @@
 //! `replica check`: the audit of a replica's metadata, and whether they are those that its file speaks of.
 
 use block::worker::Workers;
-use replicator::ids::NodeSet;
+use replicator::ids::{NodeSet, SECTOR, Volume};
 use replicator::meta::audit::Audit;
 use replicator::runtime;
 
@@ -18,9 +18,12 @@ pub(crate) fn check(which: &ReplicaName) -> Result<Audit, Failure> {
     let bundle = Bundle::load(&record.bundle)?;
     let workers = Workers::start(1, "replica")
         .map_err(|e| Failure::failed(format!("Cannot start the workers: {e}."), "See the limits of the system."))?;
-    let disk = open_alone(&record.disk, &workers)?;
+    let mut disks = vec![(Volume::FIRST, open_alone(&record.disk, &workers.handle())?.device())];
+    for (volume, path) in record.further()? {
+        disks.push((volume, open_alone(&path, &workers.handle())?.device()));
+    }
     let known = ends::load(&Record::ends(&which.dir, &which.name))?;
-    let mut audit = runtime::audit(disk.device(), &known).map_err(|e| {
+    let mut audit = runtime::audit(disks, &known).map_err(|e| {
         Failure::new(
             crate::exit::Exit::Problems,
             format!("{}: {e}.", record.disk.display()),
@@ -43,15 +46,14 @@ pub(crate) fn check(which: &ReplicaName) -> Result<Audit, Failure> {
 
 /// As JSON.
 pub(crate) fn as_json(audit: &Audit) -> serde_json::Value {
-    let peer = |(node, bits, damaged): &(replicator::ids::NodeId, u64, usize)| {
-        let bit = audit.superblock.layout.shape.bit * replicator::ids::SECTOR;
-        serde_json::json!({ "node": node.get(), "out_of_sync_bytes": bits * bit, "damaged_cells": damaged })
-    };
+    let peer = |(node, bytes, damaged): &(replicator::ids::NodeId, u64, usize)| serde_json::json!({ "node": node.get(), "out_of_sync_bytes": bytes, "damaged_cells": damaged });
+    let volume = |(volume, sectors): (Volume, u64)| serde_json::json!({ "volume": volume.get(), "size_bytes": sectors * SECTOR });
     serde_json::json!({
         "node": audit.superblock.node.get(),
         "disk": format!("{:?}", audit.disk),
         "generation": format!("{:?}", audit.superblock.current),
-        "size_bytes": audit.superblock.size * replicator::ids::SECTOR,
+        "size_bytes": audit.superblock.size * SECTOR,
+        "volumes": audit.superblock.sizes().iter().map(volume).collect::<Vec<_>>(),
         "hot_extents": audit.hot,
         "peers": audit.bitmaps.iter().map(peer).collect::<Vec<_>>(),
         "clean": audit.findings.is_empty(),
@@ -67,7 +69,7 @@ pub(crate) fn shown(audit: &Audit) -> String {
             "Nothing is wrong: disk:{:?} generation:{:?} size:{}, {} hot extents.\n",
             audit.disk,
             audit.superblock.current,
-            audit.superblock.size * replicator::ids::SECTOR,
+            audit.superblock.sizes().iter().map(|(_, s)| (s * SECTOR).to_string()).collect::<Vec<_>>().join("+"),
             audit.hot.unwrap_or(0)
         );
     }

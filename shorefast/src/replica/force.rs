@@ -84,6 +84,7 @@ mod tests {
             disk: "Outdated".to_owned(),
             protocol: "C".to_owned(),
             size_bytes: 1 << 20,
+            volumes: Vec::new(),
             generation: "0000000000001234".to_owned(),
             waiting: 0,
             repair_left_bytes: 0,

@@ -1,6 +1,8 @@
 //! `replica up`: one replica in a process of its own, until SIGTERM, SIGINT or `replica down`.
 //!
-//! The way up: the record, the disk for this process alone, its metadata, the control socket, the endpoint, NBD. The way down: the
+//! Each volume is an export of its own: `NAME`, and `NAME/1` and so on for the further ones. All of them are served, or none.
+//!
+//! The way up: the record, the disks for this process alone, their metadata, the control socket, the endpoint, NBD. The way down: the
 //! export is withdrawn (what clients have under way is answered), a primary becomes secondary (everything is settled with the
 //! peers), the disk comes to rest, which is written down, the resource stops. A primary that cannot come to rest in time is stopped like one that crashed, which is told.
 
@@ -8,16 +10,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use block::worker::Workers;
+use block::worker::{Handle, Workers};
 use net::{Security, TlsMaterial};
-use replicator::core::event::{Refusal, ResizeRefusal};
-use replicator::nbd::{Export, Exports, Listen, Server as Nbd};
+use replicator::core::event::Refusal;
+use replicator::ids::Volume;
+use replicator::nbd::{Exports, Listen, Server as Nbd};
 use replicator::runtime::status::{self, PeerStatus, Resync, Status};
-use replicator::runtime::{Local, NotResized, PeerAddress, Resource, ResourceConfig, Stopped, resource_id};
+use replicator::runtime::{Local, PeerAddress, Resource, ResourceConfig, Stopped, resource_id};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
+
+mod volumes;
 
 use super::ends::Ends;
 use super::make::node_id;
@@ -30,6 +35,7 @@ use crate::daemon::{Signals, log_to_stderr};
 use crate::exit::{Exit, Failure};
 use crate::init::{Bundle, dns_name};
 use crate::metrics;
+use volumes::{is_free, part};
 
 /// How long a primary may take to settle with its peers on the way down.
 const SETTLE_WITHIN: Duration = Duration::from_secs(10);
@@ -126,19 +132,24 @@ async fn serve_metrics(listener: Option<TcpListener>, up: Arc<Up>) {
     .await;
 }
 
-/// The disk, if it carries this replica.
+/// The disks, if they carry this replica.
 fn open(record: &Record, bundle: &Bundle, workers: &Workers, dir: &Path) -> Result<Local, Failure> {
     let shown = record.disk.display();
-    let disk = open_alone(&record.disk, workers)?;
+    let further = record.further()?;
+    let mut disks = vec![(Volume::FIRST, open_alone(&record.disk, &workers.handle())?)];
+    for (volume, path) in &further {
+        disks.push((*volume, open_alone(path, &workers.handle())?));
+    }
     let failed = Record::failed(dir, &record.name);
-    let life = machine::life_of(&record.disk, &failed);
+    let paths: Vec<&Path> =
+        [&record.disk].into_iter().chain(further.iter().map(|(_, p)| p)).map(PathBuf::as_path).collect();
+    let life = machine::life_of(&paths, &failed);
     let ends = Record::ends(dir, &record.name);
     let known = ends::load(&ends)?;
-    let opened = Local::open_grown(disk.device(), life, &known);
-    let local = opened.map(|l| l.provisioned(disk.provisioning())).map_err(|e| {
+    let local = Local::open_parts(disks.iter().map(|(v, disk)| (*v, part(disk))), life, &known).map_err(|e| {
         Failure::failed(
             format!("{shown} cannot be used as the replica {}: {e}.", record.name),
-            "See whether it is the right disk.",
+            "See whether the disks in the replica's file are the right ones.",
         )
     })?;
     let sb = local.superblock();
@@ -150,11 +161,16 @@ fn open(record: &Record, bundle: &Bundle, workers: &Workers, dir: &Path) -> Resu
             "See whether disk and bundle in the replica's file are the right ones.",
         ));
     }
+    for (volume, path) in further.iter().filter(|(v, _)| local.sizes().of(*v) == 0) {
+        // It is taken for the volume as soon as a peer has that.
+        let device = disks.iter().find(|(v, _)| v == volume).map(|(_, disk)| disk.device());
+        device.map_or(Ok(()), |device| is_free(path, &device, (sb.resource, sb.device)))?;
+    }
     machine::forget_failure(&failed).map_err(|e| {
         Failure::failed(format!("{} cannot be removed: {e}.", failed.display()), "See who may write there.")
     })?;
     let known = Ends::found(ends.clone(), local.found_by()).map_err(|e| ends::not_written(&ends, &e))?;
-    let local = local.growable(disk.rescan(), Box::new(move |end| known.add(end)));
+    let local = local.remembered(Box::new(move |end| known.add(end)));
     tracing::info!(
         "what was acknowledged here is {}",
         if local.has_kept() { "all there" } else { "not known to be all there" }
@@ -183,6 +199,9 @@ struct Up {
     exports: Arc<Exports>,
     nbd: tokio::sync::Mutex<Option<Nbd>>,
     nbd_path: PathBuf,
+    workers: Handle,
+    /// The resource and the number of the replica here.
+    own: ([u8; 16], u64),
     /// Roles change one at a time.
     role: tokio::sync::Mutex<()>,
     down: Notify,
@@ -217,6 +236,7 @@ impl Up {
         let listen = [Listen::Unix(nbd_path.clone())];
         let nbd =
             Nbd::start(workers.handle(), Arc::clone(&exports), &listen).await.map_err(|e| failed(e.to_string()))?;
+        let own = (local.superblock().resource, local.superblock().device);
         let resource = Resource::start(config, local, &workers.handle()).await.map_err(|e| failed(e.to_string()))?;
         Ok(Up {
             name: record.name.clone(),
@@ -226,6 +246,8 @@ impl Up {
             exports,
             nbd: tokio::sync::Mutex::new(Some(nbd)),
             nbd_path,
+            workers: workers.handle(),
+            own,
             role: tokio::sync::Mutex::default(),
             down: Notify::new(),
         })
@@ -257,7 +279,7 @@ impl Up {
             Ask::Tentative => self.connect_tentatively().await?,
             Ask::Events { .. } => Ok(()),
             Ask::Adjust => self.adjust().await?,
-            Ask::Resize { size, clean } => self.resize(size, clean).await?,
+            Ask::Resize { volume, size, clean } => self.resize(volume, size, clean).await?,
         };
         done.map_err(|e| self.stopped(e))?;
         self.status().await
@@ -279,13 +301,7 @@ impl Up {
             Ok(Err(why)) => return Err(self.not_promoted(why)),
             Ok(Ok(())) => {}
         }
-        let export =
-            Export::new(&self.name, self.resource.device()).described("").provisioned(self.resource.provisioning());
-        // Served already, if it was primary.
-        drop(self.exports.add(export));
-        if !*self.resource.primary().borrow() {
-            self.exports.withdraw(&self.name);
-        }
+        self.serve_volumes();
         Ok(Ok(()))
     }
 
@@ -322,7 +338,7 @@ impl Up {
         let mut primary = self.resource.primary();
         while primary.changed().await.is_ok() {
             if !*primary.borrow_and_update() {
-                self.exports.withdraw(&self.name);
+                self.withdraw();
             }
         }
         std::future::pending::<()>().await;
@@ -348,13 +364,15 @@ impl Up {
             on_no_quorum: wanted.on_no_quorum,
             disk_timeout_s: wanted.disk_timeout_s,
             on_io_error: wanted.on_io_error,
+            volumes: wanted.volumes.clone(),
             ..running.clone()
         };
-        if wanted != reachable {
+        let kept = running.volumes.iter().all(|(number, volume)| wanted.volumes.get(number) == Some(volume));
+        if wanted != reachable || !kept {
             return Err(Failure::new(
                 Exit::Refused,
                 format!(
-                    "{} differs from what runs in more than on_no_quorum, disk_timeout_s and on_io_error.",
+                    "{} differs from what runs in more than on_no_quorum, disk_timeout_s, on_io_error and volumes that are new.",
                     Record::path(&self.dir, &self.name).display()
                 ),
                 format!("The rest changes with a restart: `shorefast replica down {0}`, then `up {0}`.", self.name),
@@ -364,65 +382,20 @@ impl Up {
         if done.is_ok() {
             done = self.resource.disk_policy(wanted.disk_policy()).await;
         }
+        let further = wanted.further()?;
+        for (volume, path) in further.iter().filter(|(v, _)| !self.resource.has_disk(*v)) {
+            self.add_disk(*volume, path).await?;
+        }
         *self.record.lock() = wanted;
-        Ok(done)
-    }
-
-    /// Larger, on all nodes.
-    async fn resize(&self, size: Option<u64>, clean: bool) -> Result<Result<(), Stopped>, Failure> {
-        if size.is_some_and(|s| s % 4096 != 0) {
-            return Err(Failure::usage("--size is not a multiple of 4096 bytes.", "Give whole blocks."));
+        match done {
+            Ok(()) if self.status().await?.role == "Primary" => self.make_volumes(&further).await,
+            done => Ok(done),
         }
-        match self.resource.resize(size, clean).await {
-            Err(stopped) => Ok(Err(stopped)),
-            Ok(Ok(_)) => Ok(Ok(())),
-            Ok(Err(why)) => Err(self.not_resized(why)),
-        }
-    }
-
-    /// Why it does not become larger, and what may be done about it.
-    fn not_resized(&self, why: NotResized) -> Failure {
-        let bytes = |sectors: u64| sectors.saturating_mul(replicator::ids::SECTOR);
-        let (what, next) = match why {
-            NotResized::TooOld(node) => {
-                (format!("the program of node-{} does not know how", node.get()), "Upgrade it first.".to_owned())
-            }
-            NotResized::Refused(why) => match why {
-                ResizeRefusal::NotPrimary => {
-                    ("it is not primary here".to_owned(), "Run the command on the primary.".to_owned())
-                }
-                ResizeRefusal::NoDisk => {
-                    ("this node has left its disk".to_owned(), "Put it right, and start the replica again.".to_owned())
-                }
-                ResizeRefusal::Busy => {
-                    ("that is being done already".to_owned(), "Wait, and see the size in `replica status`.".to_owned())
-                }
-                ResizeRefusal::Away(node) => (
-                    format!("node-{} is not connected and equal", node.get()),
-                    "Wait until all peers are Established in `replica status`.".to_owned(),
-                ),
-                ResizeRefusal::Shrinks => (
-                    "a device never becomes smaller".to_owned(),
-                    "Make a smaller one, and copy what is needed.".to_owned(),
-                ),
-                ResizeRefusal::Same => ("it has that size".to_owned(), "Give a larger --size.".to_owned()),
-                ResizeRefusal::NoRoom(node, most) => (
-                    format!("the disk of node-{} has room for {} bytes", node.get(), bytes(most)),
-                    "Make the disks of all nodes larger first: by more than their metadata take, which move to the new end.".to_owned(),
-                ),
-                ResizeRefusal::Lost(node) => {
-                    let said = format!("node-{} was lost, or did not answer", node.get());
-                    let next = "If any node has grown, all do when they meet: see `replica status`; else run it again.";
-                    return Failure::failed(format!("{} is not resized: {said}.", self.name), next);
-                }
-            },
-        };
-        Failure::new(Exit::Refused, format!("{} is not resized: {what}.", self.name), next)
     }
 
     async fn secondary(&self) -> Result<(), Stopped> {
         let _one = self.role.lock().await;
-        self.exports.withdraw(&self.name);
+        self.withdraw();
         self.resource.demote().await
     }
 
@@ -443,10 +416,10 @@ impl Up {
             Ok(false) => Err(Failure::new(
                 Exit::Refused,
                 format!(
-                    "{} cannot be compared now: that takes a primary and an equal peer that is connected.",
+                    "{} cannot be compared now: that takes an equal peer that is connected, and no primary but one of the two.",
                     self.name
                 ),
-                "See `replica status`; make one of the nodes primary, and wait until the other is Established.",
+                "See `replica status`; wait until a peer is Established, or run it on the primary.",
             )),
             begun => Ok(begun.map(|_| ())),
         }
@@ -494,7 +467,7 @@ impl Up {
 
     /// The way down.
     async fn stop(&self) {
-        self.exports.withdraw(&self.name);
+        self.withdraw();
         if tokio::time::timeout(SETTLE_WITHIN, self.resource.demote()).await.is_err() {
             tracing::error!("{} did not come to rest as a primary, and is stopped as if it had crashed", self.name);
         }
@@ -553,6 +526,12 @@ pub(crate) fn shown(status: &Status) -> String {
         "  disk:{} protocol:{} size:{} quorum:{} waiting:{}\n",
         status.disk, status.protocol, status.size_bytes, status.quorum, status.waiting
     );
+    for volume in status.volumes.iter().filter(|_| status.volumes.len() > 1) {
+        let out: Vec<String> =
+            volume.out_of_sync.iter().map(|o| format!("node-{}:{}", o.node.get(), o.bytes)).collect();
+        let (number, disk, size) = (volume.volume, &volume.disk, volume.size_bytes);
+        text += &format!("  volume:{number} disk:{disk} size:{size} out-of-sync:{}\n", out.join(","));
+    }
     status.peers.iter().for_each(|peer| text += &shown_peer(peer));
     if let Some(witness) = &status.witness {
         text += &format!("  node-{} tie-breaker connection:{}\n", witness.node.get(), witness.connection);

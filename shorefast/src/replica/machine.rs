@@ -15,13 +15,15 @@ use replicator::runtime::{Life, life};
 
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
-/// That of the disk of a replica; unknown if its disk has failed since it was opened last.
-pub(super) fn life_of(disk: &Path, failed: &Path) -> Life {
+/// That of the disks of a replica's volumes; unknown if one has failed since they were opened last. A volume that is added makes it another
+/// one, which proves nothing until the next start.
+pub(super) fn life_of(disks: &[&Path], failed: &Path) -> Life {
     let boot = fs::read_to_string(BOOT).unwrap_or_default();
-    match (boot.trim(), identity(disk)) {
+    let known: Option<Vec<String>> = disks.iter().map(|disk| identity(disk)).collect();
+    match (boot.trim(), known) {
         ("", _) | (_, None) => Life::UNKNOWN,
         _ if failed.exists() => Life::UNKNOWN,
-        (boot, Some(disk)) => life(boot, &disk),
+        (boot, Some(disks)) => life(boot, &disks.join(" + ")),
     }
 }
 
@@ -71,9 +73,13 @@ mod tests {
         let (disk, other, failed) = (dir.path().join("disk"), dir.path().join("other"), dir.path().join("failed"));
         fs::write(&disk, [0; 512]).expect("written");
         fs::write(&other, [0; 512]).expect("written");
+        let life_of = |disk: &Path, failed: &Path| super::life_of(&[disk], failed);
         let first = life_of(&disk, &failed);
         assert!(first != Life::UNKNOWN && first.goes_on(life_of(&disk, &failed)));
         assert!(!first.goes_on(life_of(&other, &failed)));
+        let two = super::life_of(&[&disk, &other], &failed);
+        assert!(two.goes_on(super::life_of(&[&disk, &other], &failed)) && !two.goes_on(first));
+        assert!(!two.goes_on(super::life_of(&[&other, &disk], &failed)), "they were exchanged");
         remember_failure(&failed).expect("remembered");
         assert_eq!(life_of(&disk, &failed), Life::UNKNOWN);
         forget_failure(&failed).expect("forgotten");

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use block::shared::NodeId;
@@ -13,9 +13,10 @@ use block::sync::{Memory, run_batch};
 use block::worker::Workers;
 use block::{BlockDevice, ByteLen, ByteOffset, Op};
 use csv_fs::format::{REPLICA, SCAN_HEAD, SCAN_TAIL, SUPERBLOCKS};
-use replicator::runtime::{self, NewReplica};
+use replicator::ids::Sizes;
+use replicator::runtime::{self, NewReplica, NewVolume};
 
-use super::record::{Record, WitnessRecord, check_name};
+use super::record::{Record, VolumeRecord, WitnessRecord, check_name};
 use super::{ends, open_alone};
 use crate::api::Node;
 use crate::cli::ReplicaCreateArgs;
@@ -23,8 +24,15 @@ use crate::disk_url;
 use crate::exit::{Exit, Failure};
 use crate::init::Bundle;
 
-/// Makes it; the bytes of its device.
-pub(crate) fn create(args: &ReplicaCreateArgs) -> Result<u64, Failure> {
+/// A disk for this process alone, on which there is nothing any more.
+fn open_empty(path: &Path, workers: &Workers, wipe: &[String]) -> Result<Arc<dyn BlockDevice>, Failure> {
+    let device = open_alone(path, &workers.handle())?.device();
+    carries_nothing(path, &device, wipe)?;
+    Ok(device)
+}
+
+/// Makes it; the sectors of its volumes.
+pub(crate) fn create(args: &ReplicaCreateArgs) -> Result<Sizes, Failure> {
     let (name, dir) = (&args.replica.name, &args.replica.dir);
     check_name(name)?;
     let bundle = Bundle::load(&args.bundle)?;
@@ -41,19 +49,26 @@ pub(crate) fn create(args: &ReplicaCreateArgs) -> Result<u64, Failure> {
         .map_err(|e| Failure::failed(format!("{} cannot be made: {e}.", dir.display()), "Name another --dir."))?;
     let workers = Workers::start(1, "replica")
         .map_err(|e| Failure::failed(format!("Cannot start the workers: {e}."), "See the limits of the system."))?;
-    let disk = open_alone(&record.disk, &workers)?;
-    let device = disk.device();
-    carries_nothing(&record.disk, &device, args.wipe.as_deref())?;
+    let device = open_empty(&record.disk, &workers, &args.wipe)?;
+    let mut further = Vec::new();
+    for ((volume, path), size) in
+        record.further()?.into_iter().zip(args.size.iter().skip(1).map(Some).chain(std::iter::repeat(None)))
+    {
+        let device = open_empty(&path, &workers, &args.wipe)?;
+        further.push(NewVolume { volume, device, size: size.map(|s| s.0) });
+    }
     let new = NewReplica {
         resource: runtime::resource_id(&bundle.cluster_id, name),
         node: node_id(record.node),
         peers: known.iter().map(|(n, _)| node_id(*n)).collect(),
-        size: args.size.map(|s| s.0),
+        size: args.size.first().map(|s| s.0),
     };
     let len = device.geometry().len.0;
-    let made = runtime::create(&new, device).map_err(|e| {
+    let made = runtime::create_volumes(&new, device, &further).map_err(|e| {
+        let disks =
+            further.iter().map(|f| format!(" and {}", record.volumes[&f.volume.get().to_string()].disk.display()));
         Failure::failed(
-            format!("No replica can be made of {}: {e}.", record.disk.display()),
+            format!("No replica can be made of {}{}: {e}.", record.disk.display(), disks.collect::<String>()),
             "Use a larger disk, or a smaller --size of whole blocks of 4096 bytes.",
         )
     })?;
@@ -89,14 +104,25 @@ fn record(args: &ReplicaCreateArgs, bundle: &Bundle) -> Result<Record, Failure> 
     let absolute = |p: &Path| {
         std::path::absolute(p).map_err(|e| Failure::usage(format!("{}: {e}.", p.display()), "Write the whole path."))
     };
-    let url = disk_url::made_absolute(&args.local)
-        .map_err(|e| Failure::usage(format!("{}: {e}.", args.local), "Write the whole path."))?;
+    let mut disks = Vec::new();
+    for local in &args.local {
+        let url = disk_url::made_absolute(local)
+            .map_err(|e| Failure::usage(format!("{local}: {e}."), "Write the whole path."))?;
+        disks.push(disk_url::shareable(&url)?);
+    }
+    let [disk, further @ ..] = disks.as_slice() else {
+        return Err(Failure::usage("There is no --local.", "Name the disk of the first volume."));
+    };
+    if args.size.len() > disks.len() {
+        return Err(Failure::usage("There are more --size than --local.", "Give one for each disk, in their order."));
+    }
+    let volume = |(n, disk): (usize, &PathBuf)| ((n + 1).to_string(), VolumeRecord { disk: disk.clone() });
     let witness = args.witness.as_deref().map(|text| witness(text, bundle)).transpose()?;
     let record = Record {
         schema: 1,
         name: args.replica.name.clone(),
         node: bundle.node,
-        disk: disk_url::shareable(&url)?,
+        disk: disk.clone(),
         protocol: args.protocol.letter(),
         quorum: args.quorum,
         on_no_quorum: args.on_no_quorum,
@@ -107,8 +133,11 @@ fn record(args: &ReplicaCreateArgs, bundle: &Bundle) -> Result<Record, Failure> 
         metrics: None,
         peers,
         witness,
+        volumes: further.iter().enumerate().map(volume).collect(),
     };
-    record.fits().map_err(|said| Failure::usage(format!("{said}."), "Change --quorum, --witness or --protocol."))?;
+    record
+        .fits()
+        .map_err(|said| Failure::usage(format!("{said}."), "Change --quorum, --witness, --protocol or --local."))?;
     Ok(record)
 }
 
@@ -127,7 +156,7 @@ fn witness(text: &str, bundle: &Bundle) -> Result<WitnessRecord, Failure> {
 }
 
 /// Refuses a disk on which there is something, or takes away what `wipe` names.
-fn carries_nothing(path: &Path, device: &Arc<dyn BlockDevice>, wipe: Option<&str>) -> Result<(), Failure> {
+pub(super) fn carries_nothing(path: &Path, device: &Arc<dyn BlockDevice>, wipe: &[String]) -> Result<(), Failure> {
     let unreadable =
         |e: String| Failure::failed(format!("{} cannot be read: {e}.", path.display()), "See the kernel log.");
     let mut found: Vec<(String, String)> = Vec::new();
@@ -135,6 +164,14 @@ fn carries_nothing(path: &Path, device: &Arc<dyn BlockDevice>, wipe: Option<&str
         Ok(None) => {}
         Ok(Some(sb)) => found.push((format!("a replica of {}", sb.node), format!("replica-{:016x}", sb.device))),
         Err(e) => found.push((format!("a replica that cannot be read ({e})"), "replica-unreadable".to_owned())),
+    }
+    match runtime::find_volume(Arc::clone(device)) {
+        Ok(None) => {}
+        Ok(Some(label)) => {
+            let what = format!("volume {} of a replica of {}", label.volume, label.node);
+            found.push((what, format!("replica-{:016x}-volume-{}", label.device, label.volume)));
+        }
+        Err(e) => found.push((format!("a volume that cannot be read ({e})"), "volume-unreadable".to_owned())),
     }
     if device.geometry().len.0 > 0 {
         let foreign = csv_fs::meta::foreign(device).map_err(|e| unreadable(e.to_string()))?;
@@ -146,7 +183,7 @@ fn carries_nothing(path: &Path, device: &Arc<dyn BlockDevice>, wipe: Option<&str
         return Ok(());
     }
     let id = found.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>().join("+");
-    if wipe != Some(id.as_str()) {
+    if !wipe.contains(&id) {
         let what = found.iter().map(|(what, _)| what.as_str()).collect::<Vec<_>>().join(", ");
         return Err(Failure::new(
             Exit::Refused,

@@ -40,6 +40,13 @@ fn own(text: &mut Text, metrics: &Metrics, name: &str) {
     }
     let lost = u64::from(status.lost_cache);
     gauge("shorefast_replica_lost_cache", "1 if what was acknowledged last may be missing here.", &of, lost);
+    if status.volumes.len() > 1 {
+        let metric = "shorefast_replica_volume_size_bytes";
+        text.begin(metric, "gauge", "Bytes of a volume; not there with one.");
+        for volume in &status.volumes {
+            text.sample(metric, &[("name", name), ("volume", &volume.volume.to_string())], volume.size_bytes);
+        }
+    }
 }
 
 fn requests(text: &mut Text, metrics: &Metrics, name: &str) {

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use replicator::core::config::{DiskPolicy, OnIoError, OnNoQuorum, Protocol};
+use replicator::ids::Volume;
 use replicator::runtime::{PeerAddress, Quorum, WitnessAddress};
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,17 @@ pub(super) struct Record {
     pub(super) peers: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) witness: Option<WitnessRecord>,
+    /// The volumes besides the first, by number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) volumes: BTreeMap<String, VolumeRecord>,
+}
+
+/// A volume besides the first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VolumeRecord {
+    /// An absolute path.
+    pub(super) disk: PathBuf,
 }
 
 /// Where metrics are served.
@@ -167,6 +179,7 @@ impl Record {
     /// What quorum and tie-breaker have to do with the rest.
     pub(super) fn fits(&self) -> Result<(), String> {
         self.metrics()?;
+        self.volumes()?;
         if self.disk_timeout_s.is_some_and(|s| !DISK_TIMEOUTS.contains(&s)) {
             return Err(
                 "disk_timeout_s is a number of seconds from 2 to 3600; leave it out for a disk to be waited for"
@@ -187,6 +200,31 @@ impl Record {
             return Err(format!("the tie-breaker {} has a replica itself", witness.node));
         }
         Ok(())
+    }
+
+    fn volumes(&self) -> Result<Vec<(Volume, PathBuf)>, String> {
+        let volume = |(number, volume): (&String, &VolumeRecord)| {
+            let found = number.parse::<u8>().ok().and_then(Volume::new).filter(|v| *v != Volume::FIRST);
+            let found = found.filter(|v| v.get().to_string() == *number);
+            let wrong =
+                || format!("volumes.{number}: a volume besides the first has a number from 1 to {}", Volume::MOST - 1);
+            Ok((found.ok_or_else(wrong)?, volume.disk.clone()))
+        };
+        let all: Vec<(Volume, PathBuf)> = self.volumes.iter().map(volume).collect::<Result<_, String>>()?;
+        let mut disks: Vec<&PathBuf> = all.iter().map(|(_, disk)| disk).chain([&self.disk]).collect();
+        disks.sort_unstable();
+        match disks.windows(2).find(|w| w[0] == w[1]) {
+            Some(twice) => Err(format!("{} is the disk of two volumes", twice[0].display())),
+            None => Ok(all),
+        }
+    }
+
+    /// The disks of the volumes besides the first.
+    pub(super) fn further(&self) -> Result<Vec<(Volume, PathBuf)>, Failure> {
+        let mut all =
+            self.volumes().map_err(|said| Failure::usage(format!("{said}."), "Correct the replica's file."))?;
+        all.sort();
+        Ok(all)
     }
 
     /// Where its metrics are served.
@@ -299,7 +337,25 @@ mod tests {
             metrics: None,
             peers: BTreeMap::from([("node-2".to_owned(), "127.0.0.2:7790".to_owned())]),
             witness: None,
+            volumes: BTreeMap::new(),
         }
+    }
+
+    #[test]
+    fn volumes_have_numbers_and_disks_of_their_own() {
+        let with = |rows: &[(&str, &str)]| {
+            let row = |(n, disk): &(&str, &str)| ((*n).to_owned(), VolumeRecord { disk: disk.into() });
+            Record { volumes: rows.iter().map(row).collect(), ..record() }
+        };
+        let numbers = |r: Record| r.further().map(|all| all.into_iter().map(|(v, _)| v.get()).collect::<Vec<_>>());
+        assert_eq!(numbers(with(&[("10", "/dev/b"), ("2", "/dev/c")])), Ok(vec![2, 10]));
+        for wrong in [("0", "/dev/b"), ("16", "/dev/b"), ("01", "/dev/b"), ("x", "/dev/b"), ("1", "/dev/vg/r0")] {
+            assert!(with(&[wrong]).fits().is_err(), "{wrong:?}");
+        }
+        let dir = tempfile::tempdir().expect("a folder");
+        let several = with(&[("1", "/dev/b"), ("3", "/dev/c")]);
+        several.save(dir.path()).expect("saved");
+        assert_eq!(Record::load(dir.path(), "r0"), Ok(several));
     }
 
     #[test]

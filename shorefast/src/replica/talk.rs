@@ -52,6 +52,8 @@ pub(crate) enum Ask {
     },
     /// Become larger.
     Resize {
+        /// Which volume.
+        volume: u8,
         /// Bytes; without it as large as the disks of all have room for.
         size: Option<u64>,
         /// What is new is not synchronised.

@@ -23,7 +23,7 @@ fn name(n: usize) -> String {
 }
 
 /// Nodes whose daemons have holders, with a volume; node 1 coordinates it.
-fn held(nodes: usize) -> Cluster {
+pub(crate) fn held(nodes: usize) -> Cluster {
     let mut cluster = Cluster::new(nodes);
     (1..=nodes).for_each(|n| cluster.configure(n, "holder = true\n"));
     cluster.begin("fast");
@@ -31,12 +31,12 @@ fn held(nodes: usize) -> Cluster {
     cluster
 }
 
-fn daemon(cluster: &Cluster, n: usize) -> Option<u64> {
+pub(crate) fn daemon(cluster: &Cluster, n: usize) -> Option<u64> {
     let status = cluster.ask(n, &["--json", "status"]);
     (status.code == 0).then(|| status.json()["pid"].as_u64().expect("a pid"))
 }
 
-fn kill(signal: Signal, pid: u32) {
+pub(crate) fn kill(signal: Signal, pid: u32) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid");
     kill_process(pid, signal).expect("it runs");
 }
@@ -49,7 +49,7 @@ fn restart(cluster: &Cluster, n: usize) {
 }
 
 /// Appends records through one open file until it is told to end, and then reads all of them.
-struct Appends {
+pub(crate) struct Appends {
     ends: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
     thread: Background<(PathBuf, u64, Duration)>,
@@ -62,7 +62,7 @@ fn record(n: u64) -> Vec<u8> {
 }
 
 impl Appends {
-    fn begin(dir: &Path, name: &str) -> Appends {
+    pub(crate) fn begin(dir: &Path, name: &str) -> Appends {
         let path = dir.join(name);
         let (ends, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (told, count) = (Arc::clone(&ends), Arc::clone(&written));
@@ -84,12 +84,12 @@ impl Appends {
         Appends { ends, written, thread }
     }
 
-    fn goes_on(&self) {
+    pub(crate) fn goes_on(&self) {
         let before = self.written.load(Ordering::SeqCst);
         until("more records", || self.written.load(Ordering::SeqCst) > before + 20);
     }
 
-    fn end(self) {
+    pub(crate) fn end(self) {
         self.ends.store(true, Ordering::SeqCst);
         let (path, n, longest) = self.thread.ended("the writer");
         println!("{n} records, the longest write took {} ms", longest.as_millis());
@@ -102,7 +102,7 @@ impl Appends {
 }
 
 /// Everything else that a program can have open.
-struct Open {
+pub(crate) struct Open {
     written: File,
     unlinked: File,
     listing: ReadDir,
@@ -113,7 +113,7 @@ struct Open {
 }
 
 impl Open {
-    fn new(dir: &Path) -> Open {
+    pub(crate) fn new(dir: &Path) -> Open {
         let at = dir.to_owned();
         let (written, unlinked, listing, listed) = within("files", move || {
             fs::create_dir(at.join("many")).expect("creates");
@@ -150,14 +150,14 @@ impl Open {
     }
 
     /// Nobody else gets what is locked here.
-    fn is_locked(&self, dir: &Path) {
+    pub(crate) fn is_locked(&self, dir: &Path) {
         for (name, command) in [("process", "set w 12 1"), ("open-file", "ofd r 12 1"), ("whole", "flock 6")] {
             let path = dir.join(name);
             assert_eq!(within("opening", move || Locker::new(&path)).ask(command), AGAIN, "{name}");
         }
     }
 
-    fn is_usable(&mut self, round: u8) {
+    pub(crate) fn is_usable(&mut self, round: u8) {
         let (written, unlinked) =
             (self.written.try_clone().expect("a copy"), self.unlinked.try_clone().expect("a copy"));
         within("files from before", move || {
@@ -173,7 +173,7 @@ impl Open {
         });
     }
 
-    fn ends(self, dir: &Path) {
+    pub(crate) fn ends(self, dir: &Path) {
         let Open { listing, mut listed, mut process, mut open_file, mut whole, .. } = self;
         let listed = within("the rest of a listing", move || {
             listed.extend(listing.map(|e| e.expect("lists").file_name()));
@@ -232,7 +232,7 @@ fn stays_open(nodes: usize, n: usize) {
     assert_eq!(cluster.stop(n), 0);
 }
 
-struct Kills(std::process::Child);
+pub(crate) struct Kills(pub(crate) std::process::Child);
 
 impl Drop for Kills {
     fn drop(&mut self) {

@@ -10,7 +10,7 @@ use block::error::IoErrorKind;
 use block::fault::FaultDevice;
 use block::shared::{
     AloneError, CawOutcome, Entrance, FenceGen, Incarnation, NexusKey, NexusNumber, Nexuses, NodeId, ReservationKey,
-    SharedDisk, VolumeTag,
+    ReserveError, SharedDisk, VolumeTag,
 };
 use block::units::{BlockSize, ByteLen, ByteOffset};
 use block::worker::Workers;
@@ -39,6 +39,10 @@ struct San {
 
 impl San {
     async fn start() -> San {
+        San::with(|lun| lun).await
+    }
+
+    async fn with(lun: impl FnOnce(Lun) -> Lun) -> San {
         let below: Arc<dyn BlockDevice> = Arc::new(MemDevice::new(ByteLen(1 << 20), BlockSize::B512));
         let device = FaultDevice::new(below);
         let workers = Workers::start(2, "units").expect("workers start");
@@ -46,7 +50,7 @@ impl San {
         let address = "127.0.0.1:0".parse().expect("an address");
         let target = Target {
             name: TARGET.into(),
-            luns: vec![Lun::new(0, Arc::clone(&device) as Arc<dyn BlockDevice>)],
+            luns: vec![lun(Lun::new(0, Arc::clone(&device) as Arc<dyn BlockDevice>))],
             portals: vec![Portal { address, group: 1 }, Portal { address, group: 2 }],
             admission: Admission::default(),
             state: Some(state.path().to_owned()),
@@ -76,6 +80,15 @@ impl San {
         let disk = open(&self.workers.handle(), plan).await.expect("opens");
         let entered = nexuses(&disk).entered();
         Node { id: node(n), disk, entered, generation: 1 }
+    }
+
+    fn server(&self) -> &Server {
+        self.server.as_ref().expect("it runs")
+    }
+
+    /// The next write of a node is stuck in the disk behind the target, whatever becomes of that node.
+    fn sticks_next_write_of(&self, n: u8) {
+        self.server().stick_next_write(&format!("iqn.2026-01.test:node{n}"));
     }
 
     async fn stop(mut self) {
@@ -144,7 +157,9 @@ impl Node {
             NexusKey::parse(**k).is_some_and(|k| k.is_of(VolumeTag::of(&VOLUME), self.id, Incarnation(1)))
         };
         for key in keys.iter().filter(mine) {
-            within(other.nexuses().preempt(*key)).await.expect("taken");
+            let taken = within(other.nexuses().preempt(*key)).await;
+            // It may have killed that nexus itself meanwhile, which is told to nobody before it is over.
+            assert!(matches!(taken, Ok(()) | Err(ReserveError::Gone)), "{taken:?}");
         }
     }
 
@@ -314,5 +329,128 @@ async fn a_way_that_comes_and_goes_enters_each_time_and_data_go_over_the_other_o
         }
     }
     one.leave().await;
+    san.stop().await;
+}
+
+/// Longer than an answer about reservations is waited for before another nexus is asked as well.
+const LONG: Duration = Duration::from_millis(4500);
+
+/// A write of node 1 is in the disk. Node 2 takes its keys away; the answer takes longer than it waits before it asks over its other nexus,
+/// where the key is gone. Node 3 asks meanwhile. Neither is told that it is done before the write has landed.
+async fn a_key_is_taken_away_while_a_write_is_in_the_disk(tells_early: bool) {
+    let san = San::with(|lun| lun.tells_early(tells_early)).await;
+    let (mut one, mut two, mut three) = (san.node(1).await, san.node(2).await, san.node(3).await);
+    let victims = one.both_admitted().await;
+    two.both_admitted().await;
+    three.both_admitted().await;
+    // Else it would see to its own nexus first.
+    one.nexuses().set_path_timeout(Duration::from_secs(120));
+    san.sticks_next_write_of(1);
+    let stuck = one.disk.data.write(AT, block(9));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let keys = victims.map(|nexus| one.key(nexus));
+    let take = |node: &Node| {
+        let nexuses = Arc::clone(node.nexuses());
+        tokio::spawn(async move { [nexuses.preempt(keys[0]).await, nexuses.preempt(keys[1]).await] })
+    };
+    let fence = take(&two);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let second = take(&three);
+    tokio::time::sleep(LONG).await;
+    assert!(!fence.is_finished(), "the write may land");
+    let seen = tokio::time::timeout(Duration::from_millis(300), three.nexuses().keys()).await.ok();
+    match tells_early {
+        true => {
+            let keys_left = seen.expect("told").expect("told");
+            assert!(keys.iter().any(|key| !keys_left.contains(key)), "{keys_left:?}");
+        }
+        false => assert!(seen.is_none_or(|told| told.is_err()), "nothing is told meanwhile"),
+    }
+    let up = |node: &Node| node.nexuses().paths().iter().filter(|p| p.state == block::multipath::PathState::Up).count();
+    assert_eq!((up(&two), up(&three)), (2, 2), "their paths are well: {:?}", two.nexuses().paths());
+    within(two.disk.data.write(ByteOffset(AT.0 + 512), block(5))).await.0.expect("writes");
+    san.server().let_go();
+    let fenced = within(fence).await.expect("ends");
+    let also = within(second).await.expect("ends");
+    for (n, key) in keys.iter().enumerate() {
+        let results = [&fenced[n], &also[n]];
+        assert!(results.iter().any(|r| r.is_ok()), "{key:?}: {results:?}");
+        assert!(results.iter().all(|r| matches!(r, Ok(()) | Err(ReserveError::Gone))), "{key:?}: {results:?}");
+    }
+    within(two.disk.data.write(AT, block(2))).await.0.expect("writes");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(within(two.disk.data.read(AT, 512)).await.expect("reads")[..], [2; 512]);
+    one.disk.abort.ended_by_fence();
+    drop(stuck);
+    for node in [one, two, three] {
+        node.leave().await;
+    }
+    san.stop().await;
+}
+
+#[tokio::test]
+async fn a_preemption_is_told_to_nobody_before_the_commands_that_it_ends_have_ended() {
+    a_key_is_taken_away_while_a_write_is_in_the_disk(false).await;
+}
+
+#[tokio::test]
+async fn that_a_key_is_gone_is_not_taken_for_a_preemption_where_the_target_tells_it_early() {
+    a_key_is_taken_away_while_a_write_is_in_the_disk(true).await;
+}
+
+/// A node kills its own nexus over its other one, because a write on it is not answered: that is in the disk. It goes over the other one
+/// only after it has ended, although its key is gone long before.
+async fn a_node_kills_its_own_nexus(tells_early: bool) {
+    let san = San::with(|lun| lun.tells_early(tells_early)).await;
+    let mut one = san.node(1).await;
+    one.both_admitted().await;
+    within(one.disk.data.write(AT, block(1))).await.0.expect("writes");
+    san.sticks_next_write_of(1);
+    let mut first = Box::pin(one.disk.data.write(AT, block(9)));
+    let early = tokio::time::timeout(LONG * 2, first.as_mut()).await;
+    assert!(early.is_err(), "it was sent again while the first one is in the disk");
+    san.server().let_go();
+    within(first).await.0.expect("writes");
+    within(one.disk.data.write(AT, block(2))).await.0.expect("writes");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(within(san.device.read(AT, 512)).await.expect("reads")[..], [2; 512]);
+    one.leave().await;
+    san.stop().await;
+}
+
+#[tokio::test]
+async fn a_write_goes_over_another_nexus_only_once_the_disk_has_nothing_of_it() {
+    a_node_kills_its_own_nexus(false).await;
+}
+
+#[tokio::test]
+async fn a_write_goes_over_another_nexus_only_once_the_disk_has_nothing_of_it_although_the_target_tells_early() {
+    a_node_kills_its_own_nexus(true).await;
+}
+
+/// Whoever has commands under way sends them again, and goes on.
+#[tokio::test]
+async fn a_reset_of_the_unit_ends_what_everybody_has_on_its_way_and_everybody_goes_on() {
+    let san = San::start().await;
+    let (mut one, mut two) = (san.node(1).await, san.node(2).await);
+    one.both_admitted().await;
+    two.both_admitted().await;
+    san.server().hold_next_write("iqn.2026-01.test:node1");
+    let held = one.disk.data.write(AT, block(7));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    within(two.nexuses().reset_unit()).await.expect("reset");
+    // Nothing of it is left: what lands is what is sent again, and its nexuses are let in anew if they have to.
+    let judged = async {
+        loop {
+            one.admitted().await;
+        }
+    };
+    tokio::select! {
+        done = within(held) => done.0.expect("writes"),
+        () = judged => {}
+    }
+    assert_eq!(within(two.disk.data.read(AT, 512)).await.expect("reads")[..], [7; 512]);
+    one.leave().await;
+    two.leave().await;
     san.stop().await;
 }

@@ -20,6 +20,7 @@ pub(crate) struct Disk {
     /// One after each reading of the keys.
     pub(crate) between: Vec<Act>,
     pub(crate) aborted: Vec<ReservationKey>,
+    pub(crate) resets: u32,
 }
 
 /// A nexus of the model.
@@ -48,10 +49,18 @@ impl Reservations for Nexus {
         if !disk.keys.contains(&own) {
             return Box::pin(std::future::ready(Err(ReserveError::NotRegistered)));
         }
+        if !disk.keys.contains(&victim) {
+            return Box::pin(std::future::ready(Err(ReserveError::Gone)));
+        }
         disk.keys.retain(|k| *k != victim);
         if abort {
             disk.aborted.push(victim);
         }
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn reset_unit(&self) -> Answer<'_, ()> {
+        self.0.lock().resets += 1;
         Box::pin(std::future::ready(Ok(())))
     }
 

@@ -77,11 +77,16 @@ pub(super) struct Handles {
 /// Handles of one incarnation: more than are opened in its life.
 const HANDLES: u64 = 1 << 32;
 
+/// The first handle of an incarnation.
+pub(crate) fn first_handle(incarnation: Incarnation) -> u64 {
+    incarnation.0.saturating_mul(HANDLES) + 1
+}
+
 impl Handles {
     /// None is open. They begin above all of earlier incarnations. Prevents: a mount outlives its daemon, and a file that was open
     /// before is taken for one that was opened since.
     pub(super) fn of(incarnation: Incarnation) -> Handles {
-        let first = incarnation.0.saturating_mul(HANDLES) + 1;
+        let first = first_handle(incarnation);
         let (next, first) = (AtomicU64::new(first), AtomicU64::new(first));
         Handles { open: RwLock::default(), first, next, idle: Mutex::default() }
     }
@@ -513,6 +518,7 @@ impl Files for DataPath {
     fn evicted(&self, locked: &[HandleId]) -> Vec<HandleId> {
         self.close_gates();
         self.space.life_ends();
+        self.left.is_lost();
         let open: Vec<Arc<OpenFile>> = self.files.open.read().values().cloned().collect();
         let mut poisoned = Vec::new();
         for file in open {

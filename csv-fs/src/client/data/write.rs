@@ -28,8 +28,8 @@ use crate::client::inode::{Inode, State, wall_nanos};
 use crate::client::layout::{LayoutCell, LayoutGuard};
 use crate::client::session::{Caller, EIO, Errno};
 use crate::client::space::{ENOSPC, Reserved};
-use crate::core::client::Sweep;
 use crate::core::client::map::{Kind, Piece};
+use crate::core::client::{Note, Sweep};
 use crate::core::rules::Rule;
 use crate::proto::{Request, SetAttr, Want};
 use crate::types::*;
@@ -78,6 +78,7 @@ impl Missing {
 /// What one attempt works with.
 struct Job<'a> {
     inode: &'a Arc<Inode>,
+    append: bool,
     guard: &'a LayoutGuard,
     offset: u64,
     end: u64,
@@ -115,6 +116,12 @@ impl DataPath {
     ) {
         add(&self.counters().slow, 1);
         let Some(me) = self.me() else { return to.answer(Err(Errno(EIO))) };
+        if offset.is_none()
+            && let Some((unique, done)) = self.has_appended(to.unique())
+        {
+            to.answer(done);
+            return self.session.note(|| Note::Replied(unique));
+        }
         self.run(to.unique(), since, |caller| async move {
             let life = to.life;
             to.answer(me.write_anywhere(&inode, offset, data, (kill, life), &caller).await)
@@ -287,7 +294,7 @@ impl DataPath {
         if append && size != offset {
             return Ok(Attempt::Restart);
         }
-        let job = Job { inode, guard, offset, end, caller };
+        let job = Job { inode, append, guard, offset, end, caller };
         let sub_block = !self.is_whole(offset, end) || offset > size;
         let _alone = match sub_block {
             true => Some(self.session.unless_expired(caller, self.keep_hot_writes_out(inode)).await?),
@@ -482,6 +489,13 @@ impl DataPath {
             if !plan.fresh.is_empty() {
                 state.map.wrote(&plan.fresh);
             }
+            self.note_write(
+                job.caller,
+                inode.ino,
+                &plan.fresh,
+                (state.map.size(), grew),
+                job.append.then_some(job.end - job.offset),
+            );
             if grew || !plan.fresh.is_empty() {
                 inode.publish(&mut state, false);
             } else {

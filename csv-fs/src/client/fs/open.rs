@@ -24,7 +24,7 @@ const FLAGS: OpenFlags = OpenFlags::DIRECT_IO.and(OpenFlags::PARALLEL_DIRECT_WRI
 
 impl FileSystem {
     pub(super) async fn open(&self, ino: InodeNo, flags: i32, kill: bool, reply: Reply, caller: &Caller) {
-        let handle = self.path.new_handle();
+        let handle = self.path.handle_for(reply.unique());
         match self.open_inode(ino, handle, flags, kill, caller).await.map_err(|e| self.of_looked_up(ino, e)) {
             Ok(()) => self.opened(handle, reply.opened(opened(handle))).await,
             Err(Errno(errno)) => sent(reply.error(errno)),
@@ -40,11 +40,14 @@ impl FileSystem {
         caller: &Caller,
     ) -> Result<(), Errno> {
         let open = OpenRequest { handle, flags: flags.cast_unsigned() };
-        let size = match self.path.session.call(caller, Request::Open { ino, open }).await? {
-            Answer::Attr(attr) => Some(attr.size),
-            _ => None,
-        };
-        self.path.opened(ino, handle, flags, size);
+        // The process before has opened it, and was killed before it said so.
+        if self.path.file(handle).is_none() {
+            let size = match self.path.session.call(caller, Request::Open { ino, open }).await? {
+                Answer::Attr(attr) => Some(attr.size),
+                _ => None,
+            };
+            self.path.opened(ino, handle, flags, size);
+        }
         if flags & O_TRUNC != 0
             && let Err(errno) = self.truncate(ino, kill, caller).await
         {
@@ -60,7 +63,7 @@ impl FileSystem {
     }
 
     pub(super) async fn create(&self, parent: InodeNo, who: Who, c: Create, reply: Reply, caller: &Caller) {
-        let handle = self.path.new_handle();
+        let handle = self.path.handle_for(reply.unique());
         match self.create_open(parent, who, c, handle, caller).await {
             Ok(attr) => self.opened(handle, reply.created(&entry(&attr), opened(handle))).await,
             Err(Errno(errno)) => sent(reply.error(errno)),
@@ -93,7 +96,7 @@ impl FileSystem {
             Answer::Created { attr, opened: true } => attr,
             other => return odd(other),
         };
-        self.path.opened(attr.ino, handle, c.flags, Some(attr.size));
+        self.opened_once(attr.ino, handle, c.flags, attr.size);
         let attr = match cut {
             true => self.cut_if_old(attr, kill, told, caller).await,
             false => self.path.exact(attr, told, caller).await,
@@ -105,7 +108,7 @@ impl FileSystem {
     }
 
     pub(super) async fn tmpfile(&self, dir: InodeNo, who: Who, t: Tmpfile, reply: Reply, caller: &Caller) {
-        let handle = self.path.new_handle();
+        let handle = self.path.handle_for(reply.unique());
         let request = Request::Create {
             parent: dir,
             name: Vec::new(),
@@ -119,7 +122,7 @@ impl FileSystem {
         };
         match self.path.session.call(caller, request).await {
             Ok(Answer::Created { attr, opened: true }) => {
-                self.path.opened(attr.ino, handle, t.flags, Some(attr.size));
+                self.opened_once(attr.ino, handle, t.flags, attr.size);
                 self.opened(handle, reply.created(&entry(&attr), opened(handle))).await;
             }
             Ok(other) => super::fail(reply, odd(other)),
@@ -136,6 +139,13 @@ impl FileSystem {
             return self.truncate(attr.ino, kill, caller).await;
         }
         self.path.exact(attr, told, caller).await
+    }
+
+    /// Unless the process before has opened it, and was killed before it said so.
+    fn opened_once(&self, ino: InodeNo, handle: HandleId, flags: i32, size: u64) {
+        if self.path.file(handle).is_none() {
+            self.path.opened(ino, handle, flags, Some(size));
+        }
     }
 
     async fn opened(&self, handle: HandleId, delivery: Delivery) {

@@ -21,9 +21,12 @@ impl Session {
             Input::Call { life: Some(life), asker, .. } if life != inner.core.client() => {
                 return inner.tell(asker.waiter, Err(CallFailure::Evicted));
             }
-            Input::Call { ticket, request, asker, .. } => {
+            Input::Call { ticket, request, origin, asker, .. } => {
                 inner.waiters.insert(ticket, asker);
-                Event::Submit { ticket, request }
+                match origin {
+                    Some(origin) => Event::SubmitFor { ticket, request, origin },
+                    None => Event::Submit { ticket, request },
+                }
             }
             Input::Lock { ticket, op, asker } => {
                 inner.waiters.insert(ticket, asker);
@@ -78,6 +81,11 @@ impl Session {
 
     fn apply(&self, inner: &mut Inner, effect: Effect) {
         match effect {
+            Effect::Note(notes) => {
+                if let Some(notebook) = &self.notebook {
+                    notebook.note(&notes);
+                }
+            }
             Effect::AskWho => self.ask_who(),
             Effect::SendBind { to, request } => self.send_bind(inner, to, *request),
             Effect::SendCall { call } => self.send_call(inner, *call),

@@ -7,12 +7,14 @@
 //! for the layout and the other waits for that; it cannot be killed as long as the first one lives.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
 use tokio::sync::Notify;
 
-use crate::core::client::{Binding, Event, Sweep, Ticket};
+use crate::core::client::{Binding, Event, Origin, Sweep, Ticket, changes};
+use crate::proto::Request;
 
 use super::{EINTR, EIO, Errno, Session};
 
@@ -26,6 +28,11 @@ struct Shared {
     interrupted: Notify,
     /// Since when it waits, if not for as long as it takes.
     since: Option<Sweep>,
+    /// The kernel's number of the request, and how many of its calls were asked that change something.
+    unique: Option<u64>,
+    asked: AtomicU32,
+    /// Something of it was noted for the next process.
+    noted: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +58,37 @@ impl Caller {
     /// A program's request, that began after this sweep: it can be interrupted, and waits for `io_timeout`.
     pub(crate) fn of_program(since: Sweep) -> Caller {
         Caller(Some(Arc::new(Shared { since: Some(since), ..Shared::default() })))
+    }
+
+    /// The same, of a request that the kernel sends again to the next process if this one is killed.
+    pub(crate) fn of_request(unique: u64, since: Sweep) -> Caller {
+        Caller(Some(Arc::new(Shared { since: Some(since), unique: Some(unique), ..Shared::default() })))
+    }
+
+    /// Which call of which request of the kernel is made now, if it changes or opens something.
+    pub(crate) fn origin(&self, request: &Request) -> Option<Origin> {
+        let shared = self.0.as_ref()?;
+        let unique = shared.unique?;
+        let nth = match request {
+            // Opened once more, it is another handle.
+            Request::Open { .. } => u32::MAX,
+            request if changes(request) => shared.asked.fetch_add(1, Ordering::Relaxed),
+            _ => return None,
+        };
+        shared.noted.store(true, Ordering::Relaxed);
+        Some(Origin { unique, nth })
+    }
+
+    /// The kernel's number of its request; something of it is noted.
+    pub(crate) fn notes(&self) -> Option<u64> {
+        let shared = self.0.as_ref()?;
+        shared.noted.store(true, Ordering::Relaxed);
+        shared.unique
+    }
+
+    /// The kernel's number of its request, if anything of that was noted.
+    pub(crate) fn noted(&self) -> Option<u64> {
+        self.0.as_ref().filter(|shared| shared.noted.load(Ordering::Relaxed)).and_then(|shared| shared.unique)
     }
 
     /// Since when it waits; `None`: for as long as it takes.

@@ -219,7 +219,15 @@ async fn what_is_put_in_while_somebody_reads_the_core_is_taken() {
     let (waiter, _answer) = oneshot::channel();
     let asker = Asker { waiter: Waiter::Task(waiter), since: None };
     session.look(|_| {
-        let put = || session.put(Input::Call { ticket: Ticket(1 << 32), request: Request::Statfs, life: None, asker });
+        let put = || {
+            session.put(Input::Call {
+                ticket: Ticket(1 << 32),
+                request: Request::Statfs,
+                life: None,
+                origin: None,
+                asker,
+            });
+        };
         std::thread::scope(|scope| scope.spawn(put).join()).expect("it waits for nobody");
     });
     assert_eq!(next(&mut calls).await.0.request, Request::Statfs);

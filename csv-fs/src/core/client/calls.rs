@@ -8,6 +8,7 @@ use crate::types::*;
 use super::binding::Binding;
 use super::event::{CallFailure, Effect, Ticket};
 use super::held::{Recalled, Standing};
+use super::ledger::Note;
 use super::slots::InSlot;
 use super::{Client, OpenFile, Own, UNMOUNTED};
 
@@ -82,6 +83,9 @@ impl Client {
 
     /// Whether something of its file has to be answered first.
     fn is_held_back(&self, request: &Request) -> bool {
+        if matches!(request, Request::LayoutGet { ino, .. } if self.is_recovering(*ino)) {
+            return true;
+        }
         if !self.rules.has(Rule::LeftBehindFirst) {
             return false;
         }
@@ -105,6 +109,7 @@ impl Client {
     }
 
     fn send(&mut self, slot: SlotRef, bind: Bind, out: &mut Vec<Effect>) {
+        self.note_call(slot);
         if let Some((seq, request)) = self.slots.send(slot) {
             let call = Call { volume: self.config.volume, client: self.config.client, bind, slot, seq, request };
             out.push(Effect::SendCall { call: Box::new(call) });
@@ -125,6 +130,7 @@ impl Client {
         let held_back = self.held_back.iter().position(|(t, _)| *t == ticket);
         let gone = held_back.map(|at| self.held_back.remove(at)).is_some();
         if gone || self.slots.cancel(ticket, self.binder.bound().is_some()) {
+            self.forget_origin(ticket);
             out.push(Effect::Reply { ticket, result: Err(CallFailure::Interrupted) });
             self.let_held_back_go(out);
         }
@@ -163,6 +169,7 @@ impl Client {
             }
         };
         let Some((done, next)) = self.slots.finish(slot, seq) else { return };
+        self.note_answered((slot, seq), &done, &result);
         if let Some(next) = next {
             self.send(next, bind, out);
         }
@@ -172,15 +179,18 @@ impl Client {
 
     fn finished(&mut self, now: Now, done: InSlot, result: Result<Reply, i32>, out: &mut Vec<Effect>) {
         if done.withdrawn && matches!(result, Ok(Reply::Space(_))) {
+            self.forget_ask(&done);
             return self.was_withdrawn(&done, out);
         }
-        let InSlot { ticket, request, abandoned, .. } = done;
         if let Ok(Reply::Layout(grant)) = &result
-            && self.layouts.is_overtaken(grant)
+            && (done.inherited || self.layouts.is_overtaken(grant))
         {
+            let InSlot { ticket, request, abandoned, .. } = done;
             return self.send_back_untold(ticket, request, abandoned, grant, out);
         }
-        let recall_at_once = self.take_effect(ticket, &request, abandoned, &result, out);
+        let recall_at_once = self.take_effect(&done, &result, out);
+        self.keep_for_caller(&done, &result);
+        let InSlot { ticket, request, abandoned, .. } = done;
         match self.own.remove(&ticket) {
             Some(own) => self.own_answered(now, own, result, out),
             None if abandoned => {}
@@ -191,6 +201,15 @@ impl Client {
             debug_assert_eq!(recalled, Recalled::Start);
         }
         if let Request::LayoutGet { ino, .. } = request
+            && !self.asks_for(ino)
+        {
+            self.layouts.nothing_asked(ino);
+        }
+    }
+
+    /// It has not brought a layout, and does not any more.
+    fn forget_ask(&mut self, done: &InSlot) {
+        if let Request::LayoutGet { ino, .. } = done.request
             && !self.asks_for(ino)
         {
             self.layouts.nothing_asked(ino);
@@ -220,24 +239,25 @@ impl Client {
     /// already.
     fn take_effect(
         &mut self,
-        ticket: Ticket,
-        request: &Request,
-        abandoned: bool,
+        done: &InSlot,
         result: &Result<Reply, i32>,
         out: &mut Vec<Effect>,
     ) -> Option<(LayoutId, InodeNo)> {
-        match (request, result) {
+        let (ticket, abandoned) = (done.ticket, done.abandoned);
+        match (&done.request, result) {
             (Request::LayoutGet { .. }, Ok(Reply::Layout(grant))) => {
                 for ended in self.layouts.ended_before(grant) {
                     self.drop_layout(ended, false, out);
                 }
+                self.note_layout(grant);
                 let recalled = self.layouts.grant(grant);
                 out.push(Effect::Granted { ticket, grant: grant.clone() });
                 return recalled.then_some((grant.id, grant.ino));
             }
-            (Request::Open { ino, open }, Ok(_)) => self.opened(*ino, *open, abandoned, out),
+            (Request::Open { ino, open }, Ok(_)) => self.opened(*ino, *open, done, abandoned, out),
+            // The program that asked another process for it comes back.
             (Request::Create { open: Some(open), .. }, Ok(Reply::Created { attr, opened: true })) => {
-                self.opened(attr.ino, *open, abandoned, out)
+                self.opened(attr.ino, *open, done, abandoned && !self.is_claimed(done), out)
             }
             (Request::Commit { give_back, .. }, Ok(_)) => {
                 give_back.iter().for_each(|id| self.drop_layout(*id, false, out))
@@ -251,6 +271,7 @@ impl Client {
                 }
             }
             // Whoever asked has gone, and nobody else would ever use it.
+            (Request::Grant { .. }, Ok(Reply::Granted(ranges))) if done.inherited && self.was_taken_over(ranges) => {}
             (Request::Grant { .. }, Ok(Reply::Granted(ranges))) if abandoned => {
                 let back = Request::GrantReturn { ranges: ranges.clone() };
                 self.submit_own(Own::Return, back, out);
@@ -261,9 +282,11 @@ impl Client {
         None
     }
 
-    fn opened(&mut self, ino: InodeNo, open: OpenRequest, abandoned: bool, out: &mut Vec<Effect>) {
+    fn opened(&mut self, ino: InodeNo, open: OpenRequest, done: &InSlot, unwanted: bool, out: &mut Vec<Effect>) {
         self.opens.insert(open.handle, OpenFile { ino, flags: open.flags });
-        if abandoned {
+        let (OpenRequest { handle, flags }, unique) = (open, done.origin.map(|o| o.unique));
+        self.note(|| Note::Opened { handle, ino, flags, unique });
+        if unwanted {
             self.submit_own(Own::Release, Request::Release { ino, handle: open.handle }, out);
         }
     }
@@ -296,7 +319,7 @@ fn commits(request: &Request, of: InodeNo) -> bool {
 }
 
 /// Whether it changes names or attributes, or what a file has of space.
-pub(super) fn changes(request: &Request) -> bool {
+pub(crate) fn changes(request: &Request) -> bool {
     let space = matches!(request, Request::Grant { .. });
     request.is_durable() && request.table() == SlotTable::Ordinary && !space
 }

@@ -11,6 +11,7 @@ use crate::proto::{
 use crate::types::*;
 
 use super::hand_on::Known;
+use super::ledger::{Note, Origin};
 use super::locks::LockOp;
 use super::route::{Reason, RouteInfo};
 
@@ -49,6 +50,10 @@ pub enum Event {
 
     /// A new request.
     Submit { ticket: Ticket, request: Request },
+    /// The same for a request of the kernel, which may have led to the same call in another process.
+    SubmitFor { ticket: Ticket, request: Request, origin: Origin },
+    /// The kernel has sent again all that it was going to: what was not asked for again never will be.
+    NoneComesAgain,
     /// A program asks for a file lock, or gives one up. [`Effect::Reply`] follows.
     Lock { ticket: Ticket, op: LockOp },
     /// The caller was interrupted. Takes effect only while no coordinator is bound or the request was never sent; on
@@ -102,6 +107,8 @@ pub enum Event {
 /// What to do, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
+    /// To be kept outside this process before anything else is done; all of it, or nothing.
+    Note(Vec<Note>),
     /// Ask every peer (WHO) and look at the lease; what is found comes back as [`Event::Hint`].
     AskWho,
     /// Bind over a new or existing connection to that node. The shell adds uncommitted mappings, sizes and times of

@@ -170,6 +170,7 @@ impl Client {
         let held_back = self.held_back.iter().position(|(t, _)| *t == ticket);
         let gone = held_back.map(|at| self.held_back.remove(at)).is_some();
         if gone || self.slots.expire(ticket, changes) {
+            self.forget_origin(ticket);
             out.push(Effect::Reply { ticket, result: Err(CallFailure::Expired) });
             self.let_held_back_go(out);
         }

@@ -138,7 +138,7 @@ impl Client {
             Stage::Aborting { .. } | Stage::Asking { .. } | Stage::Returning { .. } => false,
         };
         let unanswered = self.slots.unanswered().next().is_some() || !self.own.is_empty();
-        let behind = !self.held_back.is_empty() || !self.early_releases.is_empty();
+        let behind = !self.held_back.is_empty() || !self.early_releases.is_empty() || self.inherited.is_claimable();
         let redirected = !self.redirects.is_drained() || self.redirects.len() > 0;
         settled && !unanswered && !behind && !redirected && self.layouts.iter().next().is_none()
     }

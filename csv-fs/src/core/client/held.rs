@@ -85,6 +85,11 @@ impl Layouts {
         self.held.iter().map(|(id, l)| (*id, l))
     }
 
+    /// One that another process held.
+    pub(super) fn put_back(&mut self, id: LayoutId, layout: HeldLayout) {
+        self.held.insert(id, layout);
+    }
+
     /// A new layout; whether a recall of it has come already.
     pub(super) fn grant(&mut self, grant: &LayoutGrant) -> bool {
         let layout = HeldLayout { ino: grant.ino, range: grant.range, mode: grant.mode, standing: Standing::Held };

@@ -210,6 +210,43 @@ impl Client {
         self.locks.last = known.waiter;
     }
 
+    /// Goes on with the locks of a process that was killed.
+    pub(super) fn locks_recover(&mut self, held: Vec<PlacedLock>, waiter: u64) {
+        for PlacedLock { ino, space, lock } in held {
+            self.locks.record.put(ino, space, Lock::of(self.config.client, lock));
+        }
+        self.locks.last = waiter;
+    }
+
+    /// What a process that was killed had asked for, and is in a slot: a lock whose caller has gone, or an unlock.
+    pub(super) fn inherit_lock(&mut self, ticket: Ticket, ask: &LockRequest) {
+        let (lane, what, stage, id) = match ask {
+            LockRequest::Take { ino, space, lock, wait, .. } => {
+                let op = LockOp::Take { ino: *ino, space: *space, lock: *lock, wait: wait.is_some() };
+                ((*ino, *space, lock.owner), What::Op(op), Stage::Abandoned, wait.map(|w| JobId(w.0)))
+            }
+            LockRequest::Drop { ino, space, owner, range } => {
+                let op = LockOp::Drop { ino: *ino, space: *space, owner: *owner, range: *range };
+                ((*ino, *space, *owner), What::Op(op), Stage::Asking { ready: false }, None)
+            }
+            LockRequest::Restore { ino, space, owner, range, .. } => {
+                ((*ino, *space, *owner), What::Restore(*range), Stage::Asking { ready: false }, None)
+            }
+            LockRequest::Test { .. } | LockRequest::Forget { .. } | LockRequest::Held { .. } => return,
+        };
+        let id = id.unwrap_or_else(|| {
+            self.locks.last += 1;
+            JobId(self.locks.last)
+        });
+        let queue = self.locks.lanes.entry(lane).or_default();
+        match stage {
+            Stage::Abandoned => queue.abandoned += 1,
+            _ => queue.asking = Some(id),
+        }
+        self.locks.jobs.insert(id, Job { what, lane, caller: None, interrupted: false, stage });
+        self.own.insert(ticket, Own::Lock(id));
+    }
+
     /// Locks held here, as stretches, and callers that wait for one.
     pub fn locks(&self) -> (usize, usize) {
         let waiting = self.locks.jobs.values().filter(|j| j.stage == Stage::Waiting).count();
@@ -269,6 +306,12 @@ impl Client {
 
     fn put(&mut self, (ino, space, _): Lane, lock: OwnLock) {
         self.locks.record.put(ino, space, Lock::of(self.config.client, lock));
+    }
+
+    /// It is on the record from now on.
+    fn given(&mut self, lane: Lane, lock: OwnLock) {
+        self.put(lane, lock);
+        self.note(|| super::Note::Locked(PlacedLock { ino: lane.0, space: lane.1, lock }));
     }
 
     fn take_out(&mut self, (ino, space, owner): Lane, range: ByteRange) {
@@ -385,9 +428,9 @@ impl Client {
                 return self.lock_ended(id, Ok(reply), out);
             }
             let stronger: Vec<OwnLock> = self.stronger(lane, &lock).collect();
-            self.put(lane, lock);
+            self.given(lane, lock);
             if !stronger.is_empty() {
-                stronger.into_iter().for_each(|strong| self.put(lane, strong));
+                stronger.into_iter().for_each(|strong| self.given(lane, strong));
                 if let Some(job) = self.locks.jobs.get_mut(&id) {
                     job.what = What::Weaken(lock);
                 }

@@ -129,6 +129,13 @@ impl FileMap {
         FileMap::default()
     }
 
+    /// What another process left uncommitted. Of what was committed nothing is known: only to be committed, never to be read by.
+    pub fn recovered(extents: &[Extent], size: u64, grew: bool) -> FileMap {
+        let mut map = FileMap { size, committed_size: if grew { 0 } else { size }, ..FileMap::default() };
+        map.wrote(extents);
+        map
+    }
+
     /// Length in bytes; right while a layout over the block that holds it is held.
     pub fn size(&self) -> u64 {
         self.size

@@ -38,6 +38,7 @@ use crate::proto::Request;
 use crate::types::{ORDINARY_SLOTS, RETURN_SLOTS, SlotRef, SlotTable};
 
 use super::event::Ticket;
+use super::ledger::Origin;
 
 /// What is sent under the number of a request that was withdrawn. It changes nothing, and its reply is of a kind that
 /// nothing that can be withdrawn is answered with.
@@ -56,6 +57,25 @@ pub(super) struct InSlot {
     pub(super) interrupted: bool,
     /// From the next bind on something else is sent under its number, see `expiry`.
     pub(super) withdrawn: bool,
+    /// Which request of the kernel led to it.
+    pub(super) origin: Option<Origin>,
+    /// Another process asked it.
+    pub(super) inherited: bool,
+}
+
+impl InSlot {
+    fn new(ticket: Ticket, request: Request) -> InSlot {
+        InSlot {
+            ticket,
+            request,
+            sent: false,
+            abandoned: false,
+            interrupted: false,
+            withdrawn: false,
+            origin: None,
+            inherited: false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -84,8 +104,7 @@ impl Table {
         };
         let slot = &mut self.slots[index];
         slot.seq += 1;
-        slot.busy =
-            Some(InSlot { ticket, request, sent: false, abandoned: false, interrupted: false, withdrawn: false });
+        slot.busy = Some(InSlot::new(ticket, request));
         Some(SlotRef { table, index: index as u8 })
     }
 
@@ -127,6 +146,40 @@ impl Slots {
         }
     }
 
+    /// The last number of a slot that another process used.
+    pub(super) fn inherit_number(&mut self, slot: SlotRef, seq: u64) {
+        if let Some(place) = self.table(slot.table).slots.get_mut(usize::from(slot.index)) {
+            place.seq = seq;
+        }
+    }
+
+    /// What another process asked and got no answer to: all of its callers have gone. `None`: nothing that matters.
+    pub(super) fn inherit(
+        &mut self,
+        (slot, seq): (SlotRef, u64),
+        ticket: Ticket,
+        request: Option<Request>,
+        origin: Option<Origin>,
+    ) {
+        let Some(place) = self.table(slot.table).slots.get_mut(usize::from(slot.index)) else { return };
+        // What it brings would only go back: if it was not executed, it is not.
+        let withdrawn = matches!(request, Some(Request::LayoutGet { .. } | Request::Grant { .. }));
+        let new = InSlot::new(ticket, request.unwrap_or(INSTEAD));
+        place.seq = seq;
+        place.busy = Some(InSlot { sent: true, abandoned: true, withdrawn, origin, inherited: true, ..new });
+        self.by_ticket.insert(ticket, slot);
+    }
+
+    /// A caller has come back for what is in a slot.
+    pub(super) fn reclaim(&mut self, slot: SlotRef, ticket: Ticket) {
+        let place = self.table(slot.table).slots.get_mut(usize::from(slot.index));
+        let Some(busy) = place.and_then(|p| p.busy.as_mut()) else { return };
+        let before = std::mem::replace(&mut busy.ticket, ticket);
+        busy.abandoned = false;
+        self.by_ticket.remove(&before);
+        self.by_ticket.insert(ticket, slot);
+    }
+
     /// Puts a request into a slot; `None` if it has to wait for one.
     pub(super) fn submit(&mut self, ticket: Ticket, request: Request) -> Option<SlotRef> {
         let table = match request.table() {
@@ -150,6 +203,13 @@ impl Slots {
         let busy = place.busy.as_mut()?;
         busy.sent = true;
         Some((place.seq, if busy.withdrawn { INSTEAD } else { busy.request.clone() }))
+    }
+
+    /// A slot's request, if it was never sent.
+    pub(super) fn unsent(&mut self, slot: SlotRef) -> Option<(u64, &mut InSlot)> {
+        let place = self.table(slot.table).slots.get_mut(usize::from(slot.index))?;
+        let seq = place.seq;
+        Some((seq, place.busy.as_mut().filter(|busy| !busy.sent)?))
     }
 
     /// Ends a slot's request. The second value is the slot of a request that waited for one.

@@ -4,6 +4,7 @@ mod binding;
 mod expiry;
 mod hand_on;
 mod layouts;
+mod recover;
 mod redirect;
 mod route;
 

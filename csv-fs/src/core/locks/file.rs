@@ -20,7 +20,7 @@ struct Held {
 type Stretches = BTreeMap<u64, Held>;
 
 /// The locks.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct FileLocks {
     owners: BTreeMap<Owner, Stretches>,
     readers: Intervals,

@@ -12,7 +12,7 @@ use super::{ByteRange, Owner};
 const BUCKETS: usize = 64;
 
 /// The set.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Intervals {
     buckets: BTreeMap<u32, BTreeMap<ByteRange, BTreeSet<Owner>>>,
     /// Buckets and intervals that [`Intervals::first`] has looked at so far.

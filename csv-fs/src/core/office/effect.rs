@@ -35,6 +35,8 @@ pub enum FenceStep {
     Reserve,
     /// READ RESERVATION.
     ReadReservation,
+    /// LOGICAL UNIT RESET: ends every command of every nexus before it is answered.
+    ResetUnit,
 }
 
 /// What is told to peers; no answer is waited for.

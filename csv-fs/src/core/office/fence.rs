@@ -4,7 +4,8 @@
 //! file kind:  [Probe ─ lock ─►] Observe ─► Raising ─► Locking ─► Asking (500 ms) ─► Marking (1 s) ─► Killing ─► Waiting
 //!                                 ▲ miscompare │          └────────── LIVE lock acquired, or "fenced" answered ─────┴─► proof
 //!                                 └────────────┘
-//! SCSI kind:  Observe ─► Raising ─► READ KEYS ─► PREEMPT AND ABORT each ─► READ KEYS ... none ─► READ RESERVATION ─► proof
+//! SCSI kind:  Observe ─► Raising ─► READ KEYS ─► PREEMPT AND ABORT each ─► READ KEYS ... none ─► READ RESERVATION ─► Clearing ─► proof
+//!                └─ Behind ─┘ another's mark: it is waited for; what it has not finished is ended by a reset of the unit (`scsi`)
 //! own client: raise by the own renewal, stop, abort ─► proof
 //! ```
 //! - The raise names an incarnation: a slot that carries a later one is left alone, and the earlier is proved over,
@@ -31,6 +32,7 @@ use super::{DiskKind, Office};
 use crate::core::rules::Rule;
 use crate::core::time::Now;
 use crate::types::ClientId;
+use scsi::Taking;
 
 /// How often a LIVE lock is tried while its holder should be dying: its last writes take this long or a little longer.
 const LOCK_RETRY_DYING: Duration = Duration::from_millis(5);
@@ -75,6 +77,8 @@ pub(super) struct Run {
     looked: bool,
     /// What a SCSI fence will have proved.
     how: HowFenced,
+    /// Who takes the victim's keys away (SCSI kind).
+    taking: Taking,
     phase: Phase,
 }
 
@@ -113,6 +117,13 @@ enum Phase {
     ScsiPause {
         until: Now,
     },
+    /// Another's mark is in the slot, since then.
+    Behind {
+        mark: Mark,
+        since: Now,
+    },
+    /// The own mark is taken out of the slot.
+    Clearing(Caw<SlotView>),
     Own {
         asked: bool,
     },
@@ -122,6 +133,11 @@ enum Phase {
 impl Run {
     pub(super) fn is_probe(&self) -> bool {
         matches!(self.phase, Phase::Probe { .. })
+    }
+
+    /// Nobody wants it any more.
+    fn is_unwanted(&self) -> bool {
+        self.tickets.is_empty() && self.for_office.is_none()
     }
 
     fn over(&mut self, how: HowFenced, fence_gen: FenceGen) {
@@ -184,7 +200,7 @@ impl Office {
             true => ReadSeq(0),
             false => self.look.next_seq(),
         };
-        self.runs.entry(victim).or_insert_with(|| {
+        let run = self.runs.entry(victim).or_insert_with(|| {
             let phase = if own { Phase::Own { asked: false } } else { Phase::Observe { from } };
             let lock = Lock::Idle { due: now };
             Run {
@@ -200,9 +216,15 @@ impl Office {
                 raised: None,
                 looked: false,
                 how: HowFenced::KeysGone,
+                taking: Taking::default(),
                 phase,
             }
-        })
+        });
+        if run.is_unwanted() && matches!(run.phase, Phase::Clearing(_)) {
+            // It was about to let go.
+            run.phase = Phase::Observe { from: self.look.next_seq() };
+        }
+        run
     }
 
     /// Ends a fence that was for office only.
@@ -210,8 +232,10 @@ impl Office {
         let Some(run) = self.runs.get_mut(&victim).filter(|r| r.for_office.is_some()) else { return };
         run.for_office = None;
         if run.tickets.is_empty() {
-            let (lock, begun) = (run.lock, run.begun);
-            self.runs.remove(&victim);
+            let (lock, begun) = (std::mem::replace(&mut run.lock, Lock::Idle { due: Now(0) }), run.begun);
+            if !run.has_a_mark() {
+                self.runs.remove(&victim);
+            }
             self.release(victim.node, lock, out);
             if begun {
                 out.push(Effect::Report(Report::FenceAbandoned { client: victim }));
@@ -239,11 +263,10 @@ impl Office {
     pub(super) fn advance_runs(&mut self, now: Now, out: &mut Vec<Effect>) {
         for victim in self.runs.keys().copied().collect::<Vec<_>>() {
             let Some(mut run) = self.runs.remove(&victim) else { continue };
-            if run.tickets.is_empty() && run.for_office.is_none() {
-                self.release(victim.node, run.lock, out);
-                continue;
-            }
-            if self.lost_its_office(&mut run, out) {
+            if self.is_given_up(&mut run, out) {
+                if !self.lets_go(now, &mut run, out) {
+                    self.runs.insert(victim, run);
+                }
                 continue;
             }
             if self.may_step(&run) {
@@ -255,8 +278,12 @@ impl Office {
         }
     }
 
-    /// Fences that a coordinator asked for end with its office.
-    fn lost_its_office(&mut self, run: &mut Run, out: &mut Vec<Effect>) -> bool {
+    /// Whether nobody wants this fence any more. Fences that a coordinator asked for end with its office.
+    fn is_given_up(&mut self, run: &mut Run, out: &mut Vec<Effect>) -> bool {
+        if run.is_unwanted() {
+            self.release(run.victim.node, std::mem::replace(&mut run.lock, Lock::Idle { due: Now(0) }), out);
+            return true;
+        }
         if matches!(self.role, Role::Reigning(_)) {
             return false;
         }
@@ -267,7 +294,7 @@ impl Office {
             self.raise_own(false);
         }
         if run.for_office.is_none() {
-            self.release(run.victim.node, run.lock, out);
+            self.release(run.victim.node, std::mem::replace(&mut run.lock, Lock::Idle { due: Now(0) }), out);
         }
         run.for_office.is_none()
     }
@@ -367,21 +394,24 @@ impl Office {
             return;
         }
         if later && self.rules.has(Rule::FenceNamesIncarnation) {
-            return self.superseded(run, found, out);
+            return self.superseded(now, run, found, out);
         }
-        let (nonce, tag) = (self.ids.nonce(), self.ids.tag());
-        let new = SlotView { fence_gen: FenceGen(found.fence_gen.0 + 1), ..found.next(nonce) };
+        if self.stays_behind(now, run, &found) {
+            return;
+        }
+        let (nonce, tag, fence_gen) = (self.ids.nonce(), self.ids.tag(), FenceGen(found.fence_gen.0 + 1));
+        let mark = self.own_mark(run.victim, fence_gen).or(found.mark);
+        let new = SlotView { fence_gen, mark, ..found.next(nonce) };
         run.phase = Phase::Raising(Caw::new(found, new, tag, now));
         out.push(Effect::CawSlot { tag, node: run.victim.node, expect: found, new, via: Via::First });
     }
 
-    fn superseded(&mut self, run: &mut Run, found: SlotView, out: &mut Vec<Effect>) {
+    fn superseded(&mut self, now: Now, run: &mut Run, found: SlotView, out: &mut Vec<Effect>) {
         match self.config.kind {
             DiskKind::File => run.over(HowFenced::Superseded, found.fence_gen),
             DiskKind::Scsi { .. } => {
                 run.how = HowFenced::Superseded;
-                run.raised = Some(found);
-                self.scsi(run, FenceStep::ReadKeys, out);
+                self.mark_of_the_dead(now, run, found, out);
             }
         }
     }
@@ -392,7 +422,7 @@ impl Office {
         run.begun_at = now;
         self.look.learn_slot(run.victim.node, slot);
         match self.config.kind {
-            DiskKind::Scsi { .. } => self.scsi(run, FenceStep::ReadKeys, out),
+            DiskKind::Scsi { .. } => self.marked(run, slot, out),
             DiskKind::File if run.lock == Lock::Held => run.over(HowFenced::Dead, slot.fence_gen),
             DiskKind::File if run.answered => run.over(HowFenced::Answered, slot.fence_gen),
             DiskKind::File => {

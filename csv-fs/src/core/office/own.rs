@@ -5,10 +5,12 @@
 //! ```
 //! - The own LIVE lock first (file kind): an earlier process of this node may still have writes in the kernel; its
 //!   lock is free exactly when the last has landed. So a later incarnation in a slot proves that all earlier ended.
-//! - A process may go on with the life of the one before ([`Resumes`]): the same incarnation, registered anew, only under the
-//!   generation that was granted to it, and only if it did not leave an office behind. Every fence raises the generation, so one
-//!   that was begun or ended meanwhile is seen; one that is about to begin meets the changed slot and starts over. A disk
-//!   that cannot say that every earlier process has ended (SCSI: keys are of an incarnation) knows no such life.
+//! - A process may go on with the life of the one before ([`Resumes`]): the same incarnation, registered anew, under the
+//!   generation that was granted to it. Every fence raises the generation, so a fence that was begun or ended meanwhile is seen: the
+//!   life that goes on is one that is being fenced, as if its process had never ended, and whether it was evicted its coordinator
+//!   knows. One that is about to begin meets the changed slot and starts over. An office that the process before left behind is
+//!   given up first: its last write has landed, or the LIVE lock were not free. A disk that cannot say that every earlier process
+//!   has ended (SCSI: keys are of an incarnation) knows no such life.
 //! - A higher `fence_gen` than was granted, seen in the slot by whatever means, stops direct I/O *before* anything
 //!   else happens, and trips the latch of an office held here. "Nothing in flight" is said only after both have ended.
 //! - The owner never lowers `fence_gen`: it carries on what it found. A fencer's raise makes the owner's next renewal
@@ -171,17 +173,13 @@ impl Office {
         out.push(Effect::CawSlot { tag, node: life.client.node, expect, new, via: Via::First });
     }
 
-    /// Whether the life that is to go on here still has its slot: nobody has fenced it, and nobody may be about to for the
-    /// office that it held.
+    /// Whether the life that is to go on here still has its slot. Fenced meanwhile, it does nothing under the generation that it had.
     ///
-    /// Prevents: its client was evicted meanwhile, and the fencer's proof says that nothing of this incarnation comes any more.
+    /// Prevents: it was fenced, the fencer's proof says that nothing of that generation comes any more, and it writes on.
     fn may_resume(&self, found: &SlotView) -> bool {
         let Some(Resumes { incarnation, fence_gen }) = self.config.resumes else { return false };
-        let me = ClientId { node: self.config.node, incarnation };
-        let lease = self.look.sight.as_ref().map(|sight| &sight.lease);
-        let holds_office = lease.is_none_or(|lease| lease.holder == Some(me) && !lease.is_vacant());
-        let same = (found.incarnation, found.fence_gen, found.boot) == (incarnation, fence_gen, self.config.boot);
-        same && !holds_office && matches!(self.config.kind, DiskKind::File)
+        let same = (found.incarnation, found.boot) == (incarnation, self.config.boot) && found.fence_gen >= fence_gen;
+        same && self.look.sight.is_some() && matches!(self.config.kind, DiskKind::File)
     }
 
     fn register(&mut self, now: Now, found: SlotView, out: &mut Vec<Effect>) {
@@ -193,7 +191,8 @@ impl Office {
             pid: c.pid,
             pid_start: c.pid_start,
             heard,
-            mark: None,
+            // On a SCSI disk it tells that a fence of an earlier life was begun and has not ended.
+            mark: found.mark.filter(|_| matches!(c.kind, DiskKind::Scsi { .. })),
             answer: FenceGen(0),
             ..found.next(nonce)
         };
@@ -259,19 +258,25 @@ impl Office {
             Own::Registering(caw) => {
                 let (slot, due) = (caw.new, caw.started + renew);
                 let client = ClientId { node: self.config.node, incarnation: slot.incarnation };
+                let resumed = self.config.resumes.filter(|r| r.incarnation == client.incarnation);
+                let granted = resumed.map_or(slot.fence_gen, |r| r.fence_gen);
                 self.own = Own::Registered(Life {
                     client,
                     slot,
                     caw: None,
                     due,
-                    granted: slot.fence_gen,
-                    stopping: slot.fence_gen,
+                    granted,
+                    stopping: granted,
                     answered: FenceGen(0),
                     raise: false,
                     self_raised: FenceGen(0),
                     asks: Vec::new(),
                 });
                 out.push(Effect::Registered { client, fence_gen: slot.fence_gen });
+                if resumed.is_some() {
+                    self.give_up_what_was_left(client);
+                    self.own_fence_seen(out);
+                }
                 self.register_nexuses(out);
             }
             Own::Registered(life) => {

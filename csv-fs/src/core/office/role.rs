@@ -21,6 +21,7 @@ use super::{CawResult, Office, Timing};
 use crate::core::rules::Rule;
 use crate::core::time::Now;
 use crate::proto::CoordinatorHint;
+use crate::types::ClientId;
 
 /// The role.
 #[derive(Debug)]
@@ -363,6 +364,18 @@ impl Office {
             }
             other => other,
         };
+    }
+
+    /// The life that goes on in this process was in office when the one before ended. Everything of that office has ended with it,
+    /// which the LIVE lock says, so it is drained; it is taken again as any that was resigned, after the block says so.
+    ///
+    /// Prevents: the store is opened under an epoch whose former writer nobody has proved to have ended.
+    pub(super) fn give_up_what_was_left(&mut self, me: ClientId) {
+        let Some(lease) = self.look.sight.as_ref().map(|sight| sight.lease.clone()) else { return };
+        if lease.holder == Some(me) && !lease.is_vacant() {
+            let to = Some(me.node);
+            self.role = Role::Leaving(Leaving { lease, to, caw: None, told: true, no_path_told: false });
+        }
     }
 
     /// Office ends here and now: the latch is tripped, and what follows is the shell's draining.

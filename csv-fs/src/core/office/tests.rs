@@ -9,3 +9,4 @@ mod offices;
 mod resumed;
 mod scsi;
 mod storm;
+mod taking;

@@ -8,6 +8,7 @@ use block::shared::NodeId;
 use super::{Block, Req, Res, Write};
 use crate::core::office::{CawResult, FenceStep, Key, LeaseView, ScsiResult, Sight, SlotView};
 use crate::sim::oracle::{Invariant, Value};
+use crate::sim::restarts::Leaving;
 use crate::sim::store::{Note, State};
 use crate::sim::world::World;
 use crate::types::*;
@@ -146,10 +147,9 @@ impl World {
                 ScsiResult::Done
             }
             FenceStep::ReadKeys => ScsiResult::Keys(lun.keys.values().copied().collect()),
-            FenceStep::PreemptAndAbort { victim } => {
-                lun.keys.retain(|_, k| *k != victim);
-                ScsiResult::Done
-            }
+            // Those that it meets take their time: `tasks`.
+            FenceStep::PreemptAndAbort { .. } => ScsiResult::Conflict,
+            FenceStep::ResetUnit => ScsiResult::Done,
             FenceStep::Reserve => {
                 lun.reserved = true;
                 ScsiResult::Done
@@ -162,6 +162,7 @@ impl World {
     pub(in crate::sim) fn reset_disk(&mut self) {
         self.disk.resets += 1;
         let lost: Vec<(u64, Block)> = std::mem::take(&mut self.disk.lun.unflushed).into_iter().collect();
+        self.leaving.values_mut().for_each(Leaving::loses);
         let mut gone = BTreeSet::new();
         for (block, before) in lost {
             if self.rng.permille(500) {

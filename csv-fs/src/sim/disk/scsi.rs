@@ -15,6 +15,7 @@ use block::shared::{Incarnation, NodeId};
 
 use super::{Disk, Req, Res, Stage};
 use crate::core::office::{self, Key};
+use crate::core::rules::Rule;
 use crate::sim::world::{MS, World};
 use crate::types::ClientId;
 
@@ -51,14 +52,14 @@ impl Disk {
 }
 
 impl World {
-    fn nexus_numbers(&self, n: NodeId) -> Vec<u16> {
+    pub(super) fn nexus_numbers(&self, n: NodeId) -> Vec<u16> {
         self.disk.nexuses.keys().filter(|(node, _)| *node == n).map(|(_, x)| *x).collect()
     }
 
     /// Gives a request a session; false if none may carry it now: then it is held.
     pub(super) fn choose_nexus(&mut self, id: u64) -> bool {
         let Some(flight) = self.disk.flights.get(&id) else { return false };
-        let (n, data) = (flight.node, flight.req.is_data());
+        let (n, data, avoids) = (flight.node, flight.req.is_data(), flight.avoids);
         let named = match &flight.req {
             Req::OwnSlot { via } => *via,
             Req::Scsi(office::FenceStep::Register { nexus, .. }) => Some(*nexus),
@@ -68,7 +69,7 @@ impl World {
             let state = self.disk.nexuses[&(n, *x)].state;
             let up = state == NexusState::Good || !data && state == NexusState::Up;
             let registers = named == Some(*x) && state != NexusState::Down;
-            named.is_none_or(|w| w == *x) && (up || registers)
+            named.is_none_or(|w| w == *x) && avoids != Some(*x) && (up || registers)
         };
         // They take turns.
         let (mut numbers, turn) = (self.nexus_numbers(n), id as usize);
@@ -110,7 +111,7 @@ impl World {
     }
 
     /// A nexus was told of a conflict: it must begin anew.
-    fn nexus_conflicted(&mut self, n: NodeId, nexus: u16) {
+    pub(super) fn nexus_conflicted(&mut self, n: NodeId, nexus: u16) {
         let Some(x) = self.disk.nexuses.get_mut(&(n, nexus)) else { return };
         if x.state != NexusState::Down {
             x.state = NexusState::Down;
@@ -166,7 +167,7 @@ impl World {
 
     /// A request that was in doubt cannot land (again): data goes once more unless it was taken back, of others nobody knows
     /// whether they were executed.
-    fn proved_dead(&mut self, id: u64) {
+    pub(super) fn proved_dead(&mut self, id: u64) {
         let Some(flight) = self.disk.flights.get_mut(&id) else { return };
         flight.ended = true;
         let (n, process, req) = (flight.node, flight.process, flight.req.clone());
@@ -183,6 +184,7 @@ impl World {
                     stage: Stage::Held,
                     reign,
                     session: None,
+                    avoids: None,
                     withdrawn: false,
                     ended: false,
                     executed,
@@ -299,7 +301,7 @@ impl World {
         self.at_node(n, super::PREEMPTS_AFTER, move |w| w.proves_hung(n));
     }
 
-    /// A reservation is held: without a key what that nexus carried can land no more.
+    /// A reservation is held: once its key was preempted, and its tasks have ended, what that nexus carried can land no more.
     fn preempts_own(&mut self, n: NodeId, nexus: u16, session: u64) {
         let of_nexus = move |k: &Key| {
             let nobody = ClientId { node: n, incarnation: Incarnation(0) };
@@ -311,15 +313,17 @@ impl World {
             match keys.into_iter().find(of_nexus) {
                 Some(victim) => w.submit(n, Req::Scsi(office::FenceStep::PreemptAndAbort { victim }), move |w, res| {
                     if matches!(res, Res::Scsi(office::ScsiResult::Done)) {
-                        w.preempts_own(n, nexus, session);
+                        w.nexus_is_dead(n, nexus, session);
                     }
                 }),
+                // Somebody else has taken it away, and its tasks may still be ending.
+                None if w.setup.rules.has(Rule::AnsweredPreempt) => {}
                 None => w.nexus_is_dead(n, nexus, session),
             }
         });
     }
 
-    /// A session of a nexus that has no key any more: what it left in doubt is proved dead.
+    /// A session of a nexus whose key was preempted: what it left in doubt is proved dead.
     fn nexus_is_dead(&mut self, n: NodeId, nexus: u16, session: u64) {
         let of = |f: &super::Flight| {
             f.node == n && !f.ended && !matches!(f.stage, Stage::Held) && f.session == Some((nexus, session))

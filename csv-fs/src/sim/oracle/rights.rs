@@ -1,5 +1,7 @@
 //! Who may touch which blocks: the ledger of layouts as clients were told, and what lands on the disk against it.
 
+use std::collections::BTreeSet;
+
 use super::{Invariant, Oracle, Right};
 use crate::types::*;
 use block::shared::FenceGen;
@@ -51,6 +53,13 @@ impl Oracle {
                 of_file.remove(&(client, layout));
             }
         }
+    }
+
+    /// A client's next process goes on, and knows of these alone; what the one before had sent has ended.
+    pub(in crate::sim) fn keeps_only(&mut self, client: ClientId, kept: &BTreeSet<LayoutId>) {
+        let of_client = (client, LayoutId(0))..=(client, LayoutId(u64::MAX));
+        let held: Vec<LayoutId> = self.rights.range(of_client).map(|((_, id), _)| *id).collect();
+        held.into_iter().filter(|id| !kept.contains(id)).for_each(|id| self.gave_back(client, id));
     }
 
     fn in_force_on(&self, ino: InodeNo) -> impl Iterator<Item = &Right> {

@@ -3,7 +3,7 @@
 use block::shared::NodeId;
 
 use super::Scenario;
-use super::script::{is_bound, node, route};
+use super::script::{Script, is_bound, node, route};
 use crate::core::client::{Event, Route};
 use crate::core::coord::{self, DurableState};
 use crate::core::rules::Rule;
@@ -229,6 +229,83 @@ pub(super) const LATE_FENCER: Scenario = Scenario {
     },
     ..SCRIPT
 };
+
+/// Two nodes fence a coordinator that was killed with a page in the disk behind the target. The first has sent PREEMPT AND ABORT, which
+/// waits for the page; the second reads the keys.
+pub(super) const TWO_FENCERS: Scenario = Scenario {
+    name: "the keys that another fencer is just taking away",
+    rule: Some(Rule::AnsweredPreempt),
+    scsi: true,
+    script: |s| {
+        s.begin(3);
+        s.fault("disk sticks", |w| {
+            w.disk.stick_for = Some(12_000 * MS);
+            w.disk.stick_behind.insert(node(3), 1);
+        });
+        let made = s.op(1, Op::Private { unlink: false });
+        s.until(2000, "the page is with the disk", |w| w.disk.has_behind(node(3)));
+        s.fault("kill coordinator", |w| w.kill(node(3)));
+        s.ends(&made, 60_000, "the creation is acknowledged");
+        s.until(20_000, "the page has ended", |w| !w.disk.has_behind(node(3)));
+        s.heals(&[]);
+    },
+    ..SCRIPT
+};
+
+/// A coordinator fences a client that has a write in the disk behind the target. It asks over a second nexus when the first answer takes
+/// long.
+pub(super) const SECOND_NEXUS: Scenario = Scenario {
+    name: "the fence that is asked for over a second nexus",
+    rule: Some(Rule::AnsweredPreempt),
+    scsi: true,
+    nexuses: 2,
+    script: |s| {
+        s.begin(1);
+        s.does(2, Op::WriteHalf(file(0), 1, 0));
+        stuck_behind(s, 2, 6000);
+        s.run(9000);
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+    ..SCRIPT
+};
+
+/// A coordinator fences a client that has a write in the disk behind the target, and dies before it is answered. Nobody is left who
+/// knows: the next one has to find out by itself.
+pub(super) const FENCER_DIES: Scenario = Scenario {
+    name: "the fencer that dies between its question and the answer",
+    rule: Some(Rule::AnsweredPreempt),
+    nodes: 4,
+    scsi: true,
+    script: |s| {
+        s.begin(1);
+        s.does(2, Op::WriteHalf(file(0), 1, 0));
+        stuck_behind(s, 2, 20_000);
+        s.until(5000, "its key is being taken away", |w| w.disk.ends_tasks_for(node(1)));
+        s.fault("kill coordinator", |w| w.kill(node(1)));
+        s.until(30_000, "another takes office", |w| !w.coordinators().is_empty());
+        s.run(20_000);
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+    ..SCRIPT
+};
+
+/// A write of a node sticks in the disk for so long; then its machine pauses and its eviction begins.
+fn stuck_behind(s: &mut Script<'_>, n: u8, for_ms: u64) {
+    let who = s.who(n);
+    s.fault("disk sticks", |w| {
+        w.disk.stick_for = Some(for_ms * MS);
+        w.disk.stick_behind.insert(node(n), 1);
+    });
+    drop(s.op(n, Op::Write(file(0), 1)));
+    s.until(2000, "the write is with the disk", |w| w.disk.has_behind(node(n)));
+    s.fault("virtual machine pause", |w| w.pause(node(n), true));
+    s.world(|w| {
+        let coordinator = w.coordinators().first().copied();
+        if let (Some(client), Some(coordinator)) = (who, coordinator) {
+            w.coord(coordinator, coord::Event::ClientDead { client });
+        }
+    });
+}
 
 /// A node's nexus was down while it was evicted; it comes back, registers, and has a write in its queue.
 pub(super) const REGISTERS_AGAIN: Scenario = Scenario {

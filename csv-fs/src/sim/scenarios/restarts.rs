@@ -79,3 +79,129 @@ pub(super) const COORDINATOR_LEAVES: Scenario = Scenario {
     },
     ..SCRIPT
 };
+
+/// A program makes a file that nobody else makes, and its daemon is killed while it does; `after` the kill it goes on.
+fn killed_at_work(s: &mut Script<'_>, op: Op) {
+    s.begin(1);
+    let two = s.who(2);
+    let ended = s.op(2, op);
+    let wait = s.world(|w| w.rng.below(60));
+    s.run(wait);
+    s.fault("kill under a holder", |w| {
+        w.kill_held(node(2));
+    });
+    goes_on(s, 2);
+    s.not_evicted(2, two);
+    s.ends(&ended, 30_000, "what a program asked before the kill is answered");
+    s.heals(&[Op::Read(file(0), 1)]);
+}
+
+/// Its call was sent, and its daemon is killed before it has the answer.
+pub(super) const KILLED_WITH_A_CALL: Scenario = Scenario {
+    name: "the daemon that is killed with a call on its way",
+    rule: Some(Rule::NotedBeforeSent),
+    script: |s| killed_at_work(s, Op::Private { unlink: true }),
+    ..SCRIPT
+};
+
+/// The same: the kernel sends its request again.
+pub(super) const COMES_AGAIN: Scenario = Scenario {
+    name: "the request that comes again to the next daemon",
+    rule: Some(Rule::ClaimedOnce),
+    script: |s| killed_at_work(s, Op::Private { unlink: true }),
+    ..SCRIPT
+};
+
+/// A program has appended and was told so, and its daemon is killed before it has committed.
+pub(super) const KILLED_UNCOMMITTED: Scenario = Scenario {
+    name: "the daemon that is killed with a mapping that nobody else knows",
+    rule: Some(Rule::WriteIsNoted),
+    script: |s| {
+        s.begin(1);
+        s.does(2, Op::Append(file(2)));
+        let two = s.who(2);
+        s.fault("kill under a holder", |w| {
+            w.kill_held(node(2));
+        });
+        goes_on(s, 2);
+        s.not_evicted(2, two);
+        s.does(2, Op::Read(file(2), 1));
+        s.does(2, Op::Stat(file(2)));
+        s.does(2, Op::Append(file(2)));
+        s.heals(&[Op::Read(file(2), 1), Op::Read(file(2), 2)]);
+    },
+    ..SCRIPT
+};
+
+/// A program holds a lock, and its daemon is killed again and again. Others do not get it.
+pub(super) const KILLED_WITH_A_LOCK: Scenario = Scenario {
+    name: "the daemon that is killed again and again while a program holds a lock",
+    script: |s| {
+        s.begin(1);
+        s.does(2, Op::HoldsAll(file(0)));
+        let two = s.who(2);
+        for _ in 0..3 {
+            let other = s.op(3, Op::TriesAll(file(0)));
+            s.fault("kill under a holder", |w| {
+                w.kill_held(node(2));
+            });
+            goes_on(s, 2);
+            s.ends(&other, 30_000, "a program is refused the lock");
+            s.not_evicted(2, two);
+        }
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+    ..SCRIPT
+};
+
+/// It is killed, and while no daemon runs its node is evicted: what it had under way is not executed.
+pub(super) const KILLED_AND_EVICTED: Scenario = Scenario {
+    name: "the node whose daemon is killed, and that is evicted before the next one comes",
+    script: |s| {
+        s.begin(1);
+        s.does(2, Op::HoldsAll(file(0)));
+        let two = s.who(2);
+        let ended = s.op(2, Op::Private { unlink: true });
+        let wait = s.world(|w| w.rng.below(40));
+        s.run(wait);
+        s.fault("kill under a holder", |w| {
+            w.kill_held(node(2));
+        });
+        s.world(|w| {
+            if let Some(client) = two {
+                w.coord(node(1), coord::Event::ClientDead { client });
+            }
+        });
+        s.does(3, Op::HoldsAll(file(0)));
+        goes_on(s, 2);
+        s.ends(&ended, 30_000, "what a program asked before the kill is answered");
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+    ..SCRIPT
+};
+
+/// The only daemon that could coordinate is killed under its programs, and goes on as coordinator and client.
+pub(super) const KILLED_IN_OFFICE: Scenario = Scenario {
+    name: "the only daemon, killed in office under a program that holds a lock",
+    nodes: 1,
+    script: |s| {
+        s.begin(1);
+        s.does(1, Op::HoldsAll(file(0)));
+        s.does(1, Op::Append(file(2)));
+        let one = s.who(1);
+        for _ in 0..3 {
+            let ended = s.op(1, Op::Private { unlink: true });
+            let wait = s.world(|w| w.rng.below(40));
+            s.run(wait);
+            s.fault("kill under a holder", |w| {
+                w.kill_held(node(1));
+            });
+            goes_on(s, 1);
+            s.ends(&ended, 30_000, "what a program asked before the kill is answered");
+            s.not_evicted(1, one);
+        }
+        s.does(1, Op::Read(file(2), 1));
+        s.heals(&[Op::Read(file(0), 1)]);
+    },
+    ..SCRIPT
+};

@@ -103,7 +103,18 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
     ("redirected", &["Read", "Write", "Flush"]),
     ("redirect answer", &["Done"]),
     ("op", &["expired"]),
-    ("restart", &["in order", "goes on", "was fenced meanwhile", "does not come to rest"]),
+    (
+        "restart",
+        &[
+            "in order",
+            "goes on",
+            "was fenced meanwhile",
+            "does not come to rest",
+            "goes on after a kill",
+            "a request comes again",
+        ],
+    ),
+    ("killed with", &["a call", "something uncommitted", "a lock", "an office"]),
     (
         "client event",
         &[
@@ -113,6 +124,8 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
             "BindFailed",
             "LinkLost",
             "Submit",
+            "SubmitFor",
+            "NoneComesAgain",
             "Lock",
             "Cancel",
             "Expired",
@@ -135,6 +148,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
     (
         "client effect",
         &[
+            "Note",
             "AskWho",
             "SendBind",
             "SendCall",
@@ -187,14 +201,23 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
             "purged",
             "taken back",
             "nexus proved dead over another",
+            "stuck behind the target",
+            "tasks are waited for",
+            "asked over another nexus",
+            "unit reset",
         ],
     ),
 ];
 
-/// What only many seeds show: a coordinator that hears of its successor before it hears that it was fenced, and redirected
-/// I/O that arrives after a newer bind of its client.
-pub(super) const RARE: &[(&str, &[&str])] =
-    &[("lost office", &["Superseded", "HigherEpoch"]), ("redirect answer", &["StaleBind"])];
+/// What only many seeds show: a coordinator that hears of its successor before it hears that it was fenced, redirected
+/// I/O that arrives after a newer bind of its client, and a write in the disk that the target takes back after all.
+pub(super) const RARE: &[(&str, &[&str])] = &[
+    ("lost office", &["Superseded", "HigherEpoch"]),
+    ("redirect answer", &["StaleBind"]),
+    ("disk", &["task aborted"]),
+    ("killed with", &["an answer", "an append"]),
+    ("restart", &["an append was done already"]),
+];
 
 // Not expected: AbortFailed (a simulated abort always comes to its end), Goodbye and what
 // follows it (no node unmounts), SelfEvicted (a next life replaces its office itself), WritesLost, HandleLost,

@@ -32,7 +32,7 @@ pub(super) fn step(links: &Links, tag: Tag, step: FenceStep) {
 async fn taken(nexuses: &dyn Nexuses, step: FenceStep) -> ScsiResult {
     let done = |result: Result<(), ReserveError>| match result {
         Ok(()) => ScsiResult::Done,
-        Err(ReserveError::NotRegistered | ReserveError::Reserved) => ScsiResult::Conflict,
+        Err(ReserveError::NotRegistered | ReserveError::Reserved | ReserveError::Gone) => ScsiResult::Conflict,
         Err(e) => {
             tracing::debug!("a change of reservations has failed: {e}");
             ScsiResult::Failed
@@ -51,6 +51,7 @@ async fn taken(nexuses: &dyn Nexuses, step: FenceStep) -> ScsiResult {
             Err(_) => ScsiResult::Failed,
         },
         FenceStep::PreemptAndAbort { victim } => done(nexuses.preempt(ReservationKey(victim.0)).await),
+        FenceStep::ResetUnit => done(nexuses.reset_unit().await),
         FenceStep::Reserve => done(nexuses.reserve().await),
         FenceStep::ReadReservation => match nexuses.is_reserved().await {
             Ok(right_type) => ScsiResult::Reservation { right_type },

@@ -41,6 +41,8 @@ impl Span {
     pub(crate) const NOTHING: Span = Span { from: 0, to: 0, exclusive: false };
     /// The unit's own state (reservations, mode parameters, port groups): one change after the other.
     pub(crate) const STATE: Span = Span { from: u64::MAX - 1, to: u64::MAX, exclusive: true };
+    /// The same state, to be told.
+    pub(crate) const STATE_TOLD: Span = Span { exclusive: false, ..Span::STATE };
     /// Everything.
     pub(crate) const ALL: Span = Span { from: 0, to: u64::MAX, exclusive: true };
 

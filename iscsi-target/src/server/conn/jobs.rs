@@ -11,12 +11,14 @@ use scsi::cdb::{Command, SelectReport, op};
 use scsi::luns::Luns;
 use scsi::{AdditionalCode, LunAddress, SenseKey, Status};
 
+use super::manage::Pending;
 use super::{Conn, State};
 use crate::core::program::{Ask, Program};
 use crate::core::reserve::Changed;
 use crate::core::unit::media::{Kind, Media};
 use crate::core::unit::tasks::{Abort, Order, TaskId};
 use crate::core::unit::{Outcome, Plan, standard_inquiry};
+use crate::server::HeldIn;
 use crate::server::mailbox::Note;
 
 /// Where a job is.
@@ -160,7 +162,7 @@ impl Conn {
             self.wants.push_back(Want::Start(itt));
             self.grant();
         } else if matches!(&job.plan, Plan::Media(m) if m.kind == Kind::Write)
-            && self.shared.hold.takes(&self.initiator)
+            && self.shared.hold.takes(&self.initiator, HeldIn::TaskSet)
         {
             tracing::warn!("a write of {} is held up", self.initiator);
             self.held.push(key);
@@ -169,8 +171,12 @@ impl Conn {
         }
     }
 
-    /// What was held up begins.
+    /// What was held up begins, and what was stuck goes on.
     pub(super) fn let_go(&mut self) {
+        for (unit, io) in std::mem::take(&mut self.stuck) {
+            tracing::warn!("the write of {} that was stuck in the disk goes on", self.initiator);
+            self.shared.units[unit].device.submit(io);
+        }
         for key in std::mem::take(&mut self.held) {
             tracing::warn!("the write of {} that was held up begins", self.initiator);
             self.start(key);
@@ -284,7 +290,14 @@ impl Conn {
             Ask::Io { op, at, len, buf } => {
                 job.stage = Stage::Device;
                 let done = Completion::new(move |done| mailbox.put(Note::Done(key, done)));
-                unit.device.submit(Io { op, at, len, buf, done });
+                let io = Io { op, at, len, buf, done };
+                if matches!(&job.plan, Plan::Media(m) if m.kind == Kind::Write)
+                    && self.shared.hold.takes(&self.initiator, HeldIn::Disk)
+                {
+                    tracing::warn!("a write of {} is stuck in the disk", self.initiator);
+                    return self.stuck.push((job.unit, io));
+                }
+                unit.device.submit(io);
             }
             Ask::Extents { at, len, most } => match &unit.provisioning {
                 Some(provisioning) => {
@@ -353,21 +366,23 @@ impl Conn {
         }
     }
 
-    /// The session ends: so do its commands, those in the device as soon as it has completed them.
+    /// The session ends: so do its commands, those in the device as soon as it has completed them, and a PREEMPT AND ABORT when whom it
+    /// has preempted has nothing under way any more. Prevents: its initiator logs in anew, finds the key gone, and takes that login for
+    /// the end of what it had begun.
     pub(super) fn drop_jobs(&mut self) {
         self.wants.clear();
         let keys: Vec<usize> = self.jobs.iter().map(|(key, _)| key).collect();
         for key in keys {
             let job = &mut self.jobs[key];
             match job.stage {
-                Stage::Device | Stage::Storing(_) => job.stop = true,
-                Stage::Waiting | Stage::Preempting => {
+                Stage::Device | Stage::Storing(_) | Stage::Preempting => job.stop = true,
+                Stage::Waiting => {
                     self.forget(key);
                 }
             }
         }
         if !matches!(self.state, State::Open) {
-            self.waits.clear();
+            self.waits.retain(|_, pending| matches!(pending, Pending::Preempt(_)));
         }
     }
 }

@@ -2,13 +2,18 @@
 
 use super::*;
 use crate::core::event::ResizeRefusal;
+use crate::ids::Volume;
 use crate::meta::layout::Devices;
 
 const OLD: u64 = SHAPE.data;
 const NEW: u64 = OLD + 64;
 
 fn sectors(data: u64) -> Event {
-    Event::Measured(Some(Devices { data: data * 512, meta: 1 << 20 }))
+    Event::Measured(Some(Devices::one(data * 512, 1 << 20)))
+}
+
+fn first(node: &Node) -> u64 {
+    node.sizes().of(Volume::FIRST)
 }
 
 fn told(fx: &[Effect]) -> Vec<Report> {
@@ -30,7 +35,7 @@ fn equal() -> Bench {
 }
 
 fn resize(size: Option<u64>) -> Event {
-    Event::Resize { size, clean: false }
+    Event::Resize { volume: Volume::FIRST, size, clean: false }
 }
 
 fn behind() -> Ask {
@@ -49,9 +54,9 @@ fn the_primary_grows_when_all_have_and_meets_them_again_before_it_uses_it() {
     let fx = bench.says(Message::Resized(NEW));
     assert!(fx.contains(&Effect::Measure));
     let fx = bench.tell(sectors(NEW + 800));
-    assert!(told(&fx).is_empty() && bench.node.size() == OLD, "not before it is durable");
+    assert!(told(&fx).is_empty() && first(&bench.node) == OLD, "not before it is durable");
     let fx = bench.metadata(fx);
-    assert!(told(&fx).contains(&Report::Resized(NEW)) && bench.node.size() == NEW);
+    assert!(told(&fx).contains(&Report::Resized(Volume::FIRST, NEW)) && first(&bench.node) == NEW);
     assert!(fx.iter().any(|f| matches!(f, Effect::Close(_, _, true))), "what is new has bits: {fx:?}");
     let marked =
         bench.node.replica().and_then(|r| r.bitmap(id(2))).map(|m| (m.set_bits(), m.covers(Span::new(OLD, 64))));
@@ -76,7 +81,7 @@ fn what_is_new_is_not_written_to_a_peer_that_lacks_it() {
 fn who_cannot_grow_is_named_and_nothing_changes() {
     let refused = |bench: &mut Bench, fx: Vec<Effect>| {
         let why = told(&fx).into_iter().find_map(|r| if let Report::NotResized(why) = r { Some(why) } else { None });
-        assert!(bench.node.size() == OLD && !fx.iter().any(|f| matches!(f, Effect::Meta(..))));
+        assert!(first(&bench.node) == OLD && !fx.iter().any(|f| matches!(f, Effect::Meta(..))));
         why
     };
     let mut alone = Bench::new(&[id(2)]);
@@ -119,7 +124,7 @@ fn who_meets_a_larger_one_becomes_as_large_before_they_are_anything_to_one_anoth
     assert!(fx.contains(&Effect::Measure) && !fx.iter().any(|f| matches!(f, Effect::Send(_, _, Message::Agree(..)))));
     let fx = bench.tell(sectors(NEW));
     let fx = bench.metadata(fx);
-    assert!(told(&fx).contains(&Report::Grown(NEW)) && bench.node.size() == NEW);
+    assert!(told(&fx).contains(&Report::Grown(Volume::FIRST, NEW)) && first(&bench.node) == NEW);
     assert!(fx.iter().any(|f| matches!(f, Effect::Close(_, _, true))), "they meet anew: {fx:?}");
     // Without room for it the two stand alone.
     let mut bench = Bench::new(&[id(2)]);
@@ -127,8 +132,8 @@ fn who_meets_a_larger_one_becomes_as_large_before_they_are_anything_to_one_anoth
     bench.tell(Event::Connected(id(2), bench.conn));
     bench.says(larger());
     let fx = bench.tell(sectors(OLD));
-    assert!(told(&fx).contains(&Report::OtherSize(id(2), NEW)), "{fx:?}");
-    assert!(fx.iter().any(|f| matches!(f, Effect::Close(_, _, false))) && bench.node.size() == OLD);
+    assert!(told(&fx).contains(&Report::OtherSize(id(2), Volume::FIRST, NEW)), "{fx:?}");
+    assert!(fx.iter().any(|f| matches!(f, Effect::Close(_, _, false))) && first(&bench.node) == OLD);
 }
 
 /// A replica that was just made says nothing of how large a device is that has data.
@@ -139,7 +144,10 @@ fn a_new_replica_that_is_larger_makes_nobody_grow() {
     bench.tell(Event::Connected(id(2), bench.conn));
     let new = Hello { size: NEW, ..hello(id(2), false, Generation::JUST_CREATED, Generation::NONE) };
     let fx = bench.says(Message::Hello(Box::new(new)));
-    assert!(!fx.contains(&Effect::Measure) && told(&fx).contains(&Report::OtherSize(id(2), NEW)), "{fx:?}");
+    assert!(
+        !fx.contains(&Effect::Measure) && told(&fx).contains(&Report::OtherSize(id(2), Volume::FIRST, NEW)),
+        "{fx:?}"
+    );
 }
 
 #[test]
@@ -153,7 +161,7 @@ fn a_peer_grows_as_its_primary_says_and_answers_when_that_is_durable() {
     let fx = bench.tell(sectors(NEW));
     assert!(!says(&fx, &Message::Resized(NEW)), "not yet");
     let fx = bench.metadata(fx);
-    assert!(says(&fx, &Message::Resized(NEW)) && bench.node.size() == NEW);
+    assert!(says(&fx, &Message::Resized(NEW)) && first(&bench.node) == NEW);
     let fx = bench.says(Message::Resize(NEW, false));
     assert!(says(&fx, &Message::Resized(NEW)), "asked again");
 }

@@ -13,32 +13,92 @@
 //! What is new on the device holds anything, and something else on each node: it is marked for every peer in the same step, so it is
 //! never there without bits. With `clean` the caller says that it is the same everywhere; then only where this node's own metadata lay is
 //! marked. External metadata stay in their place but for bitmaps that become longer, and their superblocks are changed as always.
+//!
+//! A further volume grows likewise: its bitmaps and its label are written at the new end of its disk in the first step, and the superblock,
+//! which stays where it is, says so in the second. One that is added grows from nothing.
 
+use super::super::bitmap::Bitmap;
+use super::super::further::Further;
 use super::super::layout::Devices;
 use super::super::{MetaError, MetaWrite, PAGE, Put};
 use super::{Commit, Replica};
-use crate::ids::{SECTOR, Span};
+use crate::ids::{SECTOR, Span, Volume};
 
 impl Replica {
-    /// The most sectors of data there is room for on devices of these lengths; what there are now if they have not grown.
-    pub fn room(&self, devices: Devices) -> u64 {
-        self.superblock.layout.room(devices)
+    /// The most sectors of a volume that there is room for on disks of these lengths; what there are now if they have not grown, and none
+    /// of a volume that has no disk.
+    pub fn room(&self, volume: Volume, devices: &Devices) -> u64 {
+        self.superblock.room(volume, devices)
     }
 
-    /// Grows to so many sectors of data. From now on the replica is so large, on its disk when the plan is durable. `marks`: what is
-    /// new is marked for all peers.
+    /// A volume grows to so many sectors of data, or is added. From now on the replica is so large, on its disk when the plan is durable.
+    /// `marks`: what is new is marked for all peers.
     ///
     /// # Errors
     /// There is no room for it; a plan is under way.
-    pub fn plan_growth(&mut self, data: u64, devices: Devices, clean: bool, marks: bool) -> Result<Commit, MetaError> {
+    pub fn plan_growth(
+        &mut self,
+        volume: Volume,
+        data: u64,
+        devices: &Devices,
+        clean: bool,
+        marks: bool,
+    ) -> Result<Commit, MetaError> {
         if self.under_way {
             return Err(MetaError::Shape("a change is on its way to the disk"));
         }
+        if volume == Volume::FIRST {
+            self.plan_growth_of_first(data, *devices, clean, marks)
+        } else {
+            self.plan_growth_of_further(volume, data, devices.of(volume), clean, marks)
+        }
+    }
+
+    fn plan_growth_of_further(
+        &mut self,
+        volume: Volume,
+        data: u64,
+        len: u64,
+        clean: bool,
+        marks: bool,
+    ) -> Result<Commit, MetaError> {
+        let (peers, all) = (self.superblock.layout.shape.peers, self.peers());
+        let old = self.superblock.further(volume).copied();
+        let new = match &old {
+            Some(old) => old.grown(data, len, peers)?,
+            // No other disk of this replica has it: sequences only grow.
+            None => Further::new(volume, self.superblock.sequence + 1, len, peers, Some(data))?,
+        };
+        for map in self.bitmaps.values_mut() {
+            let part = map.part_mut(volume).map(|part| part.grown(new.bits(), new.bit));
+            map.replace(volume, part.unwrap_or_else(|| Bitmap::new(0, new.bit).grown(new.bits(), new.bit)));
+        }
+        let before = old.map_or(0, |o| o.data);
+        let added = Span::new(volume.base() + before, data - before);
+        let marked = if clean { old.and_then(|o| o.own().and(added)) } else { Some(added) };
+        if let Some(span) = marked.filter(|_| marks) {
+            self.mark(all, span);
+        }
+        self.superblock.set_further(new);
+        let mut first = self.put_left();
+        first.extend(self.save_pages(None));
+        first.push(new.put_label(&self.superblock));
+        (self.changed, self.under_way) = (false, true);
+        Ok(Commit { write: MetaWrite { first, then: vec![self.put_superblock()] }, transaction: None })
+    }
+
+    fn plan_growth_of_first(
+        &mut self,
+        data: u64,
+        devices: Devices,
+        clean: bool,
+        marks: bool,
+    ) -> Result<Commit, MetaError> {
         let old = self.superblock.layout;
         let new = old.grown(data, devices)?;
         let (shape, all) = (new.shape, self.peers());
-        for map in self.bitmaps.values_mut() {
-            *map = map.grown(shape.bits(), shape.bit);
+        for part in self.bitmaps.values_mut().filter_map(|map| map.part_mut(Volume::FIRST)) {
+            *part = part.grown(shape.bits(), shape.bit);
         }
         self.superblock.layout = new;
         self.superblock.size = data;

@@ -1,6 +1,7 @@
 //! A replica grows: a crash at every moment leaves the old size or the new one, and what differs has bits in either.
 
 use super::*;
+use crate::ids::Volume;
 use crate::meta::layout::Devices;
 
 const MIB: u64 = 1 << 20;
@@ -32,13 +33,13 @@ fn grown_device() -> Grown {
 }
 
 fn devices(len: u64) -> Devices {
-    Devices { data: len, meta: len }
+    Devices::one(len, len)
 }
 
 impl Grown {
     /// Grows it, takes the old superblocks away, and marks each of the two in the log of writes.
     fn grow(&mut self, data: u64, clean: bool) {
-        let commit = self.replica.plan_growth(data, devices(self.len), clean, true).expect("room");
+        let commit = self.replica.plan_growth(Volume::FIRST, data, &devices(self.len), clean, true).expect("room");
         self.disk.mark(0);
         self.store.write(&commit.write).expect("written");
         self.replica.committed(&commit);
@@ -50,7 +51,7 @@ impl Grown {
     }
 
     fn most(&self) -> u64 {
-        self.replica.room(devices(self.len))
+        self.replica.room(Volume::FIRST, &devices(self.len))
     }
 }
 
@@ -176,7 +177,7 @@ fn a_device_that_grew_by_less_than_its_metadata_has_no_room() {
 #[test]
 fn external_metadata_stay_and_longer_bitmaps_move_behind() {
     let layout = Layout::external(small());
-    let data = |sectors: u64, meta| Devices { data: sectors * SECTOR, meta };
+    let data = |sectors: u64, meta| Devices::one(sectors * SECTOR, meta);
     let same = layout.grown(8000, data(8000, layout.end())).expect("room");
     assert_eq!((same.bitmaps, same.supers, same.log), (layout.bitmaps, layout.supers, layout.log));
     let many = 8 * 40_000;

@@ -11,7 +11,14 @@ use crate::core::event::ReqId;
 use crate::core::pieces::{Kind, Piece};
 use crate::ids::{Generation, NodeId, NodeSet, Seq};
 
-const SECTORS: u64 = 1000;
+/// A volume, and another one.
+fn sizes() -> Sizes {
+    Sizes::one(1000).with(other(), 500)
+}
+
+fn other() -> Volume {
+    Volume::new(3).expect("a volume")
+}
 
 /// One of each kind that carries anything to be checked, as this version writes it.
 fn messages() -> Vec<Message> {
@@ -56,6 +63,9 @@ fn messages() -> Vec<Message> {
         Message::HasRoom(2000),
         Message::Resize(2000, true),
         Message::Resized(2000),
+        Message::RoomOf(3),
+        Message::Sizes(vec![1000, 0, 0, 500]),
+        Message::Dirty(vec![span, Span::new(other().base() + 496, 8)], false),
     ]
 }
 
@@ -81,11 +91,12 @@ fn frame(bytes: &[u8]) -> Option<net::Message> {
 
 /// Reads one.
 fn check_frame(bytes: &[u8]) -> Option<Message> {
-    let message = unpack(frame(bytes)?, 1, SECTORS).ok()?;
+    let message = unpack(frame(bytes)?, 1, &sizes()).ok()?;
     let again = pack(&message, 1).expect("fits into memory").frame();
-    assert_eq!(unpack(again, 1, SECTORS).as_ref(), Ok(&message));
+    assert_eq!(unpack(again, 1, &sizes()).as_ref(), Ok(&message));
     if let Message::Write { span, .. } | Message::Zero { span, .. } = &message {
-        assert!(span.len > 0 && span.at.checked_add(span.len).is_some_and(|end| end <= SECTORS), "{message:?}");
+        let end = sizes().end_of(span.at);
+        assert!(span.len > 0 && span.at.checked_add(span.len).is_some_and(|e| e <= end), "{message:?}");
     }
     Some(message)
 }

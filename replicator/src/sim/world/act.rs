@@ -58,7 +58,7 @@ impl World {
                 }
             }
             Happening::Answers(node) => self.answers(node),
-            Happening::Longer(node, sectors) => self.longer(node, sectors),
+            Happening::Longer(node, volume, sectors) => self.longer(node, volume, sectors),
             Happening::Measured(node, life) => self.measured(node, life),
             Happening::Lands(node, io) => self.lands(node, io),
         }
@@ -75,7 +75,8 @@ impl World {
             self.oracle.streamed(to, value);
         }
         if let Message::Pulled { run, pieces, data, .. } = &message {
-            let parts = spread(*run, pieces, data, MOST_BLOCKS * BLOCK, VALUE).unwrap_or_default();
+            let end = Volume::of(run.at).map_or(0, Volume::base) + MOST;
+            let parts = spread(*run, pieces, data, end, VALUE).unwrap_or_default();
             for (span, _, data) in parts.into_iter().filter(|(_, kind, _)| *kind != Kind::Same) {
                 for (n, sector) in (span.at..span.end()).enumerate() {
                     let new = data.chunks(VALUE).nth(n).and_then(|b| b.first_chunk());
@@ -137,7 +138,9 @@ impl World {
                 self.begin_write(at, io, span, zeroes, false, wait);
             }
             Effect::Flush(io) => {
-                let snapshot = self.hosts[&at].disk.snapshot();
+                let disk = &self.hosts[&at].disk;
+                let of_all = self.plan.rules.has(Rule::FlushIsOfAllDisks);
+                let snapshot = if of_all { disk.snapshot() } else { disk.snapshot_of_first() };
                 self.work(at, io, Work::Flush(snapshot));
                 self.later(wait, Happening::Io(at, life, io));
             }
@@ -185,8 +188,8 @@ impl World {
             return self.event(node, Event::Done(io, Err(DiskError)));
         }
         // Of the last bit what lies on the device, as it is.
-        let size = host.node.as_ref().map_or(u64::MAX, Node::size);
-        let within = |s: Span| Span::new(s.at, s.end().min(size).saturating_sub(s.at));
+        let sizes = host.node.as_ref().map(Node::sizes);
+        let within = |s: Span| sizes.map_or(s, |sizes| sizes.within(s));
         let result = match work {
             Work::Read(span) => host.disk.read(within(span)),
             Work::Digest(span) => {
@@ -263,13 +266,17 @@ impl World {
         if !primary || busy >= BUSY {
             return;
         }
-        let blocks = host.node.as_ref().map_or(BLOCKS, |n| n.size() / BLOCK);
+        let sizes = host.node.as_ref().map_or(Sizes::default(), Node::sizes);
+        let in_second = sizes.of(second()) > 0 && self.rng.permille(450);
+        let volume = if in_second { second() } else { Volume::FIRST };
+        let blocks = sizes.of(volume) / BLOCK;
         let at = self.rng.below(blocks) * BLOCK;
         // Few blocks are written often, so that requests overlap.
         let at = if self.rng.permille(400) { at % (4 * BLOCK) } else { at };
         let len = if self.rng.permille(250) && at + 2 * BLOCK <= blocks * BLOCK { 2 * BLOCK } else { BLOCK };
         let (at, len) = if self.rng.permille(150) { (at + 2, 4) } else { (at, len) };
-        let (ballot, start) = (host.ballot, self.now);
+        let at = volume.base() + at;
+        let (ballot, start) = (self.hosts[&node].ballot, self.now);
         let (ask, value) = match self.rng.below(100) {
             0..=29 => (Ask::Read(Span::new(at, len)), 0),
             30..=39 => {
@@ -311,9 +318,11 @@ impl World {
                 self.event(node, Event::Demote);
             }
         }
-        if self.grows() && self.now < HURT + 1_000 && self.rng.permille(150) {
+        let asks = self.grows() && (self.now < HURT + 1_000 || self.waits_for_second());
+        if asks && self.rng.permille(if self.has_two() { 400 } else { 150 }) {
             let clean = self.is_clean();
-            primaries.iter().for_each(|n| self.event(*n, Event::Resize { size: None, clean }));
+            let volume = if self.has_two() && self.rng.permille(500) { second() } else { Volume::FIRST };
+            primaries.iter().for_each(|n| self.event(*n, Event::Resize { volume, size: None, clean }));
         }
         if self.plan.seed % 9 == 4 {
             let asked: Vec<NodeId> =
@@ -489,16 +498,18 @@ impl World {
         }
     }
 
-    fn longer(&mut self, node: NodeId, sectors: u64) {
+    fn longer(&mut self, node: NodeId, volume: Volume, sectors: u64) {
         if let Some(host) = self.hosts.get_mut(&node) {
-            host.sectors = host.sectors.max(sectors);
+            host.sectors = host.sectors.with(volume, host.sectors.of(volume).max(sectors));
         }
     }
 
     fn measured(&mut self, node: NodeId, life: u64) {
         let host = &self.hosts[&node];
         if host.life == life {
-            let devices = Devices { data: host.sectors * SECTOR, meta: host.disk.meta_len() };
+            let further = Sizes::default().with(second(), host.sectors.of(second()) * SECTOR);
+            let data = host.sectors.of(Volume::FIRST) * SECTOR;
+            let devices = Devices { data, meta: host.disk.meta_len(), further };
             self.event(node, Event::Measured(Some(devices)));
         }
     }

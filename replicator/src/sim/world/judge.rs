@@ -76,6 +76,9 @@ impl World {
                     self.oracle.highest = Some((*ballot, at));
                 }
             }
+            Report::Grown(volume, _) if *volume == second() && self.adds_second() => {
+                self.count("volumes: one was added".to_owned());
+            }
             // Whatever it is left for.
             Report::Detached => self.oracle.crashed(at, self.now),
             Report::AtRest(rests) => {
@@ -106,14 +109,17 @@ impl World {
                 if is_new(meta_a, b) || is_new(meta_b, a) {
                     continue;
                 }
-                let both = meta_a.superblock().size.min(meta_b.superblock().size);
-                for sector in 0..both {
+                let both = meta_a.sizes().smaller(&meta_b.sizes());
+                let sectors = both.iter().flat_map(|(v, sectors)| v.base()..v.base() + sectors);
+                for sector in sectors {
                     let (va, vb) = (disk_a.values(sector).0, disk_b.values(sector).0);
                     if va == vb {
                         continue;
                     }
                     self.oracle.covered += 1;
-                    let bit = |m: &Replica, n| m.bitmap(n).is_some_and(|map| map.is_set(sector / self.shape.bit));
+                    let bit = |m: &Replica, n| {
+                        m.bitmap(n).is_some_and(|map| map.is_set(map.bits_of(Span::new(sector, 1)).start))
+                    };
                     if !bit(meta_a, b) && !bit(meta_b, a) {
                         let what = format!("sector {sector} is {va} on {a} and {vb} on {b}, and neither has a bit");
                         return self.oracle.object("I4 Covered", what);
@@ -150,9 +156,11 @@ impl World {
 
     fn look_at_pair(&mut self, a: NodeId, b: NodeId) {
         let (da, db) = (&self.hosts[&a].disk, &self.hosts[&b].disk);
-        let size = |n: &NodeId| self.hosts[n].node.as_ref().map_or(self.shape.data, Node::size);
+        let sizes = |n: &NodeId| self.hosts[n].node.as_ref().map_or(Sizes::one(self.shape.data), Node::sizes);
         let value = |d: &Disk, s| d.values(s).0;
-        if let Some(s) = (0..size(&a).min(size(&b))).find(|s| value(da, *s) != value(db, *s)) {
+        let both = sizes(&a).smaller(&sizes(&b));
+        let mut sectors = both.iter().flat_map(|(v, sectors)| v.base()..v.base() + sectors);
+        if let Some(s) = sectors.find(|s| value(da, *s) != value(db, *s)) {
             let what = format!("{a} and {b} are equal, and sector {s} is {} and {}", value(da, s), value(db, s));
             self.oracle.object("I3 Equal", what);
         }
@@ -193,8 +201,9 @@ impl World {
         let present = all().any(|n| n.is_primary() && n.present() == self.disks);
         let whole = all().count() == self.hosts.len() && all().all(|n| n.disk() == DiskState::UpToDate);
         let joined = all().all(|n| !n.is_primary() || n.established().len() + 1 == self.disks.len());
-        let sizes: BTreeSet<u64> = all().map(Node::size).collect();
-        one && present && whole && joined && sizes.len() == 1 && self.hosts.values().all(|h| h.jobs.is_empty())
+        let sizes: BTreeSet<Sizes> = all().map(Node::sizes).collect();
+        let added = !self.waits_for_second();
+        one && present && whole && joined && added && sizes.len() == 1 && self.hosts.values().all(|h| h.jobs.is_empty())
     }
 
     pub(super) fn why_not_healed(&self) -> String {
@@ -205,8 +214,8 @@ impl World {
                 continue;
             };
             text += &format!(
-                " {node}: {} sectors, primary {}, {:?}, present {:?}, equal {:?}, syncs {:?}, {} requests, alone {:?};",
-                n.size(),
+                " {node}: {:?} sectors, primary {}, {:?}, present {:?}, equal {:?}, syncs {:?}, {} requests, alone {:?};",
+                n.sizes().iter().map(|(_, s)| s).collect::<Vec<_>>(),
                 n.is_primary(),
                 n.disk(),
                 n.present(),

@@ -85,8 +85,12 @@ fn shown(status: &Status) -> String {
         for (at, len) in found.ranges.iter().take(LISTED) {
             text += &format!("  bytes {at} to {}\n", at + len - 1);
         }
-        if found.ranges.len() > LISTED {
-            text += &format!("  and {} more ranges; --json lists them all\n", found.ranges.len() - LISTED);
+        for (volume, at, len) in found.ranges_of_others.iter().take(LISTED) {
+            text += &format!("  volume {volume}: bytes {at} to {}\n", at + len - 1);
+        }
+        if found.ranges.len().max(found.ranges_of_others.len()) > LISTED {
+            let more = found.ranges.len().saturating_sub(LISTED) + found.ranges_of_others.len().saturating_sub(LISTED);
+            text += &format!("  and {more} more ranges; --json lists them all\n");
         }
     }
     text
@@ -102,7 +106,7 @@ fn sentence(found: &Verified) -> String {
         differing => format!(
             "{} compared, {differing} bytes differ in {} ranges{skipped}",
             bytes(found.done_bytes),
-            found.ranges.len()
+            found.ranges.len() + found.ranges_of_others.len()
         ),
     }
 }

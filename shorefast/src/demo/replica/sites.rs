@@ -116,7 +116,7 @@ impl Sites {
             let bundle = made.bundles.iter().find(|(node, _)| *node == site.node).map(|(_, bundle)| bundle.clone());
             make::create(&ReplicaCreateArgs {
                 replica: ReplicaName { name: NAME.to_owned(), dir: site.dir.clone() },
-                local: site.disk().display().to_string(),
+                local: vec![site.disk().display().to_string()],
                 peer: vec![format!("{}={at}", other.node.number())],
                 listen: addresses[n],
                 protocol: ReplicaProtocol::C,
@@ -125,9 +125,9 @@ impl Sites {
                 disk_timeout: None,
                 on_io_error: ReplicaOnIoError::Detach,
                 witness: None,
-                size: Some(crate::cli::Size(DEVICE)),
+                size: vec![crate::cli::Size(DEVICE)],
                 bundle: bundle.unwrap_or_default(),
-                wipe: None,
+                wipe: Vec::new(),
             })?;
         }
         Ok(())

@@ -69,11 +69,21 @@ impl Sites {
         self.create_with(n, name, disk, &self.bundle(n))
     }
 
+    /// The same with more options.
+    pub(crate) fn create_more(&self, n: usize, name: &str, disk: &Path, more: &[&str]) -> Ended {
+        self.create_by(n, name, disk, &self.bundle(n), more)
+    }
+
     fn create_with(&self, n: usize, name: &str, disk: &Path, bundle: &Path) -> Ended {
+        self.create_by(n, name, disk, bundle, &[])
+    }
+
+    fn create_by(&self, n: usize, name: &str, disk: &Path, bundle: &Path, more: &[&str]) -> Ended {
         let (dir, other) = (self.folder(n), 3 - n);
         let peer = format!("{other}={}", self.addresses[other - 1]);
         let mut args = vec!["replica", "create", name, "--dir", path(dir), "--local", path(disk), "--peer", &peer];
         args.extend(["--listen", &self.addresses[n - 1], "--bundle", path(bundle), "--protocol", self.protocol]);
+        args.extend(more);
         run(&args)
     }
 

@@ -28,6 +28,10 @@ pub(crate) struct Array {
     own: String,
     /// An account that initiators must have, and its secret.
     account: Option<(&'static str, &'static str)>,
+    /// A write of node 2 that is held up is stuck in the disk, where nothing can abort it.
+    sticks: bool,
+    /// It tells that a key is gone before the commands of its nexus have ended.
+    tells_early: bool,
     child: Option<Child>,
 }
 
@@ -41,7 +45,13 @@ impl Array {
     pub(super) fn new(dir: PathBuf, door: Option<String>, portals: Vec<String>, own: String) -> Array {
         fs::create_dir(&dir).expect("a folder");
         File::create(dir.join("disk.img")).and_then(|f| f.set_len(2 << 30)).expect("a sparse file");
-        Array { dir, door, portals, own, account: None, child: None }
+        Array { dir, door, portals, own, account: None, sticks: false, tells_early: false, child: None }
+    }
+
+    /// The same, with a disk in which writes of node 2 may be stuck; and what it tells of keys meanwhile.
+    pub(super) fn that_sticks(mut self, tells_early: bool) -> Array {
+        (self.sticks, self.tells_early) = (true, tells_early);
+        self
     }
 
     /// From its next start on it lets in only whoever has this account.
@@ -88,7 +98,10 @@ impl Array {
         for name in (1..=nodes).map(initiator).chain([OUTSIDER.to_owned()]) {
             command.args(["--initiator", &name]);
         }
-        command.args(["--hold-write-of", &initiator(HELD_UP)]);
+        command.args([if self.sticks { "--stick-write-of" } else { "--hold-write-of" }, &initiator(HELD_UP)]);
+        if self.tells_early {
+            command.arg("--tells-early");
+        }
         if let Some((user, secret)) = self.account {
             command.args(["--user", user]).env("SHOREFAST_ISCSI_SECRET", secret);
         }

@@ -29,13 +29,18 @@ impl Lab {
     /// Everything at addresses of the loopback interface; the array runs, no node does. None, said aloud, where nothing can be
     /// mounted.
     pub(super) fn plain(nodes: usize) -> Option<Lab> {
+        Lab::with_array(nodes, |array| array)
+    }
+
+    /// The same, with such an array.
+    pub(super) fn with_array(nodes: usize, such: impl FnOnce(Array) -> Array) -> Option<Lab> {
         if !can_mount() {
             return None;
         }
         let cluster = Cluster::new(nodes);
         let portals = addresses(3);
         let (own, portals) = (portals[2].clone(), portals[..2].to_vec());
-        Some(Lab::of(nodes, cluster, None, |dir| Array::new(dir, None, portals, own)))
+        Some(Lab::of(nodes, cluster, None, |dir| such(Array::new(dir, None, portals, own))))
     }
 
     /// Every host in networks of its own, which can be cut.

@@ -1,13 +1,18 @@
 //! What an array and its administrators do to a volume in use: it is killed, its reservation is released by hand, keys are taken by hand;
 //! and an array that cannot do what is needed.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
+use super::array::initiator;
 use super::lab::Lab;
-use crate::fixture::until;
+use crate::fixture::{Background, background, until};
 
 /// As long as an array takes to be switched on again, nearly.
 const OFF: Duration = Duration::from_millis(1500);
+/// From when a file of a node that is dead is wanted until its eviction is under way.
+const EVICTS_WITHIN: Duration = Duration::from_secs(9);
 
 #[test]
 fn an_array_killed_under_load_keeps_its_registrations_and_every_node_comes_back() {
@@ -109,4 +114,84 @@ fn a_write_that_is_stuck_in_the_array_cannot_land_any_more_when_it_is_let_go() {
     }
     lab.only_these_saw_errors(&[]);
     lab.ends_well();
+}
+
+/// A write of node 2 is in the disk behind the array when node 2 dies. The coordinator has sent PREEMPT AND ABORT, which waits for it, and
+/// dies in turn. Its successor finds none of node 2's keys, and finishes what was begun. The lab, with the newer write of node 3 on its way
+/// or done.
+fn two_fencers_die_over_a_write_in_the_disk(
+    tells_early: bool,
+    config: &str,
+) -> Option<(Lab, Background<()>, Background<()>)> {
+    let mut lab = Lab::with_array(3, |array| array.that_sticks(tells_early))?;
+    for n in lab.all() {
+        lab.cluster.configure(n, &format!("iscsi_initiator = \"{}\"\n{config}", initiator(n)));
+    }
+    lab.begin("fast");
+    lab.make_coordinator(1);
+    lab.write(2, 0, 1);
+    lab.array.hold(true);
+    let path = lab.cluster.mount(2, "v").join("file");
+    let stuck = background(move || {
+        let file = File::options().write(true).open(path);
+        // Its daemon dies meanwhile, however it ends then.
+        let _ = file.and_then(|file| file.write_all_at(&[9; 4096], 0));
+    });
+    until("the write is in the disk", || lab.array.log().contains("is stuck in the disk"));
+    lab.cluster.kill(2);
+    // Wants the file: it is recalled, and whoever holds it is evicted after a while.
+    let path = lab.cluster.mount(3, "v").join("file");
+    let newer = background(move || {
+        let file = File::options().write(true).open(path).expect("opens");
+        file.write_all_at(&[2; 4096], 0).expect("writes");
+        file.sync_all().expect("syncs");
+    });
+    match tells_early {
+        true => until("its keys are being taken away", || lab.array.keys_of(2).is_empty()),
+        // Nobody is told anything then.
+        false => std::thread::sleep(EVICTS_WITHIN),
+    }
+    assert!(!newer.is_done(), "the file was given away while a write of its former holder was in the disk");
+    lab.cluster.kill(1);
+    std::thread::sleep(OFF * 4);
+    Some((lab, stuck, newer))
+}
+
+fn a_write_in_the_disk_outlasts_two_fencers(tells_early: bool) {
+    let Some((mut lab, stuck, newer)) = two_fencers_die_over_a_write_in_the_disk(tells_early, "") else { return };
+    assert!(!newer.is_done(), "the file was given away while a write of its former holder was in the disk");
+    lab.array.hold(false);
+    until("the write has gone on", || lab.array.log().contains("stuck in the disk goes on"));
+    newer.ended("the newer write");
+    std::thread::sleep(OFF);
+    assert_eq!(lab.read(3)[..4096], [2; 4096], "the older write has landed over the newer one");
+    lab.cluster.start(1);
+    lab.cluster.start(2);
+    stuck.ended("the write of the node that died");
+    lab.until_well();
+    assert_eq!(lab.read(2)[..4096], [2; 4096]);
+    lab.ends_well();
+}
+
+#[test]
+fn a_write_stuck_in_the_disk_lands_under_no_newer_one_although_two_fencers_have_died_over_it() {
+    a_write_in_the_disk_outlasts_two_fencers(false);
+}
+
+/// What protects is the fence: the array tells that the keys are gone as soon as they are.
+#[test]
+fn a_write_stuck_in_the_disk_lands_under_no_newer_one_although_the_array_tells_early_that_its_keys_are_gone() {
+    a_write_in_the_disk_outlasts_two_fencers(true);
+}
+
+/// The same order of events with nothing in its way but READ KEYS, so that the tests above are known to see it.
+#[test]
+fn without_the_rule_a_write_stuck_in_the_disk_lands_over_a_newer_one() {
+    let without = "without_rule = \"AnsweredPreempt\"\n";
+    let Some((mut lab, stuck, newer)) = two_fencers_die_over_a_write_in_the_disk(true, without) else { return };
+    newer.ended("the newer write, which was not to be written yet");
+    lab.array.hold(false);
+    until("it has landed over the newer one", || lab.read(3)[..4096] == [9; 4096]);
+    lab.cluster.start(2);
+    stuck.ended("the write of the node that died");
 }

@@ -32,11 +32,14 @@ impl Office {
     ) {
         let (rules, next) = (self.rules, self.look.next_seq());
         let owns = |r: &Run| match &r.phase {
-            Phase::Raising(caw) | Phase::Marking { caw: Some(caw), .. } => caw.owns(tag),
+            Phase::Raising(caw) | Phase::Clearing(caw) | Phase::Marking { caw: Some(caw), .. } => caw.owns(tag),
             _ => false,
         };
         self.with_run(owns, |office, run| {
-            let (Phase::Raising(caw) | Phase::Marking { caw: Some(caw), .. }) = &mut run.phase else { return };
+            let (Phase::Raising(caw) | Phase::Clearing(caw) | Phase::Marking { caw: Some(caw), .. }) = &mut run.phase
+            else {
+                return;
+            };
             let settled = caw.answered(rules, tag, result, next);
             if caw.needs_read_now() {
                 office.look.want();
@@ -46,12 +49,13 @@ impl Office {
     }
 
     fn run_settled(&mut self, now: Now, run: &mut Run, settled: Settled<SlotView>, out: &mut Vec<Effect>) {
-        let marking = matches!(run.phase, Phase::Marking { .. });
+        let (marking, clearing) = (matches!(run.phase, Phase::Marking { .. }), matches!(run.phase, Phase::Clearing(_)));
         let may_step = self.may_step(run);
-        // What was read may show that another took office: then nobody's generation is raised for this one any more.
-        let epoch = self.look.sight.as_ref().map(|s| s.lease.epoch);
-        let stale = run.tickets.is_empty() && run.for_office.is_some_and(|of| epoch.is_some_and(|e| e > of));
-        let (Phase::Raising(caw) | Phase::Marking { caw: Some(caw), .. }) = &mut run.phase else { return };
+        let stale = self.is_stale(run);
+        let (Phase::Raising(caw) | Phase::Clearing(caw) | Phase::Marking { caw: Some(caw), .. }) = &mut run.phase
+        else {
+            return;
+        };
         match settled {
             Settled::Open => {}
             Settled::Resend if !may_step => {}
@@ -69,14 +73,25 @@ impl Office {
             Settled::Done if marking => {
                 run.phase = Phase::Marking { until: now + self.answers_a_mark_in(), caw: None, lives: None }
             }
+            Settled::Done if clearing => {
+                let slot = caw.new;
+                self.cleared(run, slot);
+            }
             Settled::Done => {
                 let slot = caw.new;
                 self.raised(now, run, slot, out);
             }
             Settled::Lost(_) if !may_step || stale => run.phase = Phase::Observe { from: self.look.next_seq() },
+            Settled::Lost(found) if clearing => self.clear_mark(now, run, Some(found), out),
             Settled::Lost(found) if marking => self.mark_over(now, run, found, out),
             Settled::Lost(found) => self.raise(now, run, found, out),
         }
+    }
+
+    /// What was read may show that another took office: then nobody's generation is raised for this one any more.
+    fn is_stale(&self, run: &Run) -> bool {
+        let epoch = self.look.sight.as_ref().map(|s| s.lease.epoch);
+        run.tickets.is_empty() && run.for_office.is_some_and(|of| epoch.is_some_and(|e| e > of))
     }
 
     /// What a round of reading shows of the victims' slots.
@@ -92,10 +107,11 @@ impl Office {
     }
 
     fn run_seen(&mut self, now: Now, seq: ReadSeq, run: &mut Run, slot: SlotView, out: &mut Vec<Effect>) {
-        let may_step = self.may_step(run);
+        let may_raise = self.may_step(run) && !self.is_stale(run);
         match &mut run.phase {
-            Phase::Observe { from } if seq >= *from && may_step => return self.raise(now, run, slot, out),
-            Phase::Raising(caw) => {
+            Phase::Observe { from } if seq >= *from && may_raise => return self.raise(now, run, slot, out),
+            Phase::Behind { .. } if may_raise => return self.raise(now, run, slot, out),
+            Phase::Raising(caw) | Phase::Clearing(caw) => {
                 let settled = caw.seen(seq, &slot);
                 return self.run_settled(now, run, settled, out);
             }
@@ -103,7 +119,11 @@ impl Office {
                 let settled = caw.seen(seq, &slot);
                 self.run_settled(now, run, settled, out);
             }
-            Phase::Scsi { .. } | Phase::ScsiPause { .. } | Phase::Own { .. } | Phase::Over(_) => return,
+            Phase::Scsi { .. }
+            | Phase::ScsiPause { .. }
+            | Phase::Behind { .. }
+            | Phase::Own { .. }
+            | Phase::Over(_) => return,
             _ => {}
         }
         let Some(raised) = run.raised else { return };

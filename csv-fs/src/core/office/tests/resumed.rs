@@ -2,6 +2,7 @@
 
 use super::lab::{Lab, client, node};
 use crate::core::office::*;
+use crate::core::time::Now;
 use block::shared::{FenceGen, Incarnation};
 
 fn life(incarnation: u64) -> Resumes {
@@ -39,14 +40,20 @@ fn a_life_goes_on_in_the_next_process_only_when_the_last_write_has_landed() {
 }
 
 #[test]
-fn a_life_that_was_fenced_meanwhile_does_not_go_on() {
+fn a_life_that_was_fenced_meanwhile_goes_on_as_one_that_is_fenced() {
     let mut lab = Lab::three_with_3_in_office();
     lab.kill(1, 10);
     let ask =
         Event::RequestFence { ticket: Ticket(7), client: client(1, 1), purpose: Purpose::Eviction, answered: false };
     lab.give(3, ask);
     lab.run_until("it is fenced", |l| l.fence_gen(1) == FenceGen(1));
-    assert_eq!(restarted(&mut lab, 1, life(1)), (client(1, 2), FenceGen(1)));
+    let since = lab.now;
+    assert_eq!(restarted(&mut lab, 1, life(1)), (client(1, 1), FenceGen(1)));
+    assert!(stops_direct(&lab, 1, since), "it does nothing under the generation that it had");
+}
+
+fn stops_direct(lab: &Lab, n: u8, since: Now) -> bool {
+    lab.acts(n, since).iter().any(|e| matches!(e, Effect::StopDirect { fence_gen: FenceGen(1) }))
 }
 
 /// The fencer has not raised the generation yet when the next process looks, and has when it registers.
@@ -64,17 +71,36 @@ fn a_fence_that_comes_between_the_look_and_the_registration_is_met() {
     lab.run_for(1);
     lab.slots.insert(node(1), SlotView { fence_gen: FenceGen(1), ..raised.next(1) });
     lab.run_until("it registers", |l| l.office(1).client().is_some());
-    assert_eq!(lab.office(1).client(), Some(client(1, 2)));
+    assert_eq!(lab.office(1).client(), Some(client(1, 1)));
+    assert!(stops_direct(&lab, 1, since), "it is fenced");
 }
 
 #[test]
-fn a_life_that_left_an_office_behind_does_not_go_on() {
+fn a_life_that_left_an_office_behind_gives_it_up_when_its_last_write_has_landed_and_goes_on() {
     let mut lab = Lab::new(&[1]);
     lab.start(1);
     lab.run_until("it takes office", |l| l.office(1).in_office().is_some());
-    lab.kill(1, 10);
-    assert_eq!(restarted(&mut lab, 1, life(1)).0, client(1, 2));
-    lab.run_until("it takes office again", |l| l.office(1).in_office().is_some());
+    let before = lab.lease.clone();
+    lab.kill(1, 300);
+    let began = lab.now;
+    assert_eq!(restarted(&mut lab, 1, life(1)).0, client(1, 1));
+    assert!(lab.now.since(began).as_millis() >= 300, "its LIVE lock comes first");
+    assert_eq!((lab.lease.epoch, lab.lease.is_vacant()), (before.epoch, false), "nothing was done before that");
+    lab.run_until("it is given up", |l| l.lease.is_vacant());
+    let took = lab.run_until("it takes office again", |l| l.office(1).in_office().is_some());
+    assert!(lab.lease.epoch > before.epoch && took < 1500, "{took} ms");
+}
+
+/// The others are at it: the generation of the one that died in office is raised before its next process looks.
+#[test]
+fn a_life_that_was_fenced_for_the_office_that_it_left_goes_on_as_one_that_is_fenced() {
+    let mut lab = Lab::three_with_3_in_office();
+    lab.kill(3, 10);
+    lab.run_until("it is fenced", |l| l.fence_gen(3) == FenceGen(1));
+    let since = lab.now;
+    assert_eq!(restarted(&mut lab, 3, life(1)).0, client(3, 1));
+    assert!(stops_direct(&lab, 3, since));
+    lab.run_until("another is in office", |l| l.coordinators().iter().any(|n| *n != 3));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use block::shared::FenceGen;
 
 const KIND: DiskKind = DiskKind::Scsi { volume_tag: 9 };
 
-fn lab(rules: Rules) -> Lab {
+pub(super) fn lab(rules: Rules) -> Lab {
     let mut lab = Lab::new(&[1, 2]);
     lab.kind = KIND;
     lab.nexuses = 2;
@@ -20,7 +20,7 @@ fn lab(rules: Rules) -> Lab {
     lab
 }
 
-fn step(out: &[Effect]) -> (Tag, FenceStep) {
+pub(super) fn step(out: &[Effect]) -> (Tag, FenceStep) {
     let steps: Vec<(Tag, FenceStep)> = out
         .iter()
         .filter_map(|e| if let Effect::Scsi { tag, step } = e { Some((*tag, *step)) } else { None })
@@ -53,11 +53,16 @@ fn every_key_of_the_victim_is_preempted_until_none_is_left_and_the_reservation_i
     let (tag, reserve) = step(&lab.give(2, Event::Scsi { tag, result: ScsiResult::Reservation { right_type: false } }));
     assert_eq!(reserve, FenceStep::Reserve);
     let (tag, _) = step(&lab.give(2, Event::Scsi { tag, result: ScsiResult::Done }));
-    let out = lab.give(2, Event::Scsi { tag, result: ScsiResult::Reservation { right_type: true } });
+    assert_eq!(lab.slots[&node(1)].mark.map(|m| m.by), Some(node(2)), "until then its mark is in the slot");
+    let since = lab.now;
+    lab.give(2, Event::Scsi { tag, result: ScsiResult::Reservation { right_type: true } });
+    lab.run_for(5);
+    let out = lab.acts(2, since);
     assert!(
         out.iter().any(|e| matches!(e, Effect::FenceDone { result: Ok(p), .. } if p.how() == HowFenced::KeysGone)),
         "{out:#?}"
     );
+    assert_eq!(lab.slots[&node(1)].mark, None);
 }
 
 /// Node 1's nexus drops, node 2 fences it, and the nexus comes back and registers once more.
