@@ -32,6 +32,7 @@ mod remote;
 mod serve;
 mod source;
 mod start;
+mod unit_news;
 pub mod wire;
 
 use std::path::PathBuf;
@@ -56,6 +57,7 @@ pub use peers::{PeerState, PeerTransport};
 pub use serve::{Directory, NodeBusiness};
 pub use source::{DiskError, DiskSource, UnitSource};
 pub use start::{StartError, mountable};
+pub use unit_news::UnitNews;
 
 use crate::client::counters::CounterSnapshot;
 use crate::client::data::DataPath;

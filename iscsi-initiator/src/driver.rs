@@ -20,11 +20,14 @@ mod outgoing;
 mod run;
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Waker};
 
 use block::buf::AlignedBuf;
+use block::kernel_disk::KernelDisk;
 use block::worker::Handle;
 use iscsi::discovery::Portal;
 use iscsi::ids::PortalGroup;
@@ -35,6 +38,8 @@ use iscsi::text::Pair;
 use parking_lot::Mutex;
 use scsi::{Cdb, LunAddress, Sense, SenseKey};
 use tokio::sync::{oneshot, watch};
+
+use crate::kernel;
 
 /// Requests that wait for the driver at most, besides those it has taken: as many as a session takes. Beyond that a
 /// submitter is answered at once.
@@ -109,7 +114,7 @@ impl Era {
 }
 
 /// What goes to the driver.
-enum Order {
+pub(crate) enum Order {
     Carry(Request),
     Text(Vec<u8>, oneshot::Sender<Result<Vec<Pair>, Cause>>),
     Proved(u64, FenceGen),
@@ -119,10 +124,12 @@ enum Order {
     ResetUnit(LunAddress, oneshot::Sender<bool>),
     GiveUp(oneshot::Sender<()>),
     Close,
+    /// Of a disk of the kernel only.
+    Kernel(kernel::Happened),
 }
 
 /// The way to the driver.
-struct Inbox {
+pub(crate) struct Inbox {
     orders: Mutex<Orders>,
     /// Changed only while `orders` is locked.
     era: AtomicU64,
@@ -152,8 +159,21 @@ impl Inbox {
         Inbox { orders: Mutex::new(orders), era: AtomicU64::new(0), listeners: Mutex::default() }
     }
 
+    /// Something has happened to what the driver has under way.
+    pub(crate) fn happened(&self, happened: kernel::Happened) {
+        let mut orders = self.orders.lock();
+        if let Some(queue) = &mut orders.queue {
+            queue.push_back(Order::Kernel(happened));
+        }
+        let driver = orders.driver.take();
+        drop(orders);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+
     /// Whoever listens for this unit is told.
-    fn heard(&self, lun: LunAddress, sense: &[u8], asked: bool) {
+    pub(crate) fn heard(&self, lun: LunAddress, sense: &[u8], asked: bool) {
         let Some(sense) = Sense::parse(sense).ok().filter(|s| s.deferred || s.key == SenseKey::UnitAttention) else {
             return;
         };
@@ -163,7 +183,7 @@ impl Inbox {
     }
 
     /// Everything that lies here goes into `taken`, which is empty. The driver is awake: nobody has to wake it.
-    fn take(&self, taken: &mut VecDeque<Order>) {
+    pub(crate) fn take(&self, taken: &mut VecDeque<Order>) {
         let mut orders = self.orders.lock();
         orders.driver = None;
         if let Some(queue) = &mut orders.queue {
@@ -172,7 +192,7 @@ impl Inbox {
     }
 
     /// Whether something lies here; if not, whoever puts it in wakes the driver.
-    fn poll(&self, cx: &Context<'_>) -> bool {
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> bool {
         let mut orders = self.orders.lock();
         if orders.queue.as_ref().is_some_and(|q| !q.is_empty()) {
             return true;
@@ -184,8 +204,26 @@ impl Inbox {
     }
 
     /// Nobody takes orders any more; those that lie here.
-    fn close(&self) -> VecDeque<Order> {
+    pub(crate) fn close(&self) -> VecDeque<Order> {
         self.orders.lock().queue.take().unwrap_or_default()
+    }
+}
+
+/// Where a session goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// To a portal.
+    Portal(Portal),
+    /// To a disk of the kernel, which goes on from there.
+    Disk(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Portal(portal) => portal.fmt(f),
+            Place::Disk(path) => path.display().fmt(f),
+        }
     }
 }
 
@@ -194,7 +232,7 @@ impl Inbox {
 pub struct Session {
     inbox: Arc<Inbox>,
     state: watch::Receiver<SessionState>,
-    portal: Portal,
+    place: Place,
     target: Arc<str>,
 }
 
@@ -207,8 +245,19 @@ impl Session {
             Kind::Normal { target } => Arc::from(target.as_str()),
             _ => Arc::from(""),
         };
-        let session = Session { inbox: Arc::clone(&inbox), state, portal: config.portal.clone(), target };
+        let place = Place::Portal(config.portal.clone());
+        let session = Session { inbox: Arc::clone(&inbox), state, place, target };
         drop(workers.spawn(worker, move || run::Driver::new(config, ownership, inbox, teller).run()));
+        session
+    }
+
+    /// The same for a disk of the kernel, whose nexus is the host's.
+    pub fn of_disk(workers: &Handle, worker: usize, disk: Arc<KernelDisk>, ownership: Ownership) -> Session {
+        let inbox = Arc::new(Inbox::new());
+        let (teller, state) = watch::channel(SessionState::Down(None));
+        let place = Place::Disk(disk.path());
+        let session = Session { inbox: Arc::clone(&inbox), state, place, target: Arc::from("") };
+        drop(workers.spawn(worker, move || kernel::Driver::new(disk, ownership, inbox, teller).run()));
         session
     }
 
@@ -337,9 +386,14 @@ impl Session {
         &self.target
     }
 
-    /// Where it connects to.
-    pub fn portal(&self) -> &Portal {
-        &self.portal
+    /// Where it goes.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whether a write that was answered is on the medium, whatever cache the unit has: a disk of the kernel sees to that.
+    pub(crate) fn writes_through(&self) -> bool {
+        matches!(self.place, Place::Disk(_))
     }
 
     /// Waits until a nexus stands, or the session has ended.
@@ -403,8 +457,8 @@ impl Session {
     }
 }
 
-impl std::fmt::Debug for Session {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("portal", &self.portal).field("state", &*self.state.borrow()).finish()
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("place", &self.place).field("state", &*self.state.borrow()).finish()
     }
 }

@@ -7,6 +7,7 @@
 //! - [`path`], [`lun`]: a session as a path, and one unit over many of them: over several portals, and for each worker its
 //!   own.
 //! - [`shared`]: such a unit as several nodes share it: nexuses that an office lets in.
+//! - [`kernel`]: a SCSI disk of the kernel in place of a session, for units that this host's own initiators reach.
 //! - [`discovery`]: which targets a portal has.
 //! - [`url`][]: `iscsi://[user[%secret]@]host[:port]/target/lun`.
 //!
@@ -16,13 +17,14 @@
 
 pub mod discovery;
 pub mod driver;
+pub mod kernel;
 pub mod lun;
 pub mod path;
 pub mod shared;
 pub mod unit;
 pub mod url;
 
-pub use driver::{Ended, Era, Ownership, Request, Session, SessionState};
+pub use driver::{Ended, Era, Ownership, Place, Request, Session, SessionState};
 pub use lun::Lun;
 pub use path::LunPath;
 pub use unit::{Identity, LunDevice, UnitError};

@@ -152,7 +152,7 @@ fn follow_size(workers: &Handle, device: &Multipath, paths: &[Arc<LunPath>]) {
 }
 
 /// Sessions, each with its worker.
-type Sessions = Vec<(usize, Session)>;
+pub(crate) type Sessions = Vec<(usize, Session)>;
 
 /// Logs in everywhere and waits for the first session that finds the unit; its target's name comes with it.
 pub(crate) async fn begin(
@@ -160,8 +160,12 @@ pub(crate) async fn begin(
     plan: &Plan,
     ownership: Ownership,
 ) -> Result<(Sessions, Identity, String), UnitError> {
-    let sessions = start(workers, plan, ownership);
-    let found = tokio::time::timeout(FIRST_WITHIN, first(&sessions, plan.lun)).await;
+    found(start(workers, plan, ownership), plan.lun).await
+}
+
+/// Waits for the first of these sessions that finds the unit.
+pub(crate) async fn found(sessions: Sessions, lun: LunAddress) -> Result<(Sessions, Identity, String), UnitError> {
+    let found = tokio::time::timeout(FIRST_WITHIN, first(&sessions, lun)).await;
     match found.unwrap_or(Err(UnitError::Session(Cause::LoginTimeout))) {
         Ok((n, identity)) => {
             let target = sessions[n].1.target().to_owned();

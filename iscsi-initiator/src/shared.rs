@@ -22,20 +22,20 @@ use block::error::{IoError, IoErrorKind};
 use block::multipath::{Config as Paths, Multipath, PathStatus};
 use block::shared::{
     AbortOwn, AloneError, BoxFuture, CawOutcome, CompareAndWrite, DiskKind, Entrance, HEDGE_AFTER, HELD_TYPE,
-    HedgedCaw, NexusNumber, Nexuses, NodeId, Reservations as _, ReserveError, SharedDisk, VolumeTag,
+    HedgedCaw, NexusNumber, Nexuses, NodeId, Notices, Reservations as _, ReserveError, SharedDisk, VolumeTag,
 };
 use block::units::ByteOffset;
 use block::worker::Handle;
 use iscsi::session::{Config, FenceGen};
 use parking_lot::Mutex;
 use scsi::{LunAddress, ReservationKey};
-use tokio::sync::{RwLock, mpsc};
+use tokio::sync::{RwLock, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::driver::Ownership;
-use crate::lun::{self, Plan};
+use crate::lun::{self, Plan, Sessions};
 use crate::path::LunPath;
-use crate::unit::{LunDevice, UnitError};
+use crate::unit::{Identity, LunDevice, UnitError};
 use door::Right;
 use way::Way;
 
@@ -76,6 +76,9 @@ pub enum SharedError {
     /// It was not found.
     #[error(transparent)]
     Unit(#[from] UnitError),
+    /// None of a unit's disks could be opened.
+    #[error("{0}")]
+    NoDisk(String),
     /// No nexus could be registered in time; why the last one was not.
     #[error("no nexus could be registered: {0}")]
     NotRegistered(ReserveError),
@@ -86,8 +89,6 @@ pub enum SharedError {
 /// # Cancel safety
 /// A dropped future leaves sessions to end with their workers.
 pub async fn open(workers: &Handle, plan: SharedPlan) -> Result<SharedDisk, SharedError> {
-    // An admission follows a registration and a look at the slot: one good check is enough then.
-    let paths = Paths { good_checks: 1, path_timeout: Duration::from_secs(1), ..Paths::default() };
     let sessions = Plan {
         portals: plan.portals,
         lun: plan.lun,
@@ -95,21 +96,44 @@ pub async fn open(workers: &Handle, plan: SharedPlan) -> Result<SharedDisk, Shar
         first_slot: plan.first_slot,
         host: plan.host,
         generation: FenceGen(0),
-        paths,
+        paths: Paths::default(),
     };
     let (sessions, identity, target) = lun::begin(workers, &sessions, Ownership::Shared).await?;
+    let opened = Opened { sessions, identity, target, of_workers: plan.per_portal > 1 };
+    share(workers, opened, plan.volume, plan.node).await
+}
+
+/// A unit that was found.
+pub(crate) struct Opened {
+    pub(crate) sessions: Sessions,
+    pub(crate) identity: Identity,
+    pub(crate) target: String,
+    /// Each session is for the requests of its worker before others.
+    pub(crate) of_workers: bool,
+}
+
+/// Shares a unit that was found: waits for the first nexus that is registered.
+pub(crate) async fn share(
+    workers: &Handle,
+    opened: Opened,
+    volume: VolumeTag,
+    node: NodeId,
+) -> Result<SharedDisk, SharedError> {
+    // An admission follows a registration and a look at the slot: one good check is enough then.
+    let paths = Paths { good_checks: 1, path_timeout: Duration::from_secs(1), ..Paths::default() };
+    let Opened { sessions, identity, target, of_workers } = opened;
     let device = Multipath::new(identity.names(&target), identity.geometry, paths, workers.clone());
     let (stability, mut ways) = (Arc::default(), Vec::new());
     for (worker, session) in sessions {
         let way = Arc::new(Way::new(LunPath::new(session, identity.clone(), FenceGen(0), &stability, true)));
-        device.add(Arc::clone(&way) as Arc<dyn block::multipath::Path>, (plan.per_portal > 1).then_some(worker));
+        device.add(Arc::clone(&way) as Arc<dyn block::multipath::Path>, of_workers.then_some(worker));
         ways.push(way);
     }
     let core = Arc::new(Core {
         device,
         ways,
-        volume: plan.volume,
-        node: plan.node,
+        volume,
+        node,
         number: Mutex::new(NexusNumber(0)),
         judge: Mutex::default(),
         best: AtomicUsize::new(0),
@@ -187,8 +211,8 @@ impl Core {
         let order = (0..all).map(|n| (best + n) % all);
         let of = |n: usize| self.ways.get(n).map(|way| (n, Arc::clone(way)));
         let ways: Vec<_> = order.filter_map(of).filter(|(_, way)| way.is_registered()).collect();
-        let Some(first) = ways.first().map(|(_, way)| way.session().portal().clone()) else { return ways };
-        let (same, mut others): (Vec<_>, Vec<_>) = ways.into_iter().partition(|(_, w)| *w.session().portal() == first);
+        let Some(first) = ways.first().map(|(_, way)| way.session().place().clone()) else { return ways };
+        let (same, mut others): (Vec<_>, Vec<_>) = ways.into_iter().partition(|(_, w)| *w.session().place() == first);
         let mut same = same.into_iter();
         others.splice(0..0, same.next());
         others.extend(same);
@@ -340,7 +364,7 @@ impl Core {
                 if way.is_registered()
                     && let Err(e) = way.path.unregister().await
                 {
-                    tracing::warn!("a registration of this node stays at {}: {e}", way.session().portal());
+                    tracing::warn!("a registration of this node stays at {}: {e}", way.session().place());
                 }
             }
             for way in &self.ways {
@@ -508,6 +532,11 @@ impl Nexuses for Core {
 
     fn set_path_timeout(&self, limit: Duration) {
         self.device.set_path_timeout(limit / PATIENCE);
+    }
+
+    fn notices(&self) -> watch::Receiver<Notices> {
+        // The same for each way. Without any, nothing is ever told.
+        self.ways.first().map_or_else(|| watch::channel(Notices::default()).1, |way| way.device().notices())
     }
 
     fn paths(&self) -> Vec<PathStatus> {

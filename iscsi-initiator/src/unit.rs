@@ -25,6 +25,7 @@ mod reserve;
 mod stability;
 
 use block::device::Geometry;
+pub use block::shared::Notices;
 use iscsi::session::{Cause, Outcome};
 use scsi::action::Failure;
 use scsi::inquiry::StandardInquiry;
@@ -34,7 +35,6 @@ use scsi::{BlockLen, LunAddress};
 pub use attach::attach;
 pub use cache::WriteCache;
 pub use device::LunDevice;
-pub use follow::Notices;
 pub use lacks::{Lack, lacks};
 pub(crate) use stability::Stability;
 

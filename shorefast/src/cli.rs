@@ -80,6 +80,9 @@ fn is_hidden(tree: &ClapCommand, name: &str) -> bool {
 
 /// A portal, as the iSCSI commands take it.
 const PORTAL: &str = "The portal: [iscsi://[USER[%SECRET]@]]HOST[:PORT], such as iscsi://192.0.2.1 (port 3260)";
+/// A disk, as the SCSI commands take it.
+const SCSI_DISK: &str =
+    "The disk: a path, such as /dev/sdX or one below /dev/disk/by-id; or scsi:NAME, as `inquiry` tells it";
 /// A unit, as the iSCSI commands take it.
 const UNIT: &str = "The unit: iscsi://[USER[%SECRET]@]HOST[:PORT]/TARGET/LUN, such as \
      iscsi://192.0.2.1/iqn.2026-01.example:disk/1; the secret comes rather from SHOREFAST_ISCSI_SECRET";
@@ -111,6 +114,9 @@ pub(crate) enum Command {
     /// A SAN's targets and units, tried without a kernel module
     #[command(subcommand, arg = unused_socket())]
     Iscsi(IscsiCommand),
+    /// Units that this host's kernel has as SCSI disks
+    #[command(subcommand, arg = unused_socket())]
+    Scsi(ScsiCommand),
     /// Disks of this host as a SAN: an iSCSI target
     #[command(subcommand, arg = unused_socket())]
     Target(TargetCommand),
@@ -219,7 +225,7 @@ pub(crate) enum VolumeCommand {
     Create {
         /// The volume's name
         name: String,
-        /// The disk: a path or file:PATH; or iscsi://HOST/TARGET/LUN, once for each portal of that one unit
+        /// The disk: a path or file:PATH; iscsi://HOST/TARGET/LUN, once for each portal of that one unit; or a SCSI disk (/dev/sdX)
         #[arg(long, value_name = "URL", required = true)]
         disk: Vec<String>,
         /// Destroy what the disk carries; ID is the identity that the refusal printed
@@ -384,8 +390,44 @@ pub(crate) enum IscsiCommand {
         #[arg(value_name = "URL", help = UNIT)]
         url: String,
     },
+    /// Reset a unit: every command that any initiator has there ends; data and reservations stay
+    Reset {
+        #[arg(value_name = "URL", help = UNIT)]
+        url: String,
+        /// Yes, end what everybody has there
+        #[arg(long)]
+        yes: bool,
+    },
     /// Measure a unit
     Bench(IscsiBenchArgs),
+}
+
+/// `scsi ...`
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum ScsiCommand {
+    /// What the unit of a SCSI disk is
+    Inquiry {
+        #[arg(value_name = "DISK", help = SCSI_DISK)]
+        disk: String,
+    },
+    /// How large it is
+    Capacity {
+        #[arg(value_name = "DISK", help = SCSI_DISK)]
+        disk: String,
+    },
+    /// Who has registered at it, and what is reserved
+    Reservations {
+        #[arg(value_name = "DISK", help = SCSI_DISK)]
+        disk: String,
+    },
+    /// Reset it: every command that any initiator has there ends; data and reservations stay
+    Reset {
+        #[arg(value_name = "DISK", help = SCSI_DISK)]
+        disk: String,
+        /// Yes, end what everybody has there
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// `iscsi bench`

@@ -9,13 +9,14 @@ mod nbd;
 mod node;
 mod redirect;
 mod replica;
+mod scsi;
 mod status;
 mod support;
 mod target;
 mod volume;
 mod witness;
 
-pub(crate) use iscsi::reservations_of;
+pub(crate) use iscsi::{reservations_of, reset as reset_unit};
 pub(crate) use target::sessions_at;
 
 use std::ffi::OsString;
@@ -44,6 +45,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::SupportBundle(args) => support::run(args, global),
         Command::SupportPart(part) => crate::support::run_part(part).map(|()| Exit::Ok),
         Command::Iscsi(command) => iscsi::run(command, global),
+        Command::Scsi(command) => scsi::run(command, global),
         Command::Target(command) => target::run(command, global),
         Command::Nbd(command) => nbd::run(command, global),
         Command::Replica(command) => replica::run(command, global),

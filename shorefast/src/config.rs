@@ -33,6 +33,7 @@ pub const TEMPLATE: &str = "\
 # io_timeout = 120                        # seconds; then a request that cannot be executed any more gets EIO. 0: never
 # iscsi_initiator = \"iqn.2026-01.org.example:node-1\" # default: made of the identities of cluster and node
 # iscsi_secrets = \"/etc/shorefast/iscsi-secrets\" # a line `USER SECRET` for each account at a target
+# scsi_disks = []                         # the only SCSI disks of this host that volumes use; default: every one that leads to their unit
 # log = \"info\"                            # error, warn, info, debug, trace
 # debug = false                           # allows the keys below and `shorefast debug`
 # fault_device = false                    # under every disk, switched by `shorefast debug disk`
@@ -69,6 +70,8 @@ pub struct Config {
     pub iscsi_initiator: Option<String>,
     /// Secrets of accounts at iSCSI targets.
     pub iscsi_secrets: PathBuf,
+    /// The only SCSI disks of this host that volumes use; empty: every one that leads to their unit.
+    pub scsi_disks: Vec<PathBuf>,
     /// The log filter.
     pub log: String,
     /// Whether `debug` commands and the keys below are allowed.
@@ -100,6 +103,7 @@ struct File {
     io_timeout: Option<Spanned<u64>>,
     iscsi_initiator: Option<Spanned<String>>,
     iscsi_secrets: Option<PathBuf>,
+    scsi_disks: Vec<PathBuf>,
     log: Option<String>,
     debug: bool,
     fault_device: Option<Spanned<bool>>,
@@ -148,6 +152,7 @@ impl Config {
             io_timeout: Duration::from_secs(file.io_timeout.map_or(Config::IO_TIMEOUT, Spanned::into_inner)),
             iscsi_initiator: file.iscsi_initiator.map(Spanned::into_inner),
             iscsi_secrets: file.iscsi_secrets.unwrap_or_else(|| places::ISCSI_SECRETS.into()),
+            scsi_disks: file.scsi_disks,
             log: file.log.unwrap_or_else(|| "info".to_owned()),
             debug: file.debug,
             fault_device: set(file.fault_device),
@@ -169,6 +174,7 @@ fn expected(key: &str) -> Option<&'static str> {
         "allow_other" | "allow_suid" | "allow_devices" | "holder" | "debug" | "fault_device" | "plain_network" => {
             "true or false"
         }
+        "scsi_disks" => "a list of paths in quotes",
         "kernel_without" => "a list of names in quotes",
         "without_rule" => "a name in quotes",
         "log" => "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",

@@ -1,4 +1,5 @@
-//! What `--disk` may be: one absolute path, or `file:PATH`; or one or more `iscsi://...`, each another portal of the same unit. The
+//! What `--disk` may be: one absolute path, or `file:PATH`; or one or more `iscsi://...`, each another portal of the same unit; or
+//! `scsi:NAME`, a unit that the kernels of the nodes have as SCSI disks (a path of such a disk becomes that, see `san::local`). The
 //! command makes a relative path absolute, because the daemon stands in another folder; the daemon refuses what it cannot use before
 //! it touches anything.
 
@@ -21,13 +22,15 @@ pub(crate) enum Disk {
     File(PathBuf),
     /// A logical unit, at each of its portals.
     Unit(Vec<Url>),
+    /// A logical unit that the kernel has, by its name.
+    Scsi(String),
 }
 
 impl Disk {
     /// What is kept of the URLs in the volume's record: all but the secrets.
     pub(crate) fn references(&self, urls: &[String]) -> Vec<String> {
         match self {
-            Disk::File(_) => urls.to_vec(),
+            Disk::File(_) | Disk::Scsi(_) => urls.to_vec(),
             Disk::Unit(portals) => portals.iter().map(Url::reference).collect(),
         }
     }
@@ -38,6 +41,7 @@ impl fmt::Display for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Disk::File(path) => path.display().fmt(f),
+            Disk::Scsi(unit) => write!(f, "{SCSI}{unit}"),
             Disk::Unit(portals) => f.write_str(&portals.iter().map(Url::to_string).collect::<Vec<_>>().join(", ")),
         }
     }
@@ -59,10 +63,11 @@ pub(crate) fn disk(urls: &[String]) -> Result<Disk, Failure> {
     let units = urls.iter().filter(|url| san::is_unit(url)).count();
     match urls {
         [] => Err(Failure::usage("No disk is named.", "Give --disk.")),
+        [one] if one.starts_with(SCSI) => Ok(Disk::Scsi(one[SCSI.len()..].to_owned())),
         [file] if units == 0 => named_file(file).map(Disk::File),
         _ if units == 0 => Err(Failure::usage(
             "A volume lies on one disk, and these are several files.",
-            "Give --disk once; several times only for several portals of one iSCSI unit.",
+            "Give --disk once; several times only for several portals of one iSCSI unit, or several paths of one SCSI disk.",
         )),
         _ if units < urls.len() => Err(Failure::usage(
             "A volume lies on one disk, and these are files and iSCSI units.",
@@ -115,9 +120,9 @@ fn named_file(url: &str) -> Result<PathBuf, Failure> {
         return Err(Failure::new(
             Exit::Refused,
             format!(
-                "{url} cannot be a shared disk: this version knows files that all nodes on one host open, and units over iSCSI."
+                "{url} cannot be a shared disk: this version knows files that all nodes on one host open, SCSI disks, and units over iSCSI."
             ),
-            "Name a file (`truncate -s 10G FILE` makes one), or a unit (iscsi://HOST/TARGET/LUN).",
+            "Name a file (`truncate -s 10G FILE` makes one), a SCSI disk (/dev/sdX), or a unit (iscsi://HOST/TARGET/LUN).",
         ));
     }
     let path = Path::new(path);
@@ -128,6 +133,8 @@ fn named_file(url: &str) -> Result<PathBuf, Failure> {
 }
 
 const FILE: &str = "file:";
+/// Before the name of a unit that the kernel has.
+pub(crate) const SCSI: &str = "scsi:";
 
 #[derive(PartialEq, Eq)]
 enum Kind {
@@ -137,7 +144,7 @@ enum Kind {
 
 fn split(url: &str) -> (Kind, &str) {
     let path = url.strip_prefix(FILE).unwrap_or(url);
-    (if path.contains("://") { Kind::Other } else { Kind::File }, path)
+    (if path.contains("://") || url.starts_with(SCSI) { Kind::Other } else { Kind::File }, path)
 }
 
 #[cfg(test)]
@@ -152,6 +159,7 @@ mod tests {
         assert_eq!(absolute("file:disk.img"), format!("file:{here}/disk.img"));
         assert_eq!(absolute("/dev/x"), "/dev/x");
         assert_eq!(absolute("iscsi://host/iqn"), "iscsi://host/iqn");
+        assert_eq!(absolute("scsi:naa.6001"), "scsi:naa.6001");
     }
 
     #[test]
@@ -172,6 +180,8 @@ mod tests {
     #[test]
     fn a_disk_is_one_file_or_one_unit_at_several_portals() {
         assert_eq!(named(&["file:/x"]).expect("a file"), Disk::File("/x".into()));
+        let scsi = named(&["scsi:naa.6001"]).expect("a SCSI disk");
+        assert_eq!((&scsi, scsi.to_string().as_str()), (&Disk::Scsi("naa.6001".into()), "scsi:naa.6001"));
         let unit = named(&["iscsi://a/iqn.t/0", "iscsi://b/iqn.t/0"]).expect("a unit");
         let Disk::Unit(portals) = unit else { panic!("{unit:?}") };
         assert_eq!(portals.iter().map(|p| p.portal.host.as_str()).collect::<Vec<_>>(), ["a", "b"]);

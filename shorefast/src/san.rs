@@ -5,6 +5,7 @@
 //! targets claim what they do not have. A unit at which somebody is registered, or which is reserved, is refused before anything
 //! is tried: whoever that is relies on it.
 
+pub(crate) mod local;
 pub(crate) mod portal;
 pub(crate) mod secrets;
 pub(crate) mod unit;

@@ -15,6 +15,8 @@ use crate::units::{BlockSize, ByteLen};
 pub struct OpenOptions {
     /// Refuse changes.
     pub read_only: bool,
+    /// Of a block device: beside no other owner (O_EXCL). It is given free when the last request on it has ended.
+    pub exclusive: bool,
     /// Whether to bypass the page cache.
     pub direct: Direct,
     /// A larger logical block than the file asks for, as a formatted volume remembers it.
@@ -129,6 +131,7 @@ fn open_fd(path: &Path, options: OpenOptions) -> Result<(OwnedFd, bool), Errno> 
 
 fn open_flags(path: &Path, options: OpenOptions, more: OFlags) -> Result<OwnedFd, Errno> {
     let access = if options.read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    let more = if options.exclusive { more | OFlags::EXCL } else { more };
     // NONBLOCK keeps an open of a FIFO from waiting; it means nothing for files and disks.
     rustix::fs::open(path, access | more | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK, Mode::empty())
 }

@@ -76,6 +76,11 @@ impl NexusKey {
         Some(NexusKey { volume, node, incarnation, nexus })
     }
 
+    /// Whether both are of one life of a node, as far as keys tell.
+    pub fn is_same_life(self, other: NexusKey) -> bool {
+        (self.volume, self.node, self.incarnation) == (other.volume, other.node, other.incarnation)
+    }
+
     /// Whether it belongs to this life of this node on this volume.
     pub fn is_of(self, volume: VolumeTag, node: NodeId, incarnation: Incarnation) -> bool {
         (self.volume, self.node, self.incarnation) == (volume, node, low(incarnation))

@@ -19,11 +19,11 @@
 //!   registered again. Prevents: a write that waits in the target lands behind the new registration.
 
 use scsi::ReservationKey;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::key::NexusNumber;
 use super::reserve::ReserveError;
-use super::{BoxFuture, FenceGen};
+use super::{BoxFuture, FenceGen, Notices};
 use crate::error::IoError;
 use crate::units::ByteOffset;
 
@@ -92,6 +92,9 @@ pub trait Nexuses: Send + Sync {
 
     /// A data request without an answer for so long means that its path has failed; well below what the layer above waits.
     fn set_path_timeout(&self, limit: std::time::Duration);
+
+    /// What the unit reports, over all of this node's nexuses with it.
+    fn notices(&self) -> watch::Receiver<Notices>;
 
     /// How the unit is reached: each path, its state, and why.
     fn paths(&self) -> Vec<crate::multipath::PathStatus>;

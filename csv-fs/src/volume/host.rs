@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use super::office::{OfficeHandle, OfficeState, OwnNode, PeerLink};
 use super::over::{Life, Over};
 use super::peers::{self, PeerState, PeerTransport};
+use super::unit_news::UnitNews;
 use crate::client::link::ClientEvent;
 use crate::client::session::Session;
 use crate::coordinator::{Coordinator, Reign, Suspension};
@@ -90,6 +91,8 @@ pub enum Notice {
     Coordinates(CoordinatorHint),
     /// A superblock copy is damaged, or another remark at the start.
     Superblock(String),
+    /// Somebody did something to the volume's unit.
+    Unit(UnitNews),
     /// A dead daemon's mount was taken away before mounting.
     StaleMountCleaned,
     /// The mount of the daemon before was taken over; whether with what it had open.

@@ -198,6 +198,7 @@ impl Volume {
             Arc::clone(&setup.notices),
         );
         host.bar(setup.barred);
+        super::unit_news::follow(&host, disk);
         // That everything of the life before has ended is proved by its LIVE lock, which a unit has not.
         let resumable = inherited.is_some() && disk.file().is_some();
         let known = keeper.as_ref().filter(|_| resumable).and_then(VolumeKeeper::take_known);

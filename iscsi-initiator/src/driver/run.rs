@@ -254,6 +254,8 @@ impl Driver {
             }
             Order::GiveUp(done) => self.give_up(done),
             Order::Close => self.tell(Event::Close),
+            // A session of its own connections has none.
+            Order::Kernel(_) => {}
         }
     }
 

@@ -36,7 +36,7 @@ pub(super) async fn keep_letting_in(core: Weak<Core>, way: Arc<Way>) {
                 if let Err(e) = enter(&core, &way, nexus).await {
                     let why = e.to_string();
                     if said.as_ref() != Some(&why) {
-                        tracing::warn!("{} is not let in: {why}", way.path.device().session().portal());
+                        tracing::warn!("{} is not let in: {why}", way.path.device().session().place());
                         said = Some(why);
                     }
                     drop(entering);

@@ -3,8 +3,9 @@
 use block::device::Geometry;
 use block::units::ByteLen;
 use scsi::LunAddress;
-use scsi::capacity::Capacity;
-use scsi::cdb::{Inquiry, ReadCapacity16};
+use scsi::action::Failure;
+use scsi::capacity::{Capacity, Capacity10};
+use scsi::cdb::{Inquiry, ReadCapacity10, ReadCapacity16};
 use scsi::inquiry::StandardInquiry;
 use scsi::vpd::{
     BlockLimits, DeviceIdentification, LogicalBlockProvisioning, PageCode, SupportedPages, UnitSerialNumber,
@@ -54,12 +55,30 @@ pub async fn attach(session: &Session, lun: LunAddress) -> Result<Identity, Unit
         provisioning =
             page.map(|b| LogicalBlockProvisioning::parse(&b)).transpose().map_err(parse("INQUIRY page B2h"))?;
     }
-    let capacity = asked.ask("READ CAPACITY (16)", ReadCapacity16::FULL.cdb()).await?;
-    let capacity = Capacity::parse(&capacity).map_err(parse("READ CAPACITY (16)"))?;
+    let capacity = capacity(&asked).await?;
     let Mode { write_protected: read_only, cache } = asked.mode().await?;
     let geometry = geometry(&capacity, read_only, limits.max_unmap_blocks.is_some())?;
     let identification = identity;
     Ok(Identity { lun, inquiry, identification, serial, limits, provisioning, capacity, read_only, cache, geometry })
+}
+
+/// Its size. LIO (Linux 6.12) refuses READ CAPACITY (16) to a nexus that has not registered while the unit is held, and takes (10), as it ought to
+/// take both (SBC-3, table 13): a node that joins a volume asks before it can register.
+async fn capacity(asked: &Asked) -> Result<Capacity, UnitError> {
+    let parse = |command| move |source| UnitError::Parse { command, source };
+    match asked.ask("READ CAPACITY (16)", ReadCapacity16::FULL.cdb()).await {
+        Ok(bytes) => Capacity::parse(&bytes).map_err(parse("READ CAPACITY (16)")),
+        Err(UnitError::Failed { failure: Failure::ReservationConflict, .. }) => {
+            let bytes = asked.ask("READ CAPACITY (10)", ReadCapacity10.cdb()).await?;
+            match Capacity10::parse(&bytes).map_err(parse("READ CAPACITY (10)"))? {
+                Capacity10::Size { last, block } => Ok(Capacity::new(last, block)),
+                Capacity10::AskSixteen { .. } => Err(UnitError::Unusable(
+                    "it has more than 2^32 blocks, and refuses READ CAPACITY (16) as long as others hold it",
+                )),
+            }
+        }
+        Err(e) => Err(e),
+    }
 }
 
 pub(super) fn geometry(capacity: &Capacity, read_only: bool, discard: bool) -> Result<Geometry, UnitError> {

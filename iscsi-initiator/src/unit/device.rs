@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use block::buf::AlignedBuf;
 use block::device::{BlockDevice, Completion, Done, Geometry, Io, MAX_TRANSFER, Op, Resize};
 use block::error::{IoError, IoErrorKind};
-use block::shared::{AbortOwn, BoxFuture, DiskIdentity, NothingInFlight};
+use block::shared::{AbortOwn, BoxFuture, DiskIdentity, NothingInFlight, Notices};
 use block::units::{ByteLen, ByteOffset};
 use iscsi::session::{Answer, Class, FenceGen, Outcome};
 use parking_lot::Mutex;
@@ -22,15 +22,15 @@ use scsi::action::{self, Action, Failure, First, Pace};
 use scsi::cdb::{Caching, Read, SynchronizeCache, Write, WriteSame};
 use scsi::reservations::ReservationType;
 use scsi::unmap::UnmapList;
-use scsi::{BlockCount, BlockLen, BlockRange, Cdb, Lba, LunAddress, ReservationKey, Sense, Status};
+use scsi::{AdditionalCode, BlockCount, BlockLen, BlockRange, Cdb, Lba, LunAddress, ReservationKey, Sense, Status};
 use tokio::sync::watch;
 
 use super::ask::{Asked, pause};
 use super::cache::{Known, News};
-use super::follow::{Notices, follow};
+use super::follow::follow;
 use super::stability::{Covers, Member, Stability, Version};
 use super::{Identity, WriteCache};
-use crate::driver::{Ended, Era, Listener, Request, Session};
+use crate::driver::{Ended, Era, Listener, Place, Request, Session};
 
 /// The longest transfer where the unit names none: what one burst of the session carries several times over.
 const OWN_MAX: u64 = 8 << 20;
@@ -65,7 +65,6 @@ pub(crate) struct Inner {
     judged: bool,
     patience: Duration,
     geometry: watch::Sender<Geometry>,
-    notices: watch::Sender<Notices>,
     registered: Mutex<Option<Registered>>,
     noted: Arc<Mutex<Vec<First>>>,
     /// Of the unit over all its nexuses, and which of them this is.
@@ -117,7 +116,6 @@ impl LunDevice {
         let longest = unit.min(OWN_MAX).min(MAX_TRANSFER.0) / u64::from(block.get()) * u64::from(block.get());
         let longest = usize::try_from(longest).unwrap_or(usize::MAX).max(block.get() as usize);
         let geometry = watch::Sender::new(identity.geometry);
-        let notices = watch::Sender::new(Notices::default());
         let (registered, another) = (Mutex::new(None), AtomicBool::new(false));
         stability.known.learn(News::default(), identity.cache);
         let inner = Arc::new_cyclic(|this: &Weak<Inner>| Inner {
@@ -131,7 +129,6 @@ impl LunDevice {
             judged,
             patience,
             geometry,
-            notices,
             registered,
             noted: Arc::default(),
             another,
@@ -152,9 +149,9 @@ impl LunDevice {
         Inner::submit(&self.inner, io, self.inner.session.era(), |_| Class::Control);
     }
 
-    /// What the unit reports besides answers.
+    /// What the unit reports besides answers, over all its nexuses.
     pub fn notices(&self) -> watch::Receiver<Notices> {
-        self.inner.notices.subscribe()
+        self.inner.stability.notices.subscribe()
     }
 
     /// The session that it goes over.
@@ -178,14 +175,12 @@ impl BlockDevice for LunDevice {
     }
 
     fn describe(&self) -> String {
-        let identity = &self.inner.identity;
-        format!(
-            "iSCSI {} at {} ({} {})",
-            identity.lun,
-            self.inner.session.portal(),
-            identity.inquiry.vendor,
-            identity.inquiry.product
-        )
+        let (identity, place) = (&self.inner.identity, self.inner.session.place());
+        let made = format!("({} {})", identity.inquiry.vendor, identity.inquiry.product);
+        match place {
+            Place::Portal(portal) => format!("iSCSI {} at {portal} {made}", identity.lun),
+            Place::Disk(path) => format!("SCSI disk {} {made}", path.display()),
+        }
     }
 
     fn losses(&self) -> u64 {
@@ -288,7 +283,7 @@ impl Inner {
     }
 
     pub(super) fn notice(&self, change: impl FnOnce(&mut Notices)) {
-        self.notices.send_modify(change);
+        self.stability.notices.send_modify(change);
     }
 
     pub(super) fn is_another(&self) {
@@ -338,6 +333,11 @@ impl Listener for Inner {
             Action::Fail(Failure::LostWrite) => return self.stability.lost(),
             _ => return,
         };
+        // The one of these that no nexus is told because it is new or the unit was started.
+        if sense.code == AdditionalCode::BUS_DEVICE_RESET {
+            tracing::info!("somebody has reset {} of {}", self.identity.lun, self.session.place());
+            self.notice(|n| n.reset += 1);
+        }
         if first == (First::VerifyReservation { cache_lost: true }) {
             self.stability.reset(self.member);
         }
@@ -390,7 +390,8 @@ impl Inner {
                 r.sent = this.stability.sending(this.member, this.session.nexus());
             }
             let forced = r.io.op == Op::Write { fua: true } && cache.sends_fua();
-            r.cached |= cache.write_back && !forced;
+            let through = r.io.op.moves_data() && this.session.writes_through();
+            r.cached |= cache.write_back && !forced && !through;
         }
         let (inner, lun, era, class) = (Arc::clone(this), this.identity.lun, r.era, r.class);
         let done = Box::new(move |ended| Inner::ended(&inner, r, ended));
@@ -486,10 +487,10 @@ impl Inner {
             }
             Op::Write { .. } | Op::Discard | Op::WriteZeroes if r.cached => {
                 this.stability.written(r.sent, this.member, nexus);
-                if r.io.op != (Op::Write { fua: true }) {
+                if r.io.op != (Op::Write { fua: true }) && !this.session.writes_through() {
                     return r.end(Ok(()));
                 }
-                // The unit passes FUA over.
+                // The unit passes FUA over; or what is no write of the kernel's is to be on the medium, as its writes are.
                 let (era, class) = (r.era, r.class);
                 let done = Completion::new(move |flushed: Done| r.end(flushed.result.map_err(|e| e.kind)));
                 Inner::submit(this, Io::flush(done), era, |_| class);

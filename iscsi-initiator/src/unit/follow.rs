@@ -23,19 +23,6 @@ use super::attach::geometry;
 use super::device::Inner;
 use super::identify::names;
 
-/// What a unit has reported; each count only grows. For whoever watches: a later look misses nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Notices {
-    /// It lost power or restarted, or says only that it may have: writes that were neither flushed nor FUA may be gone.
-    pub cache_lost: u64,
-    /// Its target port groups changed.
-    pub port_groups: u64,
-    /// A thin unit's space is running out.
-    pub space_low: u64,
-    /// Another unit is at its address: no request goes there any more.
-    pub another_unit: u64,
-}
-
 /// How many things that questions brought up are looked into in one go; the next one takes the rest.
 const MORE: usize = 8;
 
@@ -108,7 +95,8 @@ async fn verify_reservation(inner: &Arc<Inner>) -> Result<(), IoErrorKind> {
 /// Somebody has released the reservation of a shared unit, and left the registrations: it is held again at once. What strangers, or a node
 /// that was fenced, have written in between has landed; there is no telling.
 async fn hold_again(inner: &Arc<Inner>, key: ReservationKey, kind: ReservationType) -> Result<(), IoErrorKind> {
-    tracing::warn!("iSCSI: somebody has released the reservation of {}; it is held again", inner.lun());
+    tracing::warn!("somebody has released the reservation of {}; it is held again", inner.lun());
+    inner.notice(|n| n.released += 1);
     super::reserve::hold(inner, key, kind).await.map_err(|e| {
         tracing::error!("iSCSI: the reservation of {} that somebody has released is not held again: {e}", inner.lun());
         IoErrorKind::Fenced

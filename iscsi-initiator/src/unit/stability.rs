@@ -26,8 +26,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use block::shared::Notices;
 use parking_lot::Mutex;
 use scsi::cdb::TestUnitReady;
+use tokio::sync::watch;
 
 use super::cache::Known;
 use super::device::Inner;
@@ -152,6 +154,8 @@ pub(crate) struct Stability {
     core: Mutex<Core>,
     /// How often a flush was told that there is no witness.
     losses: AtomicU64,
+    /// What the unit has reported over any of them.
+    pub(super) notices: watch::Sender<Notices>,
     members: Mutex<Vec<Weak<Inner>>>,
 }
 

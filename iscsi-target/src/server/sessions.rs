@@ -36,13 +36,17 @@ pub struct SessionInfo {
     pub refused_reads: u64,
     /// The same of those that were to write.
     pub refused_writes: u64,
+    /// Writes that were let in, of all sessions of this initiator's name.
+    pub writes: u64,
 }
 
-/// Commands on blocks of one initiator's name that met a reservation, over all its sessions: whoever was excluded logs in anew.
+/// Commands on blocks of one initiator's name that met a reservation, and writes that met none, over all its sessions: whoever was excluded
+/// logs in anew.
 #[derive(Debug, Default)]
 pub(crate) struct Refused {
     pub(crate) reads: AtomicU64,
     pub(crate) writes: AtomicU64,
+    pub(crate) let_in: AtomicU64,
 }
 
 /// What a connection counts.
@@ -175,6 +179,7 @@ impl Sessions {
             commands_total: e.counters.total.load(Ordering::Relaxed),
             refused_reads: e.counters.refused.reads.load(Ordering::Relaxed),
             refused_writes: e.counters.refused.writes.load(Ordering::Relaxed),
+            writes: e.counters.refused.let_in.load(Ordering::Relaxed),
         };
         inside.all.values().map(info).collect()
     }

@@ -94,8 +94,8 @@ impl Wishes for Offer {
     }
 }
 
-/// What holds for a session and its connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What holds for a session and its connection. By default nothing was agreed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Params {
     /// Digests, from the full feature phase on.
     pub digests: Digests,

@@ -184,6 +184,9 @@ pub enum Cause {
     /// The session was closed here.
     #[error("the session is closed")]
     ClosedHere,
+    /// What a disk of the kernel's says, where no session is.
+    #[error("{0}")]
+    Disk(&'static str),
 }
 
 /// What was read in the block of a compare-and-write.

@@ -394,6 +394,8 @@ pub enum DiskKind {
     File,
     /// A logical unit over iSCSI.
     Iscsi,
+    /// A logical unit that the kernels of the nodes have as SCSI disks.
+    Scsi,
 }
 
 impl DiskKind {
@@ -401,7 +403,7 @@ impl DiskKind {
     pub const fn note(self) -> Option<&'static str> {
         match self {
             DiskKind::File => None,
-            DiskKind::Iscsi => Some("untested on hardware"),
+            DiskKind::Iscsi | DiskKind::Scsi => Some("untested on hardware"),
         }
     }
 }
@@ -411,6 +413,7 @@ impl fmt::Display for DiskKind {
         f.pad(match self {
             DiskKind::File => "file",
             DiskKind::Iscsi => "iSCSI unit",
+            DiskKind::Scsi => "SCSI disk",
         })
     }
 }

@@ -14,6 +14,7 @@ use crate::exit::{Exit, Failure};
 use crate::pace::Pace;
 use crate::render;
 use crate::san::Caller;
+use crate::san::local::{self, LocalUnit};
 use crate::san::unit::Unit;
 
 /// In the ISIDs of a check, which is no node's.
@@ -59,10 +60,12 @@ fn show(name: &str, report: &CheckReport, global: &Global) -> Result<(), Failure
 
 /// Checks the volume on a disk that no node has mounted.
 fn unmounted(name: &str, urls: &[String], args: &CheckArgs, global: &Global) -> Result<Exit, Failure> {
+    let urls = &local::resolved(urls)?;
     let disk = disk_url::disk(urls)?;
     let source = match &disk {
         Disk::File(_) => DiskSource::File(disk_url::shareable(&urls[0])?),
         Disk::Unit(portals) => DiskSource::Unit(Arc::new(Unit::new(portals.clone(), Caller::of_command(), UNATTENDED))),
+        Disk::Scsi(unit) => DiskSource::Unit(Arc::new(LocalUnit::new(unit.clone(), Vec::new()))),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| no_threads(&e.to_string()))?;

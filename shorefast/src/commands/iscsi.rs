@@ -1,7 +1,7 @@
 //! `iscsi ...`: a session of this process's own, one question or one load, and the session's end. No daemon is asked.
 
 mod bench;
-mod shown;
+pub(super) mod shown;
 
 pub(crate) use shown::ask as reservations_of;
 
@@ -78,6 +78,15 @@ async fn carry_out(workers: &Handle, command: &IscsiCommand, global: &Global) ->
             shown::reservations(&unit.session, unit.identity.lun, global).await?;
             unit.session.close().await;
         }
+        IscsiCommand::Reset { url, yes } => {
+            let shown = parse(url)?.to_string();
+            may_reset(*yes, &shown)?;
+            let unit = Unit::attach(workers, url).await?;
+            let ended = reset(&unit).await;
+            unit.session.close().await;
+            ended?;
+            shown::reset(&shown, global)?;
+        }
         IscsiCommand::Bench(args) => {
             if bench::writes(args.rw) {
                 allowed(args.destroy_data, &args.url)?;
@@ -99,6 +108,31 @@ fn allowed(destroy: bool, url: &str) -> Result<(), Failure> {
         Exit::Refused,
         format!("This overwrites data on {shown}."),
         "Say --destroy-data if that is meant.",
+    ))
+}
+
+/// Whether a unit, as it is shown, may be reset.
+pub(super) fn may_reset(yes: bool, shown: &str) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Refused,
+        format!(
+            "This ends every command that any host has on {shown}; each of them has to find out, and to send it again."
+        ),
+        "Say --yes if that is meant.",
+    ))
+}
+
+/// Resets a unit, and says what is known if that fails.
+pub(crate) async fn reset(unit: &Unit) -> Result<(), Failure> {
+    if unit.session.reset_unit(unit.identity.lun).await {
+        return Ok(());
+    }
+    Err(Failure::failed(
+        "The unit did not answer that it was reset; nobody knows whether it was.",
+        "A reset may be repeated. A unit that does not answer one has commands that do not end, or refuses it: see what the target reports.",
     ))
 }
 

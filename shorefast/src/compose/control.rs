@@ -125,11 +125,16 @@ impl Control {
                 "Choose another name.",
             ));
         }
-        let disk = disk_url::disk(&ask.disks)?;
+        let disks = san::local::resolved(&ask.disks)?;
+        let disk = disk_url::disk(&disks)?;
         let shown = disk.to_string();
         progress.say(format!("Examining {shown}."));
         let source = match &disk {
-            Disk::File(_) => DiskSource::File(disk_url::shareable(&ask.disks[0])?),
+            Disk::File(_) => DiskSource::File(disk_url::shareable(&disks[0])?),
+            Disk::Scsi(unit) => {
+                san::local::examine(&node.io, unit, &node.config.scsi_disks).await?;
+                node.source(&disk, &ask.name)
+            }
             Disk::Unit(portals) => {
                 san::examine(&node.io, portals, &node.caller()).await?;
                 node.source(&disk, &ask.name)
@@ -152,7 +157,7 @@ impl Control {
         let record = Record {
             id: id.to_string(),
             name: ask.name.clone(),
-            disks: disk.references(&ask.disks),
+            disks: disk.references(&disks),
             wanted: true,
             version: 1,
             deleted: false,

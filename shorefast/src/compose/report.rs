@@ -6,7 +6,7 @@ use csv_fs::core::client::{Reason, Route};
 use csv_fs::core::coord;
 use csv_fs::core::office;
 use csv_fs::types::ClientId;
-use csv_fs::volume::{Notice, Over};
+use csv_fs::volume::{Notice, Over, UnitNews};
 
 use super::shown;
 use crate::events::{Code, Draft};
@@ -81,6 +81,13 @@ fn told(notice: Notice) -> Option<(Code, String)> {
         Notice::Office(report) => return office(&report),
         Notice::Coordinator(report) => return coordinator(report),
         Notice::Client(event) => return client(event),
+        Notice::Unit(UnitNews::Reset) => {
+            (Code::UnitReset, "somebody has reset the volume's unit; what had no answer is sent again".to_owned())
+        }
+        Notice::Unit(UnitNews::Released) => (
+            Code::ReservationReleased,
+            "somebody has released the reservation of the volume's unit; it is held again".to_owned(),
+        ),
         Notice::TookOffice { epoch, before } => (Code::OfficeTaken, format!("{epoch}; {}", how_ended(before))),
         Notice::LostOffice { epoch, why: office::LostWhy::Resigned } => (Code::OfficeResigned, epoch.to_string()),
         Notice::LostOffice { epoch, why } => (Code::OfficeLost, format!("{epoch}: {}", why_lost(why))),

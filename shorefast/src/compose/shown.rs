@@ -113,7 +113,11 @@ fn masked(disks: &[String]) -> Vec<String> {
 }
 
 fn disk_kind(disks: &[String]) -> DiskKind {
-    if disks.first().is_some_and(|disk| san::is_unit(disk)) { DiskKind::Iscsi } else { DiskKind::File }
+    match disks.first() {
+        Some(disk) if san::is_unit(disk) => DiskKind::Iscsi,
+        Some(disk) if san::local::is_named(disk) => DiskKind::Scsi,
+        _ => DiskKind::File,
+    }
 }
 
 /// What the coordinator has given out.

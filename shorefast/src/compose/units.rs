@@ -10,6 +10,7 @@ use super::records::Record;
 use crate::api::Progress;
 use crate::disk_url::{self, Disk};
 use crate::exit::Failure;
+use crate::san::local::LocalUnit;
 use crate::san::secrets::Secrets;
 use crate::san::unit::Unit;
 use crate::san::{Caller, node_initiator};
@@ -29,6 +30,9 @@ impl NodeParts {
         match disk {
             Disk::File(path) => DiskSource::File(path.clone()),
             Disk::Unit(portals) => DiskSource::Unit(Arc::new(Unit::new(portals.clone(), self.caller(), volume))),
+            Disk::Scsi(unit) => {
+                DiskSource::Unit(Arc::new(LocalUnit::new(unit.clone(), self.config.scsi_disks.clone())))
+            }
         }
     }
 

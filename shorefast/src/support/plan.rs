@@ -143,7 +143,19 @@ pub(crate) fn disks(known: &Known, wishes: &Wishes, records: &[RecordOf]) -> Vec
                 });
             }
         }
-        for disk in record.disks.iter().filter(|disk| !crate::san::is_unit(disk)) {
+        if let Some(disk) = record.disks.first().filter(|disk| crate::san::local::is_named(disk)) {
+            for (what, about) in [("inquiry", "what the unit is"), ("reservations", "who is registered at the unit")] {
+                parts.push(Part {
+                    name: format!("{what}-{}.json", record.name),
+                    about: format!("{about} of volume {}", record.name),
+                    how: this(&["--json", "scsi", what, disk]),
+                    within: LOOK,
+                    at_most: TEXT_MAX,
+                });
+            }
+        }
+        let is_file = |disk: &&String| !crate::san::is_unit(disk) && !crate::san::local::is_named(disk);
+        for disk in record.disks.iter().filter(is_file) {
             parts.push(Part {
                 name: format!("disk-{}.txt", record.name),
                 about: format!("superblocks, lease and slots of volume {}, as they lie on the disk", record.name),

@@ -107,3 +107,12 @@ fn what_would_destroy_data_is_refused_and_no_secret_is_shown() {
     run(&["iscsi", "capacity", "nbd://x"]).expect(2, &["iscsi://"]);
     run(&["iscsi", "capacity", "iscsi://127.0.0.1:1"]).expect(2, &["names no unit"]);
 }
+
+/// What can be tried without a SCSI disk: the rest is done by hand (benches/lab/sg.sh).
+#[test]
+fn what_is_no_scsi_disk_is_told_so_with_the_code_that_fits() {
+    run(&["scsi", "inquiry", "/nonexistent"]).expect(3, &["/nonexistent"]);
+    run(&["scsi", "reservations", "/dev/null"]).expect(2, &["/dev/null is no SCSI disk", "lsblk -S"]);
+    run(&["scsi", "inquiry", "scsi:naa.0000000000000000"]).expect(3, &["no SCSI disk of this host leads to"]);
+    run(&["scsi", "reset", "/dev/null"]).expect(4, &["every command that any host has", "--yes"]);
+}

@@ -7,7 +7,7 @@ use block::device::{Completion, Done, Io};
 use block::{AlignedBuf, Extent, IoError};
 use bytes::Bytes;
 use iscsi::ids::Itt;
-use scsi::cdb::{Command, SelectReport};
+use scsi::cdb::{Command, SelectReport, op};
 use scsi::luns::Luns;
 use scsi::{AdditionalCode, LunAddress, SenseKey, Status};
 
@@ -51,6 +51,9 @@ pub(super) struct Job {
     stop: bool,
 }
 
+/// WRITE (6), (10), (12), (16).
+const WRITES: [u8; 4] = [op::WRITE_6.0, op::WRITE_10.0, op::WRITE_12.0, op::WRITE_16.0];
+
 /// Who waits for memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Want {
@@ -78,6 +81,9 @@ impl Conn {
                 self.refuse(itt, outcome, descriptor);
             }
             (Ok((task, plan)), _) => {
+                if cdb.first().is_some_and(|code| WRITES.contains(code)) {
+                    self.counters.refused.let_in.fetch_add(1, Ordering::Relaxed);
+                }
                 let data_out = plan.data_out();
                 let job = Job {
                     itt,

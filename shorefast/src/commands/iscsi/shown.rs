@@ -31,7 +31,7 @@ pub(super) fn targets(found: &[Found], url: &Url, global: &Global) -> Result<(),
     print(&plain_table(["TARGET", "PORTAL", "GROUP"], rows.into_iter().map(|(t, p, g)| [t, p, g])))
 }
 
-pub(super) fn inquiry(i: &Identity, global: &Global) -> Result<(), Failure> {
+pub(in crate::commands) fn inquiry(i: &Identity, global: &Global) -> Result<(), Failure> {
     let name =
         i.identification.as_ref().and_then(|d| d.unit_name()).map_or_else(|| "-".to_owned(), ToString::to_string);
     let caw = i.limits.max_compare_and_write;
@@ -58,7 +58,7 @@ pub(super) fn inquiry(i: &Identity, global: &Global) -> Result<(), Failure> {
     print(&plain_table(["WHAT", "IS"], rows))
 }
 
-pub(super) fn capacity(i: &Identity, global: &Global) -> Result<(), Failure> {
+pub(in crate::commands) fn capacity(i: &Identity, global: &Global) -> Result<(), Failure> {
     let blocks = i.capacity.blocks().map_or(0, |b| b.0);
     let (logical, physical) = (i.geometry.logical_block.bytes(), i.geometry.physical_block.bytes());
     if global.json {
@@ -79,7 +79,20 @@ pub(super) fn written(count: u64, at: Size, url: &str, global: &Global) -> Resul
     }
 }
 
-pub(super) async fn reservations(session: &Session, lun: LunAddress, global: &Global) -> Result<(), Failure> {
+/// A unit was reset.
+pub(in crate::commands) fn reset(url: &str, global: &Global) -> Result<(), Failure> {
+    match (global.json, global.quiet) {
+        (true, _) => print_json("reset", &json!({"unit": url})),
+        (false, true) => Ok(()),
+        (false, false) => print(&format!("{url} was reset: what it had been given has ended.\n")),
+    }
+}
+
+pub(in crate::commands) async fn reservations(
+    session: &Session,
+    lun: LunAddress,
+    global: &Global,
+) -> Result<(), Failure> {
     let keys = ask(session, lun, InAction::ReadKeys).await?;
     let held = ask(session, lun, InAction::ReadReservation).await?;
     let unread = |e| Failure::failed(format!("The unit's answer cannot be read: {e}."), "That is the target's defect.");

@@ -28,6 +28,7 @@ const ALL_CUT: &str = "array cut off";
 const UNHEARD: &str = "heartbeat cut";
 const COORDINATOR_UNHEARD: &str = "coordinator unheard";
 const KILLED: &str = "array killed";
+const RESET: &str = "unit reset";
 const RELEASED: &str = "reservation gone";
 const TAKEN: &str = "keys taken";
 const STANDBY: &str = "ports standby";
@@ -74,6 +75,7 @@ impl Run {
             run.unheard(holder, COORDINATOR_UNHEARD, seen)
         })?;
         self.fault(KILLED, "the array killed and started again", Run::array_killed)?;
+        self.fault(RESET, "the unit reset by an outsider", Run::unit_reset)?;
         self.fault(RELEASED, "the reservation released by an outsider", Run::released)?;
         let node = self.another(0);
         self.fault(TAKEN, &on(node, "every key taken by an outsider from"), |run, seen| run.keys_taken(node, seen))?;
@@ -221,6 +223,7 @@ impl Run {
         let took = self.until(move |_| shown().0 > 0 && shown().1 > 0)?;
         let (reads, writes) = since();
         seen.was(&format!("the unit refused {reads} reads and {writes} writes of it"), refuses && took.is_some());
+        self.stays_out(node, seen)?;
         let others: Vec<Node> = self.nodes().filter(|n| *n != node).collect();
         self.get_on(&others, seen, phase)?;
         let got = self.got(want)?;
@@ -230,6 +233,32 @@ impl Run {
         seen.came("it takes part again, in a new session,", took);
         let told = self.told(node, Code::SelfEvicted, begun);
         seen.was("it told itself that it was shut out", !told.is_empty());
+        self.well_again(seen)
+    }
+
+    /// It registers again by itself. That is no way back: what it registers belongs to no session, and it reads in its slot, over that very nexus,
+    /// that it was shut out.
+    fn stays_out(&mut self, node: Node, seen: &mut Seen) -> Result<(), Failure> {
+        let took = self.until(|run| matches!(run.array.keys_of(node), (1.., 0)))?;
+        seen.came("it registered again by itself, under keys of no session", took);
+        let before = self.array.writes(node);
+        let never = self.throughout(UNMOVED, |run| run.array.keys_of(node).1 == 0)?;
+        seen.was(
+            "under none of its old session, and no write of it was let in",
+            never && self.array.writes(node) == before,
+        );
+        Ok(())
+    }
+
+    fn unit_reset(&mut self, seen: &mut Seen) -> Result<(), Failure> {
+        let held = self.array.reservations().map(|(_, held)| held);
+        self.timeline.done(None, "an outsider resets the unit");
+        self.array.outsider(Act::Reset, None)?;
+        let since = seen.since;
+        let took = self.until(|run| run.nodes().all(|node| !run.told(node, Code::UnitReset, since).is_empty()))?;
+        seen.came("the unit told every node, and each told it as an event,", took);
+        let stayed = held.is_some() && self.array.reservations().map(|(_, held)| held) == held;
+        seen.was("the reservation stayed", stayed);
         self.well_again(seen)
     }
 
@@ -254,6 +283,10 @@ impl Run {
         let took = self.until(held)?;
         seen.was("it was held before", was);
         seen.came("noticed, and held again", took);
+        let since = seen.since;
+        let told = |run: &Run| run.nodes().any(|node| !run.told(node, Code::ReservationReleased, since).is_empty());
+        let took = self.until(told)?;
+        seen.came("told as an event", took);
         self.well_again(seen)
     }
 

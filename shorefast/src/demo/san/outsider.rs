@@ -54,6 +54,8 @@ pub(crate) enum Act {
     Register,
     /// Goes again.
     Leave,
+    /// Resets the unit.
+    Reset,
     /// Has the array serve nothing through a portal group.
     Standby,
     /// Has it serve through that again.
@@ -68,6 +70,7 @@ impl fmt::Display for Act {
             Act::Take => "take",
             Act::Register => "register",
             Act::Leave => "leave",
+            Act::Reset => "reset",
             Act::Standby => "standby",
             Act::Active => "active",
         })
@@ -95,8 +98,11 @@ async fn steps(unit: &Unit, args: &OutsiderArgs) -> Result<(), Failure> {
     // With APTPL, as the nodes': the last registration decides for the whole unit.
     let register = Change::RegisterAndIgnore { to: Registration { persist: true, ..Registration::persistent(OWN) } };
     let leave = Change::RegisterAndIgnore { to: Registration { persist: true, ..Registration::default() } };
-    if args.act == Act::Leave {
-        return change(unit, &leave).await;
+    match args.act {
+        Act::Leave => return change(unit, &leave).await,
+        // Whoever is logged in may do that: no registration is asked for.
+        Act::Reset => return crate::commands::reset_unit(unit).await,
+        _ => {}
     }
     change(unit, &register).await?;
     match args.act {
@@ -111,7 +117,7 @@ async fn steps(unit: &Unit, args: &OutsiderArgs) -> Result<(), Failure> {
         }
         Act::Standby => set_group(unit, args.group, AccessState::Standby).await?,
         Act::Active => set_group(unit, args.group, AccessState::ActiveOptimized).await?,
-        Act::Leave => {}
+        Act::Leave | Act::Reset => {}
     }
     change(unit, &leave).await
 }

@@ -205,6 +205,12 @@ impl Array {
         self.outside(&args).expect(0, &[]);
     }
 
+    /// An outsider resets the unit.
+    pub(super) fn reset(&self, more: &[&str]) -> Ended {
+        let url = self.own_url();
+        self.outside(&[&["iscsi", "reset", &url], more].concat())
+    }
+
     /// What is registered, each key as it is printed; and the reservation, `none` if there is none.
     pub(super) fn reservations(&self) -> (Vec<String>, String) {
         let told = self.outside(&["--json", "iscsi", "reservations", &self.own_url()]);

@@ -38,7 +38,39 @@ fn a_reservation_removed_by_hand_is_noticed_and_held_again() {
     let (_, held) = lab.array.reservations();
     lab.array.outsider("release", None);
     until("it is held again", || lab.array.reservations().1 == held);
+    until("it is told as an event", || lab.all().any(|n| lab.count(n, "reservation-released") > 0));
     lab.until_well();
+    lab.only_these_saw_errors(&[]);
+    lab.ends_well();
+}
+
+/// What everybody has in it ends, and nobody is answered but who asked for it; each nexus is told with its next command.
+#[test]
+fn a_unit_that_is_reset_under_load_loses_nothing_and_no_program_sees_an_error() {
+    let Some(mut lab) = Lab::plain(3) else { return };
+    lab.begin_under_load("fast");
+    let refused = lab.array.reset(&[]);
+    assert!(refused.code == 4 && refused.err.contains("every command that any host has"), "{refused:?}");
+    let held = lab.array.reservations().1;
+    for round in 1..=5 {
+        if round == 1 {
+            // One write is sure to be in it.
+            lab.array.hold(true);
+            until("a write is held up", || lab.array.log().contains("is held up"));
+        }
+        lab.array.reset(&["--yes"]).expect(0, &["was reset"]);
+        if round == 1 {
+            assert!(lab.array.log().contains("was held up was aborted"), "the reset was answered: {}", lab.array.log());
+            lab.array.hold(false);
+        }
+        lab.until_they_get_on(&[1, 2, 3]);
+    }
+    for n in lab.all() {
+        until(&format!("node {n} has told of it"), || lab.count(n, "unit-reset") > 0);
+    }
+    assert_eq!(lab.array.log().matches("was held up begins").count(), 0, "{}", lab.array.log());
+    lab.until_well();
+    assert_eq!(lab.array.reservations().1, held, "a reset takes no reservation away");
     lab.only_these_saw_errors(&[]);
     lab.ends_well();
 }
