@@ -242,7 +242,7 @@ fn a_volume_runs_only_with_its_own_disk() {
     sites.tell(1, &["up", "r0"]).expect(1, &["the replica has volume 1, and there is no disk for it"]);
     // A disk with anything on it is not taken for a volume that is to be added.
     let third = sites.folder(1).join("third.img");
-    fs::copy(&aside_of(&sites), &third).expect("copied");
+    fs::copy(aside_of(&sites), &third).expect("copied");
     fs::write(&record, format!("{text}\n[volumes.2]\ndisk = {:?}\n", path(&third))).expect("written");
     sites.tell(1, &["up", "r0"]).expect(4, &["carries volume 1 of a replica"]);
     fs::write(&record, &text).expect("written");
