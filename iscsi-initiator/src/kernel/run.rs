@@ -180,7 +180,7 @@ impl Driver {
                 tracing::info!("the kernel does not reset the unit: {e}");
             }
             // Who does not wait any more does not need to be told.
-            drop(answer.send(reset.is_ok()));
+            let _ = answer.send(reset.is_ok());
         });
     }
 
