@@ -174,8 +174,7 @@ impl Volume {
 
     async fn start_on(setup: VolumeSetup, disk: &SharedDisk) -> Result<Arc<Volume>, StartError> {
         let superblock = superblock_of(&setup, disk).await?;
-        // Before anything of this node is registered: a mount point that is in the way must not cost an incarnation
-        // at each attempt.
+        // Before anything is registered: a mount point that is in the way must not cost an incarnation at each attempt.
         let keeper = setup.keeper.clone().map(|keeper| VolumeKeeper::new(keeper, setup.id.clone()));
         let options = served_options(&setup, keeper.clone());
         let inherited = inherit(&setup, keeper.as_ref(), &options)?;

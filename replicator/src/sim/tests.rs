@@ -238,6 +238,7 @@ fn first_seed(rule: Rule) -> u64 {
     match rule {
         Rule::CompareAtRest => 450,
         Rule::JoinAfterDrain | Rule::CacheKeeperReigns | Rule::NewcomerVotesLast => 200,
+        Rule::VoteIsDurable => 300,
         _ => 1,
     }
 }

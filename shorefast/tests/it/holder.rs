@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fixture::{Cluster, background, can_mount, children, mounts_below, run, until, within};
+use crate::restarts;
 
 /// A node whose daemon has a holder, with a volume.
 fn held() -> Cluster {
@@ -47,13 +48,6 @@ fn connection(cluster: &Cluster) -> String {
     line.split(' ').nth(2).expect("a device").to_owned()
 }
 
-/// Kills the daemon, and waits until the next one has the volume.
-fn kill_daemon(cluster: &Cluster) {
-    let before = daemon(cluster).expect("it answers");
-    kill(Signal::KILL, before);
-    until("the next daemon", || daemon(cluster).is_some_and(|pid| pid != before) && cluster.is_mounted(1));
-}
-
 #[test]
 fn r01_mount_outlives_its_daemon_and_what_is_asked_meanwhile_is_done_by_the_next() {
     if !can_mount() {
@@ -92,8 +86,8 @@ fn r02_handle_of_the_life_before_is_never_taken_for_one_of_this_life() {
     if !can_mount() {
         return;
     }
-    let cluster = held();
-    let at = cluster.mount(1, "v");
+    let mut cluster = restarts::held(2);
+    let at = cluster.mount(2, "v");
     let open = |name: &str, text: &'static [u8]| {
         let path = at.join(name);
         within("a file", move || {
@@ -105,10 +99,13 @@ fn r02_handle_of_the_life_before_is_never_taken_for_one_of_this_life() {
     };
     let before: Vec<_> = (0..20).map(|n| open(&format!("before-{n}"), b"before")).collect();
     // Of one whose data go over the coordinator nobody goes on.
-    cluster.ask(1, &["volume", "redirect", "v", "on"]).expect(0, &[]);
-    cluster.until_route(1, "block-redirected");
-    kill_daemon(&cluster);
-    cluster.until_event(1, "mount-taken-over", "EIO");
+    cluster.ask(2, &["volume", "redirect", "v", "on"]).expect(0, &[]);
+    cluster.until_route(2, "block-redirected");
+    let first = restarts::daemon(&cluster, 2).expect("it answers");
+    kill(Signal::KILL, first);
+    let next = || restarts::daemon(&cluster, 2).is_some_and(|pid| pid != first) && cluster.is_mounted(2);
+    until("the next daemon", next);
+    cluster.until_event(2, "mount-taken-over", "EIO");
     let after: Vec<_> = (0..20).map(|n| open(&format!("after-{n}"), b"after")).collect();
     within("reads of files from before", move || {
         for mut file in before {
@@ -121,6 +118,7 @@ fn r02_handle_of_the_life_before_is_never_taken_for_one_of_this_life() {
         let path = at.join(format!("after-{n}"));
         assert_eq!(within("a read", move || fs::read_to_string(path)).expect("reads"), "after");
     }
+    assert_eq!(cluster.stop(2), 0);
 }
 
 #[test]

@@ -261,7 +261,7 @@ fn r15_fio_verifies_what_it_wrote_across_kills() {
     let mut cluster = held(2);
     let dir = cluster.mount(2, "v");
     let mut fio = Command::new("fio");
-    fio.args(["--name=kills", "--rw=randwrite", "--bs=4k", "--size=24m", "--io_size=48m", "--ioengine=libaio"]);
+    fio.args(["--name=kills", "--rw=randwrite", "--bs=4k", "--size=24m", "--io_size=96m", "--ioengine=libaio"]);
     fio.args([
         "--iodepth=8",
         "--direct=1",

@@ -8,6 +8,9 @@
 //! write that is with the disk behind the target keeps that answer back; another nexus is asked, the key is gone, and that is taken for
 //! the proof; the write is sent again, newer data are written, and the old one lands. So a question that takes long stays out while
 //! another nexus is asked as well; and where its answer is lost the unit is reset, after the path has had its time to prove it itself.
+//!
+//! **It is the key of the beginning that is taken away.** Prevents: the path logs in and enters under another key, which proves its old nexus
+//! dead; a question that is only now on its way names the new key, and kills what has just entered, which begins it all again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +20,7 @@ use tokio::task::JoinSet;
 
 use super::{Inner, Path};
 use crate::multipath::event::{Event, PathId};
-use crate::shared::{HELD_TYPE, ReserveError};
+use crate::shared::{HELD_TYPE, ReservationKey, ReserveError};
 
 /// Between two rounds of asking the others: far below what waits for the proof, far above what asking takes.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -39,9 +42,14 @@ pub(super) fn prove(inner: &Arc<Inner>, id: PathId, path: Arc<dyn Path>, others:
 }
 
 async fn is_dead(path: &Arc<dyn Path>, others: &[Arc<dyn Path>]) -> bool {
+    let victim = path.nexus().map(|nexus| nexus.key);
     let own = path.abort_outstanding();
     let other = async {
-        preempted(path, others).await;
+        match victim {
+            Some(victim) => preempted(path, victim, others).await,
+            // It was not registered, so nothing can be taken away.
+            None => std::future::pending().await,
+        }
         // Otherwise the dead nexus, unregistered as it is now, could still write.
         while !held(others).await {
             tokio::time::sleep(AGAIN).await;
@@ -51,6 +59,8 @@ async fn is_dead(path: &Arc<dyn Path>, others: &[Arc<dyn Path>]) -> bool {
         std::future::pending::<()>().await;
     };
     tokio::select! {
+        // A path that has proved it is not killed any more.
+        biased;
         own = own => own.is_ok(),
         () = other => false,
     }
@@ -68,7 +78,7 @@ enum Answer {
 }
 
 /// Ready when one of the others has had the nexus of `path` killed. Each has one question out at most, and keeps it until it is answered.
-async fn preempted(path: &Arc<dyn Path>, others: &[Arc<dyn Path>]) {
+async fn preempted(path: &Arc<dyn Path>, victim: ReservationKey, others: &[Arc<dyn Path>]) {
     let mut asked = JoinSet::new();
     let (mut idle, mut tried): (BTreeSet<usize>, BTreeSet<usize>) = ((0..others.len()).collect(), BTreeSet::new());
     let mut gone = None;
@@ -77,7 +87,7 @@ async fn preempted(path: &Arc<dyn Path>, others: &[Arc<dyn Path>]) {
             Some(n) => {
                 let (by, path) = (Arc::clone(&others[n]), Arc::clone(path));
                 let resets = gone.is_some_and(|since: Instant| since.elapsed() >= RESETS_AFTER);
-                asked.spawn(async move { (n, killed_over(by.as_ref(), path.as_ref(), resets).await) });
+                asked.spawn(async move { (n, killed_over(by.as_ref(), path.as_ref(), victim, resets).await) });
                 ANSWER_WITHIN
             }
             None => AGAIN,
@@ -103,9 +113,9 @@ async fn preempted(path: &Arc<dyn Path>, others: &[Arc<dyn Path>]) {
 
 /// PREEMPT AND ABORT of the nexus' own key from another nexus of this node. `resets`: the key was gone before; what is left of its
 /// commands is ended with everybody's, if this node still is registered: one that was fenced has nothing to reset.
-async fn killed_over(survivor: &dyn Path, path: &dyn Path, resets: bool) -> Answer {
-    let (Some(by), Some(victim)) = (survivor.nexus(), path.nexus()) else { return Answer::No };
-    let preempted = by.reservations.preempt(by.key, victim.key, HELD_TYPE, true).await;
+async fn killed_over(survivor: &dyn Path, path: &dyn Path, victim: ReservationKey, resets: bool) -> Answer {
+    let Some(by) = survivor.nexus() else { return Answer::No };
+    let preempted = by.reservations.preempt(by.key, victim, HELD_TYPE, true).await;
     if let Err(e) = &preempted {
         tracing::debug!("the nexus of {} is not killed over {}: {e}", path.describe(), survivor.describe());
     }
@@ -113,7 +123,7 @@ async fn killed_over(survivor: &dyn Path, path: &dyn Path, resets: bool) -> Answ
         Ok(()) => Answer::Done,
         Err(ReserveError::Gone | ReserveError::Unknown(_)) => {
             let Ok(keys) = by.reservations.keys().await else { return Answer::No };
-            let (own, its) = (keys.keys.contains(&by.key), keys.keys.contains(&victim.key));
+            let (own, its) = (keys.keys.contains(&by.key), keys.keys.contains(&victim));
             match own && !its {
                 true if !resets => Answer::Gone,
                 true => {

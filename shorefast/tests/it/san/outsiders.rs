@@ -5,7 +5,6 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use super::array::initiator;
 use super::lab::Lab;
 use crate::fixture::{Background, background, until};
 
@@ -119,14 +118,8 @@ fn a_write_that_is_stuck_in_the_array_cannot_land_any_more_when_it_is_let_go() {
 /// A write of node 2 is in the disk behind the array when node 2 dies. The coordinator has sent PREEMPT AND ABORT, which waits for it, and
 /// dies in turn. Its successor finds none of node 2's keys, and finishes what was begun. The lab, with the newer write of node 3 on its way
 /// or done.
-fn two_fencers_die_over_a_write_in_the_disk(
-    tells_early: bool,
-    config: &str,
-) -> Option<(Lab, Background<()>, Background<()>)> {
+fn two_fencers_die_over_a_write_in_the_disk(tells_early: bool) -> Option<(Lab, Background<()>, Background<()>)> {
     let mut lab = Lab::with_array(3, |array| array.that_sticks(tells_early))?;
-    for n in lab.all() {
-        lab.cluster.configure(n, &format!("iscsi_initiator = \"{}\"\n{config}", initiator(n)));
-    }
     lab.begin("fast");
     lab.make_coordinator(1);
     lab.write(2, 0, 1);
@@ -159,7 +152,7 @@ fn two_fencers_die_over_a_write_in_the_disk(
 }
 
 fn a_write_in_the_disk_outlasts_two_fencers(tells_early: bool) {
-    let Some((mut lab, stuck, newer)) = two_fencers_die_over_a_write_in_the_disk(tells_early, "") else { return };
+    let Some((mut lab, stuck, newer)) = two_fencers_die_over_a_write_in_the_disk(tells_early) else { return };
     assert!(!newer.is_done(), "the file was given away while a write of its former holder was in the disk");
     lab.array.hold(false);
     until("the write has gone on", || lab.array.log().contains("stuck in the disk goes on"));
@@ -183,16 +176,4 @@ fn a_write_stuck_in_the_disk_lands_under_no_newer_one_although_two_fencers_have_
 #[test]
 fn a_write_stuck_in_the_disk_lands_under_no_newer_one_although_the_array_tells_early_that_its_keys_are_gone() {
     a_write_in_the_disk_outlasts_two_fencers(true);
-}
-
-/// The same order of events with nothing in its way but READ KEYS, so that the tests above are known to see it.
-#[test]
-fn without_the_rule_a_write_stuck_in_the_disk_lands_over_a_newer_one() {
-    let without = "without_rule = \"AnsweredPreempt\"\n";
-    let Some((mut lab, stuck, newer)) = two_fencers_die_over_a_write_in_the_disk(true, without) else { return };
-    newer.ended("the newer write, which was not to be written yet");
-    lab.array.hold(false);
-    until("it has landed over the newer one", || lab.read(3)[..4096] == [9; 4096]);
-    lab.cluster.start(2);
-    stuck.ended("the write of the node that died");
 }
