@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use block::shared::{Incarnation, NexusKey, ReservationKey};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -137,24 +136,6 @@ impl Array {
         // Each session tells those of all sessions of its name.
         let its = sessions.iter().filter(|s| s.initiator == name).map(|s| (s.refused_reads, s.refused_writes));
         its.max().unwrap_or_default()
-    }
-
-    /// Writes of a node that the array has let in since it was started.
-    pub(super) fn writes(&self, node: Node) -> u64 {
-        let name = self.initiator(node);
-        let sessions = sessions_at(&self.control()).unwrap_or_default();
-        sessions.iter().filter(|s| s.initiator == name).map(|s| s.writes).max().unwrap_or_default()
-    }
-
-    /// A node's keys that are registered: those of no session (incarnation 0), and the others.
-    pub(super) fn keys_of(&self, node: Node) -> (usize, usize) {
-        let keys = self.reservations().map(|(keys, _)| keys).unwrap_or_default();
-        let parsed = keys.iter().filter_map(|key| u64::from_str_radix(key.trim_start_matches("0x"), 16).ok());
-        let its =
-            parsed.filter_map(|key| NexusKey::parse(ReservationKey(key))).filter(|key| key.node.get() == node.number());
-        let (of_none, of_some): (Vec<NexusKey>, Vec<NexusKey>) =
-            its.partition(|key| key.is_of(key.volume, key.node, Incarnation(0)));
-        (of_none.len(), of_some.len())
     }
 
     /// Whether the unit refuses a read and a write of somebody on a node's networks, under its name, who has not registered: at a place

@@ -223,7 +223,6 @@ impl Run {
         let took = self.until(move |_| shown().0 > 0 && shown().1 > 0)?;
         let (reads, writes) = since();
         seen.was(&format!("the unit refused {reads} reads and {writes} writes of it"), refuses && took.is_some());
-        self.stays_out(node, seen)?;
         let others: Vec<Node> = self.nodes().filter(|n| *n != node).collect();
         self.get_on(&others, seen, phase)?;
         let got = self.got(want)?;
@@ -234,20 +233,6 @@ impl Run {
         let told = self.told(node, Code::SelfEvicted, begun);
         seen.was("it told itself that it was shut out", !told.is_empty());
         self.well_again(seen)
-    }
-
-    /// It registers again by itself. That is no way back: what it registers belongs to no session, and it reads in its slot, over that very nexus,
-    /// that it was shut out.
-    fn stays_out(&mut self, node: Node, seen: &mut Seen) -> Result<(), Failure> {
-        let took = self.until(|run| matches!(run.array.keys_of(node), (1.., 0)))?;
-        seen.came("it registered again by itself, under keys of no session", took);
-        let before = self.array.writes(node);
-        let never = self.throughout(UNMOVED, |run| run.array.keys_of(node).1 == 0)?;
-        seen.was(
-            "under none of its old session, and no write of it was let in",
-            never && self.array.writes(node) == before,
-        );
-        Ok(())
     }
 
     fn unit_reset(&mut self, seen: &mut Seen) -> Result<(), Failure> {
