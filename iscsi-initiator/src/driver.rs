@@ -128,6 +128,20 @@ pub(crate) enum Order {
     Kernel(kernel::Happened),
 }
 
+impl Order {
+    /// Nobody takes it any more, and whoever waits for its end hears so. (Of what has no outcome, that its sender is gone says it.)
+    pub(crate) fn refuse(self) {
+        match self {
+            Order::Carry(request) => {
+                let outcome = Outcome::Lost(Cause::ClosedHere);
+                (request.done)(Ended { outcome, memory: request.memory });
+            }
+            Order::Text(_, answer) => drop(answer.send(Err(Cause::ClosedHere))),
+            _ => {}
+        }
+    }
+}
+
 /// The way to the driver.
 pub(crate) struct Inbox {
     orders: Mutex<Orders>,

@@ -499,16 +499,7 @@ impl Drop for Driver {
     fn drop(&mut self) {
         let late = self.inbox.close();
         let waiting = self.urgent.drain(..).chain(self.waiting.drain(..)).map(Order::Carry);
-        for order in waiting.chain(late) {
-            match order {
-                Order::Carry(request) => {
-                    let outcome = Outcome::Lost(Cause::ClosedHere);
-                    (request.done)(Ended { outcome, memory: request.memory });
-                }
-                Order::Text(_, answer) => drop(answer.send(Err(Cause::ClosedHere))),
-                _ => {}
-            }
-        }
+        waiting.chain(late).for_each(Order::refuse);
         if !self.core.has_ended() {
             self.teller.send_replace(SessionState::Ended(Cause::ClosedHere));
         }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use block::shared::{Incarnation, NexusKey, ReservationKey};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -136,6 +137,21 @@ impl Array {
         // Each session tells those of all sessions of its name.
         let its = sessions.iter().filter(|s| s.initiator == name).map(|s| (s.refused_reads, s.refused_writes));
         its.max().unwrap_or_default()
+    }
+
+    /// Writes of a node that the array has let in since it was started; told while the node has a session.
+    pub(super) fn writes(&self, node: Node) -> Option<u64> {
+        let name = self.initiator(node);
+        let sessions = sessions_at(&self.control()).unwrap_or_default();
+        sessions.iter().filter(|s| s.initiator == name).map(|s| s.writes).max()
+    }
+
+    /// How many keys of a node's session are registered.
+    pub(super) fn keys_of(&self, node: Node, session: u64) -> usize {
+        let keys = self.reservations().map(|(keys, _)| keys).unwrap_or_default();
+        let parsed = keys.iter().filter_map(|key| u64::from_str_radix(key.trim_start_matches("0x"), 16).ok());
+        let its = parsed.filter_map(|key| NexusKey::parse(ReservationKey(key)));
+        its.filter(|k| k.node.get() == node.number() && k.is_of(k.volume, k.node, Incarnation(session))).count()
     }
 
     /// Whether the unit refuses a read and a write of somebody on a node's networks, under its name, who has not registered: at a place

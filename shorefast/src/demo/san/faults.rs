@@ -223,6 +223,7 @@ impl Run {
         let took = self.until(move |_| shown().0 > 0 && shown().1 > 0)?;
         let (reads, writes) = since();
         seen.was(&format!("the unit refused {reads} reads and {writes} writes of it"), refuses && took.is_some());
+        self.stays_out(node, life, seen)?;
         let others: Vec<Node> = self.nodes().filter(|n| *n != node).collect();
         self.get_on(&others, seen, phase)?;
         let got = self.got(want)?;
@@ -233,6 +234,19 @@ impl Run {
         let told = self.told(node, Code::SelfEvicted, begun);
         seen.was("it told itself that it was shut out", !told.is_empty());
         self.well_again(seen)
+    }
+
+    /// It registers again by itself, under the keys of the session that was evicted. That is no way back: it reads in its slot, over that
+    /// very nexus, that it was shut out, and sends nothing over it.
+    fn stays_out(&mut self, node: Node, session: u64, seen: &mut Seen) -> Result<(), Failure> {
+        let again = |run: &Run| run.array.keys_of(node, session) > 0 && run.array.writes(node).is_some();
+        let took = self.until(again)?;
+        seen.came("it registered again by itself, as who it had been", took);
+        let before = self.array.writes(node);
+        self.throughout(UNMOVED, |_| true)?;
+        self.until(again)?;
+        seen.was("no write of it was let in for that", before.is_some() && self.array.writes(node) == before);
+        Ok(())
     }
 
     fn unit_reset(&mut self, seen: &mut Seen) -> Result<(), Failure> {
