@@ -13,10 +13,11 @@
 //! - a recycled region keeps its old bytes: only [`AlignedBuf::zeroed`] promises zeroes.
 //!
 //! Regions up to 2 MiB are kept in process-wide free lists by power-of-two size, so that the steady
-//! state allocates nothing; a [`BufPool`] keeps regions of one size for one owner.
+//! state allocates nothing; the large ones lie in huge pages. A [`BufPool`] keeps regions of one size for one owner.
 
 mod pool;
 mod region;
+mod slab;
 #[cfg(test)]
 mod tests;
 

@@ -130,6 +130,20 @@ impl Framer {
         }
     }
 
+    /// Bytes besides the data that are still to come before the next PDU's data, if that has no additional segments. Never 0: a reader
+    /// that takes no more of them than this leaves the next data to be received past the framer whole.
+    pub fn before_data(&self) -> usize {
+        let digest = |has: bool| if has { DIGEST_LEN } else { 0 };
+        let header = BHS_LEN + digest(self.digests.header);
+        match self.stage {
+            Stage::Header | Stage::Broken => header - self.got,
+            Stage::Ahs => self.ahs.len() - self.got + digest(self.digests.header),
+            Stage::HeaderDigest => DIGEST_LEN - self.got,
+            Stage::Data { .. } => self.trailer_len() + header,
+            Stage::Trailer => self.trailer_len() - self.got + header,
+        }
+    }
+
     /// These bytes of data, at most [`Framer::expects`], were received past the framer.
     pub fn arrived(&mut self, bytes: &[u8]) {
         if let Stage::Data { left } = &mut self.stage {
@@ -225,10 +239,19 @@ impl Framer {
         Item::Header(bhs)
     }
 
-    fn trailer_read<'a>(&mut self, input: &mut &'a [u8]) -> Option<Item<'a>> {
+    /// Padding and data digest of the present PDU.
+    fn trailer(&self) -> (usize, usize) {
         let data = Bhs::from_bytes(self.header).data_segment() as usize;
-        let pad = padding(data);
-        let digest = if self.digests.data && data > 0 { DIGEST_LEN } else { 0 };
+        (padding(data), if self.digests.data && data > 0 { DIGEST_LEN } else { 0 })
+    }
+
+    fn trailer_len(&self) -> usize {
+        let (pad, digest) = self.trailer();
+        pad + digest
+    }
+
+    fn trailer_read<'a>(&mut self, input: &mut &'a [u8]) -> Option<Item<'a>> {
+        let (pad, digest) = self.trailer();
         if !fill(&mut self.trailer[..pad + digest], &mut self.got, input) {
             return None;
         }

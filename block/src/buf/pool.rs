@@ -11,15 +11,26 @@ use super::region::{self, Home, Region, Window};
 const MIN_CLASS_SHIFT: u32 = 12;
 /// Classes of 4 KiB, 8 KiB ... 2 MiB (a 1 MiB payload with its header page needs the last).
 const CLASSES: usize = 10;
-/// Bytes a class may keep idle. 4 MiB each bounds what an idle process holds at 40 MiB; a region
-/// that finds its list full goes back to the allocator.
+/// Bytes a class may keep idle; a region that finds its list full is freed. With the two largest classes this bounds what an idle
+/// process holds at 64 MiB.
 const CLASS_BUDGET: usize = 4 << 20;
+/// The same for the two largest: sixteen requests of 1 MiB at once. With a list of four, a load of eight has new memory mapped and
+/// cleared for every second one, which costs more than all else about it.
+const LARGE_BUDGET: usize = 16 << 20;
+const LARGE: usize = 1 << 20;
+/// From this size on regions are cut from slabs: below, all that a load has under way are fewer pages than the processor remembers.
+const FROM_SLABS: usize = 64 << 10;
 /// No class keeps more regions than this, whatever their size: deep enough for 4 jobs at depth 128.
 const CLASS_MAX: usize = 512;
 
-static FREE: LazyLock<Vec<ArrayQueue<Box<Region>>>> = LazyLock::new(|| {
-    (0..CLASSES).map(|class| ArrayQueue::new((CLASS_BUDGET / class_size(class)).min(CLASS_MAX))).collect()
-});
+static FREE: LazyLock<Vec<ArrayQueue<Box<Region>>>> =
+    LazyLock::new(|| (0..CLASSES).map(|class| ArrayQueue::new(kept(class_size(class)))).collect());
+
+/// How many regions of this size wait for use at most.
+fn kept(size: usize) -> usize {
+    let budget = if size < LARGE { CLASS_BUDGET } else { LARGE_BUDGET };
+    (budget / size).min(CLASS_MAX)
+}
 
 fn class_size(class: usize) -> usize {
     1 << (MIN_CLASS_SHIFT as usize + class)
@@ -39,8 +50,22 @@ pub(super) fn take(len: usize) -> (Window, bool) {
     };
     match FREE[class].pop() {
         Some(region) => (Window::over(region, len), false),
-        None => (Window::over(Region::allocate(class_size(class), Home::Class(class)), len), true),
+        None => (Window::over(fresh(class), len), true),
     }
+}
+
+/// A new region; where it is cut from a slab, the others of that wait for use with it.
+fn fresh(class: usize) -> Box<Region> {
+    let size = class_size(class);
+    let first = if size < FROM_SLABS {
+        None
+    } else {
+        let mut regions = Region::of_one_slab(size, class);
+        let first = regions.next();
+        regions.for_each(|region| drop(FREE[class].push(region)));
+        first
+    };
+    first.unwrap_or_else(|| Region::allocate(size, Home::Class(class)))
 }
 
 /// Returns a region whose last window was dropped. What its home has no room for is freed.

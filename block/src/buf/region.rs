@@ -1,5 +1,5 @@
-//! Regions of aligned memory and the windows into them: the one place of `block::buf` that handles
-//! raw memory.
+//! Regions of aligned memory and the windows into them: with slabs, from which large ones are cut, the one place of `block::buf`
+//! that handles raw memory.
 //!
 //! A region counts its windows itself rather than through `Arc`, because a recycled region then
 //! needs no allocation at all, neither for the memory nor for the count.
@@ -9,11 +9,12 @@
 
 use std::alloc::{self, Layout};
 use std::ptr::NonNull;
-use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Weak};
 
 use super::ALIGN;
 use super::pool::{self, BufPool};
+use super::slab::{SLAB, Slab};
 
 /// Whether regions that are allocated from now on are locked into memory.
 pub(super) static LOCKED: AtomicBool = AtomicBool::new(false);
@@ -36,6 +37,8 @@ pub(super) struct Region {
     size: usize,
     /// It is never paged out.
     locked: bool,
+    /// What it was cut from; none: it came from the allocator.
+    slab: Option<Arc<Slab>>,
     home: Home,
 }
 
@@ -74,7 +77,21 @@ impl Region {
             unsafe { memory.add(page).write_volatile(0) };
         }
         let locked = LOCKED.load(Ordering::Relaxed) && lock(memory, size);
-        Box::new(Region { windows: AtomicUsize::new(0), memory, size, locked, home })
+        Box::new(Region { windows: AtomicUsize::new(0), memory, size, locked, slab: None, home })
+    }
+
+    /// All regions of this size class that one slab yields; none if there is no memory for it.
+    pub(super) fn of_one_slab(size: usize, class: usize) -> impl Iterator<Item = Box<Region>> {
+        let cut = move |slab: Arc<Slab>| {
+            (0..SLAB / size).map(move |n| {
+                // SAFETY: `(n + 1) * size <= SLAB`: disjoint pieces of the slab, which each of them holds.
+                let memory = unsafe { slab.memory().add(n * size) };
+                let (windows, slab) = (AtomicUsize::new(0), Some(Arc::clone(&slab)));
+                // The slab is what is locked.
+                Box::new(Region { windows, memory, size, locked: false, slab, home: Home::Class(class) })
+            })
+        };
+        Slab::map().into_iter().flat_map(cut)
     }
 
     pub(super) fn size(&self) -> usize {
@@ -83,7 +100,7 @@ impl Region {
 }
 
 /// Locks memory; false if that is not allowed (RLIMIT_MEMLOCK), which is said once.
-fn lock(memory: NonNull<u8>, size: usize) -> bool {
+pub(super) fn lock(memory: NonNull<u8>, size: usize) -> bool {
     // SAFETY: the range was just allocated; locking changes nothing that a program can see.
     let locked = unsafe { rustix::mm::mlock(memory.as_ptr().cast(), size) };
     static SAID: AtomicBool = AtomicBool::new(false);
@@ -97,6 +114,9 @@ fn lock(memory: NonNull<u8>, size: usize) -> bool {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        if self.slab.is_some() {
+            return;
+        }
         // SAFETY: allocated in `allocate` with exactly this size and alignment, and no window is
         // left, since windows own the region until the last is dropped.
         unsafe {

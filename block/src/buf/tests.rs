@@ -18,6 +18,25 @@ fn fresh_buffers_are_aligned_and_zeroed_ones_are_zero_even_when_recycled() {
     }
 }
 
+/// The addresses of so many buffers that are there at once.
+fn addresses(count: usize, len: usize) -> Vec<usize> {
+    let bufs: Vec<_> = (0..count).map(|_| AlignedBuf::with_capacity(len)).collect();
+    let mut all: Vec<usize> = bufs.iter().map(|b| b.as_ptr() as usize).collect();
+    all.sort_unstable();
+    all
+}
+
+/// No other test of this process has buffers of these two sizes.
+#[test]
+fn large_buffers_lie_in_slabs_and_a_load_of_eight_gets_its_own_back() {
+    let small = addresses(16, 128 << 10);
+    assert!(small.windows(2).all(|w| w[1] - w[0] == 128 << 10), "one behind the other");
+    assert!(small[0].is_multiple_of(2 << 20), "from the beginning of one slab");
+    let large = addresses(8, (1 << 20) + 4096);
+    assert!(large.iter().all(|a| a.is_multiple_of(2 << 20)));
+    assert_eq!(addresses(8, (1 << 20) + 4096), large, "nothing is mapped anew");
+}
+
 #[test]
 fn split_windows_live_on_different_threads_and_join_again() {
     let mut tail = AlignedBuf::zeroed(8192);

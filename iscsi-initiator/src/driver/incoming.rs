@@ -11,12 +11,10 @@ use tokio::net::TcpStream;
 
 use super::jobs::Jobs;
 
-/// Bytes read besides a payload whose place is known. Many small PDUs come in one call, and what a large one loses
-/// by a copy is this much of its segment.
+/// Bytes read besides a payload whose place is known: many small PDUs come in one call.
 const STAGING: usize = 64 << 10;
-/// The same after a large payload: another is likely, and more of it goes past the buffer.
-const STAGING_LARGE: usize = 4 << 10;
-/// From here on a payload is large.
+/// From here on a payload is large, and another is likely: no more is read besides it than goes before the next payload, so that this
+/// one goes past the buffer whole, and from its beginning, where the kernel copies fastest.
 const LARGE: u32 = 16 << 10;
 
 /// The reader of one connection.
@@ -63,12 +61,14 @@ impl Incoming {
 
     /// Reads once.
     pub(super) fn read(&mut self, stream: &TcpStream, jobs: &mut Jobs) -> io::Result<Turn> {
-        let size = if self.bhs.data_segment() >= LARGE { STAGING_LARGE } else { STAGING };
         let direct = self.framer.expects();
         let memory = match self.place {
             Place::Task { task, offset } if direct > 0 => jobs.bytes_mut(task, offset as usize + self.placed, direct),
             _ => None,
         };
+        // Data without a place go through the buffer, as many at once as there is room for.
+        let placed = direct == 0 || memory.is_some();
+        let size = if placed && self.bhs.data_segment() >= LARGE { self.framer.before_data() } else { STAGING };
         let (n, room, into) = match memory {
             Some(memory) => {
                 let room = memory.len() + size;

@@ -90,6 +90,36 @@ fn data_may_be_received_past_the_framer() {
 }
 
 #[test]
+fn no_data_go_through_a_reader_that_takes_no_more_than_lies_before_them_wherever_a_read_ended() {
+    for (header, data) in [(false, false), (true, false), (false, true), (true, true)] {
+        let digests = Digests { header, data };
+        let lens = [7_usize, 300, 0, 4, 1000];
+        let stream: Vec<u8> = lens.iter().flat_map(|len| data_in(&vec![1; *len], digests)).collect();
+        for piece in [1, 3, 47, 48, 60, 301, 5000] {
+            let (mut framer, mut at, mut whole) = (opened(digests), 0, 0);
+            while at < stream.len() {
+                let direct = framer.expects();
+                let most = direct + framer.before_data();
+                assert!(most > direct, "a reader that takes nothing would end the connection");
+                let n = piece.min(most).min(stream.len() - at);
+                let (past, mut through) = stream[at..at + n].split_at(direct.min(n));
+                framer.arrived(past);
+                at += n;
+                loop {
+                    match framer.next(&mut through).expect("nothing is damaged") {
+                        None => break,
+                        Some(Item::Header(_)) => {}
+                        Some(Item::Data(piece)) => panic!("{} bytes of data went through the framer", piece.len()),
+                        Some(Item::End { intact }) => whole += usize::from(intact),
+                    }
+                }
+            }
+            assert_eq!(whole, lens.len(), "{digests:?} in pieces of {piece}");
+        }
+    }
+}
+
+#[test]
 fn damaged_data_are_told_and_the_next_pdu_is_read() {
     let mut stream = data_in(b"payload", BOTH);
     stream[54] ^= 1;

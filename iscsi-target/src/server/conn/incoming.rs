@@ -15,9 +15,8 @@ use crate::core::session::{Place, Session};
 
 /// Bytes read besides a payload whose place is known. Many small PDUs come in one call.
 const STAGING: usize = 64 << 10;
-/// The same after a large payload: another is likely, and more of it goes past the buffer.
-const STAGING_LARGE: usize = 4 << 10;
-/// From here on a payload is large.
+/// From here on a payload is large, and another is likely: no more is read besides it than goes before the next payload, so that this
+/// one goes past the buffer whole, and from its beginning, where the kernel copies fastest.
 const LARGE: u32 = 16 << 10;
 
 /// The reader of one connection.
@@ -58,12 +57,14 @@ impl Incoming {
         stream: &TcpStream,
         memory: &mut Memory,
     ) -> Poll<io::Result<usize>> {
-        let size = if self.bhs.data_segment() >= LARGE { STAGING_LARGE } else { STAGING };
         let direct = self.framer.expects();
         let target = match self.place {
             Place::Task { itt, offset, .. } if direct > 0 => memory.bytes(itt, offset as usize + self.placed, direct),
             _ => None,
         };
+        // Data without a place go through the buffer, as many at once as there is room for.
+        let placed = direct == 0 || target.is_some();
+        let size = if placed && self.bhs.data_segment() >= LARGE { self.framer.before_data() } else { STAGING };
         let staging = &mut self.staging[..size];
         let (n, into) = match target {
             Some(target) => {
