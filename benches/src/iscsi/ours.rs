@@ -239,7 +239,7 @@ impl Load {
 }
 
 /// One request after another, until the time is over or one fails. Each lane has its own memory, as a program with a fixed depth
-/// has: the free lists of `block` keep only four buffers of 1 MiB, and eight in flight would measure the kernel's clearing of pages.
+/// has: what the free lists of `block` keep is not what is measured.
 async fn lane<D: BlockDevice>(device: Arc<D>, load: Arc<Load>, until: Instant) {
     let len = load.job.block as usize;
     let op = if load.job.write { Op::Write { fua: false } } else { Op::Read };
