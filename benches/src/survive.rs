@@ -42,8 +42,8 @@ pub struct Row {
     pub spread: Spread,
     /// What is to be reached by the median.
     pub reach: f64,
-    /// Calls that failed where none may.
-    pub failed_calls: usize,
+    /// Calls that failed where none may, and how.
+    pub failures: Vec<String>,
 }
 
 /// All rows.
@@ -56,7 +56,8 @@ pub struct Survived {
 /// What one round gave.
 struct Round {
     ms: f64,
-    failed_calls: usize,
+    /// Failed calls, and how.
+    failures: Vec<String>,
 }
 
 /// Bytes of disk that it needs.
@@ -104,17 +105,18 @@ impl Bench<'_> {
         rounds: usize,
         mut round: impl FnMut(usize) -> Result<Round, Failure>,
     ) -> Result<Row, Failure> {
-        let (mut figures, mut failed_calls) = (Vec::new(), 0);
+        let (mut figures, mut failures) = (Vec::new(), Vec::new());
         for n in 0..rounds {
             crate::interrupt::check()?;
             let one = round(n)?;
-            eprintln!("  {what}: {:.0} ms, {} failed calls", one.ms, one.failed_calls);
+            eprintln!("  {what}: {:.0} ms, {} failed calls", one.ms, one.failures.len());
+            one.failures.iter().for_each(|failure| eprintln!("    {failure}"));
             figures.push(one.ms);
-            failed_calls += one.failed_calls;
+            failures.extend(one.failures);
         }
         let spread =
             Spread::of(&figures).ok_or_else(|| Failure::new("the survive section needs at least one round"))?;
-        Ok(Row { what: what.to_owned(), figures, spread, reach, failed_calls })
+        Ok(Row { what: what.to_owned(), figures, spread, reach, failures })
     }
 }
 
@@ -152,9 +154,9 @@ pub fn table(s: &Survived) -> String {
     let mut text = String::from("\nwhat is survived; milliseconds, median (range)\n");
     for r in &s.rows {
         let Spread { min, median, max } = r.spread;
-        let judged = if median <= r.reach && r.failed_calls == 0 { "ok" } else { "above" };
+        let judged = if median <= r.reach && r.failures.is_empty() { "ok" } else { "above" };
         let figure = format!("{median:.0} ({min:.0}-{max:.0})");
-        let failed = if r.failed_calls == 0 { String::new() } else { format!(", {} failed calls", r.failed_calls) };
+        let failed = if r.failures.is_empty() { String::new() } else { format!(", {} failed calls", r.failures.len()) };
         text += &format!("{:<68} {figure:>22}  {judged} {:.0} (of {}){failed}\n", r.what, r.reach, r.figures.len());
     }
     text

@@ -77,6 +77,8 @@ pub struct Reign {
     pub fencer: Arc<dyn Fencer>,
     /// The nodes that this one does not hear, and for how long they have said nothing.
     pub unheard: BTreeMap<NodeId, Duration>,
+    /// Whether the daemon of the coordinator before, if it was killed, is followed by one that goes on with its client.
+    pub comes_back: bool,
     /// The volume's times.
     pub timing: Timing,
     /// This boot of this node, part of every stability verifier.
@@ -129,7 +131,8 @@ impl Coordinator {
     /// # Cancel safety
     /// If dropped, the reign has not begun: the store is closed again and the latch tripped.
     pub async fn start(reign: Reign) -> Result<(Coordinator, mpsc::Receiver<Report>), StartError> {
-        let Reign { epoch, device, superblock, latch, suspension, fencer, unheard, timing, boot, rules } = reign;
+        let Reign { epoch, device, superblock, latch, suspension, fencer, unheard, comes_back, timing, boot, rules } =
+            reign;
         let limits =
             Limits { recall: timing.recall, grace: timing.grace, path_timeout: timing.path_timeout, fence: FENCE };
         let verifier = Verifier { epoch: epoch.epoch(), boot, generation: device.losses() };
@@ -141,8 +144,8 @@ impl Coordinator {
         let inner = Arc::new(Inner::new(core, parts));
         let coordinator = Coordinator { inner: Arc::clone(&inner), epoch: epoch.epoch() };
         let (opened, inherited) = oneshot::channel();
-        writer::start(writer::Opening { inner: Arc::clone(&inner), superblock, epoch, opened })
-            .map_err(StartError::Thread)?;
+        let opening = writer::Opening { inner: Arc::clone(&inner), superblock, epoch, comes_back, opened };
+        writer::start(opening).map_err(StartError::Thread)?;
         let inherited = inherited.await.unwrap_or(Err(MetaError::Fatal(Fatal::Latched))).map_err(StartError::Store)?;
         inner.event(Event::Start(Inherited { unheard, ..inherited }));
         tokio::spawn(ticker::run(Arc::downgrade(&inner)));

@@ -54,7 +54,7 @@ pub use keep::Keeper;
 pub use leave::Leaves;
 pub use over::Over;
 pub use peers::{PeerState, PeerTransport};
-pub use serve::{Directory, NodeBusiness};
+pub use serve::{Beginning, Directory, NodeBusiness};
 pub use source::{DiskError, DiskSource, UnitSource};
 pub use start::{StartError, mountable};
 pub use unit_news::UnitNews;

@@ -28,7 +28,6 @@ use std::sync::Arc;
 
 use block::shared::NodeId;
 use block::worker::Workers;
-use csv_fs::volume::Directory;
 use net::{DialTarget, Net, NetConfig, NetError, Security, TlsMaterial};
 use parking_lot::{Mutex, RwLock};
 
@@ -64,7 +63,7 @@ pub(crate) async fn start(
     let minors = Minors::own(compat);
     let workers = start_workers(&config)?;
     let peers = Arc::new(Peers::new(&bundle));
-    let service = Arc::new(NodeService::new(Greeting::of(&bundle, minors)));
+    let service = Arc::new(NodeService::new(Greeting::of(&bundle, minors, held.is_some())));
     let listen = listen_address(&config, &bundle)?;
     let net_config = NetConfig::new(listen, security(&config, &bundle)?);
     let (net_thread, net) = start_net(net_config, Arc::clone(&service) as Arc<dyn net::Service>).await?;
@@ -83,7 +82,7 @@ pub(crate) async fn start(
         io: workers.handle(),
         workers: Mutex::new(Some(workers)),
         peers,
-        directory: Directory::default(),
+        directory: Arc::default(),
         records,
         saving: Saving::default(),
         keeping: Mutex::new(BTreeMap::new()),

@@ -45,5 +45,5 @@ fn round(cluster: &mut Cluster, n: usize) -> Result<Round, Failure> {
     cluster.start_daemon(victim)?;
     until_direct(cluster, victim)?;
     let ms = ms(first.ok_or_else(|| Failure::new("no survivor could create a file"))?);
-    Ok(Round { ms, failed_calls: survivors.iter().map(|t| t.failures.len()).sum() })
+    Ok(Round { ms, failures: survivors.into_iter().flat_map(|t| t.failures).collect() })
 }

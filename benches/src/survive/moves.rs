@@ -30,5 +30,5 @@ fn round(cluster: &Cluster, n: usize) -> Result<Round, Failure> {
     let end = Instant::now();
     let taken = load.stop()?;
     let longest = taken.iter().map(|t| ms(t.longest_of_all(begin, end))).fold(0.0, f64::max);
-    Ok(Round { ms: longest, failed_calls: taken.iter().map(|t| t.failures.len()).sum() })
+    Ok(Round { ms: longest, failures: taken.into_iter().flat_map(|t| t.failures).collect() })
 }

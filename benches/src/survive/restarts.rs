@@ -39,7 +39,7 @@ fn round(cluster: &Cluster, of_the_coordinator: bool, n: usize) -> Result<Round,
     let end = Instant::now();
     let taken = load.stop()?;
     let longest = taken.iter().map(|t| ms(t.longest_of_all(begin, end))).fold(0.0, f64::max);
-    Ok(Round { ms: longest, failed_calls: taken.iter().map(|t| t.failures.len()).sum() })
+    Ok(Round { ms: longest, failures: taken.into_iter().flat_map(|t| t.failures).collect() })
 }
 
 fn pid(cluster: &Cluster, at: usize) -> Result<serde_json::Value, Failure> {

@@ -27,7 +27,7 @@ pub(super) fn run(bench: &Bench<'_>, rows: &mut Vec<Row>) -> Result<(), Failure>
         rows.push(bench.row(&away, AWAY, bench.rounds, |n| {
             let (away, back) = round(&cluster, fault, n)?;
             backs.push(back);
-            Ok(Round { ms: away.ms - before, failed_calls: away.failed_calls })
+            Ok(Round { ms: away.ms - before, failures: away.failures })
         })?);
         let mut backs = backs.into_iter();
         rows.push(
@@ -54,8 +54,8 @@ fn round(cluster: &Cluster, fault: &str, n: usize) -> Result<(Round, Round), Fai
     thread::sleep(SETTLE);
     let end = Instant::now();
     let taken = load.stop()?;
-    let failed_calls = taken.iter().map(|t| t.failures.len()).sum();
+    let failures = taken.iter().flat_map(|t| t.failures.clone()).collect();
     let of_it = taken.into_iter().find(|t| t.node == victim).ok_or_else(|| Failure::new("it had no load"))?;
     let longest = |from, to| ms(of_it.longest(from, to));
-    Ok((Round { ms: longest(begin, healed), failed_calls }, Round { ms: longest(healed, end), failed_calls: 0 }))
+    Ok((Round { ms: longest(begin, healed), failures }, Round { ms: longest(healed, end), failures: Vec::new() }))
 }

@@ -60,5 +60,5 @@ fn round(cluster: &mut Cluster, how: How, n: usize) -> Result<Round, Failure> {
     until_direct(cluster, victim)?;
     let first = survivors.iter().filter_map(|t| t.waited_after(begin)).min();
     let ms = ms(first.ok_or_else(|| Failure::new("no survivor could create a file"))?);
-    Ok(Round { ms, failed_calls: survivors.iter().map(|t| t.failures.len()).sum() })
+    Ok(Round { ms, failures: survivors.into_iter().flat_map(|t| t.failures).collect() })
 }

@@ -36,14 +36,18 @@ struct Log {
 
 impl Log {
     /// Does it once; `false` after a failure.
-    fn time(&mut self, call: impl FnOnce() -> std::io::Result<()>) -> bool {
+    fn time(&mut self, what: &str, call: impl FnOnce() -> std::io::Result<()>) -> bool {
         let begin = Instant::now();
         let result = call();
         match result {
             Ok(()) => self.calls.push((begin, Instant::now())),
-            Err(e) => self.failure = Some(e.to_string()),
+            Err(e) => self.failed(what, begin, &e),
         }
         self.failure.is_none()
+    }
+
+    fn failed(&mut self, what: &str, begin: Instant, e: &std::io::Error) {
+        self.failure = Some(format!("{what} failed after {} ms: {e}", begin.elapsed().as_millis()));
     }
 }
 
@@ -53,7 +57,7 @@ pub(crate) struct Taken {
     pub(crate) node: usize,
     writes: Vec<Call>,
     creates: Vec<Call>,
-    /// Failed calls.
+    /// Failed calls, and how.
     pub(crate) failures: Vec<String>,
 }
 
@@ -132,7 +136,8 @@ impl Load {
             .map(|(node, writes, creates)| {
                 let node = *node;
                 let (writes, creates) = (log(writes, node)?, log(creates, node)?);
-                let failures = writes.failure.into_iter().chain(creates.failure).collect();
+                let said = |what: String| format!("node {}: {what}", node + 1);
+                let failures = writes.failure.into_iter().chain(creates.failure).map(said).collect();
                 Ok(Taken { node, writes: writes.calls, creates: creates.calls, failures })
             })
             .collect()
@@ -159,7 +164,9 @@ fn write_in_place(path: &Path, stop: &AtomicBool) -> Log {
     let mut log = Log::default();
     let direct = rustix::fs::OFlags::DIRECT.bits().cast_signed();
     let mut opened = None;
-    if !log.time(|| OpenOptions::new().write(true).custom_flags(direct).open(path).map(|f| opened = Some(f))) {
+    if !log.time("the open of its own file", || {
+        OpenOptions::new().write(true).custom_flags(direct).open(path).map(|f| opened = Some(f))
+    }) {
         return log;
     }
     log.calls.clear(); // the open is no write in place
@@ -170,7 +177,7 @@ fn write_in_place(path: &Path, stop: &AtomicBool) -> Log {
         let last = stop.load(Ordering::SeqCst);
         seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
         let at = (seed >> 33) % (FILE / BLOCK) * BLOCK;
-        if !log.time(|| write_at(&file, &data, at)) || last {
+        if !log.time("a write in place", || write_at(&file, &data, at)) || last {
             return log;
         }
     }
@@ -188,11 +195,12 @@ fn create(prefix: &Path, stop: &AtomicBool) -> Log {
     for n in 0u64.. {
         let last = stop.load(Ordering::SeqCst);
         let path = PathBuf::from(format!("{}-{n}", prefix.display()));
-        if !log.time(|| File::create_new(&path).map(drop)) {
+        if !log.time("a create", || File::create_new(&path).map(drop)) {
             break;
         }
+        let begin = Instant::now();
         if let Err(e) = fs::remove_file(&path) {
-            log.failure = Some(e.to_string());
+            log.failed("a removal", begin, &e);
             break;
         }
         if last {

@@ -20,6 +20,8 @@ pub(super) struct Heritage<'a> {
     pub(super) device: &'a Arc<dyn BlockDevice>,
     pub(super) volume: VolumeId,
     pub(super) before: Before,
+    /// Whether the daemon of the coordinator before, if it was killed, is followed by one that goes on.
+    pub(super) comes_back: bool,
 }
 
 /// Loads everything. Blocks its thread.
@@ -30,7 +32,7 @@ pub(super) fn load(view: &View, heritage: &Heritage<'_>) -> Result<Inherited, Me
     for row in rows {
         let answers = view.answers(row.client)?.into_iter().map(|a| (a.slot, a.seq, a.answer)).collect();
         let slot = slots.get(&row.client.node).copied();
-        inherited.sessions.push(session(&row, answers, slot, heritage.before));
+        inherited.sessions.push(session(&row, answers, slot, (heritage.before, heritage.comes_back)));
     }
     for (ino, kind) in view.orphans()? {
         match kind {
@@ -45,7 +47,7 @@ fn session(
     row: &Session,
     answers: Vec<(crate::types::SlotRef, u64, crate::proto::Answer)>,
     slot: Option<SlotSeen>,
-    before: Before,
+    (before, comes_back): (Before, bool),
 ) -> DurableSession {
     let (state, reason) = match &row.state {
         SessionState::Live => (DurableState::Live, String::new()),
@@ -53,7 +55,7 @@ fn session(
         SessionState::Evicted { reason } => (DurableState::Evicted, reason.clone()),
     };
     let fate = match before {
-        Before::Fenced(proof) if proof.client() == row.client => match proof.is_dead() {
+        Before::Fenced(proof) if proof.client() == row.client => match proof.is_dead(comes_back) {
             true => Fate::Dead { fence_gen: proof.fence_gen() },
             false => Fate::PathFenced { fence_gen: proof.fence_gen() },
         },

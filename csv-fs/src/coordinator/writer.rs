@@ -34,6 +34,7 @@ pub(super) struct Opening {
     pub(super) inner: Arc<Inner>,
     pub(super) superblock: Superblock,
     pub(super) epoch: FencedEpoch,
+    pub(super) comes_back: bool,
     pub(super) opened: oneshot::Sender<Result<Inherited, MetaError>>,
 }
 
@@ -43,14 +44,14 @@ pub(super) fn start(opening: Opening) -> std::io::Result<()> {
 }
 
 fn run(opening: Opening) {
-    let Opening { inner, superblock, epoch, opened } = opening;
+    let Opening { inner, superblock, epoch, comes_back, opened } = opening;
     let runtime = inner.runtime.clone();
     let _tasks = runtime.enter();
     let ring = ThreadRing::attach();
     if let Err(e) = &ring {
         tracing::debug!("the metadata thread has no ring of its own: {e}");
     }
-    match open(&inner, &superblock, &epoch) {
+    match open(&inner, &superblock, (&epoch, comes_back)) {
         Ok((store, inherited)) => {
             // Set once: this thread is the only one that opens it.
             let _ = inner.recent.set(store.recent());
@@ -64,9 +65,13 @@ fn run(opening: Opening) {
     inner.ending.send_modify(|e| e.store_closed = true);
 }
 
-fn open(inner: &Inner, superblock: &Superblock, epoch: &FencedEpoch) -> Result<(Store, Inherited), MetaError> {
+fn open(
+    inner: &Inner,
+    superblock: &Superblock,
+    (epoch, comes_back): (&FencedEpoch, bool),
+) -> Result<(Store, Inherited), MetaError> {
     let store = Store::open(Arc::clone(&inner.device), superblock, epoch, Arc::clone(&inner.latch))?;
-    let heritage = Heritage { device: &inner.device, volume: superblock.volume, before: epoch.before() };
+    let heritage = Heritage { device: &inner.device, volume: superblock.volume, before: epoch.before(), comes_back };
     let view = store.view()?;
     let inherited = inherit::load(&view, &heritage)?;
     drop(view);

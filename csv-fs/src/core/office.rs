@@ -132,6 +132,27 @@ pub struct Resumes {
     pub fence_gen: FenceGen,
 }
 
+/// A process that was proved dead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Died {
+    /// Its incarnation, and all earlier ones.
+    incarnation: Incarnation,
+    /// The slot as it was known then, if that is of this incarnation.
+    slot: Option<SlotView>,
+}
+
+impl Died {
+    /// Whether a slot that was read since shows that the node lives again.
+    ///
+    /// Prevents: the daemon of a coordinator is killed, the next goes on with the same incarnation, and for whoever fenced it the node
+    /// has no vote any more and cannot hold an office: with one more node away nobody may coordinate.
+    fn has_risen(&self, found: &SlotView) -> bool {
+        let goes_on = |was: &SlotView| found.counter > was.counter && found.process() != was.process();
+        found.incarnation > self.incarnation
+            || found.incarnation == self.incarnation && self.slot.as_ref().is_some_and(goes_on)
+    }
+}
+
 /// Whether this node may be coordinator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Permission {
@@ -193,8 +214,8 @@ pub struct Office {
     lost: BTreeMap<NodeId, (PeerLoss, Now)>,
     /// Since when such a peer has said nothing, and its life as the slot showed it then.
     unheard: BTreeMap<NodeId, (Option<Incarnation>, Now)>,
-    /// Incarnations proved dead: they have no vote. Forgotten when a later one registers.
-    dead: BTreeMap<NodeId, Incarnation>,
+    /// Incarnations proved dead: they have no vote. Forgotten when a later one registers, or the same goes on in another process.
+    dead: BTreeMap<NodeId, Died>,
     /// The fence of the holder of this reign succeeded; consumed by the taking. It says nothing of a later reign of the
     /// same client.
     proved: Option<(Epoch, FenceProof)>,
@@ -414,7 +435,7 @@ impl Office {
     }
 
     fn is_dead(&self, client: ClientId) -> bool {
-        self.dead.get(&client.node).is_some_and(|died| client.incarnation <= *died)
+        self.dead.get(&client.node).is_some_and(|died| client.incarnation <= died.incarnation)
     }
 
     /// Whether a client is known to have ended: proved dead, or a later incarnation of its node is registered.

@@ -17,7 +17,7 @@ use crate::core::coord::{
     CallbackId, ConnId, Coord, CoordConfig, DurableSession, Effect, Event, EvictReason, Fate, Inherited, Limits, OpId,
     Report, SlotSeen, StoreAsk, StoreDone, Tag,
 };
-use crate::core::office::{self, Before, FencedEpoch, SlotView, Tell};
+use crate::core::office::{self, Before, FencedEpoch, HowFenced, SlotView, Tell};
 use crate::proto::{
     Answer, BindAnswer, BindRequest, Call, CallbackAnswer, CoordinatorHint, Redirect, RedirectAnswer, RedirectOp,
     Reply, Verifier,
@@ -118,9 +118,26 @@ impl World {
         let mut unheard = std::mem::take(&mut reign.unheard);
         reign.committed = Some(Rc::clone(&state));
         unheard.retain(|node, _| !self.net.hear(n, *node));
-        let inherited = Inherited { unheard, ..inherited(&state, slots, before) };
+        let comes_back = self.is_said_to_come_back(before);
+        let inherited = Inherited { unheard, ..inherited(&state, slots, (before, comes_back)) };
         self.coord(n, Event::Start(inherited));
         self.pump_store(n);
+    }
+
+    /// Whether the daemon of the coordinator before has a holder, as the last HELLO had it: now and then that is not so any more, or was not
+    /// heard.
+    fn is_said_to_come_back(&mut self, before: Before) -> bool {
+        let Before::Fenced(proof) = before else { return false };
+        let n = proof.client().node;
+        if proof.how() != HowFenced::Dead {
+            return false;
+        }
+        let held = self.is_between(n) == Some(proof.client()) || self.client_is(n) == Some(proof.client());
+        let heard_otherwise = self.busy && self.rng.permille(80);
+        if held && !heard_otherwise {
+            self.coverage.count("restart", "a coordinator that was killed is waited for");
+        }
+        held != heard_otherwise
     }
 
     /// NEW_EPOCH is repeated until everybody has re-asserted.
@@ -458,10 +475,10 @@ impl World {
 }
 
 /// What the store and the slots show, for the core's start.
-fn inherited(state: &State, slots: &BTreeMap<NodeId, SlotView>, before: Before) -> Inherited {
+fn inherited(state: &State, slots: &BTreeMap<NodeId, SlotView>, (before, comes_back): (Before, bool)) -> Inherited {
     let session = |(client, row): (&ClientId, &super::store::Row)| {
         let fate = match before {
-            Before::Fenced(proof) if proof.client() == *client => match proof.is_dead() {
+            Before::Fenced(proof) if proof.client() == *client => match proof.is_dead(comes_back) {
                 true => Fate::Dead { fence_gen: proof.fence_gen() },
                 false => Fate::PathFenced { fence_gen: proof.fence_gen() },
             },

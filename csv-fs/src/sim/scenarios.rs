@@ -71,6 +71,7 @@ pub const SCENARIOS: &[Scenario] = &[
     restarts::KILLED_WITH_A_LOCK,
     restarts::KILLED_AND_EVICTED,
     restarts::KILLED_IN_OFFICE,
+    restarts::KILLED_AND_SUCCEEDED,
 ];
 
 /// Runs a scenario; `seed` moves the small delays about.

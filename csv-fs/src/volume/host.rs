@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use block::shared::{AbortOwn, BoxFuture, Epoch, FenceGen, NodeId, SharedDisk};
 use parking_lot::{Mutex, RwLock};
@@ -29,7 +29,7 @@ use crate::client::session::Session;
 use crate::coordinator::{Coordinator, Reign, Suspension};
 use crate::core::client::Reason;
 use crate::core::coord;
-use crate::core::office::{self, FencedEpoch, LostWhy, PeerLoss};
+use crate::core::office::{self, Before, FencedEpoch, LostWhy, PeerLoss};
 use crate::core::rules::Rules;
 use crate::format::Superblock;
 use crate::meta::Latch;
@@ -181,7 +181,7 @@ pub(super) struct VolumeHost {
     office: RwLock<Option<OfficeHandle>>,
     session: OnceLock<Arc<Session>>,
     reign: RwLock<Option<Arc<Running>>>,
-    peers: Mutex<BTreeMap<NodeId, PeerState>>,
+    peers: Mutex<BTreeMap<NodeId, (PeerState, Instant)>>,
     stopping: watch::Sender<bool>,
     /// Begins new lives.
     lives: Mutex<Option<JoinHandle<()>>>,
@@ -235,7 +235,7 @@ impl VolumeHost {
             let peers = self.peers.lock();
             office.bar(self.barred.load(Ordering::Acquire));
             *self.office.write() = Some(office);
-            for (node, state) in &*peers {
+            for (node, (state, _)) in &*peers {
                 self.tell_office(*node, *state);
             }
         }
@@ -327,14 +327,18 @@ impl VolumeHost {
     /// A peer's link changed; told to the office only if it really did.
     pub(super) fn peer(&self, node: NodeId, state: &PeerState) {
         let mut peers = self.peers.lock();
-        if peers.insert(node, *state) != Some(*state) {
+        if peers.get(&node).is_none_or(|(known, _)| known != state) {
+            peers.insert(node, (*state, Instant::now()));
             self.tell_office(node, *state);
         }
     }
 
-    /// A node that can be reached, if there is one.
-    pub(super) fn somebody_else(&self) -> Option<NodeId> {
-        self.peers.lock().iter().find(|(_, state)| **state == PeerState::Up).map(|(node, _)| *node)
+    /// The node that has been heard for longest without a break, and since when. One that has just begun has no permission yet to take
+    /// an office that is given to it.
+    pub(super) fn somebody_else(&self) -> Option<(NodeId, Instant)> {
+        let peers = self.peers.lock();
+        let up = peers.iter().filter(|(_, (state, _))| *state == PeerState::Up);
+        up.map(|(node, (_, since))| (*node, *since)).min_by_key(|(_, since)| *since)
     }
 
     fn tell_office(&self, node: NodeId, state: PeerState) {
@@ -371,10 +375,15 @@ impl VolumeHost {
         self.notice(Notice::Client(event));
     }
 
+    /// Whether somebody goes on with the client of the coordinator before, if its process is gone.
+    fn comes_back(&self, before: Before) -> bool {
+        matches!(before, Before::Fenced(proof) if self.transport().comes_back(proof.client().node))
+    }
+
     async fn open(self: Arc<Self>, running: Arc<Running>, proof: FencedEpoch, mut unheard: BTreeMap<NodeId, Duration>) {
         let superblock = self.current_superblock().await;
         // Who has been heard again meanwhile may come.
-        unheard.retain(|node, _| self.peers.lock().get(node) != Some(&PeerState::Up));
+        unheard.retain(|node, _| self.peers.lock().get(node).is_none_or(|(state, _)| *state != PeerState::Up));
         let reign = Reign {
             epoch: proof,
             device: Arc::clone(&self.disk.data),
@@ -383,6 +392,7 @@ impl VolumeHost {
             suspension: Arc::clone(&running.suspension),
             fencer: Arc::new(self.office()),
             unheard,
+            comes_back: self.comes_back(proof.before()),
             timing: super::start::reign_timing(&self.superblock),
             boot: self.boot,
             rules: self.rules,

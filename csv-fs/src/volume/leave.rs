@@ -8,6 +8,8 @@
 //!
 //! - 1 before 3. Prevents: the client has nothing more to say, and the reign that ends with its office is followed by one that
 //!   waits for it in grace.
+//! - 2 is over only when every worker says so. Prevents: nothing is unanswered, a worker that has not heard yet takes one more request,
+//!   the client leaves, and a program is told EIO.
 //! - 3 before 4. Prevents: the record is read by a process that does not know what this one still did.
 //! - Whoever waits for a lock is not answered; his request is sent again to the next process.
 //!
@@ -21,6 +23,7 @@ use fuse::InheritError;
 use super::known::Record;
 use super::{STAGE, Volume};
 use crate::core::client::Binding;
+use crate::core::office::Timing;
 
 /// How long everything may take that programs asked for and that is to be made stable. A disk that stalls for longer ends what
 /// is open, which a restart at a better time would not.
@@ -89,13 +92,21 @@ impl Volume {
     }
 
     /// Another node takes this node's office, and this node's client binds there; or it stays here.
+    ///
+    /// One that has just begun, as in an upgrade of node after node, may not take it before it has seen the same nodes for a while.
+    /// Meanwhile the office goes on here. Prevents: it is given up, and nobody coordinates for that while.
     async fn give_office_away(&self) {
+        if let Some((_, since)) = self.host.somebody_else().filter(|_| self.host.office_state().in_office.is_some()) {
+            let timing = Timing::from(self.superblock.timing);
+            let ready = tokio::time::sleep_until((since + timing.settle() + timing.renew).into());
+            let _ = tokio::time::timeout(MOVES, ready).await;
+        }
         self.host.bar(true);
         if self.host.office_state().in_office.is_none() {
             return;
         }
         let moved = match self.host.somebody_else() {
-            Some(to) => tokio::time::timeout(MOVES, self.moves_office(to)).await.is_ok(),
+            Some((to, _)) => tokio::time::timeout(MOVES, self.moves_office(to)).await.is_ok(),
             None => false,
         };
         if !moved {
@@ -111,6 +122,7 @@ impl Volume {
 
     /// Until nothing is under way any more; what the next process is to know. `None`: this life has ended meanwhile.
     async fn rests(&self) -> Option<Record> {
+        self.intake.closed().await;
         loop {
             // Whoever asks for a lock may wait for ever. Counted in this order, since both only become fewer.
             let asked = self.mount.lock().as_ref().map_or(0, |(mount, _)| mount.unanswered());

@@ -23,6 +23,9 @@ const WHO_WITHIN: Duration = Duration::from_millis(300);
 pub trait PeerTransport: Send + Sync + 'static {
     /// An open connection, if there is one.
     fn conn(&self, node: NodeId) -> Option<Arc<Conn>>;
+
+    /// Whether that node's daemon, if it is killed, is followed by one that goes on with what it had; as it said last.
+    fn comes_back(&self, node: NodeId) -> bool;
 }
 
 /// A peer's link as the network sees it.

@@ -6,13 +6,14 @@
 //! Nothing here waits: each request that takes time is a task that owns its reply, or (calls, redirected I/O) is handed to the
 //! coordinator or the device together with it. How many there are at once is bounded by the network's budget per connection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use block::shared::{BoxFuture, Epoch, NodeId};
 use net::{Conn, Message, Payload, ReplyTo};
 use parking_lot::RwLock;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::Volume;
 use super::remote::RemoteClient;
@@ -36,9 +37,37 @@ pub trait NodeBusiness {
 #[derive(Default)]
 pub struct Directory {
     volumes: RwLock<BTreeMap<VolumeId, Arc<Volume>>>,
+    beginning: watch::Sender<BTreeSet<VolumeId>>,
+}
+
+/// A volume is being started. Ends when this is dropped.
+#[must_use]
+pub struct Beginning {
+    id: VolumeId,
+    all: watch::Sender<BTreeSet<VolumeId>>,
+}
+
+impl Drop for Beginning {
+    fn drop(&mut self) {
+        self.all.send_modify(|all| {
+            all.remove(&self.id);
+        });
+    }
 }
 
 impl Directory {
+    /// This volume is about to be started: it is there, or will not be, when what this returns is dropped. What is asked of its client
+    /// waits until then.
+    ///
+    /// Prevents: a client goes on in this process, and binds before its mount is served; its coordinator asks a layout back, is told that
+    /// no such client is here, and evicts it.
+    pub fn begins(&self, id: VolumeId) -> Beginning {
+        self.beginning.send_modify(|all| {
+            all.insert(id);
+        });
+        Beginning { id, all: self.beginning.clone() }
+    }
+
     /// From now on messages for this volume reach it.
     pub fn insert(&self, volume: &Arc<Volume>) {
         self.volumes.write().insert(volume.id(), Arc::clone(volume));
@@ -62,7 +91,14 @@ impl Directory {
     }
 
     /// A request of another node.
-    pub fn request(&self, from: NodeId, conn: &Arc<Conn>, msg: Message, reply: ReplyTo, node: &dyn NodeBusiness) {
+    pub fn request(
+        self: &Arc<Self>,
+        from: NodeId,
+        conn: &Arc<Conn>,
+        msg: Message,
+        reply: ReplyTo,
+        node: &dyn NodeBusiness,
+    ) {
         if let Err(e) = self.dispatch(from, conn, msg, reply, node) {
             tracing::warn!(%from, "a request was not understood: {e}");
         }
@@ -74,7 +110,7 @@ impl Directory {
 
     /// A reply that is dropped on the way out by an error tells the caller that there is no answer.
     fn dispatch(
-        &self,
+        self: &Arc<Self>,
         from: NodeId,
         conn: &Arc<Conn>,
         msg: Message,
@@ -168,11 +204,15 @@ impl Directory {
         });
     }
 
-    fn callback(&self, callback: Callback, reply: ReplyTo) {
-        let Some(volume) = self.get(callback.volume) else {
-            return send(reply, Opcode::Callback, Epoch(0), &CallbackAnswer::WrongIncarnation, Payload::None);
-        };
+    fn callback(self: &Arc<Self>, callback: Callback, reply: ReplyTo) {
+        let me = Arc::clone(self);
         tokio::spawn(async move {
+            let begins = |all: &BTreeSet<VolumeId>| all.contains(&callback.volume);
+            // It was inserted before it was said to have begun.
+            let _ = me.beginning.subscribe().wait_for(|all| !begins(all)).await;
+            let Some(volume) = me.get(callback.volume) else {
+                return send(reply, Opcode::Callback, Epoch(0), &CallbackAnswer::WrongIncarnation, Payload::None);
+            };
             let answer = volume.session().callback(callback.client, callback.ask).await;
             send(reply, Opcode::Callback, volume.epoch(), &answer, Payload::None);
         });

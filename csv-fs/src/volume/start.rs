@@ -499,7 +499,7 @@ async fn mount(
     mounted.map_err(|e| StartError::Host(e.to_string()))?
 }
 
-/// Serves until the mount ends, or what this returns says false: nothing more is taken in then.
+/// Serves until the mount ends, or what this returns says false: nothing more is taken in once all who listen to it have gone.
 fn serve(
     setup: &VolumeSetup,
     channels: Vec<Channel>,
@@ -517,7 +517,12 @@ fn serve(
             let mut serving = tokio::task::spawn_local(channel.serve(move |request| handler.handle(request)));
             let served = tokio::select! {
                 served = &mut serving => served.unwrap_or_else(|e| Err(ServeError::Watch(e.into()))),
-                Ok(_) = intake.wait_for(|open| !open) => return serving.abort(),
+                Ok(_) = intake.wait_for(|open| !open) => {
+                    serving.abort();
+                    // It may be at a request just now. Gone it is only when it has ended, and so is `intake`.
+                    let _ = serving.await;
+                    return;
+                }
             };
             let how = match served {
                 Ok(Ended::Unmounted) => Over::Unmounted,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use block::shared::{Epoch, NodeId};
 use block::worker::Workers;
 use csv_fs::proto::{PeerAnswer, PeerAsk};
-use csv_fs::volume::{Allow, Directory, Keeper, Over, PeerState, StartError, Volume, VolumeSetup};
+use csv_fs::volume::{Allow, Beginning, Directory, Keeper, Over, PeerState, StartError, Volume, VolumeSetup};
 use fuse::MountError;
 use net::{DownReason, LinkState, Net};
 use parking_lot::{Mutex, RwLock};
@@ -113,7 +113,7 @@ pub(super) struct NodeParts {
     pub(super) workers: Mutex<Option<Workers>>,
     pub(super) io: block::worker::Handle,
     pub(super) peers: Arc<Peers>,
-    pub(super) directory: Directory,
+    pub(super) directory: Arc<Directory>,
     pub(super) records: Records,
     pub(super) saving: Saving,
     pub(super) keeping: Mutex<BTreeMap<String, Keeping>>,
@@ -322,13 +322,15 @@ impl NodeParts {
                 return;
             }
             let teller = Teller::new(&self, record.name.clone(), told.clone());
+            let beginning = record.id.parse().ok().map(|id| self.directory.begins(id));
             let (why, passes) = match Volume::start(self.setup(&record, &teller)).await {
                 Ok(volume) => {
                     teller.runs();
-                    return self.runs(&record, volume).await;
+                    return self.runs(&record, volume, beginning).await;
                 }
                 Err(e) => (why_not(&e), e.passes_by_itself()),
             };
+            drop(beginning);
             told.extend(teller.told());
             if why != said {
                 self.events.record(Draft::volume(Code::VolumePending, &record.name, why.clone()));
@@ -343,8 +345,9 @@ impl NodeParts {
     }
 
     /// A volume has started: publish it, unless it was unmounted meanwhile.
-    async fn runs(self: Arc<Self>, record: &Record, volume: Arc<Volume>) {
+    async fn runs(self: Arc<Self>, record: &Record, volume: Arc<Volume>, beginning: Option<Beginning>) {
         self.publish(&volume);
+        drop(beginning);
         let over = volume.over();
         let wanted = {
             let mut keeping = self.keeping.lock();

@@ -37,6 +37,9 @@ pub(super) struct Greeting {
     /// Its minor versions.
     #[serde(default)]
     minors: Minors,
+    /// Whether its daemon has a holder: if it is killed, the next goes on with what it had. Who does not say has none.
+    #[serde(default)]
+    comes_back: bool,
     /// Who is let in. Not told: the version says it.
     #[serde(skip)]
     nodes: Vec<Node>,
@@ -48,7 +51,7 @@ fn first_version() -> u16 {
 
 impl Greeting {
     /// This node's.
-    pub(super) fn of(bundle: &Bundle, minors: Minors) -> Greeting {
+    pub(super) fn of(bundle: &Bundle, minors: Minors, comes_back: bool) -> Greeting {
         Greeting {
             cluster_id: bundle.cluster_id.clone(),
             node: bundle.node,
@@ -56,6 +59,7 @@ impl Greeting {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             messages: PROTO_VERSION,
             minors,
+            comes_back,
             nodes: bundle.nodes.iter().map(|n| n.id).collect(),
         }
     }
@@ -134,6 +138,8 @@ pub(super) struct Peers {
     versions: Mutex<BTreeMap<NodeId, String>>,
     /// What each speaks with this node, as of its last connection.
     minors: Mutex<BTreeMap<NodeId, u16>>,
+    /// Whose daemon is followed by one that goes on, as of its last connection.
+    come_back: Mutex<BTreeSet<NodeId>>,
     /// Who has said that it is drained.
     drained: Mutex<BTreeSet<NodeId>>,
     round_trips: Mutex<BTreeMap<NodeId, Duration>>,
@@ -153,6 +159,7 @@ impl Peers {
             incoming: Mutex::default(),
             versions: Mutex::default(),
             minors: Mutex::default(),
+            come_back: Mutex::default(),
             drained: Mutex::default(),
             round_trips: Mutex::default(),
             started: Instant::now(),
@@ -190,6 +197,11 @@ impl Peers {
         self.minors.lock().get(&node).copied()
     }
 
+    /// Whether its daemon is followed by one that goes on, as it said last.
+    pub(super) fn comes_back(&self, node: NodeId) -> bool {
+        self.come_back.lock().contains(&node)
+    }
+
     /// A node has said whether it is drained.
     pub(super) fn drained(&self, node: NodeId, drained: bool) {
         let mut all = self.drained.lock();
@@ -218,6 +230,9 @@ impl Peers {
         if let Some(minor) = own.with(greeting.minors) {
             self.minors.lock().insert(node, minor);
         }
+        let mut come_back = self.come_back.lock();
+        let _ = if greeting.comes_back { come_back.insert(node) } else { come_back.remove(&node) };
+        drop(come_back);
         if conn.role() == net::Role::Acceptor {
             self.incoming.lock().entry(node).or_default().insert(conn.id(), Arc::clone(conn));
         }
@@ -315,7 +330,16 @@ mod tests {
         let node = serde_json::from_value(serde_json::json!(node)).expect("a node");
         let nodes = (1..=3).filter_map(Node::new).collect();
         let (cluster_id, version) = ("lab".to_owned(), "0.1.0".to_owned());
-        Greeting { cluster_id, node, list_version: 1, version, messages, minors: Minors::own(false), nodes }
+        Greeting {
+            cluster_id,
+            node,
+            list_version: 1,
+            version,
+            messages,
+            minors: Minors::own(false),
+            comes_back: true,
+            nodes,
+        }
     }
 
     fn hello(from: &Greeting, app: Vec<u8>) -> PeerHello {

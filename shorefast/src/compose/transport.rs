@@ -15,4 +15,8 @@ impl PeerTransport for Transport {
     fn conn(&self, node: NodeId) -> Option<Arc<Conn>> {
         self.0.conn(node)
     }
+
+    fn comes_back(&self, node: NodeId) -> bool {
+        self.0.comes_back(node)
+    }
 }

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use crate::fixture::{Background, Cluster, background, can_mount, until, within};
 use crate::lockers::{IO, Locker};
 use crate::locks::has;
-use crate::restarts::{Appends, Kills, Open, daemon, held, kill};
+use crate::restarts::{Appends, Kills, Open, daemon, held, kill, restart};
 
 const BLOCK: usize = 4096;
 /// After so many deaths in a row, and two more, a daemon is not started again. Nor is a request answered that was in flight at three
@@ -211,8 +211,22 @@ fn r13_what_is_open_survives_the_kill_of_a_nodes_daemon() {
     assert_eq!(cluster.stop(2), 0);
 }
 
-/// Kills of a node's daemon under all kinds of work; every program goes on, and finds what it did, once.
-fn works_on(nodes: usize) {
+/// The office goes to a node, if it is elsewhere. Killed the last time, its data went over its successor for a moment; nobody goes on from one
+/// that is killed then.
+fn takes_office(cluster: &Cluster, n: usize) {
+    if cluster.coordinator(n) != n as u64 {
+        cluster.ask(n, &["volume", "move", "v", "--to", &n.to_string()]).expect(0, &[]);
+    }
+    until("its office", || cluster.coordinator(n) == n as u64 && cluster.coordinator(1) == n as u64);
+    cluster.until_route(n, "direct");
+}
+
+/// A daemon's end, and how long until the next one serves.
+type Ends = fn(&Cluster, usize) -> Duration;
+
+/// The daemon of the last node ends again and again, `in_office` or not, under all kinds of work; every program goes on, and finds what
+/// it did, once.
+fn works_on(nodes: usize, in_office: bool, ends: Ends) {
     if !can_mount() {
         return;
     }
@@ -227,12 +241,21 @@ fn works_on(nodes: usize) {
         blocks.goes_on("more blocks");
     };
     for round in 0..KILLS {
+        if in_office {
+            takes_office(&cluster, nodes);
+        }
         all_go_on();
         // At another place of its work each time.
         std::thread::sleep(Duration::from_millis(37 * round % 100));
-        println!("kill {round}: the next one serves after {} ms", killed(&cluster, nodes).as_millis());
+        println!("end {round}: the next one serves after {} ms", ends(&cluster, nodes).as_millis());
     }
     all_go_on();
+    if in_office && nodes > 1 {
+        let taken = |n: &usize| cluster.events(*n).iter().filter(|(code, _)| code == "office-taken").count();
+        let by_others: usize = (1..nodes).map(|n| taken(&n)).sum();
+        println!("others took the office {by_others} times");
+        assert!(by_others > 1, "its next daemon was always there before them: this test shows nothing");
+    }
     names.end("names");
     blocks.end("blocks");
     appends.into_iter().for_each(Appends::end);
@@ -244,22 +267,44 @@ fn works_on(nodes: usize) {
 
 #[test]
 fn r14_what_is_in_flight_at_a_kill_is_done_once_and_no_program_gets_an_error() {
-    works_on(2);
+    works_on(2, false, killed);
 }
 
 /// It coordinates, too: its store is opened after each kill, and its own client comes back to it.
 #[test]
 fn r17_the_only_daemon_goes_on_after_kills_as_coordinator_and_as_client() {
-    works_on(1);
+    works_on(1, true, killed);
+}
+
+/// Two others take the office at once, and wait in grace for the client of the one that was killed.
+#[test]
+fn r18_the_coordinators_daemon_is_killed_and_its_programs_go_on_under_another_coordinator() {
+    works_on(3, true, killed);
+}
+
+/// Whatever is at the daemon when it takes nothing in any more is answered by it, and the rest by the next.
+#[test]
+fn r20_no_program_gets_an_error_when_the_coordinators_daemon_is_restarted_under_all_kinds_of_work() {
+    works_on(3, true, restart);
 }
 
 #[test]
 fn r15_fio_verifies_what_it_wrote_across_kills() {
+    verifies(2, false);
+}
+
+#[test]
+fn r19_fio_verifies_what_it_wrote_across_kills_of_its_coordinator() {
+    verifies(3, true);
+}
+
+/// fio on the last node, whose daemon is killed again and again, `in_office` or not.
+fn verifies(nodes: usize, in_office: bool) {
     if !can_mount() || !has("fio") {
         return;
     }
-    let mut cluster = held(2);
-    let dir = cluster.mount(2, "v");
+    let mut cluster = held(nodes);
+    let dir = cluster.mount(nodes, "v");
     let mut fio = Command::new("fio");
     fio.args(["--name=kills", "--rw=randwrite", "--bs=4k", "--size=24m", "--io_size=96m", "--ioengine=libaio"]);
     fio.args([
@@ -275,11 +320,14 @@ fn r15_fio_verifies_what_it_wrote_across_kills() {
     let works = background(move || fio.output());
     let mut kills = 0;
     while !works.is_done() && kills < KILLS {
+        if in_office {
+            takes_office(&cluster, nodes);
+        }
         std::thread::sleep(Duration::from_millis(1200));
         if works.is_done() {
             break;
         }
-        killed(&cluster, 2);
+        killed(&cluster, nodes);
         kills += 1;
     }
     let ended = works.ended("fio").expect("fio runs");
@@ -287,9 +335,9 @@ fn r15_fio_verifies_what_it_wrote_across_kills() {
     println!("{kills} kills");
     assert!(ended.status.success() && said.contains("err= 0"), "{said}");
     assert!(kills > 2, "it was over after {kills}");
-    nobody_was_evicted(&cluster, 2);
+    nobody_was_evicted(&cluster, nodes);
     cluster.checks_clean(1);
-    assert_eq!(cluster.stop(2), 0);
+    assert_eq!(cluster.stop(nodes), 0);
 }
 
 /// The holder is stopped while its daemon is killed, so no next one is started; meanwhile the node is evicted.

@@ -41,11 +41,13 @@ pub(crate) fn kill(signal: Signal, pid: u32) {
     kill_process(pid, signal).expect("it runs");
 }
 
-/// SIGHUP to the holder, and waits until the next daemon serves the volume.
-fn restart(cluster: &Cluster, n: usize) {
+/// SIGHUP to the holder, and waits until the next daemon serves the volume. How long that took.
+pub(crate) fn restart(cluster: &Cluster, n: usize) -> Duration {
     let before = daemon(cluster, n).expect("it answers");
+    let began = Instant::now();
     kill(Signal::HUP, cluster.pid(n));
     until("the next daemon", || daemon(cluster, n).is_some_and(|pid| pid != before) && cluster.is_mounted(n));
+    began.elapsed()
 }
 
 /// Appends records through one open file until it is told to end, and then reads all of them.

@@ -55,6 +55,8 @@ pub(super) struct Volume {
     pub(super) superblock: Superblock,
     pub(super) fences: Arc<Fences>,
     lease: LeaseView,
+    /// Whether daemons that are killed are followed by others that go on.
+    pub(super) comes_back: bool,
 }
 
 impl Volume {
@@ -83,7 +85,7 @@ impl Volume {
             cell[..bytes.len()].copy_from_slice(&bytes);
             device.write(slot_at(id.node), cell).await.0.unwrap();
         }
-        Volume { device, superblock, fences: Arc::default(), lease: LeaseView::new_volume() }
+        Volume { device, superblock, fences: Arc::default(), lease: LeaseView::new_volume(), comes_back: false }
     }
 
     /// Node `node` takes office after the holder before was fenced, and found dead or alive; or resigned.
@@ -125,6 +127,7 @@ impl Volume {
             suspension,
             fencer: Arc::clone(&self.fences) as Arc<dyn Fencer>,
             unheard: BTreeMap::new(),
+            comes_back: self.comes_back,
             timing: Timing::FAST,
             boot: 11,
             rules: Rules::all(),

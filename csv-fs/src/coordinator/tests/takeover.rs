@@ -100,6 +100,31 @@ async fn a_re_asserted_block_that_was_never_granted_evicts() {
 }
 
 #[tokio::test]
+async fn the_client_of_a_killed_coordinator_is_waited_for_if_its_daemon_comes_back() {
+    let mut volume = Volume::new().await;
+    volume.comes_back = true;
+    let (first, latch) = volume.first().await;
+    let mut own = Client::bound(4, &first).await;
+    let mut a = Client::bound(1, &first).await;
+    let ino = own.create("f").await.ino;
+    let held = own.layout(ino, BlockRange::ALL, Want::Exclusive).await;
+    let space = own.granted(16).await;
+    latch.trip();
+    let epoch = volume.take_office(3, DEAD);
+    let (second, _latch) = volume.serve(epoch).await;
+    a.moves_to(&second, vec![]).await;
+    assert!(second.status().grace, "its client has not come yet");
+    own.moves_to(&second, vec![own.holds(&held, vec![written(space[0], 3)])]).await;
+    until(async || !second.status().grace).await;
+    assert_eq!(second.status().sessions.len(), 2, "nobody was evicted");
+    assert!(volume.fences.done.lock().is_empty());
+    let commit = CommitBody { extents: vec![written(space[0], 3)], size: Some(9000), mtime: None, sync: 0 };
+    own.give_back(&held, commit).await;
+    let Answer::Ok(Reply::Attr(attr)) = a.lookup("f").await else { panic!() };
+    assert_eq!(attr.size, 9000);
+}
+
+#[tokio::test]
 async fn the_killed_coordinators_own_client_is_not_waited_for() {
     let mut volume = Volume::new().await;
     let (first, latch) = volume.first().await;

@@ -95,7 +95,8 @@ pub enum Fate {
         /// The generation that fence raised.
         fence_gen: FenceGen,
     },
-    /// Fenced at takeover but alive (a coordinator that lost its own path): path-fenced, not evicted.
+    /// Fenced at takeover, and expected back: alive (a coordinator that lost its own path), or killed and followed by a process that
+    /// goes on. Path-fenced, not evicted.
     PathFenced {
         /// The generation that fence raised.
         fence_gen: FenceGen,

@@ -317,7 +317,7 @@ impl Office {
         if let Ok(proof) = result {
             out.push(Effect::Report(Report::Fenced { proof }));
             if proof.how() == HowFenced::Dead {
-                self.dead.insert(run.victim.node, run.victim.incarnation);
+                self.died(run);
             }
             if let Some(epoch) = run.for_office {
                 self.proved = Some((epoch, proof));

@@ -183,16 +183,17 @@ impl Office {
         };
         let bound = self.config.timing.poll() * 2;
         self.look.take(started, now, sight.clone(), bound);
+        // Before a lease is judged that it may have taken since.
+        self.forget_the_risen(now, &sight);
         self.own_seen(now, seq, &sight, out);
         self.role_seen(now, seq, &sight.lease, out);
         self.runs_seen(now, seq, &sight, out);
-        self.forget_the_risen(now, &sight);
     }
 
-    /// A node proved dead whose slot shows a later incarnation lives again. One that was lost is begun anew, too: what its life
+    /// A node proved dead whose slot shows a later incarnation, or another process, lives again. One that was lost is begun anew, too: what its life
     /// before said nothing is not held against this one.
     fn forget_the_risen(&mut self, now: Now, sight: &Sight) {
-        self.dead.retain(|node, died| sight.slots.get(node).is_none_or(|slot| slot.incarnation <= *died));
+        self.dead.retain(|node, died| sight.slots.get(node).is_none_or(|slot| !died.has_risen(slot)));
         for (node, (life, since)) in &mut self.unheard {
             let shown = sight.slots.get(node).map(|slot| slot.incarnation);
             if shown > *life {

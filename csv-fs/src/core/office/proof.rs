@@ -58,9 +58,14 @@ impl FenceProof {
         self.how
     }
 
-    /// Whether that incarnation has ended, so that it need not be waited for.
-    pub fn is_dead(&self) -> bool {
-        matches!(self.how, HowFenced::Dead | HowFenced::Superseded)
+    /// Whether that incarnation has ended, so that it need not be waited for. `comes_back`: a process of that node that is killed is
+    /// followed by one that goes on with its incarnation. It is waited for as one that lives, and evicted if it does not come.
+    pub fn is_dead(&self, comes_back: bool) -> bool {
+        match self.how {
+            HowFenced::Dead => !comes_back,
+            HowFenced::Superseded => true,
+            _ => false,
+        }
     }
 }
 
@@ -117,7 +122,7 @@ impl FencedEpoch {
         self.client
     }
 
-    /// How the reign before ended: a predecessor proved dead is evicted at once, a living one was path-fenced.
+    /// How the reign before ended: a predecessor that is dead for good is evicted at once, any other was path-fenced.
     pub fn before(&self) -> Before {
         self.before
     }

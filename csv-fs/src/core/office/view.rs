@@ -131,6 +131,11 @@ pub struct Mark {
 }
 
 impl SlotView {
+    /// The process that registered: boot, number and start.
+    pub fn process(&self) -> (u128, u32, u64) {
+        (self.boot, self.pid, self.pid_start)
+    }
+
     /// The next value of the block: one more on the counter, and the writer's nonce.
     pub fn next(&self, nonce: u64) -> SlotView {
         SlotView { counter: self.counter + 1, nonce, ..*self }

@@ -205,3 +205,31 @@ pub(super) const KILLED_IN_OFFICE: Scenario = Scenario {
     },
     ..SCRIPT
 };
+
+/// The same, and others take the office before its next daemon is there: they wait for its client, which holds a lock and something that
+/// only it knows.
+pub(super) const KILLED_AND_SUCCEEDED: Scenario = Scenario {
+    name: "the coordinator that is killed under programs that go on under its successor",
+    script: |s| {
+        s.begin(1);
+        s.does(1, Op::HoldsAll(file(0)));
+        s.does(1, Op::Append(file(2)));
+        let one = s.who(1);
+        let ended = s.op(1, Op::Private { unlink: true });
+        let other = s.op(3, Op::TriesAll(file(0)));
+        let wait = s.world(|w| w.rng.below(40));
+        s.run(wait);
+        s.fault("kill under a holder", |w| {
+            w.kill_held(node(1));
+        });
+        s.until(30_000, "another takes office", |w| w.in_office(node(2)) || w.in_office(node(3)));
+        goes_on(s, 1);
+        s.ends(&ended, 30_000, "what a program asked before the kill is answered");
+        s.ends(&other, 30_000, "a program is refused the lock");
+        s.not_evicted(1, one);
+        s.does(1, Op::Append(file(2)));
+        s.does(1, Op::Read(file(2), 1));
+        s.heals(&[Op::Read(file(0), 1), Op::Read(file(2), 1)]);
+    },
+    ..SCRIPT
+};

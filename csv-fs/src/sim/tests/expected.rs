@@ -112,6 +112,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
             "does not come to rest",
             "goes on after a kill",
             "a request comes again",
+            "a coordinator that was killed is waited for",
         ],
     ),
     ("killed with", &["a call", "something uncommitted", "a lock", "an office"]),

@@ -72,12 +72,12 @@ async fn a_coordinator_that_is_gone_is_succeeded_by_its_live_lock() {
     house.vanish(3).await;
     let heir = house.another_coordinator(3).await;
     let proof = house.until_in_office(heir).await;
-    assert!(matches!(proof.before(), Before::Fenced(p) if p.is_dead() && p.client() == dead), "{proof:?}");
+    assert!(matches!(proof.before(), Before::Fenced(p) if p.is_dead(false) && p.client() == dead), "{proof:?}");
     // It comes back as a later incarnation, and the coordinator knows the earlier one to be over.
     house.start(3);
     assert_eq!(house.until_registered(3).await.incarnation.0, dead.incarnation.0 + 1);
     let again = house.handle(heir).fence(dead, Purpose::Eviction).await.expect("fenced");
-    assert!(again.is_dead());
+    assert!(again.is_dead(false));
     let slot = house.until_slot(heir, 3, |s| s.incarnation.0 == dead.incarnation.0 + 1).await;
     assert!(slot.fence_gen >= FenceGen(1), "the new life begins above every fence of the old");
 }

@@ -330,6 +330,7 @@ impl Cluster {
             suspension: Arc::default(),
             fencer: Arc::clone(&self.office) as Arc<dyn Fencer>,
             unheard: BTreeMap::new(),
+            comes_back: false,
             timing: if self.dozes { PATIENT } else { Timing::FAST },
             boot: u64::from(node),
             rules: self.lacking.rules(),

@@ -7,7 +7,7 @@ use super::super::effect::{Effect, Report, Via};
 use super::super::event::{KillOutcome, ReadSeq, Tag};
 use super::super::proof::HowFenced;
 use super::super::view::{Sight, SlotView};
-use super::super::{CawResult, Office};
+use super::super::{CawResult, Died, Office};
 use super::{LOCK_RETRY_ASKED, Lock, Phase, Run};
 use crate::core::time::Now;
 use crate::types::ClientId;
@@ -176,11 +176,19 @@ impl Office {
     fn lock_held(&mut self, run: &mut Run) {
         let current = self.look.sight.as_ref().and_then(|s| s.slots.get(&run.victim.node));
         if current.is_none_or(|s| s.incarnation <= run.victim.incarnation) {
-            self.dead.insert(run.victim.node, run.victim.incarnation);
+            self.died(run);
         }
         if let Some(slot) = run.raised {
             run.over(HowFenced::Dead, slot.fence_gen);
         }
+    }
+
+    /// The process that the slot names has ended, and all before it. What was read may be of one before; then its vote counts again
+    /// when the slot of the dead one is read, for as long as a slot counts that nobody renews.
+    pub(super) fn died(&mut self, run: &Run) {
+        let seen = self.look.sight.as_ref().and_then(|s| s.slots.get(&run.victim.node)).copied();
+        let slot = run.raised.or(seen).filter(|s| s.incarnation == run.victim.incarnation);
+        self.dead.insert(run.victim.node, Died { incarnation: run.victim.incarnation, slot });
     }
 
     /// The victim's answer over the network.

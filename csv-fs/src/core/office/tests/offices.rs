@@ -72,7 +72,7 @@ fn a_killed_coordinator_is_succeeded_in_well_under_half_a_second() {
             ] if *victim == node(3)
                 && *released == node(3)
                 && new.fence_gen.0 == expect.fence_gen.0 + 1
-                && matches!(proof.before(), Before::Fenced(p) if p.client() == client(3, 1) && p.is_dead())
+                && matches!(proof.before(), Before::Fenced(p) if p.client() == client(3, 1) && p.is_dead(false))
         ),
         "{acts:#?}"
     );
@@ -218,7 +218,7 @@ fn a_coordinator_without_a_path_trips_its_latch_and_another_takes_over() {
     );
     let heir = lab.coordinators()[0];
     let proof = lab.office(heir).in_office().expect("in office");
-    assert!(matches!(proof.before(), Before::Fenced(p) if p.how() == HowFenced::Answered && !p.is_dead()));
+    assert!(matches!(proof.before(), Before::Fenced(p) if p.how() == HowFenced::Answered && !p.is_dead(false)));
     assert!(lab.hosts[&node(3)].up, "nobody was killed");
 }
 

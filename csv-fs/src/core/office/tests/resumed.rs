@@ -103,6 +103,25 @@ fn a_life_that_was_fenced_for_the_office_that_it_left_goes_on_as_one_that_is_fen
     lab.run_until("another is in office", |l| l.coordinators().iter().any(|n| *n != 3));
 }
 
+/// It has a vote again, and what it does is not taken for that of a dead one: with two of three nodes, they coordinate.
+#[test]
+fn a_life_that_goes_on_after_it_was_proved_dead_counts_again() {
+    let mut lab = Lab::three_with_3_in_office();
+    lab.kill(3, 10);
+    lab.run_until("another is in office", |l| l.coordinators().iter().any(|n| *n != 3));
+    let coordinator = lab.coordinators()[0];
+    let other = 3 - coordinator;
+    assert_eq!(restarted(&mut lab, 3, life(1)).0, client(3, 1));
+    lab.run_for(5_000);
+    lab.kill(other, 10);
+    lab.run_for(20_000);
+    assert_eq!(lab.coordinators(), [coordinator], "it and the one that goes on are two of three");
+    lab.give(coordinator, Event::Resign { to: Some(node(3)) });
+    lab.run_until("the one that goes on is in office", |l| l.coordinators() == [3]);
+    lab.run_for(20_000);
+    assert_eq!((lab.coordinators(), lab.fence_gen(3)), (vec![3], FenceGen(1)), "and nobody takes it for dead");
+}
+
 #[test]
 fn an_office_that_was_resigned_in_the_own_favour_is_taken_again_at_once_by_the_life_that_goes_on() {
     let mut lab = Lab::new(&[1]);
