@@ -29,6 +29,7 @@ mod ext4;
 #[path = "it/fallbacks.rs"]
 mod fallbacks;
 #[path = "it/field.rs"]
+mod fewer_volumes;
 mod field;
 #[path = "it/fixture.rs"]
 mod fixture;
