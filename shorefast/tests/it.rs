@@ -6,6 +6,7 @@
 mod annex;
 #[path = "it/appends.rs"]
 mod appends;
+mod bad_input;
 #[path = "it/check.rs"]
 mod check;
 #[path = "it/commands.rs"]

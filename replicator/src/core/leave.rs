@@ -155,7 +155,9 @@ impl Node {
             }
             if self.has(Rule::NothingNewWhereItGoes) && self.is_used(volume) {
                 // What is written and not settled is in the logs of all.
-                self.settle_wanted |= !self.requests.is_empty();
+                if self.requests.has_open() {
+                    self.again |= !std::mem::replace(&mut self.settle_wanted, true);
+                }
                 return;
             }
             self.leaving.asked.as_mut().into_iter().for_each(|a| a.told = Some(equal));

@@ -101,7 +101,9 @@ impl Growing {
 
     /// A volume is not there any more.
     pub(super) fn gone(&mut self, volume: Volume) {
-        (self.sizes, self.before) = (self.sizes.with(volume, 0), self.before.with(volume, 0));
+        self.sizes = self.sizes.with(volume, 0);
+        // Nothing is new, so nothing has to wait for the peers to be met.
+        self.before = self.sizes;
     }
 
     /// Peers are to be met again.

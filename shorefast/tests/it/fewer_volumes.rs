@@ -195,7 +195,7 @@ fn the_disk_of_one_volume_is_replaced_and_that_volume_alone_is_synchronised() {
     for block in 590..610 {
         first.write(block, &pattern(block, 3), false).expect("written without the peer");
     }
-    sites.tell(2, &["up", "r0"]).expect(3, &["disk-1.img"]);
+    sites.tell(2, &["up", "r0"]).expect(1, &["disk-1.img"]);
     tell(&sites, 2, &[path(&new(&sites, 4 * MIB))]).expect(1, &["cannot be the disk of r0/1"]);
     new(&sites, 12 * MIB);
     fs::copy(disk(&sites, 1, 1), &other).expect("copied");
