@@ -161,6 +161,8 @@ impl Node {
                 return;
             }
             self.leaving.asked.as_mut().into_iter().for_each(|a| a.told = Some(equal));
+            // By force there may be nobody to wait for.
+            self.again = true;
             return equal.iter().for_each(|n| self.send(n, Message::Leave(volume.get(), life)));
         };
         // Who was lost since does it when it comes.

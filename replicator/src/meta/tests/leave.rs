@@ -54,7 +54,7 @@ fn a_crash_while_a_volume_is_taken_away_or_added_again_leaves_it_there_or_not() 
     let size = replica.sizes().of(one());
     let hot: BTreeSet<u32> = replica.extents(Span::new(one().base() + 40, 8)).collect();
     let mut states = vec![(size, 1)];
-    let mut write = |replica: &mut Replica, commit: crate::meta::replica::Commit| {
+    let write = |replica: &mut Replica, commit: crate::meta::replica::Commit| {
         store.write(&commit.write).expect("written");
         replica.committed(&commit);
     };
