@@ -7,13 +7,13 @@
 //!   Leave(volume, life) ────────────────► writes it down ── Left ──┐
 //!   writes it down when all have ◄──────────────────────────────────┘
 //! ```
-//! **Until the peers are told nothing has changed** and it may be refused; from then on **it goes forward**: a volume has a *life*, a number that only
-//! grows, and who meets a node where the volume was taken away since takes it away as well, whoever was lost or crashed in between. So it does
-//! with those that were not there, if the primary was told to go on without them. One that was added again meanwhile has a later life: who has the
-//! earlier one gives up what it holds there, and is synchronised.
+//! **Until the peers are told nothing has changed** and it may be refused; from then on **it goes forward**: a volume has a *life*, a number
+//! that only grows, and who meets a node where the volume was taken away since takes it away as well, whoever was lost or crashed in
+//! between. So it does with those that were not there, if the primary was told to go on without them. One that was added again meanwhile
+//! has a later life: who has the earlier one gives up what it holds there, and is synchronised.
 //!
-//! **Who uses it keeps it.** A primary takes nothing away because of a peer, nor does who follows one: the two are not connected, and that is told, until
-//! the primary is asked to take it away as well. Prevents: a node that was cut off takes a volume from under its programs.
+//! **Who uses it keeps it.** A primary takes nothing away because of a peer, nor does who follows one: the two are not connected, and that
+//! is told, until the primary is asked to take it away as well. Prevents: a node that was cut off takes a volume from under its programs.
 //!
 //! **Invariant.** A volume leaves a node's table only when nothing of it is under way on that node's disk, so that the disk can be let go.
 

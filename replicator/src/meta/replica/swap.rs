@@ -1,8 +1,8 @@
 //! One volume gets another disk, on which nothing is, while the replica does not run.
 //!
-//! What is on it is nobody's: every bit of the volume is set for all peers, and the replica is whole no more until it was synchronised (*swapped is
-//! marked*). Prevents: the empty disk is taken for what this node held, read from, or given to others as the source. Bits and label are durable before
-//! the superblock names the new disk, so a crash leaves the old disk or the new one, and the other is refused.
+//! What is on it is nobody's: every bit of the volume is set for all peers, and the replica is whole no more until it was synchronised
+//! (*swapped is marked*). Prevents: the empty disk is taken for what this node held, read from, or given to others as the source. Bits and
+//! label are durable before the superblock names the new disk, so a crash leaves the old disk or the new one, and the other is refused.
 //!
 //! The other volumes keep their bits: of them only what was marked is synchronised. What the node promised and was granted lies on the disk of the
 //! first volume, which cannot be swapped for that reason.
