@@ -1,4 +1,4 @@
-//! Mutual TLS 1.3 by a cluster's own authority.
+//! Mutual TLS by a cluster's own authority: 1.3 between nodes; clients of another protocol may speak 1.2.
 //!
 //! Each node has one certificate, signed by the cluster's CA, with exactly one DNS name as subject alternative
 //! name: `node-2.CLUSTERID.shorefast.internal`. That name *is* the node. What is behind the first dot is the
@@ -6,6 +6,10 @@
 //!
 //! Both ends must show a certificate. Sessions are never resumed: each connection proves both names anew.
 //! AES-128-GCM is preferred to AES-256: a third less work per byte, and no known weakness.
+//!
+//! **TLS 1.2** is for foreign clients alone ([`TlsMaterial::foreign_server`]): NBD's specification asks for it, and programs of some years ago
+//! know nothing newer. Only what 1.3 has as well is offered: keys of a connection's own (ECDHE) and AEAD ciphers, and the extended master
+//! secret is insisted on. What it lacks: the client's certificate, and so its name, is seen by who listens.
 //!
 //! Certificates are made by the `shorefast` binary; here they are only read. `from_pem` verifies the node's own
 //! certificate as its peers will, so that a wrong or expired one is found at start and not by them.
@@ -19,8 +23,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{cipher_suite, default_provider};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::version::TLS13;
-use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore, ServerConfig};
+use rustls::version::{TLS12, TLS13};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
@@ -55,6 +59,7 @@ pub enum TlsError {
 pub struct TlsMaterial {
     subject: Arc<str>,
     pub(crate) server: Arc<ServerConfig>,
+    foreign: Arc<ServerConfig>,
     pub(crate) client: Arc<ClientConfig>,
 }
 
@@ -86,15 +91,19 @@ impl TlsMaterial {
             .build()
             .map_err(|e| unusable(&e))?;
         check_own(&roots, &provider, &*clients, &chain, subject).map_err(|e| TlsError::Unusable(explain(&e)))?;
-        let mut server = ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&TLS13])
-            .map_err(|e| unusable(&e))?
-            .with_client_cert_verifier(clients)
-            .with_single_cert(chain.clone(), key.clone_key())
-            .map_err(|e| unusable(&e))?;
+        let serves = |provider, versions: &[&'static SupportedProtocolVersion]| {
+            let mut server = ServerConfig::builder_with_provider(provider)
+                .with_protocol_versions(versions)?
+                .with_client_cert_verifier(Arc::clone(&clients))
+                .with_single_cert(chain.clone(), key.clone_key())?;
+            server.session_storage = Arc::new(NoServerSessionStorage {});
+            server.send_tls13_tickets = 0;
+            server.require_ems = true;
+            Ok::<_, rustls::Error>(server)
+        };
+        let mut server = serves(provider.clone(), &[&TLS13]).map_err(|e| unusable(&e))?;
         server.alpn_protocols = vec![ALPN.to_vec()];
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
+        let foreign = serves(provider_of_foreign(), &[&TLS13, &TLS12]).map_err(|e| unusable(&e))?;
         let mut client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])
             .map_err(|e| unusable(&e))?
@@ -103,7 +112,8 @@ impl TlsMaterial {
             .map_err(|e| unusable(&e))?;
         client.alpn_protocols = vec![ALPN.to_vec()];
         client.resumption = Resumption::disabled();
-        Ok(Self { subject: subject.into(), server: Arc::new(server), client: Arc::new(client) })
+        let (server, foreign, client) = (Arc::new(server), Arc::new(foreign), Arc::new(client));
+        Ok(Self { subject: subject.into(), server, foreign, client })
     }
 
     /// This node's own name.
@@ -112,12 +122,10 @@ impl TlsMaterial {
     }
 
     /// How a server takes clients of this cluster that speak another protocol over TLS, such as NBD: the same
-    /// certificates and the same TLS 1.3, without the name of ours in ALPN. Whom it lets in is to be asked of
+    /// certificates, TLS 1.2 besides 1.3, and no name of ours in ALPN. Whom it lets in is to be asked of
     /// [`identify`](Self::identify).
     pub fn foreign_server(&self) -> Arc<ServerConfig> {
-        let mut server = ServerConfig::clone(&self.server);
-        server.alpn_protocols.clear();
-        Arc::new(server)
+        Arc::clone(&self.foreign)
     }
 
     /// Who the peer with this verified chain is, or why it may not talk to us.
@@ -151,6 +159,20 @@ fn provider() -> Arc<CryptoProvider> {
         ],
         ..default_provider()
     })
+}
+
+/// The same for foreign clients, who may know TLS 1.2 only.
+fn provider_of_foreign() -> Arc<CryptoProvider> {
+    let older = [
+        cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ];
+    let newer = CryptoProvider::clone(&provider());
+    Arc::new(CryptoProvider { cipher_suites: [newer.cipher_suites.clone(), older.to_vec()].concat(), ..newer })
 }
 
 /// Our certificate as peers see it: as a client's and as a server's.

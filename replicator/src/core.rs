@@ -28,13 +28,13 @@
 //! - `rest`: nothing is under way, and that is written down; what a node proves by it when it starts.
 //! - `disk`, `writes`: the local queue of writes, metadata, failures. `ios`: what the disk was asked for, and since when. `requests`, `spans`: thousands under way, found fast. [`view`]: what can be seen from outside. [`witness`]: the tie-breaker.
 //!
-//! - `resize`: all become larger together.
+//! - `resize`: all become larger together. `leave`: a volume is taken away.
 //!
 //! **Volumes.** A resource has one or more; all of them are one space of addresses ([`Volume`](crate::ids::Volume)), and so have one stream,
 //! one order of epochs and barriers, one log, one generation and one role. Nothing here knows of several disks but what is told apart by
 //! size: a flush is of all disks of the node, and one that fails is the failure of all.
 //!
-//! Refuses: two primaries at once; to shrink; to take a volume away.
+//! Refuses: two primaries at once; to shrink; to take the first volume away.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -48,6 +48,7 @@ mod connect;
 mod disk;
 pub mod event;
 mod ios;
+mod leave;
 pub mod pace;
 pub mod pieces;
 pub mod progress;
@@ -74,6 +75,7 @@ use connect::{Link, State};
 use disk::Waiter;
 use event::{Ask, ConnId, Content, Effect, Event, IoId, Message, Now, Report, ReqId};
 use ios::Ios;
+use leave::Leaving;
 use pace::Pace;
 use reign::{Candidate, Reign};
 use repair::Repairs;
@@ -140,6 +142,7 @@ pub struct Node {
     /// Meetings only tell what they would come to.
     tentative: bool,
     growing: Growing,
+    leaving: Leaving,
     /// The life of the machine and the disk in which it was started.
     life: Life,
     /// It was told to end; it has come to rest.
@@ -194,6 +197,7 @@ impl Node {
             again: false,
             stream: Stream::after(replica.superblock().position),
             growing: Growing::new(replica.sizes()),
+            leaving: Leaving::default(),
             replica: Some(replica),
             config,
         }
@@ -246,12 +250,15 @@ impl Node {
             Event::Demote => self.demote(),
             Event::Rest => self.rest(),
             Event::DiscardMyData => self.discard = true,
+            // It would speak of what is not there at its end.
+            Event::Verify if self.leaving.is_busy() => {}
             Event::Verify => self.verify(),
             Event::Repair(from) => self.repair(from),
             Event::Tentative(tentative) => self.tentative = tentative,
             Event::OnNoQuorum(policy) => self.config.on_no_quorum = policy,
             Event::DiskPolicy(policy) => self.config.disk = policy,
             Event::Resize { volume, size, clean } => self.resize(volume, size, clean),
+            Event::TakeAway { volume, force } => self.take_away(volume, force),
             Event::Measured(devices) => self.measured(devices),
             Event::Tick => self.tick(),
         }
@@ -288,6 +295,8 @@ impl Node {
         self.pump_writes();
         self.pump_settle();
         self.pump_resize();
+        self.pump_leave();
+        self.pump_going();
         self.pump_growth();
         self.pump_meetings();
         self.pump_meta();
@@ -361,11 +370,15 @@ impl Node {
             Message::PullEnd => self.pull_end(node),
             Message::SyncDone(identity) => self.sync_done(node, *identity),
             Message::SyncDoneAck => self.sync_done_acked(node),
+            Message::Verify if self.leaving.is_busy() => self.link_close(node, true),
             Message::Verify => self.verify_asked(node),
             Message::Check(run, digests) => self.check_asked(node, run, digests),
             Message::Checked(run, pieces, room) => self.checked(node, run, &pieces, room),
             Message::Differs(spans, differs, skipped, last) => self.differs(node, spans, differs, skipped, last),
             Message::Sizes(sectors) => self.told_sizes(node, &sectors),
+            Message::Lives(lives) => self.told_lives(node, &lives),
+            Message::Leave(volume, life) => self.leave_told(node, volume, life),
+            Message::Left(volume, life) => self.left(node, volume, life),
             Message::Room => self.room_asked(node, 0),
             Message::RoomOf(volume) => self.room_asked(node, volume),
             Message::HasRoom(end) => self.has_room_for(node, end),
@@ -462,6 +475,7 @@ impl Node {
         }
         self.look_at_disk();
         self.resize_takes_long();
+        self.leave_takes_long();
         self.look_at_progress(self.now);
         self.waited_long();
         self.slow_peers();

@@ -262,6 +262,43 @@ impl Sizes {
     }
 }
 
+/// The life of each volume of a resource: a number that only grows, odd while the volume is there, even once it was taken away; 0: it never
+/// was. Prevents: a node that was away brings a volume back that the others have taken away; one that was added again under the same number is
+/// taken for the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lives([u32; Volume::MOST]);
+
+impl Lives {
+    /// Of volumes none of which was ever taken away.
+    pub fn plain(sizes: &Sizes) -> Lives {
+        sizes.iter().fold(Lives::default(), |lives, (v, _)| lives.with(v, 1))
+    }
+
+    /// With another life of a volume.
+    #[must_use]
+    pub fn with(mut self, volume: Volume, life: u32) -> Lives {
+        self.0[volume.index()] = life;
+        self
+    }
+
+    /// That of a volume.
+    pub fn of(&self, volume: Volume) -> u32 {
+        self.0[volume.index()]
+    }
+
+    /// Whether none was ever taken away.
+    pub fn are_plain(&self) -> bool {
+        self.0.iter().all(|life| *life <= 1)
+    }
+
+    /// Whether a volume is of one life on two nodes, or can be once it was added on one of them.
+    pub fn agree(&self, other: &Lives, volume: Volume) -> bool {
+        let (a, b) = (self.of(volume), other.of(volume));
+        let (low, high) = (a.min(b), a.max(b));
+        low == high || (high % 2 == 1 && low.is_multiple_of(2))
+    }
+}
+
 /// A run of sectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Span {
@@ -328,6 +365,21 @@ mod tests {
         assert_eq!(sizes.within(Span::new(one.base() + 48, 8)), Span::new(one.base() + 48, 2));
         assert_eq!((sizes.within(last.span(8)).len, sizes.within(Span::new(u64::MAX, 1)).len), (0, 0));
         assert_eq!(sizes.smaller(&Sizes::one(7)), Sizes::one(7));
+    }
+
+    #[test]
+    fn lives_agree_where_they_are_the_same_or_one_side_only_has_to_add() {
+        let one = Volume::new(1).expect("a volume");
+        let agree = |a, b| Lives::default().with(one, a).agree(&Lives::default().with(one, b), one);
+        for (a, b) in [(0, 0), (1, 1), (2, 2), (0, 1), (2, 3), (0, 3)] {
+            assert!(agree(a, b) && agree(b, a), "{a} and {b}");
+        }
+        for (a, b) in [(1, 2), (0, 2), (1, 3), (1, 4), (3, 4), (2, 4)] {
+            assert!(!agree(a, b) && !agree(b, a), "{a} and {b}");
+        }
+        let sizes = Sizes::one(100).with(one, 50);
+        assert!(Lives::plain(&sizes).are_plain() && Lives::plain(&sizes).of(one) == 1);
+        assert!(!Lives::plain(&sizes).with(one, 2).are_plain());
     }
 
     #[test]

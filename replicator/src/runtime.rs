@@ -41,15 +41,15 @@ mod wire;
 pub mod witness;
 
 pub use local::{
-    Local, NewReplica, NewVolume, Part, Remember, audit, create, create_volumes, erase, find, find_volume, life,
-    resource_id,
+    Local, NewReplica, NewVolume, Part, Remember, audit, create, create_volumes, erase, find, find_known, find_volume,
+    life, resource_id, swap_disk,
 };
 
 pub use crate::meta::superblock::Life;
 
 use crate::core::Node;
 use crate::core::config::{Config, DiskPolicy, Limits, OnNoQuorum, OnSlowPeer, Protocol, Timing, Unsettled};
-use crate::core::event::{DiskError, IoId, Refusal, ResizeRefusal};
+use crate::core::event::{DiskError, IoId, Refusal, RemoveRefusal, ResizeRefusal};
 use crate::core::pieces::{Compared, Digest};
 use crate::core::rules::Rules;
 use crate::ids::{NodeId, NodeSet, SECTOR, Sizes, Volume};
@@ -172,6 +172,15 @@ pub enum NotResized {
     TooOld(NodeId),
 }
 
+/// Why a volume is not taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotRemoved {
+    /// As the core says.
+    Refused(RemoveRefusal),
+    /// This peer's program does not know how.
+    TooOld(NodeId),
+}
+
 /// What the actor is told.
 enum Input {
     Io(Volume, Io),
@@ -190,6 +199,7 @@ enum Input {
     OnNoQuorum { policy: OnNoQuorum, done: oneshot::Sender<()> },
     DiskPolicy { policy: DiskPolicy, done: oneshot::Sender<()> },
     Resize { volume: Volume, size: Option<u64>, clean: bool, done: oneshot::Sender<Result<u64, NotResized>> },
+    TakeAway { volume: Volume, force: bool, done: oneshot::Sender<Result<(), NotRemoved>> },
     Measured(Option<Devices>),
     Status { done: oneshot::Sender<Status> },
     Metrics { done: oneshot::Sender<Box<Metrics>> },
@@ -304,6 +314,13 @@ impl Resource {
         self.parts.add(volume, part);
     }
 
+    /// The disk for a volume that the resource does not have is let go.
+    pub fn leave_out(&self, volume: Volume) {
+        if self.sizes.borrow().of(volume) == 0 {
+            self.parts.remove(volume);
+        }
+    }
+
     /// Whether there is a disk for a volume.
     pub fn has_disk(&self, volume: Volume) -> bool {
         self.parts.of(volume).is_some()
@@ -341,6 +358,18 @@ impl Resource {
     ) -> Result<Result<u64, NotResized>, Stopped> {
         let size = bytes.map(|b| b / SECTOR);
         self.ask(|done| Input::Resize { volume, size, clean, done }).await
+    }
+
+    /// A volume is taken away from all nodes, for good: whatever is under way there ends first, nothing new is taken, and its disks are let go.
+    /// `force`: also while a peer is not there, which does so when it comes. Its data stay on the disks.
+    ///
+    /// # Errors
+    /// It has stopped; inside: why it is not taken away, and nothing has changed.
+    ///
+    /// # Cancel safety
+    /// Dropped, it goes on.
+    pub async fn take_away(&self, volume: Volume, force: bool) -> Result<Result<(), NotRemoved>, Stopped> {
+        self.ask(|done| Input::TakeAway { volume, force, done }).await
     }
 
     /// Whether the local disk has failed, and was left.

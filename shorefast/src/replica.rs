@@ -1,7 +1,7 @@
 //! A replicated device on this host: made, run in a process of its own, and told what to do over a socket.
 //!
 //! - `record`: what a host remembers of a replica, a file. `make`: `replica create`, and what it refuses.
-//! - `sockets`: where its sockets are.
+//! - `sockets`: where its sockets are. `swap`: a volume gets another disk.
 //! - `check`: the audit of the metadata. `events`: what changes, a line each.
 //! - `ends`: where on a disk that grew the metadata are.
 //! - `machine`: what a restarted process has not lost. `metrics`: what Prometheus reads.
@@ -21,6 +21,7 @@ pub(crate) mod make;
 mod metrics;
 pub(crate) mod record;
 pub(crate) mod sockets;
+pub(crate) mod swap;
 pub(crate) mod talk;
 
 use std::path::Path;

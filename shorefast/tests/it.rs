@@ -6,6 +6,7 @@
 mod annex;
 #[path = "it/appends.rs"]
 mod appends;
+mod bad_input;
 #[path = "it/check.rs"]
 mod check;
 #[path = "it/commands.rs"]
@@ -29,6 +30,7 @@ mod ext4;
 #[path = "it/fallbacks.rs"]
 mod fallbacks;
 #[path = "it/field.rs"]
+mod fewer_volumes;
 mod field;
 #[path = "it/fixture.rs"]
 mod fixture;

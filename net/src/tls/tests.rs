@@ -79,3 +79,47 @@ fn a_node_of_another_cluster_is_not_identified_even_under_the_same_authority() {
     assert_eq!(why, "node-2.0000.shorefast.internal is not of this cluster (c7f3.shorefast.internal)");
     assert!(ours.identify(None).is_err());
 }
+
+/// A client of the cluster and a server, in memory; what the two agreed upon, or why they did not.
+fn shakes_hands(server: Arc<ServerConfig>, ca: &Authority, versions: &[&'static SupportedProtocolVersion]) -> Agreed {
+    let mut roots = RootCertStore::empty();
+    certificates("test", ca.ca_pem().as_bytes()).unwrap().into_iter().for_each(|der| roots.add(der).unwrap());
+    let (cert, key) = ca.certificate(&["node-2.c7f3.shorefast.internal"], |_| {});
+    let (chain, key) = (certificates("test", cert.as_bytes()).unwrap(), PrivateKeyDer::from_pem_slice(key.as_bytes()));
+    let client = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key.unwrap())
+        .unwrap();
+    let mut client = rustls::ClientConnection::new(Arc::new(client), ServerName::try_from(NODE_1).unwrap()).unwrap();
+    let mut server = rustls::ServerConnection::new(server).unwrap();
+    while client.is_handshaking() || server.is_handshaking() {
+        let mut wire = Vec::new();
+        client.write_tls(&mut wire).unwrap();
+        server.read_tls(&mut wire.as_slice()).unwrap();
+        server.process_new_packets()?;
+        let mut wire = Vec::new();
+        server.write_tls(&mut wire).unwrap();
+        client.read_tls(&mut wire.as_slice()).unwrap();
+        client.process_new_packets()?;
+    }
+    Ok((client.protocol_version(), server.peer_certificates().is_some()))
+}
+
+type Agreed = Result<(Option<rustls::ProtocolVersion>, bool), rustls::Error>;
+
+#[test]
+fn between_nodes_tls_1_2_is_refused() {
+    let ca = Authority::new();
+    let ours = ca.node(NODE_1);
+    let newer = rustls::ProtocolVersion::TLSv1_3;
+    let older = rustls::ProtocolVersion::TLSv1_2;
+    // Without our name in ALPN the two agree on a version, and the node looks at the name afterwards.
+    assert_eq!(shakes_hands(Arc::clone(&ours.server), &ca, &[&TLS13]), Ok((Some(newer), true)));
+    let refused = shakes_hands(Arc::clone(&ours.server), &ca, &[&TLS12]);
+    assert!(matches!(refused, Err(rustls::Error::PeerIncompatible(_))), "{refused:?}");
+    for (versions, agreed) in [(&[&TLS12][..], older), (&[&TLS12, &TLS13], newer)] {
+        assert_eq!(shakes_hands(ours.foreign_server(), &ca, versions), Ok((Some(agreed), true)));
+    }
+}

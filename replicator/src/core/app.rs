@@ -25,6 +25,9 @@ impl Node {
         if self.reign().is_none_or(|r| r.hands_over) {
             return self.complete(req, Err(AppError::NotPrimary));
         }
+        if self.is_refused(&ask) {
+            return self.complete(req, Err(AppError::NoVolume));
+        }
         if self.queue.len() >= MAX_QUEUE {
             return self.complete(req, Err(AppError::TooMany));
         }

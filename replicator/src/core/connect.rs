@@ -17,7 +17,7 @@ use super::rules::Rule;
 use super::serve::Source;
 use super::verify::Verify;
 use crate::compare::{Decision, Side, Verdict, compare};
-use crate::ids::{Generation, NodeId, NodeSet, Seq, Sizes, Volume};
+use crate::ids::{Generation, Lives, NodeId, NodeSet, Seq, Sizes, Volume};
 use crate::meta::superblock::DiskState;
 
 /// A connection.
@@ -31,6 +31,8 @@ pub(super) struct Link {
     pub(super) hello: Option<Box<Hello>>,
     /// Sectors of its volumes, as far as it has told.
     pub(super) sizes: Sizes,
+    /// The lives of its volumes, if any was ever taken away.
+    lives: Option<Lives>,
     /// What this side said, without what may change.
     sent: Side,
     version: u64,
@@ -61,6 +63,13 @@ pub(super) enum State {
     Target(Target),
 }
 
+impl Link {
+    /// The lives of its volumes.
+    pub(super) fn lives(&self) -> Lives {
+        self.lives.unwrap_or_else(|| Lives::plain(&self.sizes))
+    }
+}
+
 impl Node {
     pub(super) fn connected(&mut self, node: NodeId, conn: ConnId) {
         if self.links.contains_key(&node) {
@@ -83,6 +92,7 @@ impl Node {
             state,
             hello: None,
             sizes: Sizes::default(),
+            lives: None,
             sent,
             version,
             verdict: None,
@@ -97,6 +107,10 @@ impl Node {
         };
         self.links.insert(node, link);
         let hello = self.hello_of(node, side, version);
+        let lives = self.replica.as_ref().map(|r| r.lives()).filter(|l| !l.are_plain() && !witness);
+        if let Some(lives) = lives {
+            self.send(node, Message::Lives(Volume::all().map(|v| lives.of(v)).collect()));
+        }
         let sizes = self.replica.as_ref().map(|r| r.sizes()).filter(|s| s.are_several() && !witness);
         if let Some(sizes) = sizes {
             self.send(node, Message::Sizes(Volume::all().map(|v| sizes.of(v)).collect()));
@@ -160,7 +174,11 @@ impl Node {
         }
         let Some(link) = self.links.get_mut(&node) else { return };
         link.sizes = link.sizes.with(Volume::FIRST, hello.size);
-        let sizes = link.sizes;
+        let (sizes, lives) = (link.sizes, link.lives());
+        if self.leaving.is_under_way() || (!diskless && self.met_other_lives(node, &lives)) {
+            // When it is done the two meet anew.
+            return;
+        }
         if !diskless && sizes != self.sizes() {
             return self.met_other_size(node, &hello, &sizes);
         }
@@ -238,6 +256,15 @@ impl Node {
     pub(super) fn told_sizes(&mut self, node: NodeId, sectors: &[u64]) {
         if let Some(link) = self.links.get_mut(&node) {
             link.sizes = Volume::all().zip(sectors).fold(Sizes::default(), |all, (v, n)| all.with(v, *n));
+        }
+    }
+
+    /// Before those a peer tells their lives where any was ever taken away.
+    pub(super) fn told_lives(&mut self, node: NodeId, lives: &[u32]) {
+        if let Some(link) = self.links.get_mut(&node) {
+            let further = Volume::all().zip(lives).skip(1);
+            let first = Lives::default().with(Volume::FIRST, 1);
+            link.lives = Some(further.fold(first, |all, (v, life)| all.with(v, *life)));
         }
     }
 

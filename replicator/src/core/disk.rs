@@ -30,6 +30,7 @@ pub(super) enum Waiter {
     SyncDone(NodeId, ConnId),
     Demoted,
     Grown,
+    Left,
 }
 
 impl Node {
@@ -234,6 +235,7 @@ impl Node {
             Waiter::SyncDone(node, conn) => self.target_done(node, conn),
             Waiter::Demoted => self.demoted(),
             Waiter::Grown => self.growth_durable(),
+            Waiter::Left => self.leave_durable(),
         }
     }
 
@@ -327,7 +329,7 @@ impl Node {
     /// found equal and cleared, and lands then: that is for whoever opens disks to see to (rule *attach at rest*).
     pub(super) fn look_at_disk(&mut self) {
         // What a replica that grows writes down is as long as its bitmaps, and counts as one request.
-        let times = if self.growing.is_under_way() { 10 } else { 1 };
+        let times = if self.growing.is_under_way() || self.leaving.is_under_way() { 10 } else { 1 };
         let limit = self.config.disk.timeout.map(|t| t * times);
         if self.replica.is_some() && self.ios.hangs(self.now, limit) {
             self.tell(Report::DiskHangs);
@@ -352,6 +354,7 @@ impl Node {
         self.writes.clear();
         self.stream.clear();
         self.growing.detached();
+        self.leaving.detached();
         let reads = self.ios.give_up();
         self.requests.detached();
         let equal = self.linked(|s| matches!(s, State::Equal));

@@ -65,6 +65,8 @@ pub enum AppError {
     NoData,
     /// More requests wait than there is room for.
     TooMany,
+    /// The volume is not there any more.
+    NoVolume,
 }
 
 /// What happened.
@@ -116,6 +118,13 @@ pub enum Event {
         size: Option<u64>,
         /// It need not be synchronised.
         clean: bool,
+    },
+    /// A volume is to be taken away from the resource; `force` also while a peer is not there, which then does so when it comes.
+    TakeAway {
+        /// Which.
+        volume: Volume,
+        /// Also without some.
+        force: bool,
     },
     /// The disks were looked at: how long they are, if that can be said.
     Measured(Option<Devices>),
@@ -189,6 +198,14 @@ pub enum Report {
     NotResized(ResizeRefusal),
     /// A peer's volume is of another size, in sectors, and the smaller of the two does not become as large.
     OtherSize(NodeId, Volume, u64),
+    /// A volume is not there any more on this node, durably: its disk is not used from now on.
+    TakenAway(Volume),
+    /// Nor on all the others that were there: what was asked for is done.
+    Removed(Volume),
+    /// It is not done.
+    NotRemoved(RemoveRefusal),
+    /// A peer has a volume that this one has not any more, or the other way round, and who has it uses it.
+    OtherLife(NodeId, Volume),
     /// It failed, and is kept: an application, or a peer, got the error.
     PassedOn(Span),
     /// It was told to end, and has come to rest; or it cannot, being primary or without a disk.
@@ -250,6 +267,27 @@ pub enum ResizeRefusal {
     NoRoom(NodeId, u64),
     /// This peer was lost, or did not answer. Others may have grown: then all do when they meet.
     Lost(NodeId),
+}
+
+/// Why a volume is not taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoveRefusal {
+    /// Only a primary does that.
+    NotPrimary,
+    /// This node has left its disk.
+    NoDisk,
+    /// The first volume has the metadata of all.
+    First,
+    /// There is none of this number.
+    NotThere,
+    /// There is no quorum.
+    NoQuorum,
+    /// Something is being done with the volumes already.
+    Busy,
+    /// This peer is not connected and equal.
+    Away(NodeId),
+    /// What is under way there does not end.
+    InUse,
 }
 
 /// What a replica calls its own, adopted at the end of a synchronisation.
@@ -418,4 +456,10 @@ pub enum Message {
     RoomOf(u8),
     /// Before a Hello: the sectors of all volumes, by their numbers. Who has only the first says nothing.
     Sizes(Vec<u64>),
+    /// Before those: the lives of all volumes. Who knows of none that was taken away says nothing.
+    Lives(Vec<u32>),
+    /// A volume is to be taken away, and to have this life then.
+    Leave(u8, u32),
+    /// That is so at the sender, durably.
+    Left(u8, u32),
 }

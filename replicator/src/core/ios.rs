@@ -46,6 +46,25 @@ impl Ios {
         self.all.insert(io, (purpose, Since { counted: self.counted, at: now }));
     }
 
+    /// Whether anything under a span is asked for, but writes, which have a queue of their own.
+    pub(super) fn touches(&self, span: Span) -> bool {
+        let under = |purpose: &Purpose| match purpose {
+            Purpose::AppRead(_, s)
+            | Purpose::RemoteRead(_, _, _, s)
+            | Purpose::PullDigest(_, _, s)
+            | Purpose::CheckDigest(_, _, s)
+            | Purpose::CheckCompare(_, _, s)
+            | Purpose::Serve(_, _, s) => s.overlaps(span),
+            Purpose::Write(_)
+            | Purpose::Meta
+            | Purpose::Settle(_)
+            | Purpose::Barrier(..)
+            | Purpose::Repair
+            | Purpose::SyncFlush(..) => false,
+        };
+        self.all.values().any(|(purpose, _)| under(purpose))
+    }
+
     /// It was answered. None: nobody asked, or nobody waits for it any more.
     pub(super) fn end(&mut self, io: IoId) -> Option<Purpose> {
         self.all.remove(&io).map(|(purpose, _)| purpose)

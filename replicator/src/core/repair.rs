@@ -45,7 +45,8 @@ impl Repairs {
 impl Node {
     /// Whether a repair can begin: this node is primary, and the data are to be its own or those of an equal peer.
     pub fn may_repair(&self, from: NodeId) -> bool {
-        self.is_primary() && (from == self.me() || self.linked(|s| matches!(s, State::Equal)).has(from))
+        let goes = self.leaving.is_busy();
+        !goes && self.is_primary() && (from == self.me() || self.linked(|s| matches!(s, State::Equal)).has(from))
     }
 
     /// What the last verification with a peer found is to be as this node has it, or as the peer has it.

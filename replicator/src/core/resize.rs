@@ -55,6 +55,8 @@ pub(super) struct Growth {
     devices: Devices,
     begun: bool,
     then: Then,
+    /// Of a volume that is added because a peer has it: its life there.
+    life: Option<u32>,
 }
 
 /// What comes after it.
@@ -90,6 +92,23 @@ impl Growing {
     /// It is being written down.
     pub(super) fn is_under_way(&self) -> bool {
         self.growth.is_some()
+    }
+
+    /// It was asked for.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// A volume is not there any more.
+    pub(super) fn gone(&mut self, volume: Volume) {
+        self.sizes = self.sizes.with(volume, 0);
+        // Nothing is new, so nothing has to wait for the peers to be met.
+        self.before = self.sizes;
+    }
+
+    /// Peers are to be met again.
+    pub(super) fn meets(&mut self, peers: NodeSet) {
+        self.meet = self.meet.or(peers);
     }
 
     /// The disk is left.
@@ -156,7 +175,8 @@ impl Node {
         let equal = self.linked(|s| matches!(s, State::Equal));
         let away = self.peers().minus(equal).or(self.links.iter().filter(|(_, l)| l.ahead).map(|(n, _)| *n).collect());
         let growing = &self.growing;
-        let busy = growing.asked.is_some() || growing.growth.is_some() || !growing.meet.is_empty();
+        let grows = growing.asked.is_some() || growing.growth.is_some() || !growing.meet.is_empty();
+        let busy = grows || self.leaving.is_busy();
         let refusal = match away.iter().next() {
             _ if !self.is_primary() => Some(ResizeRefusal::NotPrimary),
             _ if self.replica.is_none() => Some(ResizeRefusal::NoDisk),
@@ -249,8 +269,10 @@ impl Node {
                     self.send(node, Message::Resized(end(self.growing.sizes.of(volume))));
                 }
             }
-            (Measure::Met(_, _, _, to), Some(devices)) if room >= to => {
+            (Measure::Met(node, _, _, to), Some(devices)) if room >= to => {
+                let life = self.links.get(&node).map(|l| l.lives().of(volume));
                 self.grow(volume, to, false, devices, Then::Meet);
+                self.growing.growth.as_mut().filter(|g| !g.begun).into_iter().for_each(|g| g.life = life);
             }
             (Measure::Last(_, to), Some(devices)) if room >= to => {
                 let clean = self.growing.asked.as_ref().is_some_and(|a| a.clean);
@@ -358,7 +380,7 @@ impl Node {
 
     fn grow(&mut self, volume: Volume, to: u64, clean: bool, devices: Devices, then: Then) {
         if self.growing.growth.is_none() && self.growing.sizes.of(volume) < to {
-            self.growing.growth = Some(Growth { volume, to, clean, devices, begun: false, then });
+            self.growing.growth = Some(Growth { volume, to, clean, devices, begun: false, then, life: None });
         }
     }
 
@@ -370,6 +392,8 @@ impl Node {
             self.growing.growth = None;
             return;
         };
+        // Its lives before that one had ended when this node was away.
+        growth.life.into_iter().for_each(|life| replica.lived(growth.volume, life.saturating_sub(1)));
         match replica.plan_growth(growth.volume, growth.to, &growth.devices, growth.clean, marks) {
             Ok(commit) => {
                 self.growing.growth = Some(Growth { begun: true, ..growth });

@@ -46,7 +46,7 @@ impl Node {
         let quiet = self.queue.is_empty() && self.requests.is_empty() && self.reads.is_empty();
         let settled = self.settle.is_none() && self.flushes.is_empty() && self.stream.is_empty();
         let pinned = self.replica.as_ref().is_none_or(|r| r.log().pinned() > 0);
-        let settled = settled && !self.growing.is_under_way();
+        let settled = settled && !self.growing.is_under_way() && !self.leaving.is_under_way();
         let still = quiet && settled && self.writes.is_empty() && !pinned;
         let syncs = self.links.values().any(|l| matches!(l.state, State::Source(_) | State::Target(_)));
         let stands = matches!(self.role, Role::Candidate(_));

@@ -63,6 +63,12 @@ pub enum Rule {
     VolumesInOneOrder,
     /// A flush makes the disks of all volumes stable.
     FlushIsOfAllDisks,
+    /// That a volume was taken away stays written down.
+    TakenAwayIsRemembered,
+    /// A volume that is being taken away takes no request any more.
+    NothingNewWhereItGoes,
+    /// What is on a disk that a volume got is marked for every peer, and the replica is not whole until it is synchronised.
+    SwappedIsMarked,
 }
 
 /// The rules in force.

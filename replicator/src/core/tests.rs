@@ -7,7 +7,7 @@ use super::event::Hello;
 use super::rules::Rules;
 use super::*;
 use crate::compare::{Side, Verdict};
-use crate::ids::{Ballot, Grant, Seq};
+use crate::ids::{Ballot, Grant, Lives, SECTOR, Seq, Sizes, Volume};
 use crate::meta::layout::{Layout, Shape};
 use crate::meta::superblock::Superblock;
 use crate::meta::{MetaError, PAGE, Put, Reader};
@@ -15,6 +15,7 @@ use crate::meta::{MetaError, PAGE, Put, Reader};
 mod again;
 mod disk;
 mod heirs;
+mod leave;
 mod pairs;
 mod resize;
 mod rest;
@@ -33,15 +34,28 @@ fn id(n: u8) -> NodeId {
 /// The bytes of a metadata device.
 struct Image(Vec<u8>);
 
+/// Bytes of a further volume's disk, which lies behind those of the first.
+const FURTHER: usize = 64 << 10;
+
 impl Image {
+    fn place(&self, at: u64) -> usize {
+        let first = (self.0.len() - FURTHER) as u64;
+        let volume = Volume::of(at / SECTOR).unwrap_or_default();
+        let from = if volume == Volume::FIRST { 0 } else { first };
+        (from + at - volume.base() * SECTOR) as usize
+    }
+
     fn put(&mut self, puts: &[Put]) {
-        puts.iter().for_each(|p| self.0[p.at as usize..][..p.bytes.len()].copy_from_slice(&p.bytes));
+        for put in puts {
+            let at = self.place(put.at);
+            self.0[at..][..put.bytes.len()].copy_from_slice(&put.bytes);
+        }
     }
 }
 
 impl Reader for Image {
     fn read(&self, at: u64, len: u64) -> Result<Vec<u8>, MetaError> {
-        Ok(self.0[at as usize..(at + len) as usize].to_vec())
+        Ok(self.0[self.place(at)..][..len as usize].to_vec())
     }
 }
 
@@ -67,8 +81,14 @@ impl Bench {
         sb.current = A;
         (sb.flags.consistent, sb.flags.up_to_date) = (true, true);
         sb.peers.iter_mut().for_each(|p| p.connected = true);
+        Bench::of(sb, peers, tie_breaker)
+    }
+
+    /// With this superblock.
+    fn of(sb: Superblock, peers: &[NodeId], tie_breaker: Option<NodeId>) -> Bench {
+        let layout = sb.layout;
         let (_, write) = Replica::format(sb);
-        let mut image = Image(vec![0; layout.end().next_multiple_of(PAGE) as usize]);
+        let mut image = Image(vec![0; layout.end().next_multiple_of(PAGE) as usize + FURTHER]);
         image.put(&write.first);
         image.put(&write.then);
         let recovered = Replica::recover(&image, layout.end(), Life::UNKNOWN).expect("a replica");
@@ -105,6 +125,37 @@ impl Bench {
 
     fn says(&mut self, message: Message) -> Vec<Effect> {
         self.tell(Event::Received(self.peer, self.conn, message))
+    }
+
+    /// The peer connects and tells the sizes and lives of its volumes, and its generation.
+    fn hears(&mut self, conn: u64, current: Generation, sizes: &Sizes, lives: Option<&Lives>) -> Vec<Effect> {
+        let peer_reigns = self.peer_reigns && !self.node.is_primary();
+        self.conn = ConnId(conn);
+        self.tell(Event::Connected(self.peer, self.conn));
+        if let Some(lives) = lives {
+            self.says(Message::Lives(Volume::all().map(|v| lives.of(v)).collect()));
+        }
+        if sizes.are_several() {
+            self.says(Message::Sizes(Volume::all().map(|v| sizes.of(v)).collect()));
+        }
+        self.says(Message::Hello(Box::new(hello(self.peer, peer_reigns, current, Generation::NONE))))
+    }
+
+    /// The same, and comes to the same decision.
+    fn meets_with(
+        &mut self,
+        conn: u64,
+        current: Generation,
+        sizes: &Sizes,
+        lives: Option<&Lives>,
+    ) -> (Verdict, Vec<Effect>) {
+        let fx = self.hears(conn, current, sizes, lives);
+        let said = fx.iter().find_map(|f| match f {
+            Effect::Send(_, _, Message::Agree(verdict, _, mine)) => Some((verdict.mirrored(), *mine)),
+            _ => None,
+        });
+        let (verdict, mine) = said.expect("an Agree");
+        (verdict, self.says(Message::Agree(verdict, mine, 1)))
     }
 
     /// The peer connects with these generations, and comes to the same decision.

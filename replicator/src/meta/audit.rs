@@ -70,7 +70,7 @@ fn bitmaps(
 ) -> Result<Vec<(NodeId, u64, usize)>, MetaError> {
     let mut found = Vec::new();
     for (slot, peer) in superblock.peers.iter().enumerate() {
-        let (map, damaged) = load(reader, superblock, slot)?;
+        let (map, damaged) = load(reader, superblock, slot, None)?;
         if damaged > 0 {
             findings
                 .push(format!("{damaged} cells of the bitmap for {} are damaged: they count as all set", peer.node));

@@ -11,10 +11,14 @@
 //! other does not.
 //!
 //! The *label* says which replica's disk it is and which volume of it. It is written before the superblock says where it is, and never
-//! changed. Prevents: two disks are exchanged, or one was taken from another replica, and what the bitmaps say is taken for the truth.
+//! changed while the volume is there. Prevents: two disks are exchanged, or one was taken from another replica, and what the bitmaps say is taken
+//! for the truth.
 //!
 //! A volume grows as the first does: bitmaps and label at the new end, then the superblock that says so. Nothing of the old place is written
 //! over before, so a crash leaves one of the two whole.
+//!
+//! A volume that is *taken away* leaves a row in the table that says so, with the number of its life ([`Lives`](crate::ids::Lives)); after that its
+//! label says so too, for whoever finds the disk. Its data stay as they are.
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -36,6 +40,8 @@ pub struct Further {
     pub volume: Volume,
     /// The number of its disk, drawn when the volume was made.
     pub number: u64,
+    /// Its life: odd.
+    pub life: u32,
     /// Sectors of data.
     pub data: u64,
     /// Sectors of a bit of its bitmaps.
@@ -59,7 +65,13 @@ impl Further {
             return Err(MetaError::TooSmall { needed, len });
         }
         let (label, bitmaps) = (len - PAGE, len - meta);
-        Ok(Further { volume, number, data: data.unwrap_or(bitmaps / SECTOR), bit, bitmaps, label })
+        Ok(Further { volume, number, life: 1, data: data.unwrap_or(bitmaps / SECTOR), bit, bitmaps, label })
+    }
+
+    /// In another life.
+    #[must_use]
+    pub fn of_life(self, life: u32) -> Further {
+        Further { life, ..self }
     }
 
     /// The same when it has grown to so many sectors on a disk that has become longer.
@@ -119,7 +131,8 @@ impl Further {
     pub(super) fn check(&self, peers: u8) -> Result<(), MetaError> {
         let bits = self.bit.is_power_of_two() && (BIT_MIN..=BIT_MAX).contains(&self.bit);
         let data = self.data > 0 && self.data.is_multiple_of(BIT_MIN) && self.data <= MAX_BITS * BIT_MAX;
-        if !bits || !data || self.bits() > MAX_BITS || self.volume == Volume::FIRST {
+        let lives = self.life % 2 == 1;
+        if !bits || !data || !lives || self.bits() > MAX_BITS || self.volume == Volume::FIRST {
             return Err(MetaError::Shape("a volume has whole blocks of 4 KiB, and no more than a bitmap can cover"));
         }
         let pages = u64::from(peers) * self.bitmap_pages();
@@ -130,10 +143,10 @@ impl Further {
         Ok(())
     }
 
-    /// The label, where it is to lie.
-    pub(super) fn put_label(&self, of: &Superblock) -> Put {
+    /// The label, where it is to lie; or that of a volume that was taken away.
+    pub(super) fn put_label(&self, of: &Superblock, taken_away: bool) -> Put {
         let mut raw = RawLabel::new_zeroed();
-        (raw.magic, raw.version) = (MAGIC, VERSION.into());
+        (raw.magic, raw.version, raw.taken_away) = (MAGIC, VERSION.into(), taken_away.into());
         (raw.resource, raw.device, raw.number) = (of.resource, of.device.into(), self.number.into());
         (raw.node, raw.volume) = (of.node.get(), self.volume.get());
         let mut bytes = vec![0; PAGE as usize];
@@ -147,9 +160,27 @@ impl Further {
     pub(super) fn find(&self, reader: &dyn Reader, of: &Superblock) -> Result<(), MetaError> {
         let volume = self.volume.get();
         let found = Label::decode(&reader.read(self.address(self.label), PAGE)?)?;
-        let wanted = Label { resource: of.resource, device: of.device, number: self.number, node: of.node, volume };
+        let (resource, device, number, node) = (of.resource, of.device, self.number, of.node);
+        let wanted = Label { resource, device, number, node, volume, taken_away: false };
         if found == Some(wanted) { Ok(()) } else { Err(MetaError::OtherDisk { volume, found }) }
     }
+}
+
+/// A volume that was taken away from the resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Which.
+    pub volume: Volume,
+    /// The number of the disk that it had here; 0 if it had none.
+    pub number: u64,
+    /// Its life: even.
+    pub life: u32,
+}
+
+/// A row of the table.
+pub(super) enum Row {
+    There(Further),
+    Gone(Gone),
 }
 
 /// What a disk says of itself.
@@ -165,6 +196,8 @@ pub struct Label {
     pub node: NodeId,
     /// The volume's number.
     pub volume: u8,
+    /// The volume was taken away from the resource.
+    pub taken_away: bool,
 }
 
 impl Label {
@@ -186,6 +219,7 @@ impl Label {
             number: raw.number.get(),
             node,
             volume: raw.volume,
+            taken_away: raw.taken_away != 0,
         };
         Ok(NodeId::new(raw.node).map(label))
     }
@@ -202,7 +236,8 @@ struct RawLabel {
     number: U64,
     node: u8,
     volume: u8,
-    reserved: [u8; 6],
+    taken_away: u8,
+    reserved: [u8; 5],
 }
 
 const _: () = assert!(size_of::<RawLabel>() == 56);
@@ -228,7 +263,8 @@ pub(super) struct RawFurther {
     bitmaps: U64,
     label: U64,
     number: U64,
-    reserved2: U64,
+    life: U32,
+    reserved2: U32,
 }
 
 const _: () = assert!(size_of::<RawFurther>() == 48);
@@ -243,24 +279,37 @@ impl RawFurther {
             bitmaps: further.bitmaps.into(),
             label: further.label.into(),
             number: further.number.into(),
+            // Programs from before there were lives wrote 0, and a first life is written as they did.
+            life: if further.life == 1 { 0 } else { further.life }.into(),
             reserved2: 0.into(),
         }
     }
 
+    pub(super) fn of_gone(gone: &Gone) -> RawFurther {
+        let number = gone.number.into();
+        let volume = gone.volume.get();
+        RawFurther { volume, number, life: gone.life.into(), ..zerocopy::FromZeros::new_zeroed() }
+    }
+
     /// None: an empty row.
-    pub(super) fn read(&self, peers: u8) -> Result<Option<Further>, MetaError> {
+    pub(super) fn read(&self, peers: u8) -> Result<Option<Row>, MetaError> {
         if self.volume == 0 {
             return Ok(None);
         }
         let volume = Volume::new(self.volume).ok_or(MetaError::Damaged)?;
+        let (number, life) = (self.number.get(), self.life.get());
+        if self.data.get() == 0 && life > 0 && life.is_multiple_of(2) {
+            return Ok(Some(Row::Gone(Gone { volume, number, life })));
+        }
         let further = Further {
             volume,
-            number: self.number.get(),
+            number,
+            life: life.max(1),
             data: self.data.get(),
             bit: self.bit.get().into(),
             bitmaps: self.bitmaps.get(),
             label: self.label.get(),
         };
-        further.check(peers).map(|()| Some(further))
+        further.check(peers).map(|()| Some(Row::There(further)))
     }
 }

@@ -31,6 +31,11 @@ impl Map {
         self.parts.sort_by_key(|(v, _)| *v);
     }
 
+    /// A volume is not there any more.
+    pub(super) fn remove(&mut self, volume: Volume) {
+        self.parts.retain(|(v, _)| *v != volume);
+    }
+
     /// Of which volumes.
     pub(super) fn parts(&self) -> impl Iterator<Item = (Volume, &Bitmap)> {
         self.parts.iter().map(|(v, map)| (*v, map))

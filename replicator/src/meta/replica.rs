@@ -11,9 +11,12 @@ use super::log::{self, ActivityLog, Transaction};
 use super::map::Map;
 use super::superblock::{Flags, Life, Superblock, newest};
 use super::{MetaError, MetaWrite, PAGE, Put, Reader};
-use crate::ids::{NodeId, NodeSet, Sizes, Span, Volume};
+use crate::ids::{Lives, NodeId, NodeSet, Sizes, Span, Volume};
+pub use swap::Swap;
 
 mod grow;
+mod leave;
+mod swap;
 
 /// A replica's metadata in memory.
 #[derive(Clone, Debug)]
@@ -23,8 +26,8 @@ pub struct Replica {
     bitmaps: BTreeMap<NodeId, Map>,
     changed: bool,
     under_way: bool,
-    /// Superblocks of a place that was left, which are to go.
-    left: Vec<u64>,
+    /// What is to be written over what was left: superblocks of another place, labels of volumes that were taken away.
+    left: Vec<Put>,
 }
 
 /// A plan that is on its way to the disk.
@@ -80,7 +83,7 @@ impl Replica {
                 first.extend(pages.map(|p| Put { at: sb.bitmap_page(volume, slot, p), bytes: empty.encode(p) }));
             }
         }
-        first.extend(sb.further.iter().map(|f| f.put_label(sb)));
+        first.extend(sb.further.iter().map(|f| f.put_label(sb, false)));
         let reset = replica.log.plan_reset();
         let mut then = vec![replica.put_log(&reset)];
         replica.log.committed(&reset);
@@ -98,18 +101,31 @@ impl Replica {
     /// The same on a device that may have grown since; `known` is how long it was when its metadata were found by its end, or were
     /// about to be moved there.
     pub fn recover_grown(reader: &dyn Reader, len: u64, known: &[u64], life: Life) -> Result<Recovered, MetaError> {
-        let (superblock, left) = find(reader, len, known)?;
+        Replica::recover_with(reader, len, known, life, None)
+    }
+
+    /// The same; `swap`: a volume that is to have another disk from now on, of so many bytes, and what that is numbered.
+    fn recover_with(
+        reader: &dyn Reader,
+        len: u64,
+        known: &[u64],
+        life: Life,
+        swap: Option<Swap>,
+    ) -> Result<Recovered, MetaError> {
+        let (mut superblock, left) = find(reader, len, known)?;
         let layout = superblock.layout;
         if layout.end() > len {
             return Err(MetaError::TooSmall { needed: layout.end(), len });
         }
         let shape = layout.shape;
-        for further in &superblock.further {
+        let swapped = swap.map(|s| s.volume);
+        for further in superblock.further.iter().filter(|f| Some(f.volume) != swapped) {
             further.find(reader, &superblock)?;
         }
+        swap.map_or(Ok(()), |swap| swap.begin(&mut superblock))?;
         let (mut bitmaps, mut damaged_cells) = (BTreeMap::new(), 0);
         for (slot, peer) in superblock.peers.iter().enumerate() {
-            let (map, damaged) = load(reader, &superblock, slot)?;
+            let (map, damaged) = load(reader, &superblock, slot, swapped)?;
             damaged_cells += damaged;
             bitmaps.insert(peer.node, map);
         }
@@ -118,6 +134,7 @@ impl Replica {
         let next = replayed.as_ref().map_or_else(|| newest_number(&ring) + 1, |r| r.next);
         let log = ActivityLog::new(superblock.device, shape.log_slots, next);
         let found = superblock.flags;
+        let left = left.into_iter().map(|at| Put { at, bytes: vec![0; PAGE as usize] }).collect();
         let mut replica = Replica { superblock, log, bitmaps, changed: false, under_way: false, left };
         let all = replica.peers();
         let hot = replayed.as_ref().map_or(0, |r| r.hot.len());
@@ -129,10 +146,13 @@ impl Replica {
         }
         let log_damaged = replayed.is_none();
         let at_rest = found.at_rest && hot == 0 && !log_damaged;
-        let kept = at_rest || life.goes_on(replica.superblock.life);
+        let kept = swap.is_none() && (at_rest || life.goes_on(replica.superblock.life));
         replica.superblock.flags.at_rest = kept;
         replica.superblock.life = if kept { life } else { Life::UNKNOWN };
-        let write = replica.apply_log();
+        let write = match swap {
+            None => replica.apply_log(),
+            Some(swap) => replica.put_swap(swap),
+        };
         Ok(Recovered { replica, write, hot, damaged_cells, log_damaged, found, life, kept })
     }
 
@@ -160,6 +180,11 @@ impl Replica {
     /// Sectors of all volumes.
     pub fn sizes(&self) -> Sizes {
         self.superblock.sizes()
+    }
+
+    /// The lives of all volumes.
+    pub fn lives(&self) -> Lives {
+        self.superblock.lives()
     }
 
     /// Sectors of a bit of the volume whose bits are the coarsest.
@@ -338,11 +363,19 @@ fn clear(sb: &Superblock) -> Map {
 }
 
 /// The bitmaps of the peer in a slot, and how many cells of them are damaged.
-pub(super) fn load(reader: &dyn Reader, sb: &Superblock, slot: usize) -> Result<(Map, usize), MetaError> {
+///
+/// Of a volume that has another disk from now on nothing is read.
+pub(super) fn load(
+    reader: &dyn Reader,
+    sb: &Superblock,
+    slot: usize,
+    swapped: Option<Volume>,
+) -> Result<(Map, usize), MetaError> {
     let (mut damaged, mut parts) = (0, Vec::new());
     for (volume, map) in clear(sb).parts() {
         let mut map = map.clone();
-        for page in 0..map.pages() {
+        let pages = if Some(volume) == swapped { 0 } else { map.pages() };
+        for page in 0..pages {
             damaged += map.load(page, &reader.read(sb.bitmap_page(volume, slot, page), PAGE)?);
         }
         parts.push((volume, map));

@@ -26,6 +26,11 @@ impl Disks {
         self.0.write().insert(volume, device);
     }
 
+    /// A volume's disk is not used any more.
+    pub fn remove(&self, volume: Volume) {
+        self.0.write().remove(&volume);
+    }
+
     /// A volume's disk.
     pub fn of(&self, volume: Volume) -> Option<Arc<dyn BlockDevice>> {
         self.0.read().get(&volume).cloned()

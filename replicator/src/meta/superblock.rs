@@ -7,15 +7,17 @@ use serde::{Deserialize, Serialize};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::further::{Further, RawFurther};
+use super::further::{Further, Gone, RawFurther, Row};
 use super::layout::{Devices, Layout, MAX_PEERS, Shape};
 use super::{MetaError, PAGE};
-use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, SECTOR, Seq, Sizes, Volume};
+use crate::ids::{Ballot, Generation, Grant, Lives, NodeId, NodeSet, SECTOR, Seq, Sizes, Volume};
 
 /// Version of the format. 1: first. Programs that know of no [`Life`] leave zeroes there, which prove nothing.
 pub const VERSION: u32 = 1;
 /// The incompatible feature of a resource with more volumes than the first.
 const SEVERAL_VOLUMES: u64 = 1;
+/// That of one from which a volume was taken away, also if it was added again.
+const SEVERAL_LIVES: u64 = 2;
 /// Former generations that are remembered.
 pub const HISTORY: usize = 32;
 const MAGIC: [u8; 8] = *b"SHFREPL\0";
@@ -121,6 +123,8 @@ pub struct Superblock {
     pub life: Life,
     /// The volumes besides the first, ascending.
     pub further: Vec<Further>,
+    /// Those that were taken away, and were not added again, ascending.
+    pub gone: Vec<Gone>,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -205,6 +209,7 @@ impl Superblock {
             history: Vec::new(),
             life: Life::UNKNOWN,
             further: Vec::new(),
+            gone: Vec::new(),
         }
     }
 
@@ -216,9 +221,39 @@ impl Superblock {
     /// A further volume is there, or is another than it was.
     pub(crate) fn set_further(&mut self, further: Further) {
         self.further.retain(|f| f.volume != further.volume);
+        self.gone.retain(|g| g.volume != further.volume);
         self.further.push(further);
         self.further.sort_by_key(|f| f.volume);
-        self.incompat |= SEVERAL_VOLUMES;
+        self.name_features();
+    }
+
+    /// A further volume is not there any more, or never was, and has that life.
+    pub(crate) fn set_gone(&mut self, gone: Gone) {
+        self.forget(gone.volume);
+        self.gone.push(gone);
+        self.gone.sort_by_key(|g| g.volume);
+        self.name_features();
+    }
+
+    /// Nothing is known of a further volume.
+    pub(crate) fn forget(&mut self, volume: Volume) {
+        self.further.retain(|f| f.volume != volume);
+        self.gone.retain(|g| g.volume != volume);
+        self.name_features();
+    }
+
+    fn name_features(&mut self) {
+        let several = if self.further.is_empty() { 0 } else { SEVERAL_VOLUMES };
+        let lives = if self.lives().are_plain() { 0 } else { SEVERAL_LIVES };
+        self.incompat = self.incompat & !(SEVERAL_VOLUMES | SEVERAL_LIVES) | several | lives;
+    }
+
+    /// The lives of all volumes.
+    pub fn lives(&self) -> Lives {
+        let there = self.further.iter().map(|f| (f.volume, f.life));
+        let gone = self.gone.iter().map(|g| (g.volume, g.life));
+        let first = Lives::default().with(Volume::FIRST, 1);
+        there.chain(gone).fold(first, |lives, (volume, life)| lives.with(volume, life))
     }
 
     /// Sectors of all volumes, as agreed.
@@ -332,8 +367,12 @@ impl Superblock {
         for (to, generation) in raw.history.iter_mut().zip(&self.history) {
             *to = generation.0.into();
         }
-        for (to, further) in raw.further.iter_mut().zip(&self.further) {
-            *to = RawFurther::of(further);
+        let there = self.further.iter().map(|f| (f.volume, RawFurther::of(f)));
+        let gone = self.gone.iter().map(|g| (g.volume, RawFurther::of_gone(g)));
+        let mut rows: Vec<(Volume, RawFurther)> = there.chain(gone).collect();
+        rows.sort_by_key(|(volume, _)| *volume);
+        for (to, (_, row)) in raw.further.iter_mut().zip(rows) {
+            *to = row;
         }
         let mut bytes = raw.as_bytes().to_vec();
         let crc = crc_of(&bytes);
@@ -351,7 +390,7 @@ impl Superblock {
             return Err(MetaError::Damaged);
         }
         let (version, incompat) = (raw.version.get(), raw.incompat.get());
-        if version > VERSION || incompat & !SEVERAL_VOLUMES != 0 {
+        if version > VERSION || incompat & !(SEVERAL_VOLUMES | SEVERAL_LIVES) != 0 {
             return Err(MetaError::Newer { version, incompat });
         }
         let shape = Shape {
@@ -364,6 +403,7 @@ impl Superblock {
         };
         shape.check()?;
         let layout = Layout { shape, supers: raw.supers.map(U64::get), log: raw.log.get(), bitmaps: raw.bitmaps.get() };
+        let (further, gone) = table(&raw)?;
         Ok(Superblock {
             sequence: raw.sequence.get(),
             incompat,
@@ -386,20 +426,35 @@ impl Superblock {
             peers: raw.peer.iter().filter_map(RawPeer::read).collect(),
             history: raw.history.iter().map(|g| Generation(g.get())).filter(|g| g.is_some()).collect(),
             life: Life(raw.life),
-            further: further(&raw)?,
+            further,
+            gone,
         })
     }
 }
 
 /// The table of further volumes, each there once.
-fn further(raw: &RawSuper) -> Result<Vec<Further>, MetaError> {
-    let rows: Result<Vec<Option<Further>>, MetaError> = raw.further.iter().map(|f| f.read(raw.peers)).collect();
-    let further: Vec<Further> = rows?.into_iter().flatten().collect();
-    let named = raw.incompat.get() & SEVERAL_VOLUMES != 0;
-    if named == further.is_empty() || !further.is_sorted_by(|a, b| a.volume < b.volume) {
+fn table(raw: &RawSuper) -> Result<(Vec<Further>, Vec<Gone>), MetaError> {
+    let (mut further, mut gone, mut order) = (Vec::new(), Vec::new(), Vec::new());
+    for row in &raw.further {
+        match row.read(raw.peers)? {
+            Some(Row::There(row)) => {
+                order.push(row.volume);
+                further.push(row);
+            }
+            Some(Row::Gone(row)) => {
+                order.push(row.volume);
+                gone.push(row);
+            }
+            None => {}
+        }
+    }
+    let named = |feature: u64| raw.incompat.get() & feature != 0;
+    let lives = !gone.is_empty() || further.iter().any(|f| f.life > 1);
+    let as_named = named(SEVERAL_VOLUMES) != further.is_empty() && named(SEVERAL_LIVES) == lives;
+    if !as_named || !order.is_sorted_by(|a, b| a < b) {
         return Err(MetaError::Shape("the table of volumes is in no order, or not what the features say"));
     }
-    Ok(further)
+    Ok((further, gone))
 }
 
 /// Places that lie in one another's way, or so far out that sums wrap, are no layout.

@@ -17,6 +17,7 @@ use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, SECTOR, Seq, Span};
 
 mod crash;
 mod grow;
+mod leave;
 mod volumes;
 
 fn node(n: u8) -> NodeId {
@@ -102,12 +103,12 @@ fn what_is_no_replica_or_too_new_or_too_large_is_refused_and_left_alone() {
     assert_eq!(store.open(Life::UNKNOWN).err(), Some(MetaError::NotThere));
     let mut sb = superblock(layout);
     store.format(sb.clone()).expect("made");
-    sb.incompat = 2;
+    sb.incompat = 4;
     sb.sequence = 9;
     store
         .write(&super::MetaWrite { first: Vec::new(), then: vec![super::Put { at: 0, bytes: sb.encode() }] })
         .expect("written");
-    assert_eq!(store.open(Life::UNKNOWN).err(), Some(MetaError::Newer { version: 1, incompat: 2 }));
+    assert_eq!(store.open(Life::UNKNOWN).err(), Some(MetaError::Newer { version: 1, incompat: 4 }));
     let shorter = MemDevice::new(ByteLen(layout.end() - PAGE), BlockSize::B512);
     let whole = store.device_bytes(layout.end() - PAGE);
     futures_free_write(&shorter, &whole);

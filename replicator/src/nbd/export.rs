@@ -161,6 +161,18 @@ impl Exports {
         export.is_some_and(|export| !export.withdrawn.send_replace(true))
     }
 
+    /// The same unless a client uses it; how many do.
+    pub fn withdraw_unused(&self, name: &str) -> usize {
+        let mut table = self.table.write();
+        let clients = table.get(name).map_or(0, |export| export.withdrawn.receiver_count());
+        if clients == 0 {
+            table.remove(name).into_iter().for_each(|export| {
+                export.withdrawn.send_replace(true);
+            });
+        }
+        clients
+    }
+
     pub(super) fn withdraw_all(&self) {
         let all = std::mem::take(&mut *self.table.write());
         for export in all.values() {

@@ -50,7 +50,7 @@ pub enum Listen {
 /// How a client of a TCP address proves who it is.
 #[derive(Clone, Debug)]
 pub enum Security {
-    /// TLS 1.3, with certificates of one cluster at both ends; nothing goes without it.
+    /// TLS 1.2 or 1.3, with certificates of one cluster at both ends; nothing goes without it.
     Tls(net::TlsMaterial),
     /// Whoever reaches the address may do all.
     Plain,

@@ -19,13 +19,15 @@ use super::local::Disk;
 use super::metrics::{Metrics, Peering};
 use super::status::{self, PeerStatus, Preview, Status, Synchronised, WitnessStatus};
 use super::wire::{self, Packed};
-use super::{Input, NotResized, PeerAddress, ResourceConfig, WitnessAddress};
+use super::{Input, NotRemoved, NotResized, PeerAddress, ResourceConfig, WitnessAddress};
 use crate::compare::Verdict;
 use crate::core::Node;
 use crate::core::config::OnNoQuorum;
-use crate::core::event::{Ask, ConnId, Effect, Event, Message, Moved, Now, Refusal, Report, ReqId, ResizeRefusal};
+use crate::core::event::{Ask, ConnId, Effect, Event, Message, Moved, Now, Refusal, Report, ReqId};
 use crate::core::view::PeerView;
 use crate::ids::{NodeId, SECTOR, Sizes, Volume};
+
+mod volumes;
 
 /// How often the core is told that time has passed.
 const TICK: Duration = Duration::from_millis(100);
@@ -140,6 +142,7 @@ pub(super) struct Actor {
     flying: usize,
     rests: Vec<oneshot::Sender<bool>>,
     resizes: Vec<oneshot::Sender<Result<u64, NotResized>>>,
+    removes: Vec<oneshot::Sender<Result<(), NotRemoved>>>,
     stops: Vec<oneshot::Sender<()>>,
 }
 
@@ -185,6 +188,7 @@ impl Actor {
             flying: 0,
             rests: Vec::new(),
             resizes: Vec::new(),
+            removes: Vec::new(),
             stops: Vec::new(),
         }
     }
@@ -348,6 +352,13 @@ impl Actor {
                 None => {
                     self.resizes.push(done);
                     self.handle(Event::Resize { volume, size, clean });
+                }
+            },
+            Input::TakeAway { volume, force, done } => match self.gate.too_old_to_leave() {
+                Some(node) => answer(done, Err(NotRemoved::TooOld(node))),
+                None => {
+                    self.removes.push(done);
+                    self.handle(Event::TakeAway { volume, force });
                 }
             },
             Input::DiskPolicy { policy, done } => {
@@ -610,6 +621,9 @@ impl Actor {
             Report::Grown(..) | Report::Resized(..) | Report::NotResized(_) | Report::OtherSize(..) => {
                 self.told_of_size(report);
             }
+            Report::TakenAway(_) | Report::Removed(_) | Report::NotRemoved(_) | Report::OtherLife(..) => {
+                self.told_of_leaving(report);
+            }
             Report::PassedOn(span) => tracing::error!("the local disk failed at {span:?}, and is kept, as it is to be"),
             Report::Detached => {
                 self.tells.detached.store(true, Ordering::Relaxed);
@@ -626,42 +640,6 @@ impl Actor {
                 if let Some(peer) = self.peers.get_mut(&node) {
                     let Moved { sent, zeroed, equal } = moved;
                     peer.synchronised = Some(Synchronised { sent, zeroed, equal });
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn told_of_size(&mut self, report: Report) {
-        match report {
-            Report::Grown(volume, sectors) => {
-                self.disk.grown(volume, sectors);
-                let sizes = *self.disk.sizes();
-                self.gate.grown(sizes);
-                self.tells.sizes.send_replace(sizes);
-            }
-            Report::Resized(_, sectors) => {
-                let bytes = sectors * SECTOR;
-                self.resizes.drain(..).for_each(|done| answer(done, Ok(bytes)));
-            }
-            // Of several who ask at once the second is told that it is being done.
-            Report::NotResized(ResizeRefusal::Busy) => {
-                self.resizes.pop().into_iter().for_each(|d| answer(d, Err(NotResized::Refused(ResizeRefusal::Busy))));
-            }
-            Report::NotResized(why) => {
-                self.resizes.drain(..).for_each(|done| answer(done, Err(NotResized::Refused(why))));
-            }
-            Report::OtherSize(node, volume, sectors) => {
-                let (theirs, own) = (sectors * SECTOR, self.disk.sizes().of(volume) * SECTOR);
-                let which = if volume == Volume::FIRST { String::new() } else { format!("volume {}: ", volume.get()) };
-                let said = format!(
-                    "{which}it has {theirs} bytes, this one {own}: the disk of the smaller one has no room, or the larger one was just \
-                     made and says nothing: make that anew with --size {}",
-                    theirs.min(own)
-                );
-                tracing::error!("{node}: {said}");
-                if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.said = Some(said);
                 }
             }
             _ => {}

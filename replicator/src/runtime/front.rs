@@ -222,7 +222,7 @@ impl Whole {
 
 fn kind_of(error: AppError) -> IoErrorKind {
     match error {
-        AppError::NotPrimary | AppError::NoQuorum | AppError::TooMany => IoErrorKind::NotReady,
+        AppError::NotPrimary | AppError::NoQuorum | AppError::TooMany | AppError::NoVolume => IoErrorKind::NotReady,
         AppError::Deposed => IoErrorKind::Fenced,
         AppError::NoData => IoErrorKind::Medium,
     }

@@ -15,7 +15,8 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::local::Room;
 use super::{Input, wire};
-use crate::ids::{NodeId, SECTOR, Sizes, Volume};
+use crate::ids::{Lives, NodeId, SECTOR, Sizes, Volume};
+use crate::meta::superblock::Superblock;
 
 /// What HELLO carries, as postcard; the version first, so that others can always be told apart by it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +50,7 @@ pub(super) fn version_of(bytes: &[u8]) -> Result<u16, String> {
 /// What newer programs say behind it; older ones read over it, and say nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct More {
-    /// What it knows besides the version: 1: growing; 2: several volumes.
+    /// What it knows besides the version: 1: growing; 2: several volumes; 3: that volumes are taken away.
     pub(super) minor: u16,
     /// Bytes that the first volume's disk has room for.
     pub(super) room: u64,
@@ -60,11 +61,16 @@ pub(super) struct More {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Further(Vec<(u8, u64, u64)>);
 
+/// What programs of minor version 3 say behind that: the life of each volume that was ever taken away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lived(Vec<(u8, u32)>);
+
 /// What this program knows.
-const MINOR: u16 = 2;
-/// The first that knows how to grow, and the first that knows of several volumes.
+const MINOR: u16 = 3;
+/// The first that knows how to grow, that knows of several volumes, that knows that they are taken away.
 const GROWS: u16 = 1;
 const SEVERAL: u16 = 2;
+const LEAVES: u16 = 3;
 
 impl Further {
     /// Bytes of a volume, and those that there is room for.
@@ -77,16 +83,41 @@ impl Further {
     }
 }
 
+impl Lived {
+    fn of(lives: &Lives) -> Lived {
+        let all = Volume::all().map(|v| (v.get(), lives.of(v)));
+        Lived(all.filter(|(_, life)| *life > 1).collect())
+    }
+
+    /// Whether a volume was taken away on one of two nodes since it was there on the other: the other one does so when they have met.
+    fn goes(&self, other: &Lived, volume: Volume) -> bool {
+        let life = |l: &Lived| l.0.iter().find(|(v, _)| *v == volume.get()).map_or(0, |(_, life)| *life);
+        let last = life(self).max(life(other));
+        last > 0 && last.is_multiple_of(2)
+    }
+}
+
+/// What a node says behind its greeting.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Behind {
+    more: More,
+    further: Further,
+    lived: Lived,
+}
+
 impl Greeting {
-    fn to_bytes(&self, more: More, further: &Further) -> Bytes {
+    fn to_bytes(&self, behind: &Behind) -> Bytes {
+        let Behind { more, further, lived } = behind;
         let mut bytes = postcard::to_stdvec(self).unwrap_or_default();
-        bytes.extend(postcard::to_stdvec(&more).unwrap_or_default());
+        bytes.extend(postcard::to_stdvec(more).unwrap_or_default());
         bytes.extend(postcard::to_stdvec(further).unwrap_or_default());
+        bytes.extend(postcard::to_stdvec(lived).unwrap_or_default());
         bytes.into()
     }
 
-    /// Whether a peer that says this is one of ours; `room`: bytes that the disk here has room for; `further`: the other volumes here.
-    fn judge(&self, bytes: &[u8], room: u64, further: &Further) -> Result<(Greeting, More), String> {
+    /// Whether a peer that says this is one of ours; `own`: what this node says behind its greeting.
+    fn judge(&self, bytes: &[u8], own: &Behind) -> Result<(Greeting, More), String> {
+        let Behind { more: More { room, .. }, further, lived } = own;
         let version = version_of(bytes)?;
         if version != wire::VERSION || self.version != version {
             return Err(format!(
@@ -98,7 +129,8 @@ impl Greeting {
             postcard::take_from_bytes::<Greeting>(bytes).map_err(|e| format!("its HELLO does not parse: {e}"))?;
         let old = More { minor: 0, room: theirs.bytes };
         let (more, rest) = postcard::take_from_bytes::<More>(rest).unwrap_or((old, &[]));
-        let their_further: Further = postcard::from_bytes(rest).unwrap_or_default();
+        let (their_further, rest) = postcard::take_from_bytes::<Further>(rest).unwrap_or_default();
+        let their_lived: Lived = postcard::from_bytes(rest).unwrap_or_default();
         let (us, them) = (self.node, theirs.node);
         if theirs.resource != self.resource {
             return Err(format!(
@@ -106,14 +138,20 @@ impl Greeting {
                 theirs.name, self.name
             ));
         }
-        self.judge_size(&self.name, (us, self.bytes, room), (them, theirs.bytes, more.room), more.minor >= GROWS)?;
+        self.judge_size(&self.name, (us, self.bytes, *room), (them, theirs.bytes, more.room), more.minor >= GROWS)?;
         if further.are_several() && more.minor < SEVERAL {
             return Err(format!(
                 "the program of {them} knows of one volume only, and {} has several: use one version of shorefast",
                 self.name
             ));
         }
-        for volume in Volume::all().skip(1) {
+        if !lived.0.is_empty() && more.minor < LEAVES {
+            return Err(format!(
+                "the program of {them} does not know that a volume can be taken away, and one was from {}: use one version of shorefast",
+                self.name
+            ));
+        }
+        for volume in Volume::all().skip(1).filter(|v| !lived.goes(&their_lived, *v)) {
             let name = format!("{}/{}", self.name, volume.get());
             let ((own, own_room), (bytes, their_room)) = (further.of(volume), their_further.of(volume));
             self.judge_size(&name, (us, own, own_room), (them, bytes, their_room), true)?;
@@ -186,8 +224,8 @@ impl Greeting {
 /// What actor and service share.
 pub(super) struct Gate {
     pub(super) own: Greeting,
-    /// Sectors of the volumes: the bytes of `own` are of the start.
-    sizes: Mutex<Sizes>,
+    /// Sectors of the volumes: the bytes of `own` are of the start; and their lives.
+    sizes: Mutex<(Sizes, Lives)>,
     room: Room,
     /// What each peer knows that was let in.
     minors: Mutex<BTreeMap<NodeId, u16>>,
@@ -202,12 +240,21 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn new(own: Greeting, sizes: Sizes, subjects: BTreeMap<NodeId, String>, room: Room) -> Gate {
         let (alone, refused, minors) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Gate { sizes: Mutex::new(sizes), own, room, minors, subjects, alone, refused }
+        let sizes = Mutex::new((sizes, room.lives()));
+        Gate { sizes, own, room, minors, subjects, alone, refused }
     }
 
-    /// The volumes have become larger, or more.
-    pub(super) fn grown(&self, sizes: Sizes) {
-        *self.sizes.lock() = sizes;
+    /// The volumes have become larger, or more, or less.
+    pub(super) fn changed(&self, sizes: Sizes, found: Option<&Superblock>) {
+        let mut now = self.sizes.lock();
+        let lives = found.map_or(now.1, Superblock::lives);
+        *now = (sizes, lives);
+        found.into_iter().for_each(|found| self.room.changed(found));
+    }
+
+    /// A peer whose program does not know that a volume can be taken away.
+    pub(super) fn too_old_to_leave(&self) -> Option<NodeId> {
+        self.minors.lock().iter().find(|(_, minor)| **minor < LEAVES).map(|(n, _)| *n)
     }
 
     /// A peer whose program does not know how to grow, or of a further volume.
@@ -217,13 +264,13 @@ impl Gate {
     }
 
     fn own(&self) -> Greeting {
-        Greeting { bytes: self.sizes.lock().of(Volume::FIRST) * SECTOR, ..self.own.clone() }
+        Greeting { bytes: self.sizes.lock().0.of(Volume::FIRST) * SECTOR, ..self.own.clone() }
     }
 
     /// Bytes of a volume, and those that there is room for. The layout of the start may have been left since: then there is room for what
     /// there is.
     fn room(&self, volume: Volume) -> (u64, u64) {
-        let now = self.sizes.lock().of(volume) * SECTOR;
+        let now = self.sizes.lock().0.of(volume) * SECTOR;
         (now, self.room.bytes(volume).max(now))
     }
 
@@ -235,8 +282,13 @@ impl Gate {
 
     /// What this node says at HELLO.
     fn said(&self) -> Bytes {
+        self.own().to_bytes(&self.behind())
+    }
+
+    fn behind(&self) -> Behind {
         let (_, room) = self.room(Volume::FIRST);
-        self.own().to_bytes(More { minor: MINOR, room }, &self.further())
+        let lived = Lived::of(&self.sizes.lock().1);
+        Behind { more: More { minor: MINOR, room }, further: self.further(), lived }
     }
 
     fn node_of(&self, subject: &str) -> Option<NodeId> {
@@ -259,8 +311,7 @@ impl Gate {
         if self.alone.lock().contains(&node) {
             return Err(format!("{} stands alone: `shorefast replica connect {}` there", self.own.node, self.own.name));
         }
-        let (_, room) = self.room(Volume::FIRST);
-        let (theirs, more) = self.own().judge(&peer.app, room, &self.further())?;
+        let (theirs, more) = self.own().judge(&peer.app, &self.behind())?;
         if theirs.node != node {
             return Err(format!("it says that it is {}, its certificate is that of {node}", theirs.node));
         }
@@ -333,6 +384,15 @@ mod tests {
         Further::default()
     }
 
+    fn behind(more: More, further: &Further) -> Behind {
+        Behind { more, further: further.clone(), lived: Lived::default() }
+    }
+
+    /// What is said behind the greeting by a program with room for so much.
+    fn room(room: u64, further: &Further) -> Behind {
+        behind(More { minor: MINOR, room }, further)
+    }
+
     fn greeting(node: u8) -> Greeting {
         let node = NodeId::new(node).expect("a node");
         Greeting {
@@ -352,24 +412,28 @@ mod tests {
         let us = greeting(1);
         let more = |room| More { minor: 1, room };
         let said = |them: Greeting| {
-            us.judge(&them.to_bytes(more(them.bytes), &none()), us.bytes, &none()).expect_err("refused")
+            us.judge(&them.to_bytes(&behind(more(them.bytes), &none())), &room(us.bytes, &none())).expect_err("refused")
         };
-        assert_eq!(us.judge(&greeting(2).to_bytes(more(5), &none()), 0, &none()), Ok((greeting(2), more(5))));
+        assert_eq!(
+            us.judge(&greeting(2).to_bytes(&behind(more(5), &none())), &room(0, &none())),
+            Ok((greeting(2), more(5)))
+        );
         assert!(said(Greeting { resource: [2; 16], name: "x".to_owned(), ..greeting(2) }).contains("not the same"));
         assert!(said(Greeting { bytes: 1 << 19, ..greeting(2) }).contains("--size 524288"));
         assert!(said(Greeting { protocol: 'A', ..greeting(2) }).contains("protocol A"));
         assert!(said(Greeting { version: 9, ..greeting(2) }).contains("version 9"));
         assert!(said(Greeting { quorum: false, ..greeting(2) }).contains("has no quorum"));
         assert!(said(Greeting { witness: None, ..greeting(2) }).contains("without a tie-breaker"));
-        assert!(us.judge(b"", 0, &none()).is_err() && us.judge(&[1, 2, 3], 0, &none()).is_err());
+        assert!(us.judge(b"", &room(0, &none())).is_err() && us.judge(&[1, 2, 3], &room(0, &none())).is_err());
     }
 
     /// One grew while the other was away, or crashed before it was written down.
     #[test]
     fn a_peer_of_another_size_is_let_in_if_the_smaller_one_has_room() {
         let us = greeting(1);
-        let let_in = |bytes, more: More, room| {
-            us.judge(&Greeting { bytes, ..greeting(2) }.to_bytes(more, &none()), room, &none()).is_ok()
+        let let_in = |bytes, more: More, own| {
+            let said = Greeting { bytes, ..greeting(2) }.to_bytes(&behind(more, &none()));
+            us.judge(&said, &room(own, &none())).is_ok()
         };
         let (small, same, large) = (1 << 19, 1 << 20, 1 << 21);
         assert!(let_in(large, More { minor: 1, room: large }, large));
@@ -384,8 +448,8 @@ mod tests {
     fn a_program_that_cannot_grow_is_understood_and_understands() {
         let us = greeting(1);
         let old = postcard::to_stdvec(&greeting(2)).expect("encodes");
-        assert_eq!(us.judge(&old, 1 << 20, &none()), Ok((greeting(2), More { minor: 0, room: 1 << 20 })));
-        let new = us.to_bytes(More { minor: 1, room: 9 }, &none());
+        assert_eq!(us.judge(&old, &room(1 << 20, &none())), Ok((greeting(2), More { minor: 0, room: 1 << 20 })));
+        let new = us.to_bytes(&behind(More { minor: 1, room: 9 }, &none()));
         assert_eq!(postcard::from_bytes::<Greeting>(&new), Ok(greeting(1)));
     }
 
@@ -395,12 +459,12 @@ mod tests {
         let us = greeting(1);
         let old = [postcard::to_stdvec(&greeting(2)), postcard::to_stdvec(&More { minor: 1, room: 1 << 20 })];
         let old = old.map(|part| part.expect("encodes")).concat();
-        assert_eq!(us.judge(&old, 0, &none()), Ok((greeting(2), More { minor: 1, room: 1 << 20 })));
+        assert_eq!(us.judge(&old, &room(0, &none())), Ok((greeting(2), More { minor: 1, room: 1 << 20 })));
         let spare = Further(vec![(1, 0, 4096)]);
-        assert!(us.judge(&old, 0, &spare).is_ok(), "a disk for a volume that there is not yet");
+        assert!(us.judge(&old, &room(0, &spare)).is_ok(), "a disk for a volume that there is not yet");
         let several = Further(vec![(1, 4096, 4096)]);
-        assert!(us.judge(&old, 0, &several).expect_err("refused").contains("one volume only"));
-        let new = us.to_bytes(More { minor: 2, room: 9 }, &several);
+        assert!(us.judge(&old, &room(0, &several)).expect_err("refused").contains("one volume only"));
+        let new = us.to_bytes(&behind(More { minor: 2, room: 9 }, &several));
         let (greeted, rest) = postcard::take_from_bytes::<Greeting>(&new).expect("reads");
         assert_eq!((greeted, postcard::from_bytes::<More>(rest)), (greeting(1), Ok(More { minor: 2, room: 9 })));
     }
@@ -410,7 +474,8 @@ mod tests {
         let us = greeting(1);
         let more = More { minor: 2, room: 0 };
         let judge = |own: &[(u8, u64, u64)], theirs: &[(u8, u64, u64)]| {
-            us.judge(&greeting(2).to_bytes(more, &Further(theirs.to_vec())), 0, &Further(own.to_vec())).map(drop)
+            let said = greeting(2).to_bytes(&behind(more, &Further(theirs.to_vec())));
+            us.judge(&said, &room(0, &Further(own.to_vec()))).map(drop)
         };
         let (has, spare, none, short) = ([(3, 8192, 8192)], [(3, 0, 9000)], [], [(3, 4096, 5000)]);
         assert_eq!(
@@ -421,6 +486,25 @@ mod tests {
             assert!(judge(own, theirs).expect_err("refused").contains("has no disk for it"));
         }
         assert!(judge(&has, &short).expect_err("refused").contains("r0/3 of node 2 has 4096 bytes"));
+    }
+
+    /// One was cut off when a volume was taken away: it has it yet, and does so when the two have met.
+    #[test]
+    fn a_volume_that_was_taken_away_needs_no_disk_and_a_program_that_knows_that() {
+        let us = greeting(1);
+        let there = Behind { lived: Lived::default(), ..room(0, &Further(vec![(1, 8192, 8192)])) };
+        let gone = Behind { lived: Lived(vec![(1, 2)]), ..room(0, &none()) };
+        let again = Behind { lived: Lived(vec![(1, 3)]), ..room(0, &Further(vec![(1, 8192, 8192)])) };
+        let judge = |own: &Behind, theirs: &Behind| us.judge(&greeting(2).to_bytes(theirs), own).map(drop);
+        for (own, theirs) in [(&there, &gone), (&gone, &there), (&gone, &gone), (&there, &again), (&again, &there)] {
+            assert_eq!(judge(own, theirs), Ok(()), "{own:?}, {theirs:?}");
+        }
+        for (own, theirs) in [(&again, &gone), (&gone, &again)] {
+            assert!(judge(own, theirs).expect_err("refused").contains("has no disk for it"));
+        }
+        let older = Behind { more: More { minor: SEVERAL, room: 0 }, ..room(0, &none()) };
+        assert!(judge(&gone, &older).expect_err("refused").contains("does not know that a volume can be taken away"));
+        assert_eq!(Lived::of(&Lives::default().with(Volume::FIRST, 1)), Lived::default(), "nothing is said of it");
     }
 
     #[test]

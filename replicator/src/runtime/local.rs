@@ -11,18 +11,18 @@ use block::{
     AlignedBuf, BlockDevice, ByteLen, ByteOffset, Completion, Geometry, Io, IoErrorKind, Op, Provisioning, Rescan,
 };
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Input;
 use crate::core::event::{DiskError, IoId};
 use crate::core::pieces::{Digest as Sum, UNIT, compare, digests};
-use crate::ids::{NodeId, SECTOR, Sizes, Span, Volume};
+use crate::ids::{Lives, NodeId, SECTOR, Sizes, Span, Volume};
 use crate::meta::audit::Audit;
 use crate::meta::further::{Further, Label};
 use crate::meta::layout::{Devices, Layout, Shape};
-use crate::meta::replica::Recovered;
+use crate::meta::replica::{Recovered, Replica, Swap};
 use crate::meta::store::{Disks, Store};
 use crate::meta::superblock::{Life, Superblock};
 use crate::meta::{MetaError, MetaWrite, PAGE};
@@ -193,6 +193,12 @@ impl Parts {
         self.all.write().insert(volume, part);
     }
 
+    /// A volume's disk is not used any more.
+    pub(super) fn remove(&self, volume: Volume) {
+        self.disks.remove(volume);
+        self.all.write().remove(&volume);
+    }
+
     pub(super) fn of(&self, volume: Volume) -> Option<Part> {
         self.all.read().get(&volume).cloned()
     }
@@ -280,6 +286,11 @@ impl Local {
         self.superblock().sizes()
     }
 
+    /// A disk that is none of a volume's any more is let go.
+    pub fn leave_out(&self, volume: Volume) {
+        self.parts.remove(volume);
+    }
+
     pub(super) fn parts(&self) -> Parts {
         self.parts.clone()
     }
@@ -287,7 +298,7 @@ impl Local {
     /// Bytes of data that there is room for now.
     pub(super) fn measure(&self) -> Room {
         let grows = self.remember.is_some();
-        Room { parts: self.parts.clone(), found: self.superblock().clone(), grows }
+        Room { parts: self.parts.clone(), found: Mutex::new(self.superblock().clone()), grows }
     }
 
     /// Begins: the core gets what was found, the disks serve it.
@@ -308,20 +319,31 @@ impl Local {
 /// How much room there is on the disks.
 pub(super) struct Room {
     parts: Parts,
-    /// As it was when the process started.
-    found: Superblock,
+    /// As it was when the volumes last changed.
+    found: Mutex<Superblock>,
     grows: bool,
 }
 
 impl Room {
     /// Bytes of a volume's data that its disk has room for; those it has if that cannot be told.
     pub(super) fn bytes(&self, volume: Volume) -> u64 {
-        let now = self.found.sizes().of(volume);
+        let found = self.found.lock();
+        let now = found.sizes().of(volume);
         if self.parts.of(volume).is_none() {
             return now * SECTOR;
         }
-        let room = if self.grows { self.found.room(volume, &self.parts.measured()) } else { now };
+        let room = if self.grows { found.room(volume, &self.parts.measured()) } else { now };
         room.max(now) * SECTOR
+    }
+
+    /// The volumes have changed.
+    pub(super) fn changed(&self, found: &Superblock) {
+        *self.found.lock() = found.clone();
+    }
+
+    /// The lives of the volumes.
+    pub(super) fn lives(&self) -> Lives {
+        self.found.lock().lives()
     }
 }
 
@@ -412,6 +434,12 @@ impl Disk {
     /// A volume has grown.
     pub(super) fn grown(&mut self, volume: Volume, sectors: u64) {
         self.sizes = self.sizes.with(volume, sectors);
+    }
+
+    /// A volume was taken away: its disk is let go.
+    pub(super) fn gone(&mut self, volume: Volume) {
+        self.grown(volume, 0);
+        self.parts.remove(volume);
     }
 
     /// The disk of an address, and where on it that is. None: it fails as a request of a disk that is not there.
@@ -540,8 +568,16 @@ impl Disk {
 /// # Errors
 /// Metadata that are there and cannot be read: damaged, newer; a disk that fails.
 pub fn find(device: Arc<dyn BlockDevice>) -> Result<Option<Superblock>, MetaError> {
+    find_known(device, &[])
+}
+
+/// The same for a disk that may have grown; `known`: see [`Local::open_parts`].
+///
+/// # Errors
+/// As of [`find`].
+pub fn find_known(device: Arc<dyn BlockDevice>, known: &[u64]) -> Result<Option<Superblock>, MetaError> {
     let store = Store::new(device);
-    match crate::meta::replica::find(&store, store.len(), &[]) {
+    match crate::meta::replica::find(&store, store.len(), known) {
         Ok((superblock, _)) => Ok(Some(superblock)),
         Err(MetaError::NotThere) => Ok(None),
         Err(e) => Err(e),
@@ -571,6 +607,25 @@ pub fn find_volume(device: Arc<dyn BlockDevice>) -> Result<Option<Label>, MetaEr
     let len = device.geometry().len.0 / PAGE * PAGE;
     let Some(at) = len.checked_sub(PAGE) else { return Ok(None) };
     Label::decode(&crate::meta::Reader::read(&Store::new(device), at, PAGE)?)
+}
+
+/// Gives one volume of a replica that does not run another disk, on which nothing is: what is there is synchronised in full when the replica has met
+/// a peer, and until then it is whole no more. `disks`: those of the other volumes; of the old one nothing is read. Blocks its thread.
+///
+/// # Errors
+/// As of [`Local::open`]; no such volume besides the first; a disk that is too short.
+pub fn swap_disk(
+    disks: impl IntoIterator<Item = (Volume, Arc<dyn BlockDevice>)>,
+    known: &[u64],
+    volume: Volume,
+    device: Arc<dyn BlockDevice>,
+) -> Result<(), MetaError> {
+    let swap = Swap { volume, number: random(), len: device.geometry().len.0, marks: true };
+    let all = Disks::default();
+    disks.into_iter().chain([(volume, device)]).for_each(|(volume, device)| all.add(volume, device));
+    let store = Store::on(all);
+    let write = Replica::swap(&store, store.len(), known, swap)?;
+    store.write(&write)
 }
 
 /// Takes the metadata away, so that the disk carries no replica any more. Blocks its thread.

@@ -30,6 +30,9 @@ pub(super) const MAX_ZERO: u64 = 16 << 20;
 /// Rounds of ballots above which nobody is believed: there must be room for higher ones.
 const MAX_ROUND: u32 = u32::MAX / 2;
 
+/// Lives of a volume from which on nobody is believed: there must be room for later ones.
+const MAX_LIFE: u32 = u32::MAX / 2;
+
 /// Why a frame is not a message of this protocol.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum WireError {
@@ -181,6 +184,23 @@ fn check(message: &Message, sizes: &Sizes) -> Result<(), WireError> {
             let fits = all.len() <= Volume::MOST && all.iter().all(|s| *s <= MAX_BITS * BIT_MAX);
             if fits { Ok(()) } else { Err(WireError::Absurd("more volumes than there can be, or larger ones")) }
         }
+        Message::Lives(all) => {
+            let fits = all.len() <= Volume::MOST && all.iter().all(|life| *life < MAX_LIFE);
+            if fits {
+                Ok(())
+            } else {
+                Err(WireError::Absurd("lives of more volumes than there can be, or the last ones"))
+            }
+        }
+        Message::Leave(volume, life) | Message::Left(volume, life) => {
+            let further = Volume::new(*volume).is_some_and(|v| v != Volume::FIRST);
+            let fits = further && life.is_multiple_of(2) && (1..MAX_LIFE).contains(life);
+            if fits {
+                Ok(())
+            } else {
+                Err(WireError::Absurd("a volume that cannot be taken away, or not in that life"))
+            }
+        }
         Message::Prepare(ballot) | Message::Accepted(ballot, _) => check_ballots(&[*ballot]),
         Message::Reject(asked, promised) => check_ballots(&[*asked, *promised]),
         Message::Promise(ballot, grant, _) => check_ballots(&[*ballot, grant.ballot]),
@@ -262,6 +282,9 @@ mod tests {
             Message::Check(Span::new(other().base() + 496, 16), vec![[3; 32]]),
             Message::Sizes(vec![1000, 0, 0, 500]),
             Message::RoomOf(3),
+            Message::Lives(vec![1, 2, 0, 3]),
+            Message::Leave(3, 2),
+            Message::Left(3, 4),
         ] {
             assert_eq!(there_and_back(&message), Ok(message));
         }
@@ -298,6 +321,13 @@ mod tests {
             Message::Dirty(vec![Span::new(992, 16), Span::new(other().base() + 500, 8)], true),
             Message::Sizes(vec![8; 17]),
             Message::Sizes(vec![1 << 40]),
+            Message::Lives(vec![1; 17]),
+            Message::Lives(vec![1, u32::MAX]),
+            Message::Leave(0, 2),
+            Message::Leave(16, 2),
+            Message::Leave(3, 3),
+            Message::Left(3, 0),
+            Message::Left(3, u32::MAX - 1),
             Message::Reject(high, Ballot::default()),
             Message::Prepare(high),
         ] {
@@ -326,6 +356,9 @@ mod tests {
         assert_eq!(bytes(&Message::Pong), [27]);
         assert_eq!(bytes(&Message::RoomOf(3)), [37, 3]);
         assert_eq!(bytes(&Message::Sizes(vec![300, 0])), [38, 2, 172, 2, 0]);
+        assert_eq!(bytes(&Message::Lives(vec![1, 2])), [39, 2, 1, 2]);
+        assert_eq!(bytes(&Message::Leave(3, 2)), [40, 3, 2]);
+        assert_eq!(bytes(&Message::Left(3, 300)), [41, 3, 172, 2]);
         let there = Span::new(other().base() + 1, 8);
         assert_eq!(bytes(&Message::Dirty(vec![there], true)), [14, 1, 129, 128, 128, 128, 128, 96, 8, 1]);
     }

@@ -196,6 +196,14 @@ impl Disk {
         }
     }
 
+    /// The disk of the second volume is another one: any bytes where metadata are to be. What was on its way there is gone.
+    pub(super) fn swap(&mut self, rng: &mut Rng) {
+        self.crash(rng);
+        let mut plate = Plate::new(MOST as usize, SECTOR);
+        plate.durable.iter_mut().for_each(|sector| sector.fill(rng.below(256) as u8));
+        self.metas[1] = plate;
+    }
+
     pub(super) fn format(&mut self, puts: &[Put]) {
         self.fly_meta(0, puts);
         self.land(0, true);

@@ -11,13 +11,14 @@
 //! | I6 NothingSilent | no acknowledged write is overwritten by a source that was never told of it, without a split brain being told |
 //! | I7 Heals | faults over, everything is answered, and everybody equal to the one primary |
 //! | I8 FlushedIsStable | what a flush covers is stable on every member when it is answered, and on who joins later when that is granted; with quorum also what former reigns acknowledged |
+//! | I9 GoneIsGone | a volume that was taken away somewhere is added nowhere, and who has taken it away answers nothing of it |
 //!
 //! What each does not judge, and why: docs/semantics/replication.md, "What the oracles do not judge".
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::disk::{Disk, MOST, VOLUMES, dense};
-use crate::ids::{Ballot, Grant, NodeId, NodeSet};
+use crate::ids::{Ballot, Grant, NodeId, NodeSet, Span};
 
 /// What an oracle found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,6 +78,8 @@ pub(super) struct Oracle {
     pub(super) reads: u64,
     /// Pairs and blocks whose coverage was looked at.
     pub(super) covered: u64,
+    /// The sectors of a volume that was taken away, and where it was.
+    gone: Option<(Span, NodeSet)>,
     /// Writes of one node that everybody was told are given up.
     pub(super) told: bool,
 }
@@ -118,6 +121,31 @@ impl Oracle {
             self.zeroed.push(self.writes.len() as u64);
         }
         self.writes.len() as u64
+    }
+
+    /// A volume was taken away at a node.
+    pub(super) fn gone(&mut self, node: NodeId, sectors: Span) {
+        let before = self.gone.map_or(NodeSet::EMPTY, |(_, at)| at);
+        self.gone = Some((sectors, before.with(node)));
+    }
+
+    /// A volume is larger at a node, or was added.
+    pub(super) fn there(&mut self, node: NodeId, sectors: Span) {
+        if self.gone.is_some_and(|(gone, _)| gone.overlaps(sectors)) {
+            self.object("I9 GoneIsGone", format!("{node} has the volume at {sectors:?} again, which was taken away"));
+        }
+    }
+
+    /// A node answers a request.
+    pub(super) fn answered(&mut self, node: NodeId, sectors: Span) {
+        if self.gone.is_some_and(|(gone, at)| at.has(node) && gone.overlaps(sectors)) {
+            let what = format!("{node} answers a request at {sectors:?}, where it has taken the volume away");
+            self.object("I9 GoneIsGone", what);
+        }
+    }
+
+    fn is_gone(&self, write: &Wrote) -> bool {
+        self.gone.is_some_and(|(gone, _)| gone.overlaps(Span::new(write.sectors.start, 1)))
     }
 
     fn of(&self, value: u64) -> Option<&Wrote> {
@@ -162,7 +190,9 @@ impl Oracle {
     /// A flush that began at `start` is acknowledged by a primary that counts these C peers (and itself).
     pub(super) fn flushed(&mut self, node: NodeId, ballot: Ballot, start: u64, now: u64, counted: &[(NodeId, &Disk)]) {
         let mut newest: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-        for (n, write) in self.writes.iter_mut().enumerate() {
+        let gone = self.gone.map(|(sectors, _)| sectors);
+        let is_gone = |w: &Wrote| gone.is_some_and(|gone| gone.overlaps(Span::new(w.sectors.start, 1)));
+        for (n, write) in self.writes.iter_mut().enumerate().filter(|(_, w)| !is_gone(w)) {
             let own = write.ballot == ballot && write.node == node;
             let inherited = self.quorum && write.ballot < ballot && !write.holders.is_empty();
             if (own || inherited) && write.end.is_some_and(|e| e < start) {
@@ -192,7 +222,7 @@ impl Oracle {
         let before = self.grants.insert(node, grant);
         let Some(before) = before.filter(|b| b.ballot == grant.ballot) else { return };
         let joined = grant.members.minus(before.members).without(node);
-        for (n, write) in self.writes.iter().enumerate() {
+        for (n, write) in self.writes.iter().enumerate().filter(|(_, w)| !self.is_gone(w)) {
             let own = write.ballot == ballot && write.node == node;
             let inherited = self.quorum && write.ballot < ballot && !write.holders.is_empty();
             if write.flushed.is_none() || !(own || inherited) {

@@ -2,7 +2,7 @@
 //!
 //! - `SHOREFAST_REPL_SEEDS=5000`: so many seeds (`SHOREFAST_REPL_FIRST=1` from which on); without it a short run.
 //! - `SHOREFAST_REPL_SEED=17`: only that seed, with its trace.
-//! - `SHOREFAST_REPL_MIX=stalls` (crashes, cuts, roles, disks, replaced, ends, hangs): more faults of one kind, with either of the above.
+//! - `SHOREFAST_REPL_MIX=stalls` (crashes, cuts, roles, disks, replaced, swapped, ends, hangs): more faults of one kind, with either of the above.
 //! - `SHOREFAST_REPL_RULE=HotBeforeData`: the search for that rule, with the trace of the find; in so many seeds from which on, if said.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,18 @@ fn number(name: &str) -> Option<u64> {
 
 fn plan(seed: u64, loud: bool) -> Plan {
     let rates = std::env::var("SHOREFAST_REPL_MIX").map_or(Rates::mixed(), |m| mix(&m));
-    Plan { seed, rules: Rules::all(), rates, quorum: None, protocol: None, weak: true, grows: false, two: false, loud }
+    Plan {
+        seed,
+        rules: Rules::all(),
+        rates,
+        quorum: None,
+        protocol: None,
+        weak: true,
+        grows: false,
+        two: false,
+        leaves: false,
+        loud,
+    }
 }
 
 /// Faults of one kind, many more of them than in the mixed ones.
@@ -37,6 +48,7 @@ fn mix(name: &str) -> Rates {
         "replaced" => Rates { replace: 40, isolate: 40, cut: 60, crash: 20, reset: 20, ..none },
         "ends" => Rates { kill: 80, rest: 80, crash: 40, crash_all: 20, isolate: 20, ..none },
         "hangs" => Rates { hang: 60, kill: 60, reset: 60, crash: 20, ..none },
+        "swapped" => Rates { swap: 40, isolate: 40, cut: 60, crash: 20, reset: 20, ..none },
         "disks" => Rates { disk: 60, reset: 100, stall: 100, crash: 20, ..none },
         _ => Rates::mixed(),
     }
@@ -90,6 +102,12 @@ const EXPECTED: &[&str] = &[
     "end: all disks compared",
     "volumes: two",
     "volumes: one was added",
+    "volumes: one was taken away",
+    "fault: disk of a volume swapped",
+    "message: Leave",
+    "message: Left",
+    "report: Removed",
+    "report: NotRemoved",
     "error: NoQuorum",
     "fault: crash",
     "fault: crash of the tie-breaker",
@@ -190,16 +208,20 @@ fn plan_without(rule: Rule, seed: u64, rules: Rules, loud: bool) -> Plan {
         Rule::JoinAfterDrain => (Rates { reset: 100, stall: 60, crash: 20, ..none }, Some(true), None),
         Rule::AttachAtRest => (Rates { hang: 120, kill: 120, reset: 40, ..none }, None, None),
         Rule::GrowthIsMarked => (Rates { crash: 20, reset: 40, ..none }, None, None),
+        Rule::TakenAwayIsRemembered => (Rates { cut: 60, crash: 30, reset: 40, ..none }, None, None),
+        Rule::NothingNewWhereItGoes => (Rates { slow: 60, stall: 60, reset: 20, ..none }, None, None),
+        Rule::SwappedIsMarked => (Rates { swap: 40, crash: 20, reset: 40, ..none }, None, None),
         Rule::NewcomerVotesLast | Rule::NewcomerMarksOthers => {
             (Rates { replace: 40, isolate: 40, cut: 60, crash: 20, ..none }, Some(true), None)
         }
     };
     let grows = rule == Rule::GrowthIsMarked;
-    let two = matches!(rule, Rule::VolumesInOneOrder | Rule::FlushIsOfAllDisks);
-    Plan { seed, rules, rates, quorum, protocol, weak: false, grows, two, loud }
+    let two = matches!(rule, Rule::VolumesInOneOrder | Rule::FlushIsOfAllDisks | Rule::SwappedIsMarked);
+    let leaves = matches!(rule, Rule::TakenAwayIsRemembered | Rule::NothingNewWhereItGoes);
+    Plan { seed, rules, rates, quorum, protocol, weak: false, grows, two, leaves, loud }
 }
 
-const RULES: [Rule; 28] = [
+const RULES: [Rule; 31] = [
     Rule::HotBeforeData,
     Rule::BitsBeforeCold,
     Rule::ClearOnProof,
@@ -228,6 +250,9 @@ const RULES: [Rule; 28] = [
     Rule::GrowthIsMarked,
     Rule::VolumesInOneOrder,
     Rule::FlushIsOfAllDisks,
+    Rule::TakenAwayIsRemembered,
+    Rule::NothingNewWhereItGoes,
+    Rule::SwappedIsMarked,
 ];
 
 /// Seeds in which a missing rule must be found.

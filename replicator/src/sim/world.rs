@@ -25,6 +25,7 @@ use crate::meta::superblock::{DiskState, Life, Superblock};
 
 mod act;
 mod judge;
+mod volumes;
 
 /// Blocks of the device, those that it may have in the end, and sectors of a block.
 const BLOCKS: u64 = 40;
@@ -70,6 +71,8 @@ pub(super) struct Rates {
     pub(super) rest: u64,
     /// A disk answers nothing for a long time.
     pub(super) hang: u64,
+    /// The disk of the second volume alone is replaced by an empty one.
+    pub(super) swap: u64,
 }
 
 impl Rates {
@@ -91,16 +94,19 @@ impl Rates {
             kill: 0,
             rest: 0,
             hang: 0,
+            swap: 0,
         }
     }
 
     /// In a third of the seeds of the mixed faults processes end as well, and in a third disks hang; in a sixth both.
     fn of_seed(self, seed: u64) -> Rates {
-        if self.kill + self.rest + self.hang > 0 || self.demote != Rates::mixed().demote {
+        if self.kill + self.rest + self.hang + self.swap > 0 || self.demote != Rates::mixed().demote {
             return self;
         }
         let hang = if matches!(seed % 6, 1 | 2) { 15 } else { 0 };
-        if seed % 3 == 2 { Rates { kill: 20, rest: 20, hang, ..self } } else { Rates { hang, ..self } }
+        let swap = if seed % 5 == 3 { 25 } else { 0 };
+        let rates = Rates { hang, swap, ..self };
+        if seed % 3 == 2 { Rates { kill: 20, rest: 20, ..rates } } else { rates }
     }
 }
 
@@ -119,6 +125,8 @@ pub(super) struct Plan {
     pub(super) grows: bool,
     /// There are two volumes, whatever the seed.
     pub(super) two: bool,
+    /// The second of them is taken away, whatever the seed.
+    pub(super) leaves: bool,
     pub(super) loud: bool,
 }
 
@@ -232,6 +240,8 @@ struct Host {
     load: Load,
     /// Requests, and what ended on the disk, that its process has not taken yet.
     pending: VecDeque<Event>,
+    /// A volume got an empty disk, and was not a target since.
+    swapped: bool,
 }
 
 struct World {
@@ -446,6 +456,7 @@ impl World {
             alone: NodeSet::EMPTY,
             load: Load::default(),
             pending: VecDeque::new(),
+            swapped: false,
         }
     }
 
@@ -758,7 +769,7 @@ fn second() -> Volume {
 }
 
 fn has_two(plan: &Plan) -> bool {
-    plan.two || (plan.seed / 2) % 3 == 1
+    plan.two || plan.leaves || (plan.seed / 2) % 3 == 1
 }
 
 /// Puts there what nobody wrote.

@@ -24,8 +24,16 @@ fn folder(of: &Path, name: &str, ca: &Authority, signer: &Authority, subject: &s
     folder.display().to_string()
 }
 
+/// What GnuTLS calls the versions of TLS that a client is to speak.
+const ANY: &str = "NORMAL";
+const ONLY_1_2: &str = "NORMAL:-VERS-ALL:+VERS-TLS1.2";
+
 fn qemu_io(served: &Served, folder: &str, hostname: &str, commands: &[&str]) -> super::rig::Ran {
-    let creds = format!("tls-creds-x509,id=tls0,dir={folder},endpoint=client");
+    qemu_io_as(ANY, served, folder, hostname, commands)
+}
+
+fn qemu_io_as(priority: &str, served: &Served, folder: &str, hostname: &str, commands: &[&str]) -> super::rig::Ran {
+    let creds = format!("tls-creds-x509,id=tls0,dir={folder},endpoint=client,priority={priority}");
     let address = served.address();
     let image = format!(
         "driver=nbd,server.type=inet,server.host={},server.port={},export=disk,tls-creds=tls0,tls-hostname={hostname}",
@@ -80,6 +88,55 @@ fn libnbd_speaks_tls_with_it() {
         address.port(),
     );
     must("nbdsh", &["-c", &script]);
+}
+
+/// Programs of some years ago: QEMU with GnuTLS held to TLS 1.2.
+#[test]
+fn a_client_that_knows_only_tls_1_2_is_served_if_it_is_of_the_cluster() {
+    if !installed(&["qemu-io"]) {
+        return;
+    }
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let served = Served::with_tcp([exported(&memory(16 << 20))], Security::Tls(ours.node(SERVER)));
+    let good = folder(served.folder(), "good", &ours, &ours, CLIENT);
+    let io = qemu_io_as(ONLY_1_2, &served, &good, SERVER, &["write -P 0x44 0 4M", "flush", "read -P 0x44 0 4M"]);
+    assert!(io.ok && !io.out.contains("failed"), "{io:?}");
+    for (name, signer, subject) in [("signed by others", &theirs, CLIENT), ("another cluster", &ours, STRANGER)] {
+        let bad = folder(served.folder(), name, &ours, signer, subject);
+        let refused = qemu_io_as(ONLY_1_2, &served, &bad, SERVER, &["write -P 0x55 0 4M"]);
+        assert!(!refused.ok || refused.out.contains("failed"), "{name}: {refused:?}");
+    }
+    // No certificate at all: 1.2 has a server ask for one as 1.3 has.
+    let bare = folder(served.folder(), "bare", &ours, &ours, CLIENT);
+    for file in ["client-cert.pem", "client-key.pem"] {
+        fs::remove_file(Path::new(&bare).join(file)).expect("a file");
+    }
+    let refused = qemu_io_as(ONLY_1_2, &served, &bare, SERVER, &["write -P 0x55 0 4M"]);
+    assert!(!refused.ok || refused.out.contains("failed"), "{refused:?}");
+    let kept = must("qemu-io", &["-r", "-f", "raw", "-c", "read -P 0x44 0 4M", &served.uri("disk")]);
+    assert!(!kept.contains("failed"), "who was refused has written nothing: {kept}");
+}
+
+/// Also where client and server know nothing better in common.
+#[test]
+fn what_is_older_or_weaker_than_tls_1_2_with_own_keys_is_refused() {
+    if !installed(&["qemu-io"]) {
+        return;
+    }
+    let ours = Authority::new();
+    let served = Served::with_tcp([exported(&memory(16 << 20))], Security::Tls(ours.node(SERVER)));
+    let good = folder(served.folder(), "good", &ours, &ours, CLIENT);
+    for priority in [
+        "NORMAL:-VERS-ALL:+VERS-TLS1.1:+VERS-TLS1.0:%ALLOW_SMALL_RECORDS",
+        "NORMAL:-VERS-ALL:+VERS-TLS1.2:-KX-ALL:+RSA",
+        "NORMAL:-VERS-ALL:+VERS-TLS1.2:-CIPHER-ALL:+AES-128-CBC:+AES-256-CBC",
+        "NORMAL:-VERS-ALL:+VERS-TLS1.2:%NO_SESSION_HASH",
+    ] {
+        let refused = qemu_io_as(priority, &served, &good, SERVER, &["read 0 512"]);
+        assert!(!refused.ok || refused.out.contains("failed"), "{priority}: {refused:?}");
+    }
+    let io = qemu_io_as(ONLY_1_2, &served, &good, SERVER, &["read 0 512"]);
+    assert!(io.ok && !io.out.contains("failed"), "{io:?}");
 }
 
 /// Without TLS nothing is told, not even whether an export is there.

@@ -69,6 +69,36 @@ pub(crate) enum ReplicaCommand {
         #[arg(long)]
         assume_clean: bool,
     },
+    /// Take a volume away from all nodes, for good; on the primary. Its data stay on the disks
+    RemoveVolume {
+        /// Which
+        #[command(flatten)]
+        replica: ReplicaName,
+        /// Which volume
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u8).range(1..16))]
+        volume: u8,
+        /// Also while a peer is not connected, which does so when it comes, and while clients use it, which are disconnected
+        #[arg(long)]
+        force: bool,
+    },
+    /// Give one volume of a replica that does not run another, empty disk; it is synchronised in full, the others are not
+    ReplaceDisk {
+        /// Which
+        #[command(flatten)]
+        replica: ReplicaName,
+        /// Which volume; that of volume 0 has the metadata, and is replaced by making the replica anew
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..16))]
+        volume: u8,
+        /// The disk: a path, or file:PATH
+        #[arg(long, value_name = "DISK")]
+        local: String,
+        /// Also if what only this node has is lost by it
+        #[arg(long)]
+        force: bool,
+        /// Destroy what the disk carries; ID is the identity that the refusal printed
+        #[arg(long, value_name = "ID")]
+        wipe: Vec<String>,
+    },
     /// What changes, as JSON, an object a line: first how everything is, then, with --follow, each change
     Events {
         /// Which

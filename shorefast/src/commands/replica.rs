@@ -4,7 +4,7 @@ use crate::cli::{Global, ReplicaCommand, ReplicaName};
 use crate::exit::{Exit, Failure};
 use crate::replica::force::may_lose;
 use crate::replica::talk::{self, Ask};
-use crate::replica::{check, life, make};
+use crate::replica::{check, life, make, swap};
 use replicator::ids::{SECTOR, Volume};
 
 use super::{print, print_json};
@@ -68,6 +68,28 @@ pub(super) fn run(command: &ReplicaCommand, global: &Global) -> Result<Exit, Fai
                 let bytes = status.volumes.iter().find(|v| v.volume == *volume).map_or(0, |v| v.size_bytes);
                 let which = if *volume == 0 { status.name.clone() } else { format!("{}/{volume}", status.name) };
                 print(&format!("{which} has {bytes} bytes now.\n"))?;
+            }
+            Ok(Exit::Ok)
+        }
+        ReplicaCommand::RemoveVolume { replica, volume, force } => {
+            let status = talk::ask(&replica.dir, &replica.name, Ask::RemoveVolume { volume: *volume, force: *force })?;
+            if global.json {
+                print_json("replica", &status)?;
+            } else if !global.quiet {
+                print(&format!(
+                    "{0}/{volume} is taken away. Take [volumes.{volume}] out of {0}.toml on every node; what was written is on the disks yet.\n",
+                    status.name
+                ))?;
+            }
+            Ok(Exit::Ok)
+        }
+        ReplicaCommand::ReplaceDisk { replica, volume, local, force, wipe } => {
+            swap::replace_disk(replica, *volume, local, *force, wipe)?;
+            if !global.quiet && !global.json {
+                print(&format!(
+                    "{0}/{volume} has an empty disk, and is synchronised in full when {0} runs and has met a peer: `shorefast replica up {0}`.\n",
+                    replica.name
+                ))?;
             }
             Ok(Exit::Ok)
         }

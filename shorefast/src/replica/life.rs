@@ -14,6 +14,7 @@ use block::worker::{Handle, Workers};
 use net::{Security, TlsMaterial};
 use replicator::core::event::Refusal;
 use replicator::ids::Volume;
+use replicator::meta::superblock::Superblock;
 use replicator::nbd::{Exports, Listen, Server as Nbd};
 use replicator::runtime::status::{self, PeerStatus, Resync, Status};
 use replicator::runtime::{Local, PeerAddress, Resource, ResourceConfig, Stopped, resource_id};
@@ -35,7 +36,7 @@ use crate::daemon::{Signals, log_to_stderr};
 use crate::exit::{Exit, Failure};
 use crate::init::{Bundle, dns_name};
 use crate::metrics;
-use volumes::{is_free, part};
+use volumes::{is_free, part, was_of};
 
 /// How long a primary may take to settle with its peers on the way down.
 const SETTLE_WITHIN: Duration = Duration::from_secs(10);
@@ -164,7 +165,12 @@ fn open(record: &Record, bundle: &Bundle, workers: &Workers, dir: &Path) -> Resu
     for (volume, path) in further.iter().filter(|(v, _)| local.sizes().of(*v) == 0) {
         // It is taken for the volume as soon as a peer has that.
         let device = disks.iter().find(|(v, _)| v == volume).map(|(_, disk)| disk.device());
-        device.map_or(Ok(()), |device| is_free(path, &device, (sb.resource, sb.device)))?;
+        if sb.lives().of(*volume) > 0 && device.as_ref().is_some_and(|device| was_of(device, *volume, sb)) {
+            tracing::warn!("{}/{} was taken away: take it out of the replica's file", record.name, volume.get());
+            local.leave_out(*volume);
+            continue;
+        }
+        device.map_or(Ok(()), |device| is_free(path, &device, sb))?;
     }
     machine::forget_failure(&failed).map_err(|e| {
         Failure::failed(format!("{} cannot be removed: {e}.", failed.display()), "See who may write there.")
@@ -200,8 +206,8 @@ struct Up {
     nbd: tokio::sync::Mutex<Option<Nbd>>,
     nbd_path: PathBuf,
     workers: Handle,
-    /// The resource and the number of the replica here.
-    own: ([u8; 16], u64),
+    /// What the replica said of itself when it was started.
+    own: Superblock,
     /// Roles change one at a time.
     role: tokio::sync::Mutex<()>,
     down: Notify,
@@ -236,7 +242,7 @@ impl Up {
         let listen = [Listen::Unix(nbd_path.clone())];
         let nbd =
             Nbd::start(workers.handle(), Arc::clone(&exports), &listen).await.map_err(|e| failed(e.to_string()))?;
-        let own = (local.superblock().resource, local.superblock().device);
+        let own = local.superblock().clone();
         let resource = Resource::start(config, local, &workers.handle()).await.map_err(|e| failed(e.to_string()))?;
         Ok(Up {
             name: record.name.clone(),
@@ -280,6 +286,7 @@ impl Up {
             Ask::Events { .. } => Ok(()),
             Ask::Adjust => self.adjust().await?,
             Ask::Resize { volume, size, clean } => self.resize(volume, size, clean).await?,
+            Ask::RemoveVolume { volume, force } => self.remove_volume(volume, force).await?,
         };
         done.map_err(|e| self.stopped(e))?;
         self.status().await
@@ -367,12 +374,13 @@ impl Up {
             volumes: wanted.volumes.clone(),
             ..running.clone()
         };
-        let kept = running.volumes.iter().all(|(number, volume)| wanted.volumes.get(number) == Some(volume));
+        let there = |(number, volume): (&String, _)| wanted.volumes.get(number).is_none_or(|w| w == volume);
+        let kept = running.volumes.iter().all(there);
         if wanted != reachable || !kept {
             return Err(Failure::new(
                 Exit::Refused,
                 format!(
-                    "{} differs from what runs in more than on_no_quorum, disk_timeout_s, on_io_error and volumes that are new.",
+                    "{} differs from what runs in more than on_no_quorum, disk_timeout_s, on_io_error and volumes that are new or are taken away.",
                     Record::path(&self.dir, &self.name).display()
                 ),
                 format!("The rest changes with a restart: `shorefast replica down {0}`, then `up {0}`.", self.name),
@@ -383,6 +391,7 @@ impl Up {
             done = self.resource.disk_policy(wanted.disk_policy()).await;
         }
         let further = wanted.further()?;
+        self.remove_volumes(&running.further()?, &further).await?;
         for (volume, path) in further.iter().filter(|(v, _)| !self.resource.has_disk(*v)) {
             self.add_disk(*volume, path).await?;
         }

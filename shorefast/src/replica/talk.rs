@@ -59,6 +59,13 @@ pub(crate) enum Ask {
         /// What is new is not synchronised.
         clean: bool,
     },
+    /// A volume is taken away.
+    RemoveVolume {
+        /// Which.
+        volume: u8,
+        /// Also while a peer is not there, or clients use it.
+        force: bool,
+    },
     /// Take over what the replica's file says.
     Adjust,
     /// Stop.

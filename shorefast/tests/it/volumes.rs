@@ -12,19 +12,19 @@ use crate::replica::client::{BLOCK, Client, holds, pattern};
 use crate::replica::nodes::Nodes;
 use crate::replica::sites::Sites;
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// The disk of a volume of a site.
-fn disk(sites: &Sites, n: usize, volume: usize) -> PathBuf {
+pub(crate) fn disk(sites: &Sites, n: usize, volume: usize) -> PathBuf {
     if volume == 0 { sites.disk(n) } else { sites.folder(n).join(format!("disk-{volume}.img")) }
 }
 
-fn make_disk(sites: &Sites, n: usize, volume: usize, bytes: u64) {
+pub(crate) fn make_disk(sites: &Sites, n: usize, volume: usize, bytes: u64) {
     fs::File::create(disk(sites, n, volume)).and_then(|f| f.set_len(bytes)).expect("a disk");
 }
 
 /// Two sites with a device of two volumes, equal, the first one primary.
-fn two_volumes(protocol: &'static str) -> Sites {
+pub(crate) fn two_volumes(protocol: &'static str) -> Sites {
     let mut sites = Sites::new(protocol, [16 * MIB; 2]);
     for n in [1, 2] {
         fs::remove_file(sites.folder(n).join("r0.toml")).expect("a record");
@@ -40,13 +40,13 @@ fn two_volumes(protocol: &'static str) -> Sites {
 }
 
 /// A client of a volume.
-fn client(sites: &Sites, n: usize, volume: usize) -> Client {
+pub(crate) fn client(sites: &Sites, n: usize, volume: usize) -> Client {
     let export = if volume == 0 { "r0".to_owned() } else { format!("r0/{volume}") };
     Client::connect(&sites.folder(n).join("r0.nbd"), &export).expect("it is served")
 }
 
 /// Stops both and compares the data of all volumes.
-fn compare_all(sites: &mut Sites) {
+pub(crate) fn compare_all(sites: &mut Sites) {
     let volumes: Vec<(u64, u64)> = sites.status(1)["volumes"]
         .as_array()
         .expect("volumes")

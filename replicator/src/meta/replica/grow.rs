@@ -67,7 +67,10 @@ impl Replica {
         let new = match &old {
             Some(old) => old.grown(data, len, peers)?,
             // No other disk of this replica has it: sequences only grow.
-            None => Further::new(volume, self.superblock.sequence + 1, len, peers, Some(data))?,
+            None => {
+                let life = self.superblock.lives().of(volume) + 1;
+                Further::new(volume, self.superblock.sequence + 1, len, peers, Some(data))?.of_life(life)
+            }
         };
         for map in self.bitmaps.values_mut() {
             let part = map.part_mut(volume).map(|part| part.grown(new.bits(), new.bit));
@@ -82,7 +85,7 @@ impl Replica {
         self.superblock.set_further(new);
         let mut first = self.put_left();
         first.extend(self.save_pages(None));
-        first.push(new.put_label(&self.superblock));
+        first.push(new.put_label(&self.superblock, false));
         (self.changed, self.under_way) = (false, true);
         Ok(Commit { write: MetaWrite { first, then: vec![self.put_superblock()] }, transaction: None })
     }
@@ -115,14 +118,14 @@ impl Replica {
         if moved {
             first.extend(self.put_ring());
             then.push(self.put_superblock());
-            self.left.extend(old.supers);
+            self.left.extend(old.supers.map(|at| Put { at, bytes: vec![0; PAGE as usize] }));
         }
         then.push(self.put_superblock());
         (self.changed, self.under_way) = (false, true);
         Ok(Commit { write: MetaWrite { first, then }, transaction: None })
     }
 
-    /// Whether superblocks of a place that was left are there yet, or on their way out.
+    /// Whether superblocks of a place that was left, or labels of volumes that were taken away, are there yet.
     pub fn has_left(&self) -> bool {
         !self.left.is_empty()
     }
@@ -141,9 +144,8 @@ impl Replica {
         vec![ring]
     }
 
-    /// Superblocks of a place that was left are taken away.
+    /// What was left is written over.
     pub(super) fn put_left(&mut self) -> Vec<Put> {
-        let left = std::mem::take(&mut self.left);
-        left.into_iter().map(|at| Put { at, bytes: vec![0; PAGE as usize] }).collect()
+        std::mem::take(&mut self.left)
     }
 }

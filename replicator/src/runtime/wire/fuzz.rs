@@ -66,6 +66,9 @@ fn messages() -> Vec<Message> {
         Message::RoomOf(3),
         Message::Sizes(vec![1000, 0, 0, 500]),
         Message::Dirty(vec![span, Span::new(other().base() + 496, 8)], false),
+        Message::Lives(vec![1, 2, 0, 3]),
+        Message::Leave(3, 2),
+        Message::Left(3, 2),
     ]
 }
 

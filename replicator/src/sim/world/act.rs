@@ -324,6 +324,7 @@ impl World {
             let volume = if self.has_two() && self.rng.permille(500) { second() } else { Volume::FIRST };
             primaries.iter().for_each(|n| self.event(*n, Event::Resize { volume, size: None, clean }));
         }
+        self.ask_to_take_away(&primaries);
         if self.plan.seed % 9 == 4 {
             let asked: Vec<NodeId> =
                 up.into_iter().filter(|n| (self.events + u64::from(n.get())).is_multiple_of(3)).collect();
@@ -415,6 +416,7 @@ impl World {
             self.hang(node);
         }
         self.replace_a_disk();
+        self.swap_a_disk();
         if rates.kill > 0 && self.chance("killed", rates.kill) {
             self.kill(node);
         }
@@ -455,12 +457,12 @@ impl World {
     }
 
     /// Whose disk is replaced.
-    fn victim(&self) -> NodeId {
+    pub(super) fn victim(&self) -> NodeId {
         self.disks.iter().last().unwrap_or(id(1))
     }
 
     /// It is replaced only while another node has everything: that of the newest reign, which is never replaced.
-    fn may_replace(&self) -> bool {
+    pub(super) fn may_replace(&self) -> bool {
         let Some((_, primary)) = self.oracle.highest.filter(|(_, n)| *n != self.victim()) else { return false };
         let node = self.hosts[&primary].node.as_ref();
         node.is_some_and(|n| n.is_primary() && n.present().has(primary) && n.disk() == DiskState::UpToDate)
@@ -528,7 +530,7 @@ impl World {
     }
 
     /// Power fails: the cache is lost.
-    fn crash(&mut self, node: NodeId) {
+    pub(super) fn crash(&mut self, node: NodeId) {
         if self.is_up(node) {
             self.power_off(node);
             self.oracle.crashed(node, self.now);

@@ -21,6 +21,9 @@ impl World {
         let diskless = host.node.as_ref().is_some_and(|n| n.disk() == DiskState::Diskless);
         let own = if diskless { NodeSet::EMPTY } else { NodeSet::of(at) };
         let counted = if full { present } else { present.and(own) };
+        if let (Ask::Read(span) | Ask::Write(span, ..) | Ask::Zero(span, _), Ok(_)) = (&job.ask, &result) {
+            self.oracle.answered(at, *span);
+        }
         match (job.ask, result) {
             (Ask::Read(span), Ok(bytes)) => {
                 let values: Vec<u64> =
@@ -48,6 +51,7 @@ impl World {
                 self.count(format!("verdict: {}", &text[..end]));
                 if matches!(verdict, Met::Target { .. }) {
                     self.oracle.half_done(at);
+                    self.hosts.get_mut(&at).into_iter().for_each(|h| h.swapped = false);
                 }
                 for rule in rules {
                     self.count(format!("rule: {rule:?}"));
@@ -62,7 +66,7 @@ impl World {
                 // A disk that was taken away since had accepted.
                 let there = |h: &Host| {
                     let found = Replica::recover(&h.disk, h.disk.meta_len(), Life::UNKNOWN);
-                    found.is_ok_and(|r| r.replica.superblock().current != Generation::JUST_CREATED)
+                    !h.swapped && found.is_ok_and(|r| r.replica.superblock().current != Generation::JUST_CREATED)
                 };
                 let disks: Vec<(NodeId, &Disk)> =
                     self.hosts.iter().filter(|(_, h)| there(h)).map(|(n, h)| (*n, &h.disk)).collect();
@@ -79,6 +83,11 @@ impl World {
             Report::Grown(volume, _) if *volume == second() && self.adds_second() => {
                 self.count("volumes: one was added".to_owned());
             }
+            Report::TakenAway(volume) => {
+                self.count("volumes: one was taken away".to_owned());
+                self.oracle.gone(at, volume.span(MOST));
+            }
+            Report::Grown(volume, _) => self.oracle.there(at, volume.span(MOST)),
             // Whatever it is left for.
             Report::Detached => self.oracle.crashed(at, self.now),
             Report::AtRest(rests) => {
@@ -202,7 +211,7 @@ impl World {
         let whole = all().count() == self.hosts.len() && all().all(|n| n.disk() == DiskState::UpToDate);
         let joined = all().all(|n| !n.is_primary() || n.established().len() + 1 == self.disks.len());
         let sizes: BTreeSet<Sizes> = all().map(Node::sizes).collect();
-        let added = !self.waits_for_second();
+        let added = !self.waits_for_second() && !self.waits_for_the_end_of_second();
         one && present && whole && joined && added && sizes.len() == 1 && self.hosts.values().all(|h| h.jobs.is_empty())
     }
 

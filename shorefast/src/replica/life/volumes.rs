@@ -1,4 +1,4 @@
-//! The volumes of a replica that runs: their disks, their exports, how they are added and grow.
+//! The volumes of a replica that runs: their disks, their exports, how they are added, grow and are taken away.
 //!
 //! A volume is added in two steps. On every node `adjust` opens the disk that the replica's file names: there is room for the volume from then
 //! on. On the primary `adjust` asks for the volume once all nodes have one; it is made on all of them, or on none, as a device grows.
@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use block::shared::FileDisk;
 use block::{BlockDevice, Provisioning};
-use replicator::core::event::ResizeRefusal;
+use replicator::core::event::{RemoveRefusal, ResizeRefusal};
 use replicator::ids::Volume;
+use replicator::meta::further::Label;
+use replicator::meta::superblock::Superblock;
 use replicator::nbd::Export;
-use replicator::runtime::{self, NotResized, Part, Stopped};
+use replicator::runtime::{self, NotRemoved, NotResized, Part, Stopped};
 
 use super::Up;
 use crate::exit::{Exit, Failure};
@@ -26,17 +28,34 @@ pub(super) fn part(disk: &FileDisk) -> Part {
 
 /// Whether a disk for a volume that there is not yet may be written: there is nothing on it, or a label of this replica that a crash left
 /// before the volume was made.
-pub(super) fn is_free(path: &Path, device: &Arc<dyn BlockDevice>, own: ([u8; 16], u64)) -> Result<(), Failure> {
+pub(super) fn is_free(path: &Path, device: &Arc<dyn BlockDevice>, own: &Superblock) -> Result<(), Failure> {
     match runtime::find_volume(Arc::clone(device)) {
-        Ok(Some(label)) if (label.resource, label.device) == own => Ok(()),
+        Ok(Some(label)) if is_own(&label, own) && !is_used(&label, own) => Ok(()),
         _ => carries_nothing(path, device, &[]).map_err(|f| Failure {
             next: format!(
-                "Name another disk in the replica's file, or clear this one: `wipefs --all {}`.",
+                "Name another disk in the replica's file, or clear this one: `wipefs --all {0}`, and of a volume that was taken away its last 4096 \
+                 bytes.",
                 path.display()
             ),
             ..f
         }),
     }
+}
+
+/// Whether a disk was that of a volume that was taken away.
+pub(super) fn was_of(device: &Arc<dyn BlockDevice>, volume: Volume, own: &Superblock) -> bool {
+    let found = runtime::find_volume(Arc::clone(device)).ok().flatten();
+    found.is_some_and(|label| is_own(&label, own) && label.volume == volume.get() && is_used(&label, own))
+}
+
+fn is_own(label: &Label, own: &Superblock) -> bool {
+    (label.resource, label.device) == (own.resource, own.device)
+}
+
+/// It is, or was, a volume's; else a crash left it before the volume was made.
+fn is_used(label: &Label, own: &Superblock) -> bool {
+    let mut numbers = own.further.iter().map(|f| f.number).chain(own.gone.iter().map(|g| g.number));
+    label.taken_away || numbers.any(|n| n == label.number)
 }
 
 impl Up {
@@ -72,10 +91,10 @@ impl Up {
 
     /// A disk for a volume that is to be made.
     pub(super) async fn add_disk(&self, volume: Volume, path: &Path) -> Result<(), Failure> {
-        let (path, workers, own) = (path.to_owned(), self.workers.clone(), self.own);
+        let (path, workers, own) = (path.to_owned(), self.workers.clone(), self.own.clone());
         let opened = tokio::task::spawn_blocking(move || {
             let disk = open_alone(&path, &workers)?;
-            is_free(&path, &disk.device(), own)?;
+            is_free(&path, &disk.device(), &own)?;
             Ok::<_, Failure>(part(&disk))
         });
         let lost = |_| Failure::failed("The disk could not be opened.", "See the log of the replica.");
@@ -92,6 +111,104 @@ impl Up {
             }
         }
         Ok(Ok(()))
+    }
+
+    /// Volumes that the file names no more are taken away from all nodes, on the primary; or they were, and their disks are let go.
+    pub(super) async fn remove_volumes(
+        &self,
+        running: &[(Volume, PathBuf)],
+        wanted: &[(Volume, PathBuf)],
+    ) -> Result<(), Failure> {
+        for (volume, _) in running.iter().filter(|(v, _)| !wanted.iter().any(|(w, _)| w == v)) {
+            let there = self.resource.sizes().borrow().of(*volume) > 0;
+            if !there {
+                self.resource.leave_out(*volume);
+            } else if !*self.resource.primary().borrow() {
+                return Err(Failure::new(
+                    Exit::Refused,
+                    format!("{} is taken away on the primary, and it is not primary here.", self.export_of(*volume)),
+                    "Take it out of the file on the primary and `adjust` there first, then here.",
+                ));
+            } else if self.remove_volume(volume.get(), false).await?.is_err() {
+                // It is stopping: whoever asked is told so by what comes next.
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// A volume is taken away from all nodes. Nobody uses it, or its clients are disconnected by force.
+    pub(super) async fn remove_volume(&self, number: u8, force: bool) -> Result<Result<(), Stopped>, Failure> {
+        let there = |v: &Volume| self.resource.sizes().borrow().of(*v) > 0;
+        let volume = Volume::new(number).filter(there).ok_or_else(|| {
+            Failure::new(
+                Exit::NotFound,
+                format!("{} has no volume {number}.", self.name),
+                format!("See `shorefast replica status {}`.", self.name),
+            )
+        })?;
+        let name = self.export_of(volume);
+        let clients = if force { 0 } else { self.exports.withdraw_unused(&name) };
+        if clients > 0 {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!("{name} is not taken away: {clients} clients use it."),
+                "Disconnect them first; or give `remove-volume --force`, which does.",
+            ));
+        }
+        if force {
+            self.exports.withdraw(&name);
+        }
+        match self.resource.take_away(volume, force).await {
+            Err(stopped) => Ok(Err(stopped)),
+            Ok(Ok(())) => Ok(Ok(())),
+            Ok(Err(why)) => {
+                self.serve_volumes();
+                Err(self.not_removed(volume, why))
+            }
+        }
+    }
+
+    /// Why it is not taken away, and what may be done about it.
+    fn not_removed(&self, volume: Volume, why: NotRemoved) -> Failure {
+        let primary = "Run the command on the primary.".to_owned();
+        let (what, next) = match why {
+            NotRemoved::TooOld(node) => (
+                format!("the program of node-{} does not know how", node.get()),
+                "Upgrade it first.".to_owned(),
+            ),
+            NotRemoved::Refused(why) => match why {
+                RemoveRefusal::NotPrimary => ("it is not primary here".to_owned(), primary),
+                RemoveRefusal::NoDisk => {
+                    ("this node has left its disk".to_owned(), "Put it right, and start the replica again.".to_owned())
+                }
+                RemoveRefusal::First => (
+                    "the disk of volume 0 has the metadata of all".to_owned(),
+                    "Stop the replica on all nodes, and remove it.".to_owned(),
+                ),
+                RemoveRefusal::NotThere => {
+                    ("it is not there".to_owned(), format!("See `shorefast replica status {}`.", self.name))
+                }
+                RemoveRefusal::NoQuorum => (
+                    "there is no quorum".to_owned(),
+                    format!("See in `shorefast replica status {}` who cannot be heard.", self.name),
+                ),
+                RemoveRefusal::Busy => (
+                    "volumes are being changed or compared already".to_owned(),
+                    "Wait until that is over, and run it again.".to_owned(),
+                ),
+                RemoveRefusal::Away(node) => (
+                    format!("node-{} is not connected and equal", node.get()),
+                    "Wait until all peers are Established in `replica status`; or give `remove-volume --force`: who is away does so when it comes."
+                        .to_owned(),
+                ),
+                RemoveRefusal::InUse => (
+                    "what is under way there does not end".to_owned(),
+                    format!("See in `shorefast replica status {}` what it waits for.", self.name),
+                ),
+            },
+        };
+        Failure::new(Exit::Refused, format!("{} is not taken away: {what}.", self.export_of(volume)), next)
     }
 
     /// Larger, on all nodes.

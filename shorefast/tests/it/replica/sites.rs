@@ -109,6 +109,11 @@ impl Sites {
         self.nodes[n - 1].start(command);
     }
 
+    /// Where a site listens for the other.
+    pub(crate) fn listens(&self, n: usize) -> &str {
+        &self.addresses[n - 1]
+    }
+
     /// What a site says of the other.
     pub(crate) fn peer(&self, n: usize) -> Value {
         self.status(n)["peers"][0].clone()

@@ -1,0 +1,192 @@
+//! A volume is taken away on all nodes, or on none, or on each when it meets one where it was.
+
+use super::*;
+use crate::core::event::{AppError, RemoveRefusal};
+use crate::ids::{Lives, Sizes, Volume};
+use crate::meta::further::Further;
+
+const SECTORS: u64 = 64;
+
+fn one() -> Volume {
+    Volume::new(1).expect("a volume")
+}
+
+/// Node 1 with a second volume, in this life of it; and its peer node 2.
+fn bench(life: u32) -> Bench {
+    let layout = Layout::external(SHAPE);
+    let mut sb = Superblock::new(RESOURCE, 1, id(1), layout, &[id(2)]);
+    sb.current = A;
+    (sb.flags.consistent, sb.flags.up_to_date) = (true, true);
+    sb.peers.iter_mut().for_each(|p| p.connected = true);
+    sb.set_further(Further::new(one(), 7, 64 << 10, 2, Some(SECTORS)).expect("room").of_life(life));
+    Bench::of(sb, &[id(2)], None)
+}
+
+/// Node 1 reigns, node 2 is equal.
+fn equal() -> Bench {
+    let mut bench = bench(1);
+    let fx = bench.tell(Event::Promote { force: false });
+    bench.metadata(fx);
+    assert_eq!(bench.meets_with(1, A, &two_sizes(), None).0, Verdict::NoSync);
+    bench
+}
+
+fn two_sizes() -> Sizes {
+    Sizes::one(SHAPE.data).with(one(), SECTORS)
+}
+
+fn take_away(force: bool) -> Event {
+    Event::TakeAway { volume: one(), force }
+}
+
+fn told(fx: &[Effect]) -> Vec<Report> {
+    let report = |f: &Effect| if let Effect::Told(r) = f { Some(r.clone()) } else { None };
+    fx.iter().filter_map(report).collect()
+}
+
+fn says(fx: &[Effect], message: &Message) -> bool {
+    fx.iter().any(|f| matches!(f, Effect::Send(_, _, m) if m == message))
+}
+
+fn there(bench: &Bench) -> (u64, u32) {
+    (bench.node.sizes().of(one()), bench.node.lives().of(one()))
+}
+
+#[test]
+fn a_volume_goes_when_nothing_is_under_way_there_and_the_peer_has_written_it_down() {
+    let mut bench = equal();
+    let in_it = Span::new(one().base() + 8, 8);
+    let fx = bench.tell(Event::Submit(ReqId(1), Ask::Write(in_it, Bytes::from(vec![1; 64]), false)));
+    let fx = bench.metadata(fx);
+    let write = fx.iter().find_map(|f| if let Effect::Write(io, ..) = f { Some(*io) } else { None });
+    let fx = bench.tell(take_away(false));
+    assert!(told(&fx).is_empty() && !says(&fx, &Message::Leave(1, 2)), "a write is under way: {fx:?}");
+    let fx = bench.tell(Event::Submit(ReqId(2), Ask::Read(in_it)));
+    assert!(fx.contains(&Effect::Complete(ReqId(2), Err(AppError::NoVolume))), "nothing new: {fx:?}");
+    let fx = bench.tell(Event::Done(write.expect("a write"), Ok(Bytes::new())));
+    let flush = fx.iter().find_map(|f| if let Effect::Flush(io) = f { Some(*io) } else { None });
+    let fx = bench.says(Message::WriteAck(Seq(1)));
+    assert!(fx.iter().any(|f| matches!(f, Effect::Complete(ReqId(1), Ok(_)))), "what was accepted is done: {fx:?}");
+    assert!(flush.is_some() && !says(&fx, &Message::Leave(1, 2)), "it is not stable everywhere: {fx:?}");
+    bench.tell(Event::Done(flush.expect("a flush"), Ok(Bytes::new())));
+    let fx = bench.says(Message::BarrierAck(Seq(1)));
+    assert!(says(&fx, &Message::Leave(1, 2)) && !fx.iter().any(|f| matches!(f, Effect::Meta(..))), "{fx:?}");
+    let fx = bench.says(Message::Left(1, 2));
+    assert!(fx.iter().any(|f| matches!(f, Effect::Meta(..))) && told(&fx).is_empty(), "it is not durable here: {fx:?}");
+    assert_eq!(bench.node.sizes().of(one()), SECTORS);
+    let fx = bench.metadata(fx);
+    assert_eq!(told(&fx), [Report::TakenAway(one()), Report::Removed(one())]);
+    assert_eq!(there(&bench), (0, 2));
+    let replica = bench.node.replica().expect("a disk");
+    assert!(replica.bitmap(id(2)).is_some_and(|m| m.bits_of(in_it).is_empty()) && replica.superblock().gone.len() == 1);
+    let fx = bench.tell(Event::Submit(ReqId(3), Ask::Read(in_it)));
+    assert!(fx.contains(&Effect::Complete(ReqId(3), Err(AppError::NoVolume))));
+    let fx = bench.tell(Event::Submit(ReqId(4), Ask::Write(BLOCK, Bytes::from(vec![1; 64]), false)));
+    let fx = bench.metadata(fx);
+    assert!(write_at(&fx, BLOCK), "the other volume is as it was: {fx:?}");
+}
+
+fn write_at(fx: &[Effect], at: Span) -> bool {
+    fx.iter().any(|f| matches!(f, Effect::Write(_, span, ..) if *span == at))
+}
+
+#[test]
+fn who_may_not_take_a_volume_away_is_told_why_and_nothing_changes() {
+    let refused = |bench: &mut Bench, event: Event| {
+        // That a peer was lost is written down.
+        let lost = matches!(event, Event::Lost(..));
+        let fx = bench.tell(event);
+        assert!(lost || !fx.iter().any(|f| matches!(f, Effect::Meta(..))), "{fx:?}");
+        assert!(!says(&fx, &Message::Leave(1, 2)), "{fx:?}");
+        assert_eq!(there(bench), (SECTORS, 1));
+        told(&fx).into_iter().find_map(|r| if let Report::NotRemoved(why) = r { Some(why) } else { None })
+    };
+    let mut alone = bench(1);
+    assert_eq!(refused(&mut alone, take_away(true)), Some(RemoveRefusal::NotPrimary));
+    let fx = alone.tell(Event::Promote { force: false });
+    alone.metadata(fx);
+    assert_eq!(refused(&mut alone, take_away(false)), Some(RemoveRefusal::Away(id(2))));
+    let mut bench = equal();
+    let of = |n| Event::TakeAway { volume: Volume::new(n).expect("a volume"), force: true };
+    assert_eq!(refused(&mut bench, of(0)), Some(RemoveRefusal::First));
+    assert_eq!(refused(&mut bench, of(3)), Some(RemoveRefusal::NotThere));
+    bench.tell(Event::Resize { volume: Volume::FIRST, size: None, clean: false });
+    assert_eq!(refused(&mut bench, take_away(false)), Some(RemoveRefusal::Busy));
+    // It is lost before it was told.
+    let mut bench = equal();
+    let fx = bench.tell(Event::Submit(ReqId(1), Ask::Read(Span::new(one().base(), 8))));
+    let read = reads(&fx)[0].0;
+    bench.tell(take_away(false));
+    assert_eq!(refused(&mut bench, Event::Lost(id(2), ConnId(1))), Some(RemoveRefusal::Away(id(2))));
+    bench.tell(Event::Done(read, Ok(Bytes::from(vec![0; 64]))));
+    assert_eq!(there(&bench), (SECTORS, 1));
+}
+
+/// From the moment in which a peer was told there is no way back: it may have done so.
+#[test]
+fn it_goes_forward_when_a_peer_is_lost_that_was_told_and_by_force_without_it() {
+    let mut bench = equal();
+    let fx = bench.tell(take_away(false));
+    assert!(says(&fx, &Message::Leave(1, 2)), "{fx:?}");
+    let fx = bench.tell(Event::Lost(id(2), ConnId(1)));
+    let fx = bench.metadata(fx);
+    assert!(told(&fx).contains(&Report::Removed(one())), "{fx:?}");
+    assert_eq!(there(&bench), (0, 2));
+    let mut alone = super::leave::bench(1);
+    let fx = alone.tell(Event::Promote { force: false });
+    alone.metadata(fx);
+    let fx = alone.tell(take_away(true));
+    let fx = alone.metadata(fx);
+    assert_eq!(told(&fx), [Report::TakenAway(one()), Report::Removed(one())]);
+}
+
+#[test]
+fn a_peer_takes_it_away_as_its_primary_says_and_answers_when_that_is_durable() {
+    let mut bench = bench(1);
+    assert_eq!(bench.meets_with(1, A, &two_sizes(), None).0, Verdict::NoSync);
+    let fx = bench.says(Message::Leave(1, 2));
+    assert!(!says(&fx, &Message::Left(1, 2)), "not yet");
+    let fx = bench.metadata(fx);
+    assert!(says(&fx, &Message::Left(1, 2)) && told(&fx).contains(&Report::TakenAway(one())), "{fx:?}");
+    let fx = bench.says(Message::Leave(1, 2));
+    assert!(says(&fx, &Message::Left(1, 2)), "asked again");
+    assert_eq!(there(&bench), (0, 2));
+}
+
+/// It was away, or the primary died in the middle: nobody brings the volume back.
+#[test]
+fn who_meets_one_that_has_taken_it_away_does_so_unless_it_uses_it() {
+    let gone = Lives::plain(&Sizes::one(8)).with(one(), 2);
+    let mut bench = bench(1);
+    let fx = bench.hears(1, A, &Sizes::one(SHAPE.data), Some(&gone));
+    assert!(!fx.iter().any(|f| matches!(f, Effect::Send(_, _, Message::Agree(..)))), "{fx:?}");
+    let fx = bench.metadata(fx);
+    assert!(told(&fx).contains(&Report::TakenAway(one())), "{fx:?}");
+    assert!(fx.iter().any(|f| matches!(f, Effect::Close(_, _, true))), "they meet anew: {fx:?}");
+    assert_eq!(bench.meets_with(2, A, &Sizes::one(SHAPE.data), Some(&gone)).0, Verdict::NoSync);
+    // The one that has it not any more waits for the other.
+    let fx = bench.hears(3, A, &two_sizes(), None);
+    assert!(told(&fx).is_empty() && !fx.contains(&Effect::Measure), "it is not added again: {fx:?}");
+    // A primary keeps what its programs use, and says why the two are not connected.
+    let mut bench = super::leave::bench(1);
+    let fx = bench.tell(Event::Promote { force: false });
+    bench.metadata(fx);
+    let fx = bench.hears(1, A, &Sizes::one(SHAPE.data), Some(&gone));
+    assert_eq!((told(&fx), there(&bench)), (vec![Report::OtherLife(id(2), one())], (SECTORS, 1)));
+}
+
+/// It was taken away and added again while this node was away: what this one holds is of another volume.
+#[test]
+fn a_later_life_of_a_volume_is_synchronised_in_full() {
+    let again = Lives::plain(&two_sizes()).with(one(), 3);
+    let mut bench = bench(1);
+    let fx = bench.hears(1, A, &two_sizes(), Some(&again));
+    let fx = bench.metadata(fx);
+    assert!(told(&fx).contains(&Report::Grown(one(), SECTORS)), "{fx:?}");
+    assert_eq!(there(&bench), (SECTORS, 3));
+    let marked =
+        bench.node.replica().and_then(|r| r.bitmap(id(2))).map(|m| (m.set_bits(), m.covers(one().span(SECTORS))));
+    assert_eq!(marked, Some((SECTORS / 8, true)), "of that volume alone");
+    let later = bench.hears(2, A, &two_sizes(), Some(&again));
+    assert!(later.iter().any(|f| matches!(f, Effect::Send(_, _, Message::Agree(..)))), "now they are: {later:?}");
+}
