@@ -320,8 +320,8 @@ mod tests {
     #[test]
     fn of_what_comes_behind_a_settlement_nothing_is_lost() {
         let mut requests = some(6);
-        [1, 2, 5].map(|n| assert!(requests.written(Seq(n))));
-        [1, 2].map(|n| requests.answer(Seq(n)));
+        assert!([1, 2, 5].into_iter().all(|n| requests.written(Seq(n))));
+        assert_eq!([1, 2].map(|n| requests.answer(Seq(n))), [1, 2].map(|n| Some(ReqId(n))));
         assert_eq!(
             requests.settle(Seq(4)).iter().map(|(s, local, _)| (s.at, *local)).collect::<Vec<_>>(),
             [(16, true), (32, true), (48, false), (64, false)]
