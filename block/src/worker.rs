@@ -134,6 +134,13 @@ impl Handle {
         self.inboxes.len()
     }
 
+    /// A handle that knows of one worker only (number modulo [`count`](Self::count)): what is spawned by it is there.
+    #[must_use]
+    pub fn only(&self, worker: usize) -> Handle {
+        let inbox = Arc::clone(&self.inboxes[worker % self.inboxes.len()]);
+        Handle { inboxes: Arc::new([inbox]), rings: self.rings.clone() }
+    }
+
     /// True if the workers have rings; false if the kernel refused io_uring.
     pub fn has_rings(&self) -> bool {
         self.rings.is_ok()

@@ -210,11 +210,10 @@ impl Node {
         out.append(&mut self.fx);
     }
 
-    /// The same for several that came together: what is to be done after all of them. Requests, and what ended on the disk: where
-    /// thousands come in a second the pumps run once for many.
+    /// The same for several that came together ([`Event::is_one_of_many`]): what is to be done after all of them.
     pub fn handle_all(&mut self, now: Now, events: &mut VecDeque<Event>, out: &mut Vec<Effect>) {
         while let Some(event) = events.pop_front() {
-            debug_assert!(matches!(event, Event::Submit(..) | Event::Done(..)), "{event:?} is to be handled alone");
+            debug_assert!(event.is_one_of_many(), "{event:?} is to be handled alone");
             self.take(now, event);
         }
         self.pump();
@@ -245,7 +244,10 @@ impl Node {
                 let serves = self.links.values().any(serves);
                 self.pace.step(&load, serves);
             }
-            Event::Submit(req, ask) => self.submit(req, ask),
+            Event::Submit(req, ask) => {
+                self.pace.asked();
+                self.submit(req, ask);
+            }
             Event::Promote { force } => self.promote(force),
             Event::Demote => self.demote(),
             Event::Rest => self.rest(),
@@ -304,8 +306,11 @@ impl Node {
         self.pump_completions();
     }
 
-    /// What must hold after every event.
+    /// What must hold after every event; looked at in programs with debug assertions, since it takes longer than most events.
     fn check(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
         let primary = matches!(self.role, Role::Primary(_));
         let targets = self.links.values().filter(|l| matches!(l.state, State::Target(_))).count();
         let sources = self.links.values().filter(|l| matches!(l.state, State::Source(_))).count();

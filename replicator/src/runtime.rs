@@ -65,10 +65,10 @@ use status::Status;
 /// are settled twice a second. A node comes to rest after half a minute: what writes less often pays for a hot extent each time, what
 /// writes more often never.
 const TIMING: Timing = Timing { ping: 1_000, dead: 10_000, slow: 10_000, settle: 500, vote: 3_000, rest: 30_000 };
-/// What is settled at once: a flush on each side for so much. Writes: sixteen times what 256 clients' requests are, a settlement
-/// for ten to twenty milliseconds of a fast disk's small writes. Bytes: what 64 writes of 1 MiB are, in twice which a slow peer
-/// may hold 128 MiB.
-const UNSETTLED: Unsettled = Unsettled { writes: 4096, bytes: 64 << 20 };
+/// What is settled at once: a flush on each side for so much, for which a peer holds back what comes behind. Writes: what a disk of
+/// thirty thousand in a second takes between two settlements by time; in twice which each side remembers some MiB. Bytes that a peer
+/// has not written: what 64 writes of 1 MiB are, in twice which a slow peer may hold 128 MiB.
+const UNSETTLED: Unsettled = Unsettled { writes: 16_384, bytes: 64 << 20 };
 
 /// What a synchronisation may have under way. A run is what a message carries. Beside busy applications 64 KiB: one request of a disk
 /// at a time, as good as nothing for those that carry hundreds of MiB in a second. On an idle link 8 MiB: eight milliseconds of one of
@@ -81,7 +81,7 @@ const RESYNC: Limits = Limits {
 };
 
 /// The worker of the actor, its disk and its connections: what a write passes on its way is all on one thread, since waking another
-/// one takes longer than anything else that is done for it.
+/// one takes longer than anything else that is done for it. So are its clients: [`worker_of_resources`].
 const ACTOR: usize = 0;
 
 /// A peer, as this node reaches it.
@@ -205,6 +205,13 @@ enum Input {
     Metrics { done: oneshot::Sender<Box<Metrics>> },
     Rest { done: oneshot::Sender<bool> },
     Stop { done: oneshot::Sender<()> },
+}
+
+/// The worker of all resources. Whoever serves a device of one to clients serves it there: a request that comes in on another thread
+/// wakes this one, and its answer the other, which takes longer than all that is done for it.
+#[must_use]
+pub fn worker_of_resources(workers: &Handle) -> Handle {
+    workers.only(ACTOR)
 }
 
 /// A resource that runs. Dropped, it stops, and nobody waits for that.

@@ -4,8 +4,8 @@ use std::sync::{Arc, LazyLock};
 
 use crossbeam_queue::ArrayQueue;
 
-use super::AlignedBuf;
 use super::region::{self, Home, Region, Window};
+use super::{AlignedBuf, Inside};
 
 /// The smallest class: one page.
 const MIN_CLASS_SHIFT: u32 = 12;
@@ -100,7 +100,7 @@ impl BufPool {
         let region =
             self.idle.pop().unwrap_or_else(|| Region::allocate(self.buf_size, Home::Pool(Arc::downgrade(self))));
         debug_assert!(region.size() >= self.buf_size);
-        AlignedBuf { window: Window::over(region, self.buf_size) }
+        AlignedBuf { inside: Inside::Own(Window::over(region, self.buf_size)) }
     }
 
     /// How many buffers wait for use.

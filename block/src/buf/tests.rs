@@ -74,6 +74,24 @@ fn pool_gets_a_buffer_back_when_its_last_window_goes() {
 }
 
 #[test]
+fn shared_bytes_are_a_buffer_without_a_copy_and_are_copied_before_they_change() {
+    let bytes = AlignedBuf::from_slice(&[7; 8192]).freeze();
+    let mut whole = AlignedBuf::of_bytes(bytes.clone());
+    let mut page = AlignedBuf::of_bytes(bytes.slice(4096..));
+    assert_eq!((whole.as_ptr(), page.as_ptr()), (bytes.as_ptr(), bytes[4096..].as_ptr()));
+    assert_eq!(AlignedBuf::of_bytes(bytes.clone()).freeze().as_ptr(), bytes.as_ptr());
+    page.truncate(100);
+    page.advance(50);
+    assert_eq!((page.len(), page.is_aligned_to(2), page.is_aligned_to(4096)), (50, true, false));
+    whole[0] = 1;
+    let front = whole.split_to(1);
+    assert_eq!((front[0], whole.len(), bytes[0]), (1, 8191, 7));
+    assert!(whole.try_unsplit(page).is_err(), "they are no neighbours");
+    let crooked = AlignedBuf::of_bytes(bytes.slice(1..));
+    assert!(crooked.is_aligned_to(ALIGN) && crooked.as_ptr() != bytes[1..].as_ptr());
+}
+
+#[test]
 fn pool_keeps_no_more_than_its_maximum_and_may_die_before_its_buffers() {
     let pool = BufPool::new(4096, 2);
     let bufs: Vec<_> = (0..5).map(|_| pool.get()).collect();

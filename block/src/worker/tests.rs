@@ -63,3 +63,13 @@ fn workers_without_rings_say_so() {
     let workers = Workers::start_without_rings(1, "test").expect("workers start");
     assert!(!workers.handle().has_rings());
 }
+
+#[test]
+fn a_handle_of_one_worker_spawns_on_that_one() {
+    let workers = Workers::start(3, "test").expect("workers start");
+    let only = workers.handle().only(1);
+    assert_eq!(only.count(), 1);
+    for n in 0..4 {
+        assert_eq!(only.spawn(n, || async { current() }).wait(), Ok(Some(1)));
+    }
+}

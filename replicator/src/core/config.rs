@@ -77,7 +77,7 @@ pub struct Timing {
 pub struct Unsettled {
     /// Writes: everybody who has the stream remembers each.
     pub writes: usize,
-    /// Their bytes: a peer that is slow holds them in memory.
+    /// Bytes of those that a peer has not written: one that is slow holds them in memory.
     pub bytes: u64,
 }
 

@@ -132,6 +132,19 @@ pub enum Event {
     Tick,
 }
 
+impl Event {
+    /// Of what comes by the thousand in a second, where the pumps run once for all that came together: requests, what ended on the
+    /// disk, writes of the stream and their acknowledgements. Each only adds to what the pumps look at.
+    pub fn is_one_of_many(&self) -> bool {
+        use Message::{RecvAck, Write, WriteAck, Zero};
+        match self {
+            Event::Submit(..) | Event::Done(..) => true,
+            Event::Received(_, _, message) => matches!(message, Write { .. } | Zero { .. } | WriteAck(_) | RecvAck(_)),
+            _ => false,
+        }
+    }
+}
+
 /// The local disk failed. Nothing is known about the range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskError;

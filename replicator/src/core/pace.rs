@@ -9,7 +9,8 @@
 //! ```
 //! The source decides, because the applications are there; it tells the target with each answer. A step is a tenth of a
 //! second, in which requests of applications are counted and their times summed up. *Calm* is what they take while nothing is
-//! synchronised. Every [`PROBE_AFTER`] steps the synchronisation holds back for [`PROBE`] of them and calm is
+//! synchronised. A synchronisation that begins on an idle link has the most at once; the first request that comes to an idle link
+//! leaves it an eighth of that, before the step is over. Every [`PROBE_AFTER`] steps the synchronisation holds back for [`PROBE`] of them and calm is
 //! measured anew: otherwise a load that has become slower by itself would be taken for hurt, and the synchronisation
 //! would creep; or, the other way round, its own hurt for calm.
 
@@ -105,6 +106,14 @@ impl Pace {
         if self.probing.is_some() { self.least } else { self.room }
     }
 
+    /// An application asks for something.
+    pub(super) fn asked(&mut self) {
+        if self.quiet >= QUIET {
+            self.quiet = 0;
+            self.room = (self.room / 8).max(self.least);
+        }
+    }
+
     /// A step is over.
     pub(super) fn step(&mut self, load: &Load, synchronising: bool) {
         let (reads, writes) = (load.reads.mean(), load.writes.mean());
@@ -113,7 +122,8 @@ impl Pace {
         if !synchronising {
             self.reads.learn(reads);
             self.writes.learn(writes);
-            (self.room, self.probing, self.due) = (self.least, None, PROBE_AFTER);
+            let room = if self.quiet >= QUIET { self.most } else { self.least };
+            (self.room, self.probing, self.due) = (room, None, PROBE_AFTER);
             return;
         }
         if !busy {
@@ -190,6 +200,29 @@ mod tests {
     fn an_idle_link_is_used_in_full_within_two_seconds() {
         let mut link = Link::new(300);
         link.steps(20, 0, true);
+        assert_eq!(link.pace.room(), MOST);
+    }
+
+    #[test]
+    fn a_synchronisation_that_begins_on_an_idle_link_has_all_of_it_and_on_a_busy_one_the_least() {
+        let mut link = Link::new(300);
+        link.steps(QUIET, 0, false);
+        assert_eq!(link.pace.room(), MOST);
+        link.steps(1, 100, false);
+        link.steps(QUIET - 1, 0, false);
+        assert_eq!(link.pace.room(), LEAST);
+    }
+
+    #[test]
+    fn the_first_request_that_comes_to_an_idle_link_holds_a_synchronisation_back_at_once() {
+        let mut link = Link::new(300);
+        link.steps(QUIET, 0, false);
+        link.steps(QUIET, 0, true);
+        link.pace.asked();
+        assert_eq!(link.pace.room(), MOST / 8);
+        link.pace.asked();
+        assert_eq!(link.pace.room(), MOST / 8, "once");
+        link.steps(QUIET + 3, 0, true);
         assert_eq!(link.pace.room(), MOST);
     }
 

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::{Now, ReqId};
-use super::spans::SpanIndex;
 use crate::ids::{NodeId, NodeSet, Seq, Span};
 
 /// A write that is not settled everywhere.
@@ -21,7 +20,7 @@ pub(super) struct Request {
     pub(super) received: NodeSet,
     pub(super) acked: NodeSet,
     pub(super) since: Now,
-    /// Bytes that a peer may hold of it.
+    /// Bytes of it that a peer may hold: none once all have written it, or it is settled.
     bytes: u64,
     /// Nothing has to be remembered any more; it is kept until it is answered.
     pub(super) settled: bool,
@@ -35,14 +34,21 @@ pub(super) struct Terms {
     pub(super) here: bool,
 }
 
+impl Request {
+    /// Bytes that no peer holds any more, told once.
+    fn let_go(&mut self) -> u64 {
+        if self.sent.minus(self.acked).is_empty() { std::mem::take(&mut self.bytes) } else { 0 }
+    }
+}
+
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Requests {
     all: BTreeMap<Seq, Request>,
     /// Sectors of an extent of the log.
     extent: u64,
-    /// Those that are not settled: their spans, how many lie in each extent, their bytes.
-    open: SpanIndex,
+    /// Of those that are not settled: how many there are, how many lie in each extent, the bytes of them that a peer may hold.
+    open: usize,
     extents: BTreeMap<u64, u32>,
     bytes: u64,
     unanswered: usize,
@@ -59,7 +65,7 @@ impl Requests {
         Requests {
             all: BTreeMap::new(),
             extent,
-            open: SpanIndex::default(),
+            open: 0,
             extents: BTreeMap::new(),
             bytes: 0,
             unanswered: 0,
@@ -72,6 +78,7 @@ impl Requests {
     /// A new write, of an application that waits for it.
     pub(super) fn insert(&mut self, seq: Seq, span: Span, bytes: u64, app: ReqId, sent: NodeSet, since: Now) {
         let none = NodeSet::EMPTY;
+        let bytes = if sent.is_empty() { 0 } else { bytes };
         let request = Request {
             span,
             app: Some(app),
@@ -83,10 +90,8 @@ impl Requests {
             bytes,
             settled: false,
         };
-        self.open.insert(span, seq.0);
-        for extent in span.units(self.extent) {
-            *self.extents.entry(extent).or_default() += 1;
-        }
+        self.open += 1;
+        enter(&mut self.extents, span.units(self.extent));
         self.bytes += bytes;
         self.unanswered += 1;
         self.unwritten.insert(seq);
@@ -107,7 +112,7 @@ impl Requests {
         self.all.contains_key(&seq)
     }
 
-    /// Bytes of what is not settled.
+    /// Bytes of what is not settled and not written at every peer that it was sent to.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -119,12 +124,13 @@ impl Requests {
 
     /// Whether anything is not settled.
     pub(super) fn has_open(&self) -> bool {
-        !self.open.is_empty()
+        self.open > 0
     }
 
-    /// Whether anything under a span is not settled.
+    /// Whether anything under a span is not settled. All are looked at: this is asked for by who synchronises beside others, not for each
+    /// write.
     pub(super) fn is_open(&self, span: Span) -> bool {
-        self.open.hits(span)
+        self.all.values().any(|r| !r.settled && r.span.overlaps(span))
     }
 
     /// Extents in which something is not settled, were this one more of them.
@@ -163,6 +169,7 @@ impl Requests {
             if !receipt {
                 request.acked = request.acked.with(node);
             }
+            self.bytes -= request.let_go();
             self.touched.insert(seq);
         }
     }
@@ -176,6 +183,7 @@ impl Requests {
     pub(super) fn left(&mut self, node: NodeId) {
         for (seq, request) in self.all.iter_mut().filter(|(_, r)| r.sent.has(node)) {
             request.sent = request.sent.without(node);
+            self.bytes -= request.let_go();
             self.touched.insert(*seq);
         }
     }
@@ -218,25 +226,28 @@ impl Requests {
     }
 
     /// Everything up to a position is settled: of what was not yet, its span, whether it is written here, and whom it was sent to.
+    ///
+    /// That is thousands at a time, and few are left: what is kept of those is made anew.
     pub(super) fn settle(&mut self, upto: Seq) -> Vec<(Span, bool, NodeSet)> {
-        let (mut settled, mut answered) = (Vec::new(), Vec::new());
-        for (seq, request) in self.all.range_mut(..=upto) {
+        let later = self.all.split_off(&upto.next());
+        let former = std::mem::replace(&mut self.all, later);
+        self.unwritten = self.unwritten.split_off(&upto.next());
+        self.extents.clear();
+        (self.open, self.bytes) = (0, 0);
+        for request in self.all.values().filter(|r| !r.settled) {
+            self.open += 1;
+            enter(&mut self.extents, request.span.units(self.extent));
+            self.bytes += request.bytes;
+        }
+        let mut settled = Vec::with_capacity(former.len());
+        for (seq, mut request) in former {
             if !request.settled {
-                request.settled = true;
+                (request.settled, request.bytes) = (true, 0);
                 settled.push((request.span, request.local, request.sent));
-                self.open.remove(request.span, seq.0);
-                self.unwritten.remove(seq);
-                self.bytes -= request.bytes;
             }
-            if request.app.is_none() {
-                answered.push(*seq);
+            if request.app.is_some() {
+                self.all.insert(seq, request);
             }
-        }
-        for (span, ..) in &settled {
-            leave(&mut self.extents, span.units(self.extent));
-        }
-        for seq in answered {
-            self.all.remove(&seq);
         }
         settled
     }
@@ -248,14 +259,9 @@ impl Requests {
     }
 }
 
-fn leave(extents: &mut BTreeMap<u64, u32>, units: std::ops::Range<u64>) {
+fn enter(extents: &mut BTreeMap<u64, u32>, units: std::ops::Range<u64>) {
     for extent in units {
-        if let Some(n) = extents.get_mut(&extent) {
-            *n -= 1;
-            if *n == 0 {
-                extents.remove(&extent);
-            }
-        }
+        *extents.entry(extent).or_default() += 1;
     }
 }
 
@@ -288,6 +294,44 @@ mod tests {
         assert_eq!(done(&mut requests, alone), [Seq(2), Seq(3)]);
         assert_eq!(requests.answer(Seq(2)), Some(ReqId(2)));
         assert_eq!((requests.answer(Seq(2)), requests.unanswered()), (None, 2));
+    }
+
+    #[test]
+    fn what_every_peer_has_written_or_that_was_sent_to_none_is_held_by_nobody() {
+        let mut requests = some(4);
+        requests.insert(Seq(5), Span::new(80, 8), 4096, ReqId(5), NodeSet::EMPTY, Now(0));
+        requests.insert(Seq(6), Span::new(96, 8), 4096, ReqId(6), NodeSet::of(id(2)).with(id(3)), Now(0));
+        assert_eq!(requests.bytes(), 5 * 4096);
+        requests.acked(id(2), Seq(1), true);
+        requests.acked(id(2), Seq(6), false);
+        assert_eq!(requests.bytes(), 5 * 4096, "a receipt, and one of two");
+        requests.acked(id(2), Seq(1), false);
+        requests.acked(id(2), Seq(1), false);
+        requests.acked(id(3), Seq(6), false);
+        assert_eq!(requests.bytes(), 3 * 4096);
+        requests.settle(Seq(2));
+        requests.acked(id(2), Seq(2), false);
+        assert_eq!(requests.bytes(), 2 * 4096, "settled, and then written");
+        requests.left(id(2));
+        assert_eq!((requests.bytes(), requests.len()), (0, 6));
+    }
+
+    /// What is not settled is found and counted as before, and what is settled and written is not waited for.
+    #[test]
+    fn of_what_comes_behind_a_settlement_nothing_is_lost() {
+        let mut requests = some(6);
+        assert!([1, 2, 5].into_iter().all(|n| requests.written(Seq(n))));
+        assert_eq!([1, 2].map(|n| requests.answer(Seq(n))), [1, 2].map(|n| Some(ReqId(n))));
+        assert_eq!(
+            requests.settle(Seq(4)).iter().map(|(s, local, _)| (s.at, *local)).collect::<Vec<_>>(),
+            [(16, true), (32, true), (48, false), (64, false)]
+        );
+        assert_eq!((requests.len(), requests.bytes()), (4, 2 * 4096));
+        assert!(requests.is_open(Span::new(80, 1)) && requests.is_open(Span::new(96, 1)));
+        assert!(!requests.is_open(Span::new(0, 80)));
+        assert!(requests.is_written(Seq(5)) && !requests.is_written(Seq(6)));
+        assert_eq!(requests.extents_with(Span::new(0, 8)), 3);
+        assert_eq!(requests.open_spans(), [Span::new(80, 8), Span::new(96, 8)]);
     }
 
     #[test]

@@ -104,14 +104,14 @@ impl Node {
 
     /// Who holds what this primary holds there, for certain.
     fn holders(&self, node: NodeId, span: Span) -> NodeSet {
-        if !self.is_primary() || self.requests.is_open(span) {
+        let with = self.streaming().without(node);
+        if with.is_empty() || !self.is_primary() || self.requests.is_open(span) {
             return NodeSet::EMPTY;
         }
         let clean = |n: &NodeId| {
             let map = self.replica.as_ref().and_then(|r| r.bitmap(*n));
             map.is_some_and(|m| m.bits_of(span).all(|b| !m.is_set(b)))
         };
-        let with = self.streaming().without(node);
         with.iter().filter(clean).collect()
     }
 
@@ -123,7 +123,7 @@ impl Node {
         let others = self.streaming().without(node);
         for span in spans {
             self.clear_bits(NodeSet::of(node), *span);
-            if self.is_primary() && !self.requests.is_open(*span) {
+            if !others.is_empty() && self.is_primary() && !self.requests.is_open(*span) {
                 for other in others.iter() {
                     self.send(other, Message::PeerInSync(node, *span));
                 }

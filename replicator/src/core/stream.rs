@@ -29,7 +29,7 @@ pub(super) struct Stream {
     pub(super) asked: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Entry {
     span: Span,
     epoch: u64,
@@ -74,6 +74,20 @@ impl Stream {
             self.spans.remove(entry.span, seq.0);
         }
         self.unwritten.remove(&seq);
+    }
+
+    /// Everything up to a position is settled: it comes back, and what of it is written is forgotten. That is thousands at a time, and few
+    /// are left: what is kept of those is made anew.
+    fn settle(&mut self, upto: Seq) -> Vec<Entry> {
+        let later = self.entries.split_off(&upto.next());
+        let settled = std::mem::replace(&mut self.entries, later);
+        self.spans.clear();
+        self.entries.iter().for_each(|(seq, e)| self.spans.insert(e.span, seq.0));
+        for (seq, entry) in settled.iter().filter(|(_, e)| !e.done) {
+            self.spans.insert(entry.span, seq.0);
+            self.entries.insert(*seq, Entry { settled: true, ..*entry });
+        }
+        settled.into_values().collect()
     }
 
     /// Whether everything up to a position is written.
@@ -213,15 +227,10 @@ impl Node {
             return;
         }
         let others = self.peers().minus(holders);
-        let entries: Vec<(Seq, Span, bool)> =
-            self.stream.entries.range(..=upto).map(|(s, e)| (*s, e.span, e.done)).collect();
-        for (seq, span, done) in entries {
+        for Entry { span, done, .. } in self.stream.settle(upto) {
             self.mark(others, span);
             if done {
-                self.stream.forget(seq);
                 self.release(span);
-            } else if let Some(entry) = self.stream.entries.get_mut(&seq) {
-                entry.settled = true;
             }
         }
     }

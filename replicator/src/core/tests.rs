@@ -19,6 +19,7 @@ mod leave;
 mod pairs;
 mod resize;
 mod rest;
+mod together;
 
 const SHAPE: Shape = Shape { data: 64 * 8, bit: 8, extent: 32, peers: 2, log_slots: 4, log_pages: 4 };
 const RESOURCE: [u8; 16] = *b"resource-of-test";

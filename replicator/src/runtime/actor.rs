@@ -131,7 +131,7 @@ pub(super) struct Actor {
     demotes: Vec<oneshot::Sender<()>>,
     /// What the last repair gave up.
     not_repaired: u64,
-    /// Requests, and what ended on the disk, of this turn.
+    /// Of this turn, what is handled together.
     pending: VecDeque<Event>,
     metadata_writes: u64,
     /// What the core has asked of the disk in this turn.
@@ -236,7 +236,7 @@ impl Actor {
             self.handle_pending();
             if std::mem::take(&mut self.posted) {
                 // The connections' tasks are on this thread, and come first.
-                tokio::task::yield_now().await;
+                after_the_woken().await;
             }
             self.begin_asked();
         }
@@ -419,7 +419,8 @@ impl Actor {
                 if let (Message::WriteAck(seq), Some(peer)) = (&message, self.peers.get_mut(&node)) {
                     peer.measured.acknowledged(*seq, boottime_us());
                 }
-                self.handle(Event::Received(node, ConnId(id), message));
+                let event = Event::Received(node, ConnId(id), message);
+                if event.is_one_of_many() { self.pending.push_back(event) } else { self.handle(event) }
             }
             Err(e) => {
                 tracing::error!("{} broke the protocol: {e}", line.node);
@@ -508,7 +509,7 @@ impl Actor {
         for effect in self.asked.drain(..).filter(|_| !stopping) {
             match effect {
                 Effect::Read(io, span) => self.disk.read(io, span),
-                Effect::Write(io, span, data, fua) => self.disk.write(io, span, &data, fua),
+                Effect::Write(io, span, data, fua) => self.disk.write(io, span, data, fua),
                 Effect::Zero(io, span, free) => self.disk.zero(io, span, free),
                 Effect::Digest(io, span) => self.disk.look(io, span, None),
                 Effect::Compare(io, span, theirs) => self.disk.look(io, span, Some(theirs)),
@@ -729,6 +730,20 @@ fn why_down(dialer: &Dialer) -> Option<String> {
         LinkState::Down { why, .. } => Some(why.to_string()),
         _ => None,
     }
+}
+
+/// Lets the tasks of this thread run that were woken before. (`yield_now` of tokio would ask the kernel for news as well, with a system
+/// call, and let in who has some.)
+async fn after_the_woken() {
+    let mut woken = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut woken, true) {
+            return std::task::Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
 }
 
 /// Whoever asked may have gone.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use block::{Io, IoErrorKind, Op};
+use block::{AlignedBuf, Io, IoErrorKind, Op};
 use bytes::Bytes;
 
 use super::metrics::Requests;
@@ -24,6 +24,8 @@ const MAX_PIECES: usize = 2048;
 struct Whole {
     volume: Volume,
     io: Io,
+    /// What a write writes: its pieces share it, with the disk and with every peer's connection.
+    data: Bytes,
     since_us: u64,
     issued: u64,
     open: usize,
@@ -69,9 +71,11 @@ impl Front {
         self.next
     }
 
-    fn start(&mut self, since_us: u64, volume: Volume, io: Io, asks: &mut Vec<(ReqId, Ask)>) {
+    fn start(&mut self, since_us: u64, volume: Volume, mut io: Io, asks: &mut Vec<(ReqId, Ask)>) {
         let id = self.number();
-        self.wholes.insert(id, Whole { volume, io, since_us, issued: 0, open: 0, error: None });
+        let writes = matches!(io.op, Op::Write { .. });
+        let data = io.buf.take_if(|_| writes).map(AlignedBuf::freeze).unwrap_or_default();
+        self.wholes.insert(id, Whole { volume, io, data, since_us, issued: 0, open: 0, error: None });
         self.issue(id, asks);
     }
 
@@ -158,7 +162,10 @@ impl Front {
     pub(super) fn fail_all(&mut self) {
         self.held.drain(..).for_each(|(.., io)| io.fail(IoErrorKind::ShuttingDown));
         self.pieces.clear();
-        std::mem::take(&mut self.wholes).into_values().for_each(|w| w.io.fail(IoErrorKind::Aborted));
+        for mut whole in std::mem::take(&mut self.wholes).into_values() {
+            whole.error = Some(IoErrorKind::Aborted);
+            whole.finish();
+        }
     }
 }
 
@@ -183,9 +190,8 @@ impl Whole {
         let span = Span::new(self.volume.base() + (self.io.at.0 + at) / SECTOR, len / SECTOR);
         let ask = match op {
             Op::Write { fua } => {
-                let range = at as usize..(at + len) as usize;
-                let data = self.io.buf.as_deref().and_then(|b| b.get(range)).unwrap_or_default();
-                Ask::Write(span, Bytes::copy_from_slice(data), fua)
+                let (from, end) = (at as usize, (at + len) as usize);
+                Ask::Write(span, self.data.slice(from.min(self.data.len())..end.min(self.data.len())), fua)
             }
             Op::WriteZeroes => Ask::Zero(span, false),
             Op::Discard => Ask::Zero(span, true),
@@ -212,7 +218,10 @@ impl Whole {
         self.open == 0 && all
     }
 
-    fn finish(self) {
+    fn finish(mut self) {
+        if matches!(self.io.op, Op::Write { .. }) {
+            self.io.buf = Some(AlignedBuf::of_bytes(self.data));
+        }
         match self.error {
             None => self.io.complete(Ok(())),
             Some(kind) => self.io.fail(kind),
@@ -230,7 +239,7 @@ fn kind_of(error: AppError) -> IoErrorKind {
 
 #[cfg(test)]
 mod tests {
-    use block::{AlignedBuf, ByteLen, ByteOffset, Completion, Done};
+    use block::{ByteLen, ByteOffset, Completion, Done};
     use tokio::sync::oneshot::Receiver;
 
     use super::*;
@@ -297,6 +306,28 @@ mod tests {
         }
         let buf = answer.try_recv().expect("answered").buf.expect("its memory");
         assert_eq!((buf[0], buf[MAX_DATA], buf[2 * MAX_DATA]), (1, 2, 3));
+    }
+
+    #[test]
+    fn a_write_goes_on_in_its_own_memory_and_comes_back_with_it() {
+        let (mut front, mut asks) = (Front::default(), Vec::new());
+        let (done, mut answer) = Completion::channel();
+        let mut buf = AlignedBuf::zeroed(MAX_DATA + 4096);
+        (buf[0], buf[MAX_DATA]) = (1, 2);
+        let at = buf.as_ptr();
+        front.begin(Volume::FIRST, Io::write(ByteOffset(0), buf, true, done), false, &mut asks);
+        let data = |ask: &Ask| match ask {
+            Ask::Write(_, data, true) => data.clone(),
+            other => panic!("{other:?}"),
+        };
+        let parts: Vec<Bytes> = asks.iter().map(|(_, ask)| data(ask)).collect();
+        assert_eq!(parts.iter().map(|p| (p.len(), p[0])).collect::<Vec<_>>(), [(MAX_DATA, 1), (4096, 2)]);
+        assert_eq!(parts[0].as_ptr(), at);
+        for (req, _) in asks.clone() {
+            front.completed(req, Ok(Bytes::new()), false, &mut asks);
+        }
+        let buf = answer.try_recv().expect("answered").buf.expect("its memory");
+        assert_eq!((buf.as_ptr(), buf.len()), (at, MAX_DATA + 4096));
     }
 
     #[test]

@@ -525,10 +525,10 @@ impl Disk {
         part.device.submit(Io::ranged(Op::Discard, at, len, freed));
     }
 
-    pub(super) fn write(&self, io: IoId, span: Span, data: &[u8], fua: bool) {
+    pub(super) fn write(&self, io: IoId, span: Span, data: Bytes, fua: bool) {
         let Some((part, at)) = self.place(io, span.at) else { return };
-        let buf = AlignedBuf::from_slice(data);
-        part.device.submit(Io::write(at, buf, fua, self.completion(io)));
+        let written = self.completion(io);
+        part.device.submit(Io::write(at, AlignedBuf::of_bytes(data), fua, written));
     }
 
     /// Flushes the disks of all volumes. Prevents: a settlement says that everything is stable, and what one of the disks held in its

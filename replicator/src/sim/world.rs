@@ -672,7 +672,7 @@ impl World {
 
     /// Gives a node an event and does what it wants. In a quarter of the seeds processes take several at once, as a busy one does.
     fn event(&mut self, at: NodeId, event: Event) {
-        let together = self.plan.seed % 4 == 1 && matches!(event, Event::Submit(..) | Event::Done(..));
+        let together = self.plan.seed % 4 == 1 && event.is_one_of_many();
         let Some(host) = self.hosts.get_mut(&at).filter(|h| h.node.is_some()) else { return };
         if together {
             host.pending.push_back(event);

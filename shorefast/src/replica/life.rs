@@ -17,7 +17,7 @@ use replicator::ids::Volume;
 use replicator::meta::superblock::Superblock;
 use replicator::nbd::{Exports, Listen, Server as Nbd};
 use replicator::runtime::status::{self, PeerStatus, Resync, Status};
-use replicator::runtime::{Local, PeerAddress, Resource, ResourceConfig, Stopped, resource_id};
+use replicator::runtime::{Local, PeerAddress, Resource, ResourceConfig, Stopped, resource_id, worker_of_resources};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::Notify;
@@ -240,8 +240,8 @@ impl Up {
         let failed =
             |e: String| Failure::failed(format!("The replica {} cannot start: {e}.", record.name), "Put that right.");
         let listen = [Listen::Unix(nbd_path.clone())];
-        let nbd =
-            Nbd::start(workers.handle(), Arc::clone(&exports), &listen).await.map_err(|e| failed(e.to_string()))?;
+        let served_on = worker_of_resources(&workers.handle());
+        let nbd = Nbd::start(served_on, Arc::clone(&exports), &listen).await.map_err(|e| failed(e.to_string()))?;
         let own = local.superblock().clone();
         let resource = Resource::start(config, local, &workers.handle()).await.map_err(|e| failed(e.to_string()))?;
         Ok(Up {
