@@ -40,10 +40,6 @@ impl SpanIndex {
         self.len = 0;
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// The numbers of what overlaps a span.
     pub(super) fn overlapping(&self, span: Span) -> impl Iterator<Item = u64> + '_ {
         self.classes.iter().flat_map(move |(k, found)| {
