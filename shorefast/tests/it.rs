@@ -6,6 +6,7 @@
 mod annex;
 #[path = "it/appends.rs"]
 mod appends;
+#[path = "it/bad_input.rs"]
 mod bad_input;
 #[path = "it/check.rs"]
 mod check;
@@ -29,8 +30,9 @@ mod eviction;
 mod ext4;
 #[path = "it/fallbacks.rs"]
 mod fallbacks;
-#[path = "it/field.rs"]
+#[path = "it/fewer_volumes.rs"]
 mod fewer_volumes;
+#[path = "it/field.rs"]
 mod field;
 #[path = "it/fixture.rs"]
 mod fixture;
