@@ -149,6 +149,7 @@ impl Links {
             suspension: Arc::default(),
             fencer: Arc::new(NoFence),
             unheard: std::collections::BTreeMap::new(),
+            comes_back: false,
             timing: Timing::FAST,
             boot: 1,
             rules: Rules::all(),

@@ -1,6 +1,6 @@
 //! `replica`: makes one, runs one, or tells the one that runs what to do.
 
-use crate::cli::{Global, ReplicaCommand, ReplicaName};
+use crate::cli::{Global, ReplicaCommand, ReplicaCreateArgs, ReplicaName};
 use crate::exit::{Exit, Failure};
 use crate::replica::force::may_lose;
 use crate::replica::talk::{self, Ask};
@@ -14,24 +14,7 @@ mod verify;
 /// Runs a command.
 pub(super) fn run(command: &ReplicaCommand, global: &Global) -> Result<Exit, Failure> {
     match command {
-        ReplicaCommand::Create(args) => {
-            let sizes = make::create(args)?;
-            let bytes = sizes.of(Volume::FIRST) * SECTOR;
-            let all: Vec<String> = sizes.iter().map(|(_, s)| (s * SECTOR).to_string()).collect();
-            let all = all.join(" + ");
-            let name = &args.replica.name;
-            if global.json {
-                let volume = |(v, s): (Volume, u64)| serde_json::json!({ "volume": v.get(), "bytes": s * SECTOR });
-                let volumes: Vec<_> = sizes.iter().map(volume).collect();
-                print_json("replica", &serde_json::json!({ "name": name, "bytes": bytes, "volumes": volumes }))?;
-            } else if !global.quiet {
-                print(&format!(
-                    "{name} is made: {all} bytes. Make it on its peers, run `shorefast replica up {name}` on all of them, and \
-                     `primary {name} --force` once, where the data to begin with are.\n"
-                ))?;
-            }
-            Ok(Exit::Ok)
-        }
+        ReplicaCommand::Create(args) => create(args, global),
         ReplicaCommand::Up(which) => life::run(which, global, |ready| {
             if global.json {
                 return print_json("replica", ready);
@@ -62,36 +45,29 @@ pub(super) fn run(command: &ReplicaCommand, global: &Global) -> Result<Exit, Fai
         ReplicaCommand::Resize { replica, volume, size, assume_clean } => {
             let ask = Ask::Resize { volume: *volume, size: size.map(|s| s.0), clean: *assume_clean };
             let status = talk::ask(&replica.dir, &replica.name, ask)?;
-            if global.json {
-                print_json("replica", &status)?;
-            } else if !global.quiet {
+            said(global, &status, || {
                 let bytes = status.volumes.iter().find(|v| v.volume == *volume).map_or(0, |v| v.size_bytes);
                 let which = if *volume == 0 { status.name.clone() } else { format!("{}/{volume}", status.name) };
-                print(&format!("{which} has {bytes} bytes now.\n"))?;
-            }
-            Ok(Exit::Ok)
+                format!("{which} has {bytes} bytes now.\n")
+            })
         }
         ReplicaCommand::RemoveVolume { replica, volume, force } => {
             let status = talk::ask(&replica.dir, &replica.name, Ask::RemoveVolume { volume: *volume, force: *force })?;
-            if global.json {
-                print_json("replica", &status)?;
-            } else if !global.quiet {
-                print(&format!(
+            said(global, &status, || {
+                format!(
                     "{0}/{volume} is taken away. Take [volumes.{volume}] out of {0}.toml on every node; what was written is on the disks yet.\n",
                     status.name
-                ))?;
-            }
-            Ok(Exit::Ok)
+                )
+            })
         }
         ReplicaCommand::ReplaceDisk { replica, volume, local, force, wipe } => {
             swap::replace_disk(replica, *volume, local, *force, wipe)?;
-            if !global.quiet && !global.json {
-                print(&format!(
+            said(global, &serde_json::json!({ "name": replica.name, "volume": volume }), || {
+                format!(
                     "{0}/{volume} has an empty disk, and is synchronised in full when {0} runs and has met a peer: `shorefast replica up {0}`.\n",
                     replica.name
-                ))?;
-            }
-            Ok(Exit::Ok)
+                )
+            })
         }
         ReplicaCommand::Status(which) => {
             let status = talk::ask(&which.dir, &which.name, Ask::Status)?;
@@ -103,6 +79,32 @@ pub(super) fn run(command: &ReplicaCommand, global: &Global) -> Result<Exit, Fai
             Ok(Exit::Ok)
         }
     }
+}
+
+/// What was done, for programs or for people.
+fn said(global: &Global, what: &impl serde::Serialize, text: impl FnOnce() -> String) -> Result<Exit, Failure> {
+    if global.json {
+        print_json("replica", what)?;
+    } else if !global.quiet {
+        print(&text())?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn create(args: &ReplicaCreateArgs, global: &Global) -> Result<Exit, Failure> {
+    let sizes = make::create(args)?;
+    let name = &args.replica.name;
+    let volume = |(v, s): (Volume, u64)| serde_json::json!({ "volume": v.get(), "bytes": s * SECTOR });
+    let volumes: Vec<_> = sizes.iter().map(volume).collect();
+    let bytes = sizes.of(Volume::FIRST) * SECTOR;
+    said(global, &serde_json::json!({ "name": name, "bytes": bytes, "volumes": volumes }), || {
+        let all: Vec<String> = sizes.iter().map(|(_, s)| (s * SECTOR).to_string()).collect();
+        format!(
+            "{name} is made: {} bytes. Make it on its peers, run `shorefast replica up {name}` on all of them, and \
+             `primary {name} --force` once, where the data to begin with are.\n",
+            all.join(" + ")
+        )
+    })
 }
 
 fn tell(which: &ReplicaName, ask: Ask, global: &Global) -> Result<Exit, Failure> {
