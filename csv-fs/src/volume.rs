@@ -45,7 +45,6 @@ use block::shared::{Epoch, NodeId, SharedDisk};
 use fuse::features::Row;
 use fuse::{Feature, FeatureSet, Mount, Unmount};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 pub use check::{Unattended, UnattendedError};
 pub use create::{CreateError, NewVolume, create};
@@ -212,7 +211,7 @@ pub struct Volume {
     /// What the next process goes on from if this one is killed.
     book: Option<Arc<ledger::Book>>,
     /// False once nothing is taken from the kernel any more.
-    intake: watch::Sender<bool>,
+    intake: start::Intake,
     /// What was agreed with the kernel.
     features: FeatureSet,
     /// The last answer to STATFS, for status; asking anew takes a coordinator.

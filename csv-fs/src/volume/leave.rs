@@ -52,7 +52,7 @@ impl Volume {
     /// Not safe: nothing is served any more.
     pub async fn leave(&self) -> Result<Leaves, InheritError> {
         self.give_office_away().await;
-        self.intake.send_replace(false);
+        self.intake.open.send_replace(false);
         self.host.no_more_lives().await;
         let known = tokio::time::timeout(RESTS, self.rests()).await.ok().flatten();
         let leaves = match (known, &self.keeper) {
@@ -122,7 +122,7 @@ impl Volume {
 
     /// Until nothing is under way any more; what the next process is to know. `None`: this life has ended meanwhile.
     async fn rests(&self) -> Option<Record> {
-        self.intake.closed().await;
+        self.intake.open.closed().await;
         loop {
             // Whoever asks for a lock may wait for ever. Counted in this order, since both only become fewer.
             let asked = self.mount.lock().as_ref().map_or(0, |(mount, _)| mount.unanswered());

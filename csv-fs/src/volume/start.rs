@@ -225,8 +225,8 @@ impl Volume {
         if was_dead {
             host.notice(Notice::StaleMountCleaned);
         }
-        let intake = serve(&setup, channels, &path, &host);
         Ok(Arc::new(Volume {
+            intake: serve(&setup, channels, &path, &host),
             name: setup.name,
             source: setup.disk,
             node: setup.node,
@@ -238,7 +238,6 @@ impl Volume {
             mount: Mutex::new(Some((mount, place))),
             keeper,
             book,
-            intake,
             space: Mutex::default(),
         }))
     }
@@ -499,17 +498,22 @@ async fn mount(
     mounted.map_err(|e| StartError::Host(e.to_string()))?
 }
 
+/// Whether anything is taken in from the kernel, and who answers it.
+pub(super) struct Intake {
+    pub(super) open: watch::Sender<bool>,
+    /// Here, and not only with the channels: what is asked of it may be answered when no channel is served any more.
+    ///
+    /// Prevents: a daemon makes room for the next, its channels end, and a look-up that is on its way to the coordinator has nobody left
+    /// who could answer it: EIO.
+    _fs: Arc<FileSystem>,
+}
+
 /// Serves until the mount ends, or what this returns says false: nothing more is taken in once all who listen to it have gone.
-fn serve(
-    setup: &VolumeSetup,
-    channels: Vec<Channel>,
-    path: &Arc<DataPath>,
-    host: &Arc<VolumeHost>,
-) -> watch::Sender<bool> {
-    let intake = watch::Sender::new(true);
+fn serve(setup: &VolumeSetup, channels: Vec<Channel>, path: &Arc<DataPath>, host: &Arc<VolumeHost>) -> Intake {
+    let open = watch::Sender::new(true);
     let fs = FileSystem::new(Arc::clone(path));
     for (worker, channel) in channels.into_iter().enumerate() {
-        let (fs, host, mut intake) = (Arc::clone(&fs), Arc::downgrade(host), intake.subscribe());
+        let (fs, host, mut intake) = (Arc::clone(&fs), Arc::downgrade(host), open.subscribe());
         // The handler lives on its worker; it ends with the mount.
         drop(setup.workers.spawn(worker, move || async move {
             let handler = fs.handler();
@@ -537,5 +541,5 @@ fn serve(
             }
         }));
     }
-    intake
+    Intake { open, _fs: fs }
 }

@@ -332,10 +332,19 @@ impl Up {
                 "Start the other replicas, or make one of them primary; --force does without what only they have, and says what \
                  that may be.",
             ),
+            Refusal::OtherPrimary => Failure::new(
+                Exit::Refused,
+                said,
+                format!(
+                    "Run `shorefast replica secondary {}` on that node first; --force does not help while it is heard.",
+                    self.name
+                ),
+            ),
             _ => Failure::new(
                 Exit::Refused,
                 said,
-                "See `replica status`; connect with who has the newest data, or give --force, which may lose what others wrote.",
+                "See `replica status`; connect with who has the newest data. Where nothing was ever written, give --force on the node where \
+                 the data to begin with are; else --force may lose what others wrote.",
             ),
         }
     }

@@ -20,11 +20,13 @@ impl Demo {
     fn start(more: &[&str]) -> Demo {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path().join("demo");
+        // What it looked at and did not find is in what it prints.
+        let printed = fs::File::create(folder.path().join("printed")).expect("a file");
         let process = Command::new(PROGRAM)
-            .args(["-q", "demo", "--dir", path(&dir), "--report", path(&folder.path().join("report.html"))])
+            .args(["demo", "--dir", path(&dir), "--report", path(&folder.path().join("report.html"))])
             .args(more)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::from(printed))
             .stderr(Stdio::from(fs::File::create(folder.path().join("said")).expect("a file")))
             .spawn()
             .expect("the program runs");
@@ -46,6 +48,12 @@ impl Demo {
         while self.process.try_wait().expect("it is our child").is_none() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// What it printed, and what it said beside that.
+    fn told(&self) -> String {
+        let read = |name: &str| fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
+        read("printed") + &read("said")
     }
 
     /// Waits for the end of its process.
@@ -128,7 +136,7 @@ fn a_replica_demo_kills_a_site_loses_nothing_and_sends_back_only_what_differs() 
     until("the two sites", || demo.dir.join("demo.json").exists() && daemons(&demo.dir).len() == 2);
     let pids = daemons(&demo.dir);
     demo.goes_to_its_end();
-    assert_eq!(demo.ended(), Some(0), "{}", fs::read_to_string(demo.folder.path().join("said")).unwrap_or_default());
+    assert_eq!(demo.ended(), Some(0), "{}", demo.told());
     assert!(pids.iter().all(|pid| !lives(*pid)) && !demo.dir.exists(), "something was left");
     let page = fs::read_to_string(demo.folder.path().join("report.html")).expect("a report");
     for shown in ["All of it held", "Throughput", "Behind", "Synchronised", "byte by byte", "sent of 256 MiB"] {
@@ -204,7 +212,7 @@ fn a_san_demo_goes_through_every_fault_and_all_of_it_holds() {
     }
     let mut demo = Demo::start(&["--san"]);
     demo.goes_to_its_end();
-    assert_eq!(demo.ended(), Some(0), "{}", fs::read_to_string(demo.folder.path().join("said")).unwrap_or_default());
+    assert_eq!(demo.ended(), Some(0), "{}", demo.told());
     let page = fs::read_to_string(demo.folder.path().join("report.html")).expect("a report");
     assert!(page.contains("All of it held") && page.contains("Faults of the array and its networks"));
     assert!(!page.contains("FAILED"));

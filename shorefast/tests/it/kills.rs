@@ -290,16 +290,26 @@ fn r20_no_program_gets_an_error_when_the_coordinators_daemon_is_restarted_under_
 
 #[test]
 fn r15_fio_verifies_what_it_wrote_across_kills() {
-    verifies(2, false);
+    verifies(2, false, killed);
 }
 
 #[test]
 fn r19_fio_verifies_what_it_wrote_across_kills_of_its_coordinator() {
-    verifies(3, true);
+    verifies(3, true, killed);
 }
 
-/// fio on the last node, whose daemon is killed again and again, `in_office` or not.
-fn verifies(nodes: usize, in_office: bool) {
+#[test]
+fn r21_fio_verifies_what_it_wrote_across_planned_restarts_of_its_daemon() {
+    verifies(2, false, restart);
+}
+
+#[test]
+fn r22_fio_verifies_what_it_wrote_across_planned_restarts_of_its_coordinator() {
+    verifies(3, true, restart);
+}
+
+/// fio on the last node, whose daemon ends again and again, `in_office` or not.
+fn verifies(nodes: usize, in_office: bool, ends: Ends) {
     if !can_mount() || !has("fio") {
         return;
     }
@@ -318,8 +328,8 @@ fn verifies(nodes: usize, in_office: bool) {
     ]);
     fio.arg(format!("--directory={}", dir.display()));
     let works = background(move || fio.output());
-    let mut kills = 0;
-    while !works.is_done() && kills < KILLS {
+    let mut ended = 0;
+    while !works.is_done() && ended < KILLS {
         if in_office {
             takes_office(&cluster, nodes);
         }
@@ -327,14 +337,14 @@ fn verifies(nodes: usize, in_office: bool) {
         if works.is_done() {
             break;
         }
-        killed(&cluster, nodes);
-        kills += 1;
+        ends(&cluster, nodes);
+        ended += 1;
     }
-    let ended = works.ended("fio").expect("fio runs");
-    let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-    println!("{kills} kills");
-    assert!(ended.status.success() && said.contains("err= 0"), "{said}");
-    assert!(kills > 2, "it was over after {kills}");
+    let fio = works.ended("fio").expect("fio runs");
+    let said = format!("{}{}", String::from_utf8_lossy(&fio.stdout), String::from_utf8_lossy(&fio.stderr));
+    println!("its daemon ended {ended} times");
+    assert!(fio.status.success() && said.contains("err= 0"), "{said}");
+    assert!(ended > 2, "it was over after {ended}");
     nobody_was_evicted(&cluster, nodes);
     cluster.checks_clean(1);
     assert_eq!(cluster.stop(nodes), 0);

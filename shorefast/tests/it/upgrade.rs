@@ -1,8 +1,12 @@
 //! A rolling upgrade: nodes of this version and of the one before (`daemon --compat`) in one cluster.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
 
 use crate::fixture::{Cluster, PROGRAM, can_mount, until, within};
+use crate::restarts::{Appends, restart};
 
 /// The program as the release before speaks.
 fn before() -> [String; 4] {
@@ -66,4 +70,59 @@ fn a_cluster_is_upgraded_node_by_node_and_what_needs_all_waits_until_all_can() {
     cluster.ask(1, &["node", "resume", "2"]).expect(0, &["node-2 is in service"]);
     write_and_read(&cluster, 3, 2, "upgraded");
     cluster.checks_clean(1);
+}
+
+/// A program of a node's own that speaks as the release before does, and can be replaced.
+fn installed(cluster: &Cluster, n: usize) -> (PathBuf, [String; 4]) {
+    let program = cluster.node_dir(n).join("shorefast");
+    // By another process: one that a test of this one is just starting would have it open for writing.
+    let copied = Command::new("cp").arg(PROGRAM).arg(&program).status().expect("cp runs");
+    assert!(copied.success());
+    let run = format!("exec {} \"$@\" --compat", program.display());
+    (program, ["sh".into(), "-c".into(), run, "sh".into()])
+}
+
+/// Puts this version in its place. Its holder, which still runs the one before, hands over what it was called with.
+fn replaced(program: &PathBuf) {
+    let new = program.with_extension("new");
+    let text = format!(
+        "#!/bin/sh\nfor word do shift; [ \"$word\" = --compat ] || set -- \"$@\" \"$word\"; done\nexec {PROGRAM} \"$@\"\n"
+    );
+    fs::write(&new, text).expect("writes");
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("may be run");
+    fs::rename(&new, program).expect("is there");
+}
+
+#[test]
+fn programs_go_on_while_node_after_node_gets_a_new_version_under_its_mount() {
+    if !can_mount() {
+        return;
+    }
+    let mut cluster = Cluster::new(3);
+    let programs: Vec<PathBuf> = (1..=3)
+        .map(|n| {
+            cluster.configure(n, "holder = true\n");
+            let (program, run) = installed(&cluster, n);
+            cluster.start_as(n, &run);
+            program
+        })
+        .collect();
+    cluster.create_volume("v");
+    (1..=3).for_each(|n| until("the mount", || cluster.is_mounted(n)));
+    let writers: Vec<Appends> = (1..=3).map(|n| Appends::begin(&cluster.mount(n, "v"), &format!("by-{n}"))).collect();
+    // The coordinator is the last one, as who upgrades a cluster would have it, and then it is another.
+    for (n, of_all) in [(3, "2.0"), (2, "2.0"), (1, "2.1")] {
+        writers.iter().for_each(Appends::goes_on);
+        replaced(&programs[n - 1]);
+        println!("node {n} has the new version after {} ms", restart(&cluster, n).as_millis());
+        cluster.until_event(n, "mount-resumed", "stays open");
+        until("what it speaks", || messages(&cluster, 1, 3) == of_all);
+        writers.iter().for_each(Appends::goes_on);
+    }
+    writers.into_iter().for_each(Appends::end);
+    for n in 1..=3 {
+        assert!(!cluster.events(n).iter().any(|(code, _)| code.contains("evict")), "{:#?}", cluster.events(n));
+    }
+    cluster.checks_clean(1);
+    (1..=3).for_each(|n| assert_eq!(cluster.stop(n), 0));
 }
