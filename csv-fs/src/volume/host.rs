@@ -330,9 +330,6 @@ impl VolumeHost {
         if peers.get(&node).is_none_or(|(known, _)| known != state) {
             peers.insert(node, (*state, Instant::now()));
             self.tell_office(node, *state);
-            if let (PeerState::Up, Some(session)) = (state, self.session.get()) {
-                session.reachable(node);
-            }
         }
     }
 

@@ -121,7 +121,6 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
         &[
             "Tick",
             "Hint",
-            "Reachable",
             "BindAnswered",
             "BindFailed",
             "LinkLost",
