@@ -8,8 +8,7 @@
 //!
 //! - 1 before 3. Prevents: the client has nothing more to say, and the reign that ends with its office is followed by one that
 //!   waits for it in grace.
-//! - 2 is over only when every worker says so. Prevents: nothing is unanswered, a worker that has not heard yet takes one more request,
-//!   the client leaves, and a program is told EIO.
+//! - 2 is over when every worker says so. What is unanswered then still has somebody who answers it ([`super::start::Intake`]).
 //! - 3 before 4. Prevents: the record is read by a process that does not know what this one still did.
 //! - Whoever waits for a lock is not answered; his request is sent again to the next process.
 //!
