@@ -21,7 +21,7 @@ pub(crate) use replica::{
     ReplicaQuorum, WitnessCommand, WitnessPlace,
 };
 pub(crate) use support::{SupportArgs, SupportPart};
-pub(crate) use target::{TargetCommand, TargetControl, TargetServeArgs};
+pub(crate) use target::{GroupState, TargetAluaArgs, TargetCommand, TargetControl, TargetServeArgs};
 
 /// A shared volume for a group of Linux hosts.
 #[derive(Parser, Debug)]
