@@ -32,6 +32,8 @@ pub(crate) struct Array {
     holds: Holds,
     /// It tells that a key is gone before the commands of its nexus have ended.
     tells_early: bool,
+    /// It has a write cache that does not outlive a loss of power.
+    caches: bool,
     child: Option<Child>,
 }
 
@@ -56,7 +58,17 @@ impl Array {
     pub(super) fn new(dir: PathBuf, door: Option<String>, portals: Vec<String>, own: String) -> Array {
         fs::create_dir(&dir).expect("a folder");
         File::create(dir.join("disk.img")).and_then(|f| f.set_len(2 << 30)).expect("a sparse file");
-        Array { dir, door, portals, own, account: None, holds: Holds::Write, tells_early: false, child: None }
+        Array {
+            dir,
+            door,
+            portals,
+            own,
+            account: None,
+            holds: Holds::Write,
+            tells_early: false,
+            caches: false,
+            child: None,
+        }
     }
 
     /// The same, with a disk in which writes of node 2 may be stuck; and what it tells of keys meanwhile.
@@ -68,6 +80,12 @@ impl Array {
     /// The same, that holds up what node 2 reads, and not what it writes.
     pub(super) fn that_holds_looks(mut self) -> Array {
         self.holds = Holds::Looks;
+        self
+    }
+
+    /// The same with a volatile write cache.
+    pub(super) fn that_caches(mut self) -> Array {
+        self.caches = true;
         self
     }
 
@@ -107,8 +125,11 @@ impl Array {
         let ready = File::create(self.dir.join("ready")).expect("a file");
         let log = File::options().create(true).append(true).open(self.dir.join("log")).expect("a log");
         let mut command = self.inside(PROGRAM);
-        // As arrays are whose cache outlives a loss of power: no program has to be told that its writes may be lost.
-        command.args(["--json", "target", "serve", "--name", NAME, "--write-through", "--lun", path(&self.disk())]);
+        command.args(["--json", "target", "serve", "--name", NAME, "--lun", path(&self.disk())]);
+        if !self.caches {
+            // As arrays are whose cache outlives a loss of power: no program has to be told that its writes may be lost.
+            command.arg("--write-through");
+        }
         for (portal, group) in self.portals.iter().chain([&self.own]).zip(1..) {
             command.args(["--portal", &format!("{portal},{group}")]);
         }
@@ -196,6 +217,11 @@ impl Array {
         drop(writes.stdin.take().expect("piped").write_all(&[0; 4096]));
         let write = writes.wait().expect("it ends");
         !read.success() && !write.success()
+    }
+
+    /// The array's own administrator tells how it is reached through a portal group; what was said.
+    pub(super) fn set_group(&self, group: &str, state: &str) -> Ended {
+        run(&["target", "alua", "--group", group, "--state", state, "--control", path(&self.control())])
     }
 
     /// The portals at which each node's sessions are, by node.
