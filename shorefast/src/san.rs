@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(
             failure.message,
             "iscsi://h/t/1 is in use by others: registered there: 0x0000000000000bad, 0xabcd003456780102 (of node-3 of a volume); \
-             it is reserved (WriteExclusive)."
+             it is reserved (write exclusive)."
         );
         assert!(refused(&[], Some(ReservationType::ExclusiveAccess)).is_err());
     }
