@@ -631,12 +631,14 @@ impl Node {
         let Role::Candidate(candidate) = &mut self.role else { return };
         let Some(proposal) = candidate.proposal.take() else { return };
         let ballot = candidate.ballot;
-        let (grant, present) = (proposal.grant, proposal.present);
+        let (grant, granted) = (proposal.grant, proposal.present);
+        // It may have died just after it told the target of a synchronisation its generation, and not know that.
+        let told = if self.crashed && !self.config.quorum { self.peers() } else { NodeSet::EMPTY };
         self.role = Role::Primary(Reign {
             ballot,
             grant,
-            present,
-            granted: present,
+            present: granted.or(told),
+            granted,
             seq: self.stream.last,
             epoch: 0,
             open: false,

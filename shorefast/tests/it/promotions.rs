@@ -83,7 +83,8 @@ fn of_two_new_replicas_promoted_by_force_at_the_same_moment_one_is_primary() {
     for _ in 0..3 {
         let Some(mut field) = Field::new(2, false, NO_QUORUM) else { return };
         field.up_all();
-        let heard = |n, other| !["Connecting", "Handshake"].map(Into::into).contains(&field.peer(n, other)["connection"]);
+        let heard =
+            |n, other| !["Connecting", "Handshake"].map(Into::into).contains(&field.peer(n, other)["connection"]);
         until("both have met", || heard(1, 2) && heard(2, 1));
         let told = at_once(&field, &[1, 2], &["--force"]);
         let primary = winner(&field, &[1, 2], &told);
