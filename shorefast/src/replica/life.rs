@@ -344,9 +344,10 @@ impl Up {
                 Exit::Refused,
                 said,
                 format!(
-                    "Nothing was changed here. See in `replica status {0}` whether that node is primary: if this one is to be, run \
+                    "Nothing was changed here. See in `replica status {0}` whether node-{1} is primary: if this one is to be, run \
                      `shorefast replica secondary {0}` there first. If it has gone, try again: within ten seconds it is not waited for any more.",
-                    self.name
+                    self.name,
+                    node.get()
                 ),
             ),
             Refusal::OwnDisk => Failure::new(
