@@ -321,3 +321,25 @@ fn one_of_those_promoted_at_once_reigns_in_whatever_order_messages_come() {
         assert!(three[1..].iter().all(|n| *n > 0), "{three:?}");
     }
 }
+
+/// A primary told the target of a synchronisation its generation, was killed before it wrote that down, and was promoted alone, as the
+/// other was: both wrote under one generation, and what this one had written was overwritten as a former state of the other's.
+#[test]
+fn a_primary_that_crashed_and_reigns_alone_begins_a_generation_with_its_first_write() {
+    for crashed in [false, true] {
+        let mut sb = Superblock::new(RESOURCE, 1, id(1), Layout::external(SHAPE), &[id(2)]);
+        sb.current = A;
+        (sb.flags.consistent, sb.flags.up_to_date, sb.flags.primary) = (true, true, crashed);
+        sb.peers[0].bitmap = B;
+        let mut bench = Bench::of(sb, &[id(2)], None);
+        let fx = bench.tell(Event::Promote { force: false });
+        bench.metadata(fx);
+        let current =
+            |bench: &Bench| bench.node.replica().map(|r| (r.superblock().current, r.superblock().peers[0].bitmap));
+        assert!(bench.node.is_primary() && current(&bench) == Some((A, B)), "nothing was written yet");
+        let fx = ask(&mut bench, 1, BLOCK);
+        bench.metadata(fx);
+        let (now, left) = current(&bench).expect("a disk");
+        assert!((now != A) == crashed && left == B, "where the other was left stays written down: {now:?}, {left:?}");
+    }
+}
