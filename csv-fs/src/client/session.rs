@@ -28,7 +28,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use block::buf::AlignedBuf;
-use block::shared::{AbortOwn, Epoch, FenceGen};
+use block::shared::{AbortOwn, Epoch, FenceGen, NodeId};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot, watch};
@@ -531,6 +531,11 @@ impl Session {
     /// Somebody said who coordinates.
     pub fn hint(&self, hint: CoordinatorHint) {
         self.post(Event::Hint(hint));
+    }
+
+    /// A node can be reached again.
+    pub(crate) fn reachable(&self, node: NodeId) {
+        self.post(Event::Reachable { node });
     }
 
     /// This node's I/O is being fenced under this generation. When it returns, no direct request is let in any more until

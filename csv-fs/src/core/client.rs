@@ -173,6 +173,7 @@ impl Client {
                     self.unbind(now, true, out);
                 }
             }
+            Event::Reachable { node } => self.binder.reachable(now, node),
             Event::BindAnswered { bind, answer } => self.bind_answered(now, bind, answer, out),
             Event::BindFailed { bind } => {
                 if self.binder.awaited(bind).is_some() {

@@ -264,6 +264,7 @@ impl World {
                 self.at_node(x, soon, move |w| {
                     if w.net.hear(x, y) {
                         w.office(x, office::Event::PeerHeard { node: y });
+                        w.client(x, client::Event::Reachable { node: y });
                     }
                 });
             }

@@ -179,11 +179,13 @@ impl Oracle {
 
     /// A coordinator calls a recall overdue. What said to it that it is draining has `bound` for that, and `recall` after
     /// saying so. What was said in another reign does not count: a coordinator that was paused may call something
-    /// overdue when its office is long gone, and then it cannot commit that.
+    /// overdue when its office is long gone, and then it cannot commit that. In whole milliseconds, which is how a core counts: what came in the
+    /// middle of one counts from its beginning.
     pub(super) fn overdue(&mut self, to: Epoch, client: ClientId, now: u64, recall: u64, bound: u64) {
+        let ms = |micros: u64| micros / 1000;
         if let Some((first, last)) = self.draining.get(&(to, client)).copied()
-            && now < last + recall
-            && now < first + bound
+            && ms(now) < ms(last) + ms(recall)
+            && ms(now) < ms(first) + ms(bound)
         {
             let what = format!("{client} is evicted although it was draining, for {} ms so far", (now - first) / 1000);
             self.fail(Invariant::AsIfNothingHappened, what);

@@ -24,6 +24,7 @@ use super::office::{OfficeHandle, OfficeState, OwnNode, PeerLink};
 use super::over::{Life, Over};
 use super::peers::{self, PeerState, PeerTransport};
 use super::unit_news::UnitNews;
+use crate::client::data::DataPath;
 use crate::client::link::ClientEvent;
 use crate::client::session::Session;
 use crate::coordinator::{Coordinator, Reign, Suspension};
@@ -271,9 +272,11 @@ impl VolumeHost {
         *self.lives.lock() = Some(lives);
     }
 
-    /// Connects the client, once.
-    pub(super) fn attach_session(&self, session: Arc<Session>) {
-        assert!(self.session.set(Arc::clone(&session)).is_ok(), "a volume has one session");
+    /// Connects the client, once: it hears of coordinators and their requests from now on. Its files are there, and those that the process
+    /// before had open.
+    pub(super) fn attach_client(&self, path: &DataPath) {
+        let session = path.session();
+        assert!(self.session.set(Arc::clone(session)).is_ok(), "a volume has one session");
         // Whoever follows the office may have heard of a coordinator before there was a session to tell.
         if let Some(hint) = self.hint() {
             session.hint(hint);
@@ -330,6 +333,9 @@ impl VolumeHost {
         if peers.get(&node).is_none_or(|(known, _)| known != state) {
             peers.insert(node, (*state, Instant::now()));
             self.tell_office(node, *state);
+            if let (PeerState::Up, Some(session)) = (state, self.session.get()) {
+                session.reachable(node);
+            }
         }
     }
 

@@ -375,26 +375,31 @@ fn start_client(
     let book = keeper.map(|keeper| Arc::new(Book::begin(keeper.clone(), ledger)));
     let notebook = book.clone().map(|book| book as Arc<dyn Notebook>);
     let session = Session::noting(parts, if book.is_some() { core.noting() } else { core }, rules, notebook);
-    host.attach_session(Arc::clone(&session));
     let path = DataPath::new(session, Arc::clone(&disk.data), setup.workers.count());
-    if let Some(fence_gen) = fenced {
-        // Before anything else: as for a life that was there when it was fenced.
-        path.session().post(Event::FenceAsked { fence_gen });
-    }
     if let Some(left) = known {
-        goes_on(&left, lives, &path);
+        goes_on(&left, (lives, fenced), &path);
     }
+    // Only now does it hear of a coordinator. Prevents: it binds and is told that it was evicted before the files are there that its
+    // programs have open; none of them is poisoned, and one whose lock was given away goes on.
+    host.attach_client(&path);
     path.start(&setup.workers);
     (path, book)
 }
 
 /// What the process before had open is open here. If its incarnation is over, it ends here as by an eviction: what held a lock fails,
-/// the rest goes on with the next.
-fn goes_on(left: &Left, lives: bool, path: &Arc<DataPath>) {
+/// the rest goes on with the next. If it was `fenced`, it drains first.
+fn goes_on(left: &Left, (lives, fenced): (bool, Option<FenceGen>), path: &Arc<DataPath>) {
     let session = path.session();
     match left {
         Left::InOrder(record) => path.resume(&record.files),
         Left::Killed(ledger) => path.recover(ledger),
+    }
+    if let Some(fence_gen) = fenced {
+        // Before it asks for anything: as for a life that was there when it was fenced.
+        session.post(Event::FenceAsked { fence_gen });
+    }
+    if let Left::Killed(ledger) = left {
+        path.gives_back(ledger);
     }
     if !lives {
         return session.over("it was fenced, or in office, when its daemon made room for this one");

@@ -120,7 +120,10 @@ impl DataPath {
             inode.unflushed.store(true, Ordering::SeqCst);
             self.list_dirty(&inode);
         }
-        // They serve nobody: withdrawn before anybody asks.
+    }
+
+    /// The layouts of the process before serve nobody: withdrawn before anybody asks.
+    pub(crate) fn gives_back(&self, ledger: &Ledger) {
         ledger.layouts.keys().for_each(|layout| self.session.post(Event::GiveBack { layout: *layout }));
     }
 }

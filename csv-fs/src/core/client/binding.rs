@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Seeking ── a hint ──► Binding ── Bound ──► Bound ── link lost, stale, newer epoch heard ──► Seeking
-//!                            │ failed, not coordinator, busy: back to Seeking, 50 ms doubling to 1 s
+//!                            │ failed, not coordinator, busy: back to Seeking, 50 ms doubling to 1 s; at once when its node can be reached again
 //!                            └── Evicted (ends with Reborn)
 //! ```
 //! - Every attempt has a new, higher bind number. The coordinator answers BIND only after everything of lower binds
@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use block::shared::Epoch;
+use block::shared::{Epoch, NodeId};
 
 use crate::core::time::Now;
 use crate::proto::CoordinatorHint;
@@ -98,6 +98,19 @@ impl Binder {
         match &self.state {
             Binding::Bound { to, .. } | Binding::Binding { to, .. } => hint.epoch > to.epoch,
             _ => false,
+        }
+    }
+
+    /// A node can be reached again. If the coordinator is there, it is tried at once.
+    ///
+    /// Prevents: the network of a node was cut for most of the time that a recall is waited for. It is whole again, and the node, which
+    /// pauses between its attempts, is evicted in its pause.
+    pub(super) fn reachable(&mut self, now: Now, node: NodeId) {
+        if let (Binding::Seeking { next }, Some(hint)) = (&mut self.state, &self.hint)
+            && hint.node == node
+        {
+            *next = now;
+            (self.failed, self.pause) = (None, RETRY_MIN);
         }
     }
 

@@ -2,7 +2,7 @@
 //! feeds every event and applies every effect in order has the whole behaviour.
 #![expect(missing_docs, reason = "the sentence of a variant names its fields")]
 
-use block::shared::{Epoch, FenceGen};
+use block::shared::{Epoch, FenceGen, NodeId};
 
 use crate::proto::{
     BindAnswer, BindRequest, Call, CallbackAnswer, CallbackAsk, CoordinatorHint, LayoutGrant, Redirect, RedirectAnswer,
@@ -40,6 +40,8 @@ pub enum Event {
     Tick,
     /// Somebody said who coordinates: the lease block, an answer to WHO, NEW_EPOCH, a STALE_EPOCH.
     Hint(CoordinatorHint),
+    /// A node can be reached again.
+    Reachable { node: NodeId },
 
     /// The answer to [`Effect::SendBind`].
     BindAnswered { bind: Bind, answer: BindAnswer },

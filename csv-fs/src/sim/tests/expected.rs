@@ -121,6 +121,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
         &[
             "Tick",
             "Hint",
+            "Reachable",
             "BindAnswered",
             "BindFailed",
             "LinkLost",

@@ -252,7 +252,7 @@ impl Nemesis {
 
     /// A node that lives and has another incarnation was evicted, and has told when it noticed: since the last look, not since this
     /// step began. Each was in order once at the end of the step before, and may have been evicted for that one only then.
-    fn look_at_lives(&mut self) {
+    pub(super) fn look_at_lives(&mut self) {
         let looking = since(self.zero);
         // It tells before it begins anew.
         let began = std::mem::replace(&mut self.looked, looking) - 100_000_000;
@@ -303,8 +303,8 @@ impl Nemesis {
         self.cluster.coordinator(1) as usize
     }
 
-    /// Every node is mounted and has been direct since, and all name one coordinator. Not all at one moment: a disk that is busy
-    /// with other things for longer than the path timeout is left for a moment, and come back to.
+    /// Every node is mounted and has been direct since; all name one coordinator and are served by it. Not all at one moment: a disk that is
+    /// busy with other things for longer than the path timeout is left for a moment, and come back to.
     pub(super) fn until_in_order(&mut self) {
         assert!(self.comes_to_order(), "a daemon has ended that nothing hurt");
     }
@@ -315,9 +315,10 @@ impl Nemesis {
             self.until(&format!("a direct mount on node {node}"), |c| c.is_mounted(node) && c.route(node).0 == "direct")
         });
         direct
-            && self.until("one coordinator", |c| {
+            && self.until("one coordinator that serves all", |c| {
                 let first = c.coordinator(1);
-                first != 0 && (2..=NODES).all(|n| c.coordinator(n) == first)
+                let serves = |n| c.volume(n, "v").is_some_and(|v| v["coordinator"] == first && v["metadata"] == "ok");
+                first != 0 && (1..=NODES).all(serves)
             })
     }
 

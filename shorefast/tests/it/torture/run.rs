@@ -104,6 +104,8 @@ impl Run {
         // What was redirected or repeated is followed by something ordinary.
         std::thread::sleep(Duration::from_millis(300));
         self.end_workers();
+        // Who was evicted for the last step, and found out when all was in order.
+        self.nemesis.look_at_lives();
         self.look(self.rounds);
     }
 

@@ -79,6 +79,22 @@ fn a_failed_bind_is_tried_again_under_a_higher_number_after_a_growing_pause_and_
 }
 
 #[test]
+fn the_coordinator_is_tried_at_once_when_its_node_can_be_reached_again() {
+    let mut rig = Rig::new();
+    rig.event(Event::Hint(hint(5, 1)));
+    for bind in 1..6 {
+        rig.event(Event::BindFailed { bind: Bind(bind) });
+        rig.after(1000);
+    }
+    rig.event(Event::BindFailed { bind: Bind(6) });
+    assert_eq!(rig.event(Event::Reachable { node: hint(5, 3).node }), vec![], "nobody coordinates there");
+    let out = rig.event(Event::Reachable { node: hint(5, 1).node });
+    assert!(matches!(&out[..], [Effect::SendBind { request, .. }] if request.bind == Bind(7)), "{out:?}");
+    rig.event(Event::BindFailed { bind: Bind(7) });
+    assert_eq!(rig.after(50).len(), 2, "and its pauses are short again");
+}
+
+#[test]
 fn stale_epoch_leads_to_the_coordinator_it_names_and_the_call_goes_there() {
     let mut rig = Rig::bound();
     let call = sent_call(&rig.submit(1, getattr()));

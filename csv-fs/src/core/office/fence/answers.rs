@@ -58,7 +58,9 @@ impl Office {
         };
         match settled {
             Settled::Open => {}
-            Settled::Resend if !may_step => {}
+            // Prevents: a raise goes unanswered; another takes office meanwhile, and what was fenced is its client. The same bytes
+            // sent again would take the path of a node away that nobody wants fenced any more.
+            Settled::Resend if !may_step || (stale && !clearing) => {}
             Settled::Resend => {
                 let tag = self.ids.tag();
                 caw.attempt(tag, now);

@@ -320,3 +320,33 @@ fn a_second_process_for_the_same_node_ends_the_first() {
     lab.run_until("it notices", |l| l.office(1).is_over());
     assert!(lab.acts(1, since).contains(&Effect::SelfEvicted));
 }
+
+/// The coordinator is frozen, node 1 raises its generation, and the answer is lost. What node 1 does when it has read the disk again, and the lease
+/// is as `lease` makes it.
+fn after_an_unanswered_raise(lease: impl Fn(&LeaseView) -> LeaseView) -> Vec<Effect> {
+    let mut lab = Lab::three_with_3_in_office();
+    let since = lab.now;
+    lab.host(3).frozen = true;
+    let raise = |l: &Lab| {
+        l.acts(1, since).into_iter().find_map(|e| match e {
+            Effect::CawSlot { tag, node: whose, .. } if whose == node(3) => Some(tag),
+            _ => None,
+        })
+    };
+    lab.run_until("the raise", |l| raise(l).is_some());
+    let tag = raise(&lab).expect("it is out");
+    let out = lab.give(1, Event::SlotCaw { tag, result: CawResult::Lost });
+    let read = |e: &Effect| if let Effect::Read { seq } = e { Some(*seq) } else { None };
+    let seq = out.iter().find_map(read).expect("it looks at once");
+    let sight = Sight { lease: lease(&lab.lease), slots: lab.slots.clone() };
+    lab.give(1, Event::Read { seq, sight: Some(sight) })
+}
+
+#[test]
+fn a_raise_for_office_that_went_unanswered_is_not_sent_again_once_another_has_the_office() {
+    let raises = |out: &[Effect]| out.iter().any(|e| matches!(e, Effect::CawSlot { node: n, .. } if *n == node(3)));
+    let again = after_an_unanswered_raise(LeaseView::clone);
+    assert!(raises(&again), "nobody has taken it: {again:#?}");
+    let out = after_an_unanswered_raise(|lease| lease.taken_by(client(2, 1), "elsewhere", 4711));
+    assert!(!raises(&out), "{out:#?}");
+}
