@@ -19,5 +19,5 @@ mod server;
 pub mod store;
 mod target;
 
-pub use server::{Server, ServerError, SessionInfo};
+pub use server::{GroupInfo, Server, ServerError, SessionInfo};
 pub use target::{Admission, Lun, LunError, Portal, Target};

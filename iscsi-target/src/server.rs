@@ -35,8 +35,8 @@ use crate::core::login::{ChapPolicy, Policy};
 use crate::store::Store;
 use crate::target::{LunError, Portal, Target};
 use mailbox::Note;
-pub use sessions::SessionInfo;
 use sessions::Sessions;
+pub use sessions::{GroupInfo, SessionInfo};
 use unit::LogicalUnit;
 
 /// After `accept` failed (no file descriptors left, usually): time for one to be given back.
@@ -88,22 +88,24 @@ pub(crate) struct Shared {
     pub(crate) hold: Hold,
 }
 
-/// A write that is held up; see [`Server::hold_next_write`].
+/// What is held up; see [`Server::hold_next_write`] and [`Server::hold_looks`].
 #[derive(Debug, Default)]
 pub(crate) struct Hold {
     /// Looked at for every command while none is set: without the lock.
     is_set: AtomicBool,
-    /// Whose next one, and where.
+    /// Whose, and where.
     of: Mutex<Option<(String, HeldIn)>>,
 }
 
-/// Where a write is held up.
+/// Where commands are held up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum HeldIn {
-    /// In its unit's task set, before it begins.
+    /// The next write, in its unit's task set, before it begins.
     TaskSet,
-    /// In the disk: it has begun, and nothing of the target can take it back.
+    /// The next write, in the disk: it has begun, and nothing of the target can take it back.
     Disk,
+    /// Every read and compare-and-write, before it begins.
+    Looks,
 }
 
 impl Hold {
@@ -112,18 +114,27 @@ impl Hold {
         self.is_set.store(true, Ordering::Release);
     }
 
-    /// Whether a write of this initiator is the one; then it is.
+    /// Whether a command of this initiator is one that is held up there; of writes only one is.
     pub(crate) fn takes(&self, initiator: &str, place: HeldIn) -> bool {
         if !self.is_set.load(Ordering::Acquire) {
             return false;
         }
         let mut of = self.of.lock();
         let it_is = of.as_ref().is_some_and(|(of, at)| of == initiator && *at == place);
-        if it_is {
+        if it_is && place != HeldIn::Looks {
             *of = None;
             self.is_set.store(false, Ordering::Release);
         }
         it_is
+    }
+
+    /// Reads are held up no longer.
+    fn let_looks_go(&self) {
+        let mut of = self.of.lock();
+        if of.as_ref().is_some_and(|(_, place)| *place == HeldIn::Looks) {
+            *of = None;
+            self.is_set.store(false, Ordering::Release);
+        }
     }
 }
 
@@ -187,6 +198,16 @@ impl Server {
         self.shared.sessions.list()
     }
 
+    /// How each unit is reached through each port group. An initiator may have set them apart from one another.
+    pub fn groups(&self) -> Vec<GroupInfo> {
+        let of = |unit: &Arc<LogicalUnit>| {
+            let states = unit.with(|u, _| u.group_states());
+            let number = unit.number;
+            states.into_iter().map(move |(group, state, explicit)| GroupInfo { group, lun: number, state, explicit })
+        };
+        self.shared.units.iter().flat_map(of).collect()
+    }
+
     /// Sets the state of a port group, for every unit. Every session is told by a unit attention. False if there is no such
     /// group.
     pub fn set_group(&self, group: u16, state: AccessState) -> bool {
@@ -225,8 +246,16 @@ impl Server {
         self.shared.hold.set(initiator, HeldIn::Disk);
     }
 
+    /// For tests of what an initiator does before it has seen anything: from now on every READ and COMPARE AND WRITE of it waits before it
+    /// begins, until [`Server::let_go`], or until it is aborted like any other. Writes do not.
+    pub fn hold_looks(&self, initiator: &str) {
+        self.shared.hold.set(initiator, HeldIn::Looks);
+        tracing::warn!("looks of {initiator} are held up from now on");
+    }
+
     /// What is held begins now, if it is still there.
     pub fn let_go(&self) {
+        self.shared.hold.let_looks_go();
         self.shared.sessions.tell(None, || Note::LetGo);
     }
 

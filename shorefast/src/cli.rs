@@ -21,7 +21,7 @@ pub(crate) use replica::{
     ReplicaQuorum, WitnessCommand, WitnessPlace,
 };
 pub(crate) use support::{SupportArgs, SupportPart};
-pub(crate) use target::{TargetCommand, TargetControl, TargetServeArgs};
+pub(crate) use target::{GroupState, TargetAluaArgs, TargetCommand, TargetControl, TargetServeArgs};
 
 /// A shared volume for a group of Linux hosts.
 #[derive(Parser, Debug)]
@@ -61,7 +61,26 @@ fn unused_socket() -> Arg {
 
 /// Reads a command line.
 pub(crate) fn parse(line: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(line).map_err(without_hidden)
+    let line: Vec<std::ffi::OsString> = line.into_iter().map(Into::into).collect();
+    let of_volumes = line.iter().any(|word| word == "volume");
+    Cli::try_parse_from(line).map_err(|e| instead(without_hidden(e), of_volumes))
+}
+
+/// How a volume is got rid of, as long as no command does it.
+const NO_DELETE: &str = "no command deletes a volume yet: `shorefast volume unmount NAME` on every node takes it out of use, for good; \
+    `volume create OTHER --disk DISK` then tells which --wipe overwrites it";
+
+/// What to use instead of a command that one would look for.
+fn instead(mut e: clap::Error, of_volumes: bool) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue};
+    let word = match e.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(word)) => word.as_str(),
+        _ => return e,
+    };
+    if of_volumes && ["delete", "remove", "rm", "destroy"].contains(&word) {
+        e.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![NO_DELETE.to_owned().into()]));
+    }
+    e
 }
 
 /// Where a command is missing clap lists them all, also those that the help does not show.
@@ -630,6 +649,17 @@ mod tests {
         for line in [&["shorefast", "help"][..], &["shorefast", "help", "volume", "create"], &["shorefast", "-q"]] {
             let said = parse(line.iter().copied()).expect_err("help or a list").to_string();
             assert!(said.contains("volume") && !said.contains("demo-"), "{said}");
+        }
+    }
+
+    #[test]
+    fn who_looks_for_a_command_that_deletes_a_volume_is_told_what_there_is() {
+        for line in [&["volume", "delete", "v"][..], &["-v", "volume", "rm"]] {
+            let said = parse([&["shorefast"], line].concat()).expect_err("there is none").to_string();
+            assert!(said.contains("volume unmount NAME") && said.contains("--wipe"), "{said}");
+        }
+        for line in [["shorefast", "volume", "nonsense"], ["shorefast", "node", "delete"]] {
+            assert!(!parse(line).expect_err("there is none").to_string().contains("unmount"), "{line:?}");
         }
     }
 

@@ -198,6 +198,7 @@ fn rules_without(name: &str) -> Option<Rules> {
         Rule::GraceWaitsForLocks,
         Rule::ExpiredIsWithdrawn,
         Rule::AnsweredPreempt,
+        Rule::RegisterThenReadSlot,
     ];
     removable.into_iter().find(|rule| format!("{rule:?}") == name).map(Rules::without)
 }

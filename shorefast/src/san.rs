@@ -18,7 +18,7 @@ use iscsi::chap::Chap;
 use iscsi::ids::Isid;
 use iscsi::login::{Kind, LoginConfig};
 use iscsi::session::{Cause, Config, FenceGen};
-use iscsi_initiator::unit::{Lack, UnitError, attach, lacks};
+use iscsi_initiator::unit::{Lack, UnitError, WriteCache, attach, lacks};
 use iscsi_initiator::{Identity, LunDevice, Ownership, Session, SessionState, Url};
 use scsi::reservations::ReservationType;
 use scsi::{LunAddress, ReservationKey};
@@ -159,8 +159,14 @@ async fn first_word(session: &Session) -> Result<(), Cause> {
     }
 }
 
-/// Fails unless a unit could carry a new volume. Looked at over the first portal that answers; writes nothing.
-pub(crate) async fn examine(workers: &Handle, portals: &[Url], caller: &Caller) -> Result<(), Failure> {
+/// What whoever makes a volume on a unit with a volatile write cache should know; docs/semantics/data.md, 10b.
+pub(crate) const CACHES: &str = "The unit has a volatile write cache (WCE): what programs write is safe from a loss of power only once fsync has \
+    returned, and if a node loses every path at once, files with unflushed writes get EIO there, since nobody can tell whether the array was \
+    restarted; have it switched off, or protected so that the array reports none.";
+
+/// Fails unless a unit could carry a new volume; tells whether it has a volatile write cache. Looked at over the first portal that answers;
+/// writes nothing.
+pub(crate) async fn examine(workers: &Handle, portals: &[Url], caller: &Caller) -> Result<WriteCache, Failure> {
     let mut first = None;
     for url in portals {
         let (secrets, of) = (caller.secrets.clone(), url.clone());
@@ -171,7 +177,7 @@ pub(crate) async fn examine(workers: &Handle, portals: &[Url], caller: &Caller) 
             Ok(unit) => {
                 let judged = judge(&url.to_string(), &unit).await;
                 unit.session.close().await;
-                return judged;
+                return judged.map(|()| unit.identity.cache);
             }
             Err(failure) => first = first.or(Some(failure)),
         }
@@ -193,7 +199,7 @@ fn used_by_others(url: &str, keys: &[ReservationKey], held: Option<ReservationTy
     let mut names: Vec<String> = keys.iter().map(|key| described(*key)).collect();
     names.dedup();
     let registered = (!names.is_empty()).then(|| format!("registered there: {}", names.join(", ")));
-    let reserved = held.map(|kind| format!("it is reserved ({kind:?})"));
+    let reserved = held.map(|kind| format!("it is reserved ({kind})"));
     let who: Vec<String> = registered.into_iter().chain(reserved).collect();
     if who.is_empty() {
         return Ok(());
@@ -257,7 +263,7 @@ mod tests {
         assert_eq!(
             failure.message,
             "iscsi://h/t/1 is in use by others: registered there: 0x0000000000000bad, 0xabcd003456780102 (of node-3 of a volume); \
-             it is reserved (WriteExclusive)."
+             it is reserved (write exclusive)."
         );
         assert!(refused(&[], Some(ReservationType::ExclusiveAccess)).is_err());
     }

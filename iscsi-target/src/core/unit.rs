@@ -412,6 +412,12 @@ impl Unit {
         true
     }
 
+    /// Each group, its state, and whether an initiator has set it.
+    pub(crate) fn group_states(&self) -> Vec<(u16, AccessState, bool)> {
+        let groups = self.groups.iter();
+        groups.map(|(number, (state, status))| (*number, *state, *status == StatusCode::Explicit)).collect()
+    }
+
     /// REPORT TARGET PORT GROUPS.
     fn port_groups(&self) -> PortGroups {
         let supported = SupportedStates {

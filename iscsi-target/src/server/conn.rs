@@ -85,8 +85,8 @@ pub(super) struct Conn {
     jobs: Slab<Job>,
     by_itt: HashMap<Itt, usize>,
     by_task: HashMap<(usize, TaskId), usize>,
-    /// Jobs that are held up; see `Server::hold_next_write`.
-    held: Vec<usize>,
+    /// Jobs that are held up, and what they are; see `Server::hold_next_write` and `Server::hold_looks`.
+    held: Vec<(usize, &'static str)>,
     /// Requests of units that are stuck in the disk; see `Server::stick_next_write`.
     stuck: Vec<(usize, Io)>,
     /// Who waits for memory, in turn.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
+use scsi::alua::AccessState;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -38,6 +39,19 @@ pub struct SessionInfo {
     pub refused_writes: u64,
     /// Writes that were let in, of all sessions of this initiator's name.
     pub writes: u64,
+}
+
+/// How a unit is reached through a port group (ALUA, SPC-4 5.16).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupInfo {
+    /// The portal group.
+    pub group: u16,
+    /// The unit.
+    pub lun: u64,
+    /// Its state there.
+    pub state: AccessState,
+    /// An initiator has set it (SET TARGET PORT GROUPS), not the process that serves.
+    pub explicit: bool,
 }
 
 /// Commands on blocks of one initiator's name that met a reservation, and writes that met none, over all its sessions: whoever was excluded

@@ -278,6 +278,25 @@ fn a_write_that_is_held_up_before_it_begins_lands_when_it_is_let_go_unless_its_n
     }
 }
 
+/// For tests of what an initiator does before it has seen anything.
+#[test]
+fn looks_of_one_initiator_are_held_up_until_they_are_let_go_and_its_writes_are_not() {
+    let hurt = Hurt::new();
+    let (mut a, mut b) = (hurt.login("iqn.2026-01.test:a"), hurt.login("iqn.2026-01.test:b"));
+    let server = hurt.rig.server();
+    server.hold_looks("iqn.2026-01.test:a");
+    a.command(&write(3), 0, &[0x22; 512]).good();
+    let looks = a.start(&read(3), 512, &[]);
+    let swap = CompareAndWrite::new(Lba(3), 1).cdb(B).expect("fits");
+    let swaps = a.start(&swap, 0, &[[0x22; 512], [0x33; 512]].concat());
+    assert!(a.is_silent(), "both wait");
+    assert_eq!(b.command(&read(3), 512, &[]).good(), [0x22; 512], "others do not");
+    server.let_go();
+    assert_eq!(a.finish(looks, &[]).good(), [0x22; 512]);
+    a.finish(swaps, &[]).good();
+    assert_eq!(a.command(&read(3), 512, &[]).good(), [0x33; 512]);
+}
+
 /// A write that waits behind another command is not executed once its nexus was preempted.
 #[test]
 fn a_command_that_waits_is_held_to_the_reservation_of_when_it_runs() {

@@ -15,6 +15,39 @@ pub(crate) enum TargetCommand {
     Serve(Box<TargetServeArgs>),
     /// Who is logged in at a target that runs
     Sessions(TargetControl),
+    /// How the units of a target that runs are reached through its portal groups (ALUA), or, with --group and --state, shall be
+    Alua(TargetAluaArgs),
+}
+
+/// `target alua`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TargetAluaArgs {
+    /// The portal group whose state is to change, for every unit
+    #[arg(long, value_name = "N", requires = "state")]
+    pub(crate) group: Option<u16>,
+    /// Its state from now on
+    #[arg(long, value_name = "STATE", requires = "group")]
+    pub(crate) state: Option<GroupState>,
+    /// Also if no group is left through which a unit can be read and written
+    #[arg(long, requires = "state")]
+    pub(crate) yes: bool,
+    /// Where the target is asked
+    #[command(flatten)]
+    pub(crate) control: TargetControl,
+}
+
+/// What a portal group can be told to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum GroupState {
+    /// Well
+    ActiveOptimized,
+    /// All commands, but slower: used while no other is better
+    ActiveNonOptimized,
+    /// No reads and writes; reservations can be changed
+    Standby,
+    /// Hardly any command
+    Unavailable,
 }
 
 /// By which socket the process of a target is asked.
@@ -64,6 +97,9 @@ pub(crate) struct TargetServeArgs {
     /// For tests: the same, but stuck in the disk, where nothing can abort it
     #[arg(long, value_name = "IQN", hide = true, conflicts_with = "hold_write_of")]
     pub(crate) stick_write_of: Option<String>,
+    /// For tests: from SIGUSR1 on every read and compare-and-write of this initiator is held up, until SIGUSR2
+    #[arg(long, value_name = "IQN", hide = true, conflicts_with_all = ["hold_write_of", "stick_write_of"])]
+    pub(crate) hold_looks_of: Option<String>,
     /// For tests: tell that a key is gone while PREEMPT AND ABORT still waits for its nexus, as some other targets do
     #[arg(long, hide = true)]
     pub(crate) tells_early: bool,

@@ -1,4 +1,5 @@
-//! `target`: disks of this host served over iSCSI by a process of its own, until SIGTERM or SIGINT; and who is logged in there.
+//! `target`: disks of this host served over iSCSI by a process of its own, until SIGTERM or SIGINT; and what that is asked and told
+//! while it runs ([`control`]).
 //!
 //! Refused for safety: to let everybody in where other hosts could connect; to serve a disk that a daemon of this host has open, or
 //! that another target serves; to go on from reservations that cannot be read.
@@ -8,10 +9,12 @@
 //!
 //! The first signal stops in order: what initiators have in the disks is completed. A second one ends the process at once.
 
+mod control;
+
+pub(crate) use control::sessions_at;
+
 use std::env;
-use std::io::{self, Read as _};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,39 +24,34 @@ use block::worker::Workers;
 use block::{BlockDevice, FileDevice, Rescan};
 use iscsi::chap::{Account, Secret};
 use iscsi::discovery::Portal as At;
-use iscsi_target::{Admission, Lun, Portal, Server, ServerError, SessionInfo, Target};
+use iscsi_target::{Admission, Lun, Portal, Server, ServerError, Target};
 use serde::Serialize;
-use tokio::io::AsyncWriteExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::nbd::carries_no_replica;
 use super::{print, print_json};
 use crate::api::{Server as Socket, ServerError as SocketError};
-use crate::cli::{Global, TargetCommand, TargetControl, TargetServeArgs};
+use crate::cli::{Global, TargetCommand, TargetServeArgs};
 use crate::daemon::{Signals, log_to_stderr};
 use crate::exit::{Exit, Failure};
-use crate::render::plain_table;
 
 /// Where secrets are looked for, as the initiator's commands do.
 const SECRET_ENV: &str = "SHOREFAST_ISCSI_SECRET";
 const TARGET_SECRET_ENV: &str = "SHOREFAST_ISCSI_TARGET_SECRET";
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How often sizes and space are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The locks of a target that was killed are free when its last request has ended; this is longer than a disk that works needs.
 const LOCKS_WITHIN: Duration = Duration::from_secs(10);
 /// Between two tries.
 const LOCKS_AGAIN: Duration = Duration::from_millis(50);
-/// The longest list of sessions: as many as a target has, with names as long as they may be.
-const MAX_ANSWER: u64 = 4 << 20;
 
 /// Runs a command.
 pub(super) fn run(command: &TargetCommand, global: &Global) -> Result<Exit, Failure> {
     match command {
         TargetCommand::Serve(args) => serve(args, global),
-        TargetCommand::Sessions(which) => sessions(which, global),
+        TargetCommand::Sessions(which) => control::sessions(which, global),
+        TargetCommand::Alua(args) => control::alua(args, global),
     }
 }
 
@@ -101,10 +99,11 @@ fn serve(args: &TargetServeArgs, global: &Global) -> Result<Exit, Failure> {
         };
         let server = Server::start(workers.handle(), target).await.map_err(|e| cannot_serve(&e))?;
         let groups = args.portal.iter().map(|p| p.group);
-        let portals = server.addresses().into_iter().zip(groups).map(|(a, group)| format!("{a},{group}"));
-        tell(&Ready { name, portals: portals.collect(), luns: served }, global)?;
+        let portals: Vec<_> = server.addresses().into_iter().zip(groups).collect();
+        let shown = portals.iter().map(|(address, group)| format!("{address},{group}"));
+        tell(&Ready { name, portals: shown.collect(), luns: served }, global)?;
         tokio::select! {
-            () = answer(&socket, &server) => {}
+            () = control::answer(&socket, &server, &portals) => {}
             () = watch(&disks, &server, args.low_space.0) => {}
             held = hold(&server, args) => held?,
             () = signals.next() => {}
@@ -312,10 +311,11 @@ fn tell(ready: &Ready, global: &Global) -> Result<(), Failure> {
     print(&text)
 }
 
-/// Holds writes up and lets them go, as signals say. Never ready, unless there are no signals to be had.
+/// Holds commands up and lets them go, as signals say. Never ready, unless there are no signals to be had.
 async fn hold(server: &Server, args: &TargetServeArgs) -> Result<(), Failure> {
     let (held, stuck) = (args.hold_write_of.as_deref(), args.stick_write_of.as_deref());
-    if held.or(stuck).is_none() {
+    let looks = args.hold_looks_of.as_deref();
+    if held.or(stuck).or(looks).is_none() {
         return std::future::pending().await;
     }
     let no_signals =
@@ -327,63 +327,9 @@ async fn hold(server: &Server, args: &TargetServeArgs) -> Result<(), Failure> {
             _ = hold.recv() => {
                 held.into_iter().for_each(|initiator| server.hold_next_write(initiator));
                 stuck.into_iter().for_each(|initiator| server.stick_next_write(initiator));
+                looks.into_iter().for_each(|initiator| server.hold_looks(initiator));
             }
             _ = let_go.recv() => server.let_go(),
         }
     }
-}
-
-/// Whoever connects is told the sessions.
-async fn answer(socket: &Socket, server: &Server) {
-    loop {
-        match socket.accept().await {
-            Ok(mut stream) => {
-                let said = serde_json::to_vec(&server.sessions()).unwrap_or_default();
-                tokio::task::yield_now().await;
-                // Whoever asked may have gone, or may not read.
-                drop(tokio::time::timeout(PATIENCE, stream.write_all(&said)).await);
-            }
-            Err(e) => {
-                tracing::warn!("the control socket did not accept: {e}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-fn sessions(which: &TargetControl, global: &Global) -> Result<Exit, Failure> {
-    let sessions = sessions_at(&which.control)?;
-    if global.json {
-        print_json("sessions", &sessions)?;
-    } else {
-        let rows = sessions.into_iter().map(|s| {
-            let kind = if s.discovery { "discovery" } else { "normal" };
-            let (group, commands) = (s.group.to_string(), s.commands.to_string());
-            let refused = (s.refused_reads + s.refused_writes).to_string();
-            [s.initiator, s.isid, s.from, group, kind.to_owned(), commands, s.commands_total.to_string(), refused]
-        });
-        print(&plain_table(["INITIATOR", "ISID", "FROM", "GROUP", "KIND", "COMMANDS", "TOTAL", "REFUSED"], rows))?;
-    }
-    Ok(Exit::Ok)
-}
-
-/// The sessions of the target that is asked there.
-pub(crate) fn sessions_at(control: &Path) -> Result<Vec<SessionInfo>, Failure> {
-    let path = control.display();
-    let stream = UnixStream::connect(control).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(
-            Exit::NotFound,
-            format!("No target runs that is asked at {path}."),
-            "Start one with `shorefast target serve`, or give its --control.",
-        ),
-        _ => Failure::failed(format!("{path} cannot be reached: {e}."), "Run the command as the target's user."),
-    })?;
-    let mut text = String::new();
-    stream
-        .set_read_timeout(Some(PATIENCE))
-        .and_then(|()| stream.take(MAX_ANSWER).read_to_string(&mut text))
-        .map_err(|e| Failure::failed(format!("The target at {path} did not answer: {e}."), "See its log."))?;
-    serde_json::from_str(&text).map_err(|e| {
-        Failure::failed(format!("The target at {path} answered something else: {e}."), "Use one version of shorefast.")
-    })
 }

@@ -136,7 +136,9 @@ impl Control {
                 node.source(&disk, &ask.name)
             }
             Disk::Unit(portals) => {
-                san::examine(&node.io, portals, &node.caller()).await?;
+                if san::examine(&node.io, portals, &node.caller()).await?.write_back {
+                    progress.say(san::CACHES);
+                }
                 node.source(&disk, &ask.name)
             }
         };

@@ -70,7 +70,9 @@ fn route_advice(reason: Reason) -> &'static str {
             "Look at the disk and cables of that node; it goes on through the coordinator meanwhile."
         }
         Reason::Administrator => "Somebody asked for it; `shorefast volume redirect NAME off` on that node ends it.",
-        Reason::NoCoordinator => "Nothing, unless it stays: `shorefast status` says which nodes are up.",
+        Reason::NoCoordinator => {
+            "Nothing, unless it stays: `shorefast status` says which nodes are up, and which paths to the disk work."
+        }
         Reason::DeviceOnCoordinator | Reason::Healthy => "Nothing.",
     }
 }

@@ -9,6 +9,7 @@ use csv_fs::core::client::{Overdue, Route as CoreRoute};
 use csv_fs::types::FS_BLOCK;
 use csv_fs::volume::{MetadataState, Volume};
 use fuse::features::Row;
+use scsi::alua::AccessState;
 
 use super::records::Record;
 use super::told::{Known, NOT_KNOWN};
@@ -41,10 +42,15 @@ pub(super) fn route(node: Node, volume: &Volume) -> VolumeNode {
     }
 }
 
-/// One way to a unit.
+/// One way to a unit. Through ports that take no requests, as the target has set them, there is none now.
 fn path(status: &PathStatus) -> PathInfo {
-    let ok = status.state == PathState::Up;
-    PathInfo { name: status.name.clone(), ok, detail: if ok { "ready".to_owned() } else { status.state.to_string() } }
+    let (ok, detail) = match (&status.state, status.access.state) {
+        (PathState::Up, AccessState::ActiveOptimized) => (true, "ready".to_owned()),
+        (PathState::Up, state) if status.access.takes_requests() => (true, format!("ready, {state}")),
+        (PathState::Up, state) => (false, format!("its ports are {state}, as the target says")),
+        (state, _) => (false, state.to_string()),
+    };
+    PathInfo { name: status.name.clone(), ok, detail }
 }
 
 /// How its metadata is served, as people read it.
@@ -271,10 +277,19 @@ fn volume_problems(v: &VolumeStatus, drained: Option<Node>, found: &mut Vec<Prob
         let message = match n.route {
             Route::Unmounted if reason == NOT_KNOWN => format!("{}: not known on {}", v.name, n.node),
             Route::Unmounted => format!("{}: {} has not mounted it: {reason}", v.name, n.node),
+            route if has_no_path(v, n) => {
+                let paths: Vec<String> = n.paths.iter().map(|p| format!("{} ({})", p.name, p.detail)).collect();
+                format!("{}: the data of {} is {route} ({reason}); no path works: {}", v.name, n.node, paths.join(", "))
+            }
             route => format!("{}: the data of {} is {route} ({reason})", v.name, n.node),
         };
         say(Some(n.node), message, advice(v, n));
     }
+}
+
+/// Whether it has lost every path to a unit. The one way to a file is as its route is, and says nothing besides.
+fn has_no_path(v: &VolumeStatus, n: &VolumeNode) -> bool {
+    v.disk_kind != DiskKind::File && !n.paths.is_empty() && n.paths.iter().all(|p| !p.ok)
 }
 
 /// What to do about a node's state on a volume.
@@ -295,6 +310,11 @@ fn advice(v: &VolumeStatus, n: &VolumeNode) -> String {
             )
         }
         (_, Some("device-on-coordinator")) => "Nothing: only the coordinator has that disk.".into(),
+        // Nobody can coordinate without the disk: that is what to look at, not the nodes.
+        (_, Some("no-coordinator")) if has_no_path(v, n) => {
+            "Look at the disk or array and at that node's ways to it; it goes on by itself once a path is good again."
+                .into()
+        }
         (_, Some("no-coordinator")) => "Nothing, unless it stays: see which nodes are up.".into(),
         _ => "Look at that node's path to the disk; it goes on meanwhile.".into(),
     }

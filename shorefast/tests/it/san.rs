@@ -12,5 +12,7 @@ mod lab;
 mod networks;
 #[path = "san/outsiders.rs"]
 mod outsiders;
+#[path = "san/rules.rs"]
+mod rules;
 #[path = "san/volumes.rs"]
 mod volumes;

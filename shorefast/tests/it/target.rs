@@ -18,10 +18,11 @@ use block::units::ByteOffset;
 use block::worker::Workers;
 use iscsi::ids::Isid;
 use iscsi::login::{Kind, LoginConfig};
-use iscsi::session::{Config, FenceGen};
+use iscsi::session::{Class, Config, FenceGen, Outcome};
 use iscsi_initiator::unit::{attach, lacks};
 use iscsi_initiator::{LunDevice, Ownership, Session};
-use scsi::LunAddress;
+use scsi::cdb::TestUnitReady;
+use scsi::{AdditionalCode, LunAddress, Sense};
 
 use crate::fixture::{PROGRAM, run, until};
 
@@ -180,6 +181,66 @@ fn what_would_be_dangerous_or_cannot_be_is_refused() {
     let serving = Serving::start(dir.path(), &["--lun", &disk, "--portal", "127.0.0.1:0"]);
     serve(&["--lun", &disk, "--portal", "127.0.0.1:0"]).expect(4, &["another target runs"]);
     drop(serving);
+}
+
+/// What a session is told by TEST UNIT READY: nothing, or an additional sense code.
+fn told(workers: &Workers, session: &Session) -> Option<AdditionalCode> {
+    let session = session.clone();
+    on_worker(workers, move || async move {
+        let lun = LunAddress::new(0).expect("in range");
+        let ended = session.carry_out(lun, TestUnitReady.cdb(), Class::Control, None).await;
+        let Outcome::Answered(answer) = ended.outcome else { panic!("{:?}", ended.outcome) };
+        Sense::parse(&answer.sense).ok().map(|sense| sense.code)
+    })
+}
+
+/// By the administrator of the target, while it runs: everybody who is logged in is told.
+#[test]
+fn a_portal_group_is_set_from_the_command_line_and_every_session_is_told() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = image(dir.path(), "disk.img", 8 << 20);
+    let control = dir.path().join("control").display().to_string();
+    let at = ["--lun", &disk, "--portal", "127.0.0.1:0", "--portal", "127.0.0.1:0,7"];
+    let alua = |more: &[&str]| run(&[&["target", "alua", "--control", &control][..], more].concat());
+    alua(&[]).expect(3, &["No target runs"]);
+    let serving = Serving::start(dir.path(), &at);
+    let through = |n: usize| run(&["iscsi", "capacity", &format!("iscsi://{}/{NAME}/0", serving.portal(n))]);
+    let workers = Workers::start(1, "test").expect("workers start");
+    let session = serving.session(&workers, 1);
+    // A new session is told that it is one.
+    until("it has nothing more to be told", || told(&workers, &session).is_none());
+    let shown = alua(&[]);
+    shown.expect(0, &["active-optimized", &serving.portal(0).to_string()]);
+    assert!(!shown.out.contains("standby"), "{shown:?}");
+
+    alua(&["--group", "1", "--state", "standby"]).expect(0, &["standby", "active-optimized"]);
+    assert_eq!(told(&workers, &session), Some(AdditionalCode::ACCESS_STATE_CHANGED));
+    assert_eq!(told(&workers, &session), Some(AdditionalCode::STANDBY));
+    through(0).expect(1, &["not accessible through this port"]);
+    through(1).expect(0, &["8.0 MiB"]);
+    run(&["target", "sessions", "--control", &control]).expect(0, &["standby"]);
+    let json = run(&["--json", "target", "sessions", "--control", &control]).json();
+    assert_eq!(json["sessions"][0]["state"], "standby", "{json}");
+
+    // What cannot be, and what nobody would want.
+    alua(&["--group", "3", "--state", "standby"]).expect(3, &["no portal group 3", "1, 7"]);
+    alua(&["--group", "1"]).expect(2, &["--state"]);
+    alua(&["--group", "1", "--state", "offline"]).expect(2, &["offline", "standby"]);
+    alua(&["--group", "7", "--state", "unavailable"]).expect(4, &["last", "LUN 0", "--yes"]);
+    through(1).expect(0, &[]);
+    let warned = alua(&["--group", "7", "--state", "unavailable", "--yes"]);
+    warned.expect(0, &["unavailable", "Warning: no portal group is left"]);
+    through(1).expect(1, &["not accessible"]);
+
+    alua(&["--group", "1", "--state", "active-non-optimized"]).expect(0, &[]);
+    through(0).expect(0, &["8.0 MiB"]);
+    let groups = run(&["--json", "target", "alua", "--control", &control]).json()["groups"].clone();
+    assert_eq!((&groups[0]["state"], &groups[1]["state"]), (&"active-non-optimized".into(), &"unavailable".into()));
+    assert_eq!((&groups[0]["set_by"], &groups[0]["luns"][0]), (&"target".into(), &0.into()));
+    // It is the state of a process: the next one begins well.
+    assert_eq!(serving.stop(), Some(0));
+    let _serving = Serving::start(dir.path(), &at);
+    assert_eq!(alua(&[]).out.matches("active-optimized").count(), 2);
 }
 
 #[test]

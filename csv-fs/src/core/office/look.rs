@@ -20,7 +20,7 @@ pub(super) struct Look {
     wanted: bool,
     /// The last complete round.
     pub(super) sight: Option<Sight>,
-    /// When the last good round was started.
+    /// When the last good round was started; later if this node did not run since.
     pub(super) last_good: Option<Now>,
     /// Whether the last round failed.
     pub(super) failing: bool,
@@ -76,6 +76,7 @@ impl Look {
     /// For so long nobody here could have taken an answer.
     pub(super) fn postpone(&mut self, by: Duration) {
         self.outstanding.iter_mut().for_each(|round| round.since = round.since + by);
+        self.last_good = self.last_good.map(|at| at + by);
     }
 
     /// The lease, as watched.

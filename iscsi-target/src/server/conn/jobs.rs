@@ -132,9 +132,9 @@ impl Conn {
     /// Takes a job out, and tells its unit.
     fn forget(&mut self, key: usize) -> Option<Abort> {
         let job = self.jobs.try_remove(key)?;
-        if let Some(n) = self.held.iter().position(|held| *held == key) {
-            self.held.swap_remove(n);
-            tracing::warn!("the write of {} that was held up was aborted", self.initiator);
+        if let Some(n) = self.held.iter().position(|(held, _)| *held == key) {
+            let (_, what) = self.held.swap_remove(n);
+            tracing::warn!("the {what} of {} that was held up was aborted", self.initiator);
         }
         self.by_itt.remove(&job.itt);
         self.by_task.remove(&(job.unit, job.task));
@@ -154,18 +154,26 @@ impl Conn {
             buffer.truncate(len as usize);
             job.data = Some(buffer);
         }
+        let held = held_in(&job.plan).filter(|(place, _)| self.shared.hold.takes(&self.initiator, *place));
+        match held {
+            Some((_, what)) => {
+                tracing::warn!("a {what} of {} is held up", self.initiator);
+                self.held.push((key, what));
+            }
+            None => self.begin(key),
+        }
+    }
+
+    /// A command whose data are there begins, or waits for memory.
+    fn begin(&mut self, key: usize) {
+        let Some(job) = self.jobs.get(key) else { return };
         let reads = match &job.plan {
             Plan::Media(Media { kind: Kind::Read, blocks, block, .. }) => *blocks * u64::from(*block),
             _ => 0,
         };
         if reads > 0 {
-            self.wants.push_back(Want::Start(itt));
+            self.wants.push_back(Want::Start(job.itt));
             self.grant();
-        } else if matches!(&job.plan, Plan::Media(m) if m.kind == Kind::Write)
-            && self.shared.hold.takes(&self.initiator, HeldIn::TaskSet)
-        {
-            tracing::warn!("a write of {} is held up", self.initiator);
-            self.held.push(key);
         } else {
             self.start(key);
         }
@@ -177,9 +185,9 @@ impl Conn {
             tracing::warn!("the write of {} that was stuck in the disk goes on", self.initiator);
             self.shared.units[unit].device.submit(io);
         }
-        for key in std::mem::take(&mut self.held) {
-            tracing::warn!("the write of {} that was held up begins", self.initiator);
-            self.start(key);
+        for (key, what) in std::mem::take(&mut self.held) {
+            tracing::warn!("the {what} of {} that was held up begins", self.initiator);
+            self.begin(key);
         }
     }
 
@@ -384,6 +392,15 @@ impl Conn {
         if !matches!(self.state, State::Open) {
             self.waits.retain(|_, pending| matches!(pending, Pending::Preempt(_)));
         }
+    }
+}
+
+/// Where a command may be held up before it begins, and what the log calls it.
+fn held_in(plan: &Plan) -> Option<(HeldIn, &'static str)> {
+    match plan {
+        Plan::Media(Media { kind: Kind::Write, .. }) => Some((HeldIn::TaskSet, "write")),
+        Plan::Media(Media { kind: Kind::Read | Kind::Swap, .. }) => Some((HeldIn::Looks, "look")),
+        _ => None,
     }
 }
 

@@ -5,7 +5,7 @@ use iscsi::discovery::Found;
 use iscsi::session::{Class, Outcome};
 use iscsi_initiator::{Identity, Session, Url};
 use scsi::cdb::PersistentReserveIn;
-use scsi::reservations::{Held, InAction, Keys};
+use scsi::reservations::{Held, InAction, Keys, Reservation};
 use scsi::{LunAddress, ShortByteCount, Status};
 use serde_json::json;
 
@@ -99,7 +99,7 @@ pub(in crate::commands) async fn reservations(
     let keys = Keys::parse(&keys).map_err(unread)?;
     let held = Held::parse(&held).map_err(unread)?;
     let shown: Vec<String> = keys.keys.iter().map(ToString::to_string).collect();
-    let reservation = held.reservation.map_or_else(|| "none".to_owned(), |r| format!("{r:?}"));
+    let reservation = held.reservation.map_or_else(|| "none".to_owned(), |r| in_words(&r));
     if global.json {
         return print_json(
             "reservations",
@@ -108,6 +108,15 @@ pub(in crate::commands) async fn reservations(
     }
     let keys_line = if shown.is_empty() { "none".to_owned() } else { shown.join(", ") };
     print(&format!("generation   {}\nkeys         {keys_line}\nreservation  {reservation}\n", keys.generation.0))
+}
+
+/// A reservation: its type by name and number, and who holds it.
+fn in_words(held: &Reservation) -> String {
+    let holder = match held.kind.all_registrants() {
+        true => String::new(),
+        false => format!(", held by {}", held.key),
+    };
+    format!("{} (type {}){holder}", held.kind, held.kind.code())
 }
 
 pub(crate) async fn ask(session: &Session, lun: LunAddress, action: InAction) -> Result<Vec<u8>, Failure> {
@@ -123,4 +132,19 @@ pub(crate) async fn ask(session: &Session, lun: LunAddress, action: InAction) ->
         }
     }
     Err(Failure::failed("The unit does not tell its reservations.", "It may have no persistent reservations."))
+}
+
+#[cfg(test)]
+mod tests {
+    use scsi::ReservationKey;
+    use scsi::reservations::ReservationType::{ExclusiveAccessAllRegistrants, WriteExclusive};
+
+    use super::*;
+
+    #[test]
+    fn a_reservation_is_told_by_the_name_and_number_of_its_type_and_its_holder() {
+        let held = |kind, key| in_words(&Reservation { key: ReservationKey(key), kind });
+        assert_eq!(held(ExclusiveAccessAllRegistrants, 0), "exclusive access, all registrants (type 8)");
+        assert_eq!(held(WriteExclusive, 0xabc), "write exclusive (type 1), held by 0x0000000000000abc");
+    }
 }

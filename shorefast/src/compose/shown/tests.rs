@@ -53,6 +53,26 @@ fn a_path_that_is_lost_beside_others_is_a_problem_that_names_it() {
     assert_eq!(problems(&[], &[status(paths[1..].to_vec())]), []);
 }
 
+/// Nobody coordinates, and the nodes have nothing to do with it.
+#[test]
+fn an_array_that_no_path_leads_to_is_named_and_not_the_nodes() {
+    let path = |ok| PathInfo { name: "10.0.0.1:3260".into(), ok, detail: "failed: silent".into() };
+    let found_on = |disk: &str, paths| {
+        let waits = VolumeNode { paths, ..at(2, Route::Paused, Some("no-coordinator"), true) };
+        let record = Record { disks: vec![disk.into()], ..record() };
+        problems(&[], &[absent(node(1), &record, vec![waits], None)]).remove(0)
+    };
+    let found = |paths| found_on("iscsi://10.0.0.1/iqn.t/0", paths);
+    let dead = found(vec![path(false)]);
+    let said = "vm1: the data of node-2 is paused (no-coordinator); no path works: 10.0.0.1:3260 (failed: silent)";
+    assert_eq!(dead.message, said);
+    assert!(dead.next.starts_with("Look at the disk or array") && !dead.next.contains("nodes are up"), "{}", dead.next);
+    for paths in [vec![path(false), path(true)], Vec::new()] {
+        assert!(found(paths).next.contains("see which nodes are up"));
+    }
+    assert!(found_on("/disk", vec![path(false)]).next.contains("see which nodes are up"), "a file tells no more");
+}
+
 #[test]
 fn a_secret_that_somebody_wrote_into_a_record_is_not_shown() {
     let disks = vec!["iscsi://u%secret-of-12@h/iqn.t/0".to_owned()];

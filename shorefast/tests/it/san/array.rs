@@ -12,7 +12,7 @@ use crate::fixture::{Ended, PROGRAM, path, run, until};
 
 /// The target's name.
 pub(super) const NAME: &str = "iqn.2026-01.test:array";
-/// The node of which a write can be held up.
+/// The node of which commands can be held up.
 pub(super) const HELD_UP: usize = 2;
 /// Who is no node.
 pub(super) const OUTSIDER: &str = "iqn.2026-01.test:outsider";
@@ -28,11 +28,24 @@ pub(crate) struct Array {
     own: String,
     /// An account that initiators must have, and its secret.
     account: Option<(&'static str, &'static str)>,
-    /// A write of node 2 that is held up is stuck in the disk, where nothing can abort it.
-    sticks: bool,
+    /// What of node 2 is held up.
+    holds: Holds,
     /// It tells that a key is gone before the commands of its nexus have ended.
     tells_early: bool,
+    /// It has a write cache that does not outlive a loss of power.
+    caches: bool,
     child: Option<Child>,
+}
+
+/// What of a node an array holds up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Holds {
+    /// Its next write, before it begins.
+    Write,
+    /// The same in the disk, where nothing can abort it.
+    WriteInDisk,
+    /// Every read and compare-and-write, before it begins; no write.
+    Looks,
 }
 
 /// A node's name as an initiator in tests.
@@ -45,12 +58,34 @@ impl Array {
     pub(super) fn new(dir: PathBuf, door: Option<String>, portals: Vec<String>, own: String) -> Array {
         fs::create_dir(&dir).expect("a folder");
         File::create(dir.join("disk.img")).and_then(|f| f.set_len(2 << 30)).expect("a sparse file");
-        Array { dir, door, portals, own, account: None, sticks: false, tells_early: false, child: None }
+        Array {
+            dir,
+            door,
+            portals,
+            own,
+            account: None,
+            holds: Holds::Write,
+            tells_early: false,
+            caches: false,
+            child: None,
+        }
     }
 
     /// The same, with a disk in which writes of node 2 may be stuck; and what it tells of keys meanwhile.
     pub(super) fn that_sticks(mut self, tells_early: bool) -> Array {
-        (self.sticks, self.tells_early) = (true, tells_early);
+        (self.holds, self.tells_early) = (Holds::WriteInDisk, tells_early);
+        self
+    }
+
+    /// The same, that holds up what node 2 reads, and not what it writes.
+    pub(super) fn that_holds_looks(mut self) -> Array {
+        self.holds = Holds::Looks;
+        self
+    }
+
+    /// The same with a volatile write cache.
+    pub(super) fn that_caches(mut self) -> Array {
+        self.caches = true;
         self
     }
 
@@ -90,15 +125,23 @@ impl Array {
         let ready = File::create(self.dir.join("ready")).expect("a file");
         let log = File::options().create(true).append(true).open(self.dir.join("log")).expect("a log");
         let mut command = self.inside(PROGRAM);
-        // As arrays are whose cache outlives a loss of power: no program has to be told that its writes may be lost.
-        command.args(["--json", "target", "serve", "--name", NAME, "--write-through", "--lun", path(&self.disk())]);
+        command.args(["--json", "target", "serve", "--name", NAME, "--lun", path(&self.disk())]);
+        if !self.caches {
+            // As arrays are whose cache outlives a loss of power: no program has to be told that its writes may be lost.
+            command.arg("--write-through");
+        }
         for (portal, group) in self.portals.iter().chain([&self.own]).zip(1..) {
             command.args(["--portal", &format!("{portal},{group}")]);
         }
         for name in (1..=nodes).map(initiator).chain([OUTSIDER.to_owned()]) {
             command.args(["--initiator", &name]);
         }
-        command.args([if self.sticks { "--stick-write-of" } else { "--hold-write-of" }, &initiator(HELD_UP)]);
+        let holds = match self.holds {
+            Holds::Write => "--hold-write-of",
+            Holds::WriteInDisk => "--stick-write-of",
+            Holds::Looks => "--hold-looks-of",
+        };
+        command.args([holds, &initiator(HELD_UP)]);
         if self.tells_early {
             command.arg("--tells-early");
         }
@@ -138,7 +181,7 @@ impl Array {
         child.wait().expect("it has ended").code()
     }
 
-    /// Holds the next write of node 2 up, or lets it go.
+    /// Holds up what it is to hold up of node 2, or lets it go.
     pub(super) fn hold(&self, hold: bool) {
         let pid = rustix::process::Pid::from_child(self.child.as_ref().expect("it runs"));
         let signal = if hold { rustix::process::Signal::USR1 } else { rustix::process::Signal::USR2 };
@@ -174,6 +217,11 @@ impl Array {
         drop(writes.stdin.take().expect("piped").write_all(&[0; 4096]));
         let write = writes.wait().expect("it ends");
         !read.success() && !write.success()
+    }
+
+    /// The array's own administrator tells how it is reached through a portal group; what was said.
+    pub(super) fn set_group(&self, group: &str, state: &str) -> Ended {
+        run(&["target", "alua", "--group", group, "--state", state, "--control", path(&self.control())])
     }
 
     /// The portals at which each node's sessions are, by node.

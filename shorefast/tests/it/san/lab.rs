@@ -45,6 +45,11 @@ impl Lab {
 
     /// Every host in networks of its own, which can be cut.
     pub(super) fn apart(nodes: usize) -> Option<Lab> {
+        Lab::apart_with_array(nodes, |array| array)
+    }
+
+    /// The same, with such an array.
+    pub(super) fn apart_with_array(nodes: usize, such: impl FnOnce(Array) -> Array) -> Option<Lab> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         if !can_mount() {
             return None;
@@ -62,7 +67,7 @@ impl Lab {
         let cluster = Cluster::behind(doors, addresses);
         let portals = Net::STORAGE.map(|net| format!("{}:3260", net.address(ARRAY))).to_vec();
         let (door, own) = (networks.door(ARRAY), "127.0.0.1:3260".to_owned());
-        Some(Lab::of(nodes, cluster, Some(networks), |dir| Array::new(dir, Some(door), portals, own)))
+        Some(Lab::of(nodes, cluster, Some(networks), |dir| such(Array::new(dir, Some(door), portals, own))))
     }
 
     fn of(
@@ -72,11 +77,17 @@ impl Lab {
         array: impl FnOnce(std::path::PathBuf) -> Array,
     ) -> Lab {
         for n in 1..=nodes {
-            cluster.configure(n, &format!("iscsi_initiator = \"{}\"\n", initiator(n)));
+            configure(&cluster, n, "");
         }
         let mut array = array(folder(&cluster.dir));
         array.start(nodes);
         Lab { loads: Vec::new(), cluster, array, networks, nodes }
+    }
+
+    /// Every node runs without a rule, from its next start on.
+    pub(super) fn without_rule(self, rule: &str) -> Lab {
+        self.all().for_each(|n| configure(&self.cluster, n, &format!("without_rule = \"{rule}\"\n")));
+        self
     }
 
     pub(super) fn all(&self) -> std::ops::RangeInclusive<usize> {
@@ -236,6 +247,10 @@ impl Lab {
             found
         })
     }
+}
+
+fn configure(cluster: &Cluster, n: usize, more: &str) {
+    cluster.configure(n, &format!("iscsi_initiator = \"{}\"\n{more}", initiator(n)));
 }
 
 /// An open file of a mount, which is closed aside: a close waits for a coordinator that may not be heard.

@@ -22,7 +22,7 @@ fn a_volume_on_two_portals_of_a_lun_is_mounted_on_three_nodes_written_and_read_f
     }
     lab.until_well();
     let (keys, held) = lab.array.reservations();
-    assert!(keys.len() >= 6 && held.contains("ExclusiveAccessAllRegistrants"), "{keys:?} {held}");
+    assert!(keys.len() >= 6 && held == "exclusive access, all registrants (type 8)", "{keys:?} {held}");
     for n in lab.all() {
         assert!(lab.array.keys_of(n).len() >= 2 && lab.array.sessions(n) >= 2, "node {n}: {keys:?}");
     }
@@ -34,6 +34,45 @@ fn a_volume_on_two_portals_of_a_lun_is_mounted_on_three_nodes_written_and_read_f
     assert_eq!((&volume["disk_kind"], &volume["disk_note"]), (&"iscsi".into(), &"untested on hardware".into()));
     let path = &lab.own_word(2)["paths"][0];
     assert!(path["name"].as_str().is_some_and(|name| name.contains("127.")) && path["detail"] == "ready", "{path}");
+    lab.ends_well();
+}
+
+#[test]
+fn who_makes_a_volume_on_a_unit_with_a_volatile_cache_is_told_what_that_means() {
+    let words =
+        "volatile write cache (WCE): what programs write is safe from a loss of power only once fsync has returned";
+    for (caches, said) in [(true, 1), (false, 0)] {
+        let such = |array: super::array::Array| if caches { array.that_caches() } else { array };
+        let Some(mut lab) = Lab::with_array(1, such) else { return };
+        lab.cluster.start(1);
+        let made = lab.create("fast");
+        made.expect(0, &[]);
+        assert_eq!((made.out + &made.err).matches(words).count(), said, "a cache: {caches}");
+    }
+}
+
+/// Nodes hear of a port group's state by a unit attention, and use the other; nobody's route changes.
+#[test]
+fn a_portal_group_that_is_told_to_be_standby_is_left_by_every_node_and_used_again_when_it_is_active() {
+    let Some(mut lab) = Lab::plain(2) else { return };
+    lab.begin("fast");
+    lab.until_well();
+    let moved = lab.all().map(|n| lab.count(n, "route-changed")).collect::<Vec<_>>();
+    for (round, (group, other)) in (1..).zip([("1", "2"), ("2", "1")]) {
+        lab.array.set_group(group, "standby").expect(0, &["standby", "active-optimized"]);
+        for n in lab.all() {
+            until(&format!("node {n} uses one path"), || lab.paths(n) == (1, 2));
+            let paths = lab.own_word(n)["paths"].clone();
+            let lost = paths.as_array().and_then(|p| p.iter().find(|p| p["ok"] == false)).cloned().unwrap_or_default();
+            assert!(lost["detail"].as_str().is_some_and(|d| d.contains("standby")), "node {n}: {paths}");
+            lab.write(n, n as u64 - 1, round * 10 + n as u8);
+        }
+        let there = [[round * 10 + 1; 4096], [round * 10 + 2; 4096]].concat();
+        lab.all().for_each(|n| assert!(lab.read(n) == there, "node {n} reads something else through group {other}"));
+        lab.array.set_group(group, "active-optimized").expect(0, &[]);
+        lab.until_well();
+    }
+    assert_eq!(lab.all().map(|n| lab.count(n, "route-changed")).collect::<Vec<_>>(), moved);
     lab.ends_well();
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Host {
     /// Requests to the disk hang, and are kept here.
     pub(super) hang: bool,
     held: Vec<Effect>,
+    /// What it reads of lease and slots fails.
+    pub(super) reads_fail: bool,
     /// Replies to this many compare-and-writes of the lease are lost after they landed.
     pub(super) lose_lease_replies: u32,
     /// Compare-and-writes of the lease answer `Lost` and stay in the fabric until released.
@@ -134,6 +136,7 @@ impl Lab {
             up: true,
             log: Vec::new(),
             hang: false,
+            reads_fail: false,
             held: Vec::new(),
             lose_lease_replies: 0,
             stick_lease: false,
@@ -313,7 +316,8 @@ impl Lab {
         match effect {
             Effect::Read { seq } => {
                 let sight = Sight { lease: self.lease.clone(), slots: self.slots.clone() };
-                self.give(n.get(), Event::Read { seq, sight: Some(sight) });
+                let fails = self.hosts[&n].reads_fail;
+                self.give(n.get(), Event::Read { seq, sight: (!fails).then_some(sight) });
             }
             Effect::CawSlot { tag, node: whose, expect, new, .. } => {
                 let found = self.slots[&whose];

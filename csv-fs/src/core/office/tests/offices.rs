@@ -323,6 +323,23 @@ fn time_in_which_a_node_did_not_run_is_not_held_against_its_path() {
     lab.run_until("it finds out", |l| l.office(3).in_office().is_none());
 }
 
+/// A paused machine finds its sessions gone, and its first look fails: that is no path that was silent for as long as the pause.
+#[test]
+fn a_look_that_fails_right_after_a_pause_is_no_silence() {
+    let mut lab = Lab::three_with_3_in_office();
+    lab.host(1).frozen = true;
+    lab.run_for(2000);
+    lab.host(1).reads_fail = true;
+    lab.thaw(1);
+    for _ in 0..40 {
+        assert!(lab.office(1).own_path_ok());
+        lab.run_for(10);
+    }
+    // Now that it runs, reads that go on failing are a lost path in time.
+    lab.run_for(2000);
+    assert!(!lab.office(1).own_path_ok());
+}
+
 #[test]
 fn a_coordinator_whose_path_comes_back_before_anybody_took_over_resigns_and_takes_office_anew() {
     let mut lab = Lab::new(&[1]);
