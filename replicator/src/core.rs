@@ -22,7 +22,7 @@
 //! the state and does what can be done.
 //!
 //! - `app`, `settle`: the primary's requests, barriers, what is stable where. `stream`: the same at a peer.
-//! - `reign`: ballots, grants, roles. `connect`: handshakes.
+//! - `reign`: ballots, grants, roles; who is promoted without quorum. `connect`: handshakes.
 //! - `resync`, `serve`: the ends of a synchronisation. [`pieces`]: what it compares and carries. [`pace`]: how much at once.
 //!   [`progress`]: how far. [`verify`], `repair`: equal replicas are compared, and made equal.
 //! - `rest`: nothing is under way, and that is written down; what a node proves by it when it starts.
@@ -38,7 +38,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::ids::{Generation, Grant, NodeId, NodeSet, Span};
+use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, Span};
 use crate::meta::replica::{Commit, Recovered, Replica};
 use crate::meta::superblock::{DiskState, Life};
 
@@ -77,7 +77,7 @@ use event::{Ask, ConnId, Content, Effect, Event, IoId, Message, Now, Report, Req
 use ios::Ios;
 use leave::Leaving;
 use pace::Pace;
-use reign::{Candidate, Reign};
+use reign::{Candidate, Reign, Rival};
 use repair::Repairs;
 use requests::Requests;
 use resize::Growing;
@@ -113,6 +113,10 @@ pub struct Node {
     restarted: bool,
     /// The newest grant that anybody told of.
     told_grant: Grant,
+    /// The highest ballot that anybody told of.
+    heard_ballot: Ballot,
+    /// Others that are being promoted, where there is no quorum.
+    rivals: BTreeMap<NodeId, Rival>,
     /// Requests waited or failed for want of a quorum when it was last looked at.
     without_quorum: bool,
     lost_primary: Option<NodeId>,
@@ -173,6 +177,8 @@ impl Node {
             rested: false,
             busy_at: now,
             told_grant: replica.superblock().grant,
+            heard_ballot: Ballot::default(),
+            rivals: BTreeMap::new(),
             without_quorum: false,
             lost_primary: None,
             numbers: 0,
@@ -286,6 +292,7 @@ impl Node {
     fn pump_once(&mut self) {
         self.pump_quorum();
         self.pump_ahead();
+        self.pump_rivals();
         self.pump_reign();
         self.pump_app();
         self.pump_barriers();
@@ -335,7 +342,7 @@ impl Node {
             Message::Promise(ballot, grant, restarted) => self.promise(node, ballot, grant, restarted),
             Message::Accept { grant, present, began } => self.accept(node, grant, present, began),
             Message::Accepted(ballot, version) => self.accepted(node, ballot, version),
-            Message::Reject(asked, promised) => self.rejected(asked, promised),
+            Message::Reject(asked, promised) => self.rejected(node, asked, promised),
             other => self.data(node, other),
         }
     }
@@ -484,6 +491,7 @@ impl Node {
         self.look_at_progress(self.now);
         self.waited_long();
         self.slow_peers();
+        self.rivals_over();
         self.vote_timeout();
     }
 }

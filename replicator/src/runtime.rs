@@ -39,6 +39,7 @@ pub mod metrics;
 pub mod status;
 mod wire;
 pub mod witness;
+mod words;
 
 pub use local::{
     Local, NewReplica, NewVolume, Part, Remember, audit, create, create_volumes, erase, find, find_known, find_volume,

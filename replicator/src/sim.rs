@@ -7,7 +7,7 @@
 //! a cut link swallows what is sent until somebody notices. Not modelled: messages that are damaged, latent errors of
 //! data, clocks that run apart.
 //!
-//! Oracles look at disks and at what applications were told, never at what a core thinks. See `oracle` for I1 to I9.
+//! Oracles look at disks and at what applications were told, never at what a core thinks. See `oracle` for I1 to I10.
 
 mod disk;
 mod oracle;

@@ -72,6 +72,8 @@ mod office;
 mod posix;
 #[path = "it/pressure.rs"]
 mod pressure;
+#[path = "it/promotions.rs"]
+mod promotions;
 #[path = "it/quorum.rs"]
 mod quorum;
 #[path = "it/refusals.rs"]

@@ -119,6 +119,7 @@ impl Node {
         if witness {
             self.ask_again(node);
         }
+        self.ask_who_came(node);
     }
 
     fn hello_of(&self, peer: NodeId, side: Side, version: u64) -> Hello {
@@ -187,6 +188,7 @@ impl Node {
             return;
         }
         self.heard_of(hello.side.grant);
+        self.heard_ballot = self.heard_ballot.max(hello.promised);
         let newer = hello.side.grant.number() > mine.side.grant.number();
         if self.is_primary() && self.config.quorum && newer && hello.side.grant.ballot.node != self.me().get() {
             return self.deposed();
@@ -302,6 +304,7 @@ impl Node {
 
     fn link_up(&mut self, node: NodeId, verdict: Verdict) {
         let reigns = self.links.get(&node).and_then(|l| l.hello.as_ref()).is_some_and(|h| h.reigns.is_some());
+        self.rival_met(node);
         if reigns || matches!(verdict, Verdict::Target { .. }) {
             self.stand_down(super::event::Refusal::OtherPrimary);
             self.leave_other_checks(node);
@@ -412,6 +415,7 @@ impl Node {
     pub(super) fn link_down(&mut self, node: NodeId) {
         let followed = self.follows() == Some(node);
         let Some(link) = self.links.remove(&node) else { return };
+        self.forgets(node);
         self.verify_lost(node);
         self.resize_lost(node);
         if self.is_primary() {

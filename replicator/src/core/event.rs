@@ -253,6 +253,10 @@ pub enum Refusal {
     Data,
     /// Another is.
     OtherPrimary,
+    /// This other one is being promoted, or was just before.
+    Overtaken(NodeId),
+    /// The own disk does not answer.
+    OwnDisk,
     /// No majority answered.
     NoMajority,
     /// Others hold what was granted last.
@@ -429,7 +433,7 @@ pub enum Message {
     },
     /// Durable.
     Accepted(Ballot, u32),
-    /// Not this ballot: this is promised, or a living primary is followed.
+    /// Not this ballot: this is promised, or a living primary is followed. Of the sender's own ballot: it has given up.
     Reject(Ballot, Ballot),
     /// Are you there?
     Ping,

@@ -6,8 +6,8 @@
 //! change of it, durable at a majority and at every remaining member. A voter that follows a living primary promises
 //! nothing to others.
 //!
-//! Without quorum the primary's own disk and the peers that are there take the place of the majority. Then both sides of a
-//! cut can reign; generations tell when they meet again.
+//! Without quorum the primary's own disk and the peers that are there take the place of the majority: `contest`. Then both sides of
+//! a cut can reign; generations tell when they meet again.
 
 use super::config::Protocol;
 use super::connect::State;
@@ -17,6 +17,10 @@ use super::rules::Rule;
 use super::{Node, Role};
 use crate::ids::{Ballot, Generation, Grant, NodeId, NodeSet, Seq};
 use crate::meta::superblock::{DiskState, Superblock};
+
+mod contest;
+
+pub(super) use contest::Rival;
 
 /// What this node's own disk was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,8 @@ pub(super) struct Candidate {
     promised: NodeSet,
     /// Those of them that lost their cache.
     restarted: NodeSet,
+    /// Without quorum: those that were waited for in vain.
+    silent: NodeSet,
     newest: Grant,
     force: bool,
     /// It knows of no grant itself: either nobody does, or what it is told by others counts.
@@ -126,18 +132,24 @@ impl Node {
         if living {
             return self.tell(Report::NotPromoted(Refusal::OtherPrimary));
         }
+        if let Some(other) = self.rival() {
+            return self.tell(Report::NotPromoted(Refusal::Overtaken(other)));
+        }
         let least = if self.config.quorum { DiskState::Outdated } else { DiskState::Consistent };
         let empty = sb.current == Generation::JUST_CREATED;
         let target = self.links.values().any(|l| matches!(l.state, State::Target(_)));
         if ((self.disk < least || empty) && !force) || target {
             return self.tell(Report::NotPromoted(Refusal::Data));
         }
-        let ballot = Ballot { round: sb.promised.round.max(sb.grant.ballot.round) + 1, node: self.me().get() };
+        let heard = if self.config.quorum { 0 } else { self.heard_ballot.round };
+        let round = sb.promised.round.max(sb.grant.ballot.round).max(heard) + 1;
+        let ballot = Ballot { round, node: self.me().get() };
         let candidate = Candidate {
             ballot,
             since: self.now,
             promised: NodeSet::EMPTY,
             restarted: NodeSet::EMPTY,
+            silent: NodeSet::EMPTY,
             newest: sb.grant,
             force,
             first: sb.grant.members.is_empty(),
@@ -150,8 +162,9 @@ impl Node {
     /// A candidate gives up.
     pub(super) fn stand_down(&mut self, why: Refusal) {
         let Role::Candidate(candidate) = &self.role else { return };
-        let proposed = candidate.proposal.is_some();
+        let (proposed, ballot) = (candidate.proposal.is_some(), candidate.ballot);
         self.role = Role::Secondary;
+        self.withdraw(ballot);
         if let Some(replica) = self.replica.as_mut().filter(|_| proposed) {
             replica.change(|sb| sb.flags.primary = false);
         }
@@ -163,15 +176,9 @@ impl Node {
             replica.change(|sb| sb.promised = ballot);
         }
         self.persist(Waiter::Voice(Voice::Promise, ballot, 0));
-        if self.config.quorum {
-            for node in self.voters_linked().iter() {
-                self.send(node, Message::Prepare(ballot));
-            }
+        for node in self.everybody_linked().iter() {
+            self.send(node, Message::Prepare(ballot));
         }
-    }
-
-    fn voters_linked(&self) -> NodeSet {
-        self.linked(|s| !matches!(s, State::Greeting)).and(self.config.voters())
     }
 
     /// A voter came, or came back: what is asked of all is asked of it.
@@ -204,13 +211,16 @@ impl Node {
 
     /// A candidate asks for a promise.
     pub(super) fn prepare(&mut self, node: NodeId, ballot: Ballot) {
+        if !self.config.quorum {
+            return self.asked(node, ballot);
+        }
         let (Some(conn), Some(sb)) = (self.conn(node), self.replica.as_ref().map(|r| r.superblock())) else { return };
         let (promised, grant) = (sb.promised, sb.grant);
         let living = self.is_primary() || self.follows().is_some_and(|n| n != node);
         if living || (ballot <= promised && self.has(Rule::LowerBallotRefused)) {
             return self.send(node, Message::Reject(ballot, promised));
         }
-        self.stand_down(Refusal::OtherPrimary);
+        self.stand_down(Refusal::Overtaken(node));
         if let Some(replica) = &mut self.replica {
             replica.change(|sb| sb.promised = ballot);
         }
@@ -235,9 +245,11 @@ impl Node {
         if newcomers.has(node) {
             return;
         }
-        let Some(candidate) = self.candidate().filter(|c| c.ballot == ballot && c.proposal.is_none()) else { return };
+        let open = |c: &&mut Candidate| c.ballot == ballot && (c.proposal.is_none() || !quorum);
+        let Some(candidate) = self.candidate().filter(open) else { return };
         candidate.promised = candidate.promised.with(node);
-        if grant.number() > candidate.newest.number() {
+        // Without quorum others' grants say nothing of what is here.
+        if quorum && grant.number() > candidate.newest.number() {
             candidate.newest = grant;
         }
         if restarted {
@@ -256,7 +268,8 @@ impl Node {
                 return;
             }
         }
-        if !quorum || (self.config.is_majority(promised) && promised.has(me)) {
+        let renews = !quorum && self.is_primary();
+        if renews || (quorum && self.config.is_majority(promised) && promised.has(me)) {
             self.promised(ballot, newest, force);
         }
     }
@@ -465,10 +478,18 @@ impl Node {
         }
     }
 
-    pub(super) fn rejected(&mut self, asked: Ballot, promised: Ballot) {
+    pub(super) fn rejected(&mut self, node: NodeId, asked: Ballot, promised: Ballot) {
+        let (me, quorum) = (self.me(), self.config.quorum);
+        if !quorum && asked.node == node.get() {
+            return self.withdrawn(node, asked);
+        }
+        self.heard_ballot = self.heard_ballot.max(promised);
         match &mut self.role {
-            Role::Candidate(candidate) if candidate.ballot == asked => self.stand_down(Refusal::OtherPrimary),
-            Role::Primary(reign) if promised > reign.ballot && reign.renew.is_none() => self.renew(promised),
+            Role::Candidate(candidate) if candidate.ballot == asked => {
+                let why = if quorum { Refusal::OtherPrimary } else { contest::overtaken(me, asked, promised) };
+                self.stand_down(why);
+            }
+            Role::Primary(reign) if quorum && promised > reign.ballot && reign.renew.is_none() => self.renew(promised),
             _ => {}
         }
     }
@@ -488,6 +509,7 @@ impl Node {
                 since: now,
                 promised: NodeSet::EMPTY,
                 restarted: NodeSet::EMPTY,
+                silent: NodeSet::EMPTY,
                 newest,
                 force: false,
                 first: false,
@@ -499,14 +521,8 @@ impl Node {
 
     /// Whatever the reign needs: a grant without who is lost, a grant with who has joined, its end.
     pub(super) fn pump_reign(&mut self) {
-        if let Role::Candidate(candidate) = &self.role {
-            let won = candidate.proposal.as_ref().is_some_and(|p| {
-                p.accepted.has(self.me()) && (!self.config.quorum || self.config.is_majority(p.accepted))
-            });
-            if won {
-                self.enthroned();
-            }
-            return;
+        if matches!(self.role, Role::Candidate(_)) {
+            return self.pump_candidate();
         }
         if self.reign().is_none_or(|r| r.renew.is_some()) {
             return;
@@ -615,12 +631,14 @@ impl Node {
         let Role::Candidate(candidate) = &mut self.role else { return };
         let Some(proposal) = candidate.proposal.take() else { return };
         let ballot = candidate.ballot;
-        let (grant, present) = (proposal.grant, proposal.present);
+        let (grant, granted) = (proposal.grant, proposal.present);
+        // It may have died just after it told the target of a synchronisation its generation, and not know that.
+        let told = if self.crashed && !self.config.quorum { self.peers() } else { NodeSet::EMPTY };
         self.role = Role::Primary(Reign {
             ballot,
             grant,
-            present,
-            granted: present,
+            present: granted.or(told),
+            granted,
             seq: self.stream.last,
             epoch: 0,
             open: false,
@@ -728,9 +746,10 @@ impl Node {
         let (now, limit) = (self.now.0, self.config.timing.vote);
         let late = |since: Now| now.saturating_sub(since.0) > limit;
         match &self.role {
+            Role::Candidate(candidate) if late(candidate.since) && !self.config.quorum => self.candidate_is_late(),
             Role::Candidate(candidate) if late(candidate.since) => {
                 // With a majority it has waited for a member that may have kept what this node lost.
-                let majority = !self.config.quorum || self.config.is_majority(candidate.promised);
+                let majority = self.config.is_majority(candidate.promised);
                 let waits = candidate.proposal.is_none() && majority && candidate.promised.has(self.me());
                 self.stand_down(if waits { Refusal::LostCache } else { Refusal::NoMajority });
             }

@@ -49,6 +49,10 @@ pub enum Rule {
     KeptIsProved,
     /// That a disk is at rest is written down when nothing is under way there.
     StableBeforeRest,
+    /// Without quorum a node reigns when every peer that is connected has promised.
+    PeersAnswerFirst,
+    /// Without quorum who has promised is not promoted itself before it has met the other again, or that one gave up.
+    WhoPromisedWaits,
     /// A node that knows of no grant has no vote before a grant that names it is in force without it, and does not reign where others know one.
     NewcomerVotesLast,
     /// What a new replica was found to hold is marked for whoever may not hold the same.

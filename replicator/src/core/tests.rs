@@ -13,6 +13,7 @@ use crate::meta::superblock::Superblock;
 use crate::meta::{MetaError, PAGE, Put, Reader};
 
 mod again;
+mod contest;
 mod disk;
 mod heirs;
 mod leave;
@@ -60,6 +61,33 @@ impl Reader for Image {
     }
 }
 
+/// A node that starts with this superblock.
+fn node_of(sb: Superblock, peers: &[NodeId], tie_breaker: Option<NodeId>) -> Node {
+    let (layout, me) = (sb.layout, sb.node);
+    let (_, write) = Replica::format(sb);
+    let mut image = Image(vec![0; layout.end().next_multiple_of(PAGE) as usize + FURTHER]);
+    image.put(&write.first);
+    image.put(&write.then);
+    let recovered = Replica::recover(&image, layout.end(), Life::UNKNOWN).expect("a replica");
+    let config = Config {
+        me,
+        disks: peers.iter().copied().chain([me]).collect(),
+        tie_breaker,
+        quorum: tie_breaker.is_some(),
+        protocols: BTreeMap::new(),
+        on_no_quorum: OnNoQuorum::SuspendIo,
+        on_slow_peer: OnSlowPeer::Block,
+        disk: DiskPolicy { timeout: Some(400), on_io_error: OnIoError::Detach },
+        policy: Default::default(),
+        timing: Timing { ping: 100, dead: 400, slow: 1000, settle: 100, vote: 400, rest: 1000 },
+        unsettled: Unsettled { writes: 16, bytes: 1 << 30 },
+        resync: LIMITS,
+        rules: Rules::all(),
+        entropy: 7 + u64::from(me.get()) - 1,
+    };
+    Node::new(config, recovered, Now(0))
+}
+
 /// Node 1, and whoever speaks to it.
 struct Bench {
     node: Node,
@@ -87,30 +115,8 @@ impl Bench {
 
     /// With this superblock.
     fn of(sb: Superblock, peers: &[NodeId], tie_breaker: Option<NodeId>) -> Bench {
-        let layout = sb.layout;
-        let (_, write) = Replica::format(sb);
-        let mut image = Image(vec![0; layout.end().next_multiple_of(PAGE) as usize + FURTHER]);
-        image.put(&write.first);
-        image.put(&write.then);
-        let recovered = Replica::recover(&image, layout.end(), Life::UNKNOWN).expect("a replica");
-        let config = Config {
-            me: id(1),
-            disks: peers.iter().copied().chain([id(1)]).collect(),
-            tie_breaker,
-            quorum: tie_breaker.is_some(),
-            protocols: BTreeMap::new(),
-            on_no_quorum: OnNoQuorum::SuspendIo,
-            on_slow_peer: OnSlowPeer::Block,
-            disk: DiskPolicy { timeout: Some(400), on_io_error: OnIoError::Detach },
-            policy: Default::default(),
-            timing: Timing { ping: 100, dead: 400, slow: 1000, settle: 100, vote: 400, rest: 1000 },
-            unsettled: Unsettled { writes: 16, bytes: 1 << 30 },
-            resync: LIMITS,
-            rules: Rules::all(),
-            entropy: 7,
-        };
         Bench {
-            node: Node::new(config, recovered, Now(0)),
+            node: node_of(sb, peers, tie_breaker),
             peer: id(2),
             peer_reigns: true,
             peer_begun: false,

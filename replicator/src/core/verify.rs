@@ -332,6 +332,11 @@ impl Node {
         if let Some(verified) = self.verified.get_mut(&node) {
             verified.done = verified.done.max(done.min(verified.total));
         }
+        if !self.may_reach(run) {
+            // New on a device that has grown: nothing is the same there before the two have met again, and that is no difference.
+            let room = self.pace.room();
+            return self.send(node, Message::Checked(run, Vec::new(), room));
+        }
         let Some(Verify::Server(server)) = self.links.get_mut(&node).and_then(|l| l.verify.as_mut()) else { return };
         if server.asked.len() >= RUNS {
             return self.link_close(node, true);

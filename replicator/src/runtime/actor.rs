@@ -19,6 +19,7 @@ use super::local::Disk;
 use super::metrics::{Metrics, Peering};
 use super::status::{self, PeerStatus, Preview, Status, Synchronised, WitnessStatus};
 use super::wire::{self, Packed};
+use super::words;
 use super::{Input, NotRemoved, NotResized, PeerAddress, ResourceConfig, WitnessAddress};
 use crate::compare::Verdict;
 use crate::core::Node;
@@ -595,7 +596,7 @@ impl Actor {
     }
 
     fn told(&mut self, report: Report) {
-        tracing::info!("{report:?}");
+        tracing::info!("{}", words::report(&report));
         // Before whoever asked for it is answered.
         self.tell_role();
         match report {
@@ -604,11 +605,11 @@ impl Actor {
             Report::Demoted | Report::Deposed => self.demotes.drain(..).for_each(|done| answer(done, ())),
             Report::Decided(node, verdict, rules) => {
                 if matches!(verdict, Verdict::SplitBrain | Verdict::Unrelated | Verdict::PrimaryWouldLose) {
-                    tracing::error!("{node} and this one cannot be put together: {verdict:?} by {rules:?}");
+                    tracing::error!("{node} and this one cannot be put together: {}", words::met(verdict, &rules));
                 }
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.measured.totals.split_brains += u64::from(verdict == Verdict::SplitBrain);
-                    peer.said = Some(format!("{verdict:?} by {rules:?}"));
+                    peer.said = Some(words::met(verdict, &rules));
                 }
             }
             Report::AtRest(rests) => self.rests.drain(..).for_each(|done| answer(done, rests)),
@@ -625,7 +626,7 @@ impl Actor {
             Report::TakenAway(_) | Report::Removed(_) | Report::NotRemoved(_) | Report::OtherLife(..) => {
                 self.told_of_leaving(report);
             }
-            Report::PassedOn(span) => tracing::error!("the local disk failed at {span:?}, and is kept, as it is to be"),
+            Report::PassedOn(span) => tracing::error!("the local disk failed at {}, and is kept", words::range(span)),
             Report::Detached => {
                 self.tells.detached.store(true, Ordering::Relaxed);
                 self.tells.failed.send_replace(true);

@@ -264,14 +264,19 @@ pub(super) fn disk(disk: DiskState) -> String {
 }
 
 /// Why a node does not become primary, as a sentence without its end.
-pub fn refusal(why: Refusal) -> &'static str {
-    match why {
+pub fn refusal(why: Refusal) -> String {
+    let said = match why {
         Refusal::Data => "its data are not known to be the newest, or are in the middle of a synchronisation",
         Refusal::OtherPrimary => "another node is primary",
+        Refusal::Overtaken(node) => {
+            return format!("node-{} is being promoted as well, or was just before", node.get());
+        }
+        Refusal::OwnDisk => "its own disk does not write down that it is",
         Refusal::NoMajority => "no majority of the replicas and the tie-breaker agreed within 3 s",
         Refusal::NotGranted => "others hold what was granted last",
         Refusal::LostCache => "what was acknowledged last may be lost here, and others may have it",
-    }
+    };
+    said.to_owned()
 }
 
 /// The policy for requests without quorum, as files and people write it.

@@ -34,7 +34,7 @@ pub use files::{VoteFile, create, scan};
 
 use super::actor::Clock;
 use super::links::{Greeting, WitnessGreeting, version_of};
-use super::wire;
+use super::{wire, words};
 use crate::core::event::ConnId;
 use crate::core::rules::Rules;
 use crate::core::witness::{Vote, Witness as Core, WitnessEffect, WitnessEvent};
@@ -348,7 +348,7 @@ impl Task {
     fn persist(&mut self, resource: [u8; 16], number: u64, vote: Vote) {
         let Some(voting) = self.votes.get_mut(&resource) else { return };
         voting.ledger = Ledger { promised: vote.promised, grant: vote.grant, ..voting.ledger };
-        tracing::info!("promises {:?}, granted {:?}", vote.promised, vote.grant);
+        tracing::info!("promises {}; granted: {}", words::ballot(vote.promised), words::grant(vote.grant));
         let save = Save { number, path: voting.path.clone(), ledger: voting.ledger };
         if self.save.send(save).is_err() {
             // Its answer never goes out.

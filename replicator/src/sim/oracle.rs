@@ -12,6 +12,7 @@
 //! | I7 Heals | faults over, everything is answered, and everybody equal to the one primary |
 //! | I8 FlushedIsStable | what a flush covers is stable on every member when it is answered, and on who joins later when that is granted; with quorum also what former reigns acknowledged |
 //! | I9 GoneIsGone | a volume that was taken away somewhere is added nowhere, and who has taken it away answers nothing of it |
+//! | I10 OneOfThoseConnected | without quorum, of two nodes that were connected until one of them reigned only one does, whenever the other was asked to |
 //!
 //! What each does not judge, and why: docs/semantics/replication.md, "What the oracles do not judge".
 

@@ -120,6 +120,8 @@ const EXPECTED: &[&str] = &[
     "fault: isolated",
     "fault: killed",
     "fault: told to end",
+    "promotions: several in one moment",
+    "promotions: one beside others that were asked",
     "report: AtRest",
     "fault: reset",
     "fault: slow link",
@@ -128,6 +130,7 @@ const EXPECTED: &[&str] = &[
     "message: BarrierAck",
     "message: Dirty",
     "message: Promise",
+    "message: Prepare",
     "message: PullAck",
     "message: Pulled",
     "message: Reject",
@@ -211,6 +214,9 @@ fn plan_without(rule: Rule, seed: u64, rules: Rules, loud: bool) -> Plan {
         Rule::TakenAwayIsRemembered => (Rates { cut: 60, crash: 30, reset: 40, ..none }, None, None),
         Rule::NothingNewWhereItGoes => (Rates { slow: 60, stall: 60, reset: 20, ..none }, None, None),
         Rule::SwappedIsMarked => (Rates { swap: 40, crash: 20, reset: 40, ..none }, None, None),
+        Rule::PeersAnswerFirst | Rule::WhoPromisedWaits => {
+            (Rates { demote: 250, reset: 20, cut: 10, ..none }, Some(false), Some(Protocol::C))
+        }
         Rule::NewcomerVotesLast | Rule::NewcomerMarksOthers => {
             (Rates { replace: 40, isolate: 40, cut: 60, crash: 20, ..none }, Some(true), None)
         }
@@ -221,7 +227,7 @@ fn plan_without(rule: Rule, seed: u64, rules: Rules, loud: bool) -> Plan {
     Plan { seed, rules, rates, quorum, protocol, weak: false, grows, two, leaves, loud }
 }
 
-const RULES: [Rule; 31] = [
+const RULES: [Rule; 33] = [
     Rule::HotBeforeData,
     Rule::BitsBeforeCold,
     Rule::ClearOnProof,
@@ -253,6 +259,8 @@ const RULES: [Rule; 31] = [
     Rule::TakenAwayIsRemembered,
     Rule::NothingNewWhereItGoes,
     Rule::SwappedIsMarked,
+    Rule::PeersAnswerFirst,
+    Rule::WhoPromisedWaits,
 ];
 
 /// Seeds in which a missing rule must be found.

@@ -24,6 +24,7 @@ use crate::meta::replica::Replica;
 use crate::meta::superblock::{DiskState, Life, Superblock};
 
 mod act;
+mod contest;
 mod judge;
 mod volumes;
 
@@ -179,6 +180,8 @@ enum Happening {
     Voted(u64, u64),
     Tick,
     App(NodeId),
+    /// An administrator asks for a promotion.
+    Asks(NodeId),
     Admin,
     Fault,
     Restart(NodeId),
@@ -274,6 +277,7 @@ struct World {
     conn: u64,
     req: u64,
     oracle: Oracle,
+    contests: contest::Contests,
     faults: u64,
     counts: BTreeMap<String, u64>,
     on_no_quorum: OnNoQuorum,
@@ -351,6 +355,7 @@ impl World {
             conn: 0,
             req: 0,
             oracle,
+            contests: contest::Contests::default(),
             faults: 0,
             counts: BTreeMap::new(),
             on_no_quorum,

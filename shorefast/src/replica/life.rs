@@ -340,6 +340,21 @@ impl Up {
                     self.name
                 ),
             ),
+            Refusal::Overtaken(node) => Failure::new(
+                Exit::Refused,
+                said,
+                format!(
+                    "Nothing was changed here. See in `replica status {0}` whether node-{1} is primary: if this one is to be, run \
+                     `shorefast replica secondary {0}` there first. If it has gone, try again: within ten seconds it is not waited for any more.",
+                    self.name,
+                    node.get()
+                ),
+            ),
+            Refusal::OwnDisk => Failure::new(
+                Exit::Refused,
+                said,
+                "See the log for what the disk does; with `--disk-timeout` a disk that hangs is left.",
+            ),
             _ => Failure::new(
                 Exit::Refused,
                 said,

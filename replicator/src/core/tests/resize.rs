@@ -77,6 +77,25 @@ fn what_is_new_is_not_written_to_a_peer_that_lacks_it() {
     assert!(fx.iter().any(|f| matches!(f, Effect::Write(_, span, ..) if span.at == OLD)), "now it is: {fx:?}");
 }
 
+/// A peer had grown, and asked for a verification before the primary had met it again: all that was new was told as different, though
+/// it was about to be synchronised.
+#[test]
+fn a_verification_tells_nothing_of_what_is_new_before_the_two_have_met_again() {
+    let mut bench = equal();
+    bench.tell(resize(None));
+    bench.says(Message::HasRoom(NEW));
+    bench.tell(sectors(NEW));
+    bench.says(Message::Resized(NEW));
+    let (old, new) = (Span::new(OLD - 8, 8), Span::new(OLD, 8));
+    let fx = bench.says(Message::Check(old, vec![[1; 32]]));
+    assert!(fx.iter().any(|f| matches!(f, Effect::Compare(_, run, _) if *run == old)), "{fx:?}");
+    let fx = bench.says(Message::Check(new, vec![[1; 32]]));
+    assert!(
+        matches!(&fx[..], [Effect::Send(_, _, Message::Checked(run, pieces, _))] if *run == new && pieces.is_empty()),
+        "{fx:?}"
+    );
+}
+
 #[test]
 fn who_cannot_grow_is_named_and_nothing_changes() {
     let refused = |bench: &mut Bench, fx: Vec<Effect>| {

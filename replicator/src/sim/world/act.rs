@@ -24,6 +24,7 @@ impl World {
                 self.later(10, Happening::Tick);
             }
             Happening::App(node) => self.application(node),
+            Happening::Asks(node) => self.ask_to_promote(node),
             Happening::Admin => self.administrator(),
             Happening::Fault => self.fault(),
             Happening::Restart(node) => {
@@ -304,13 +305,15 @@ impl World {
         let up: Vec<NodeId> = self.disks.iter().filter(|n| self.is_up(*n)).collect();
         let primaries: Vec<NodeId> =
             up.iter().copied().filter(|n| self.hosts[n].node.as_ref().is_some_and(Node::is_primary)).collect();
-        if primaries.is_empty() && !up.is_empty() {
+        if primaries.is_empty() && !self.quorum && up.len() > 1 && self.rng.permille(500) {
+            self.ask_all_to_promote(&up);
+        } else if primaries.is_empty() && !up.is_empty() {
             let node = self.rng.pick(&up);
-            self.event(node, Event::Promote { force: false });
+            self.ask_to_promote(node);
         } else if self.hurts() && !up.is_empty() && self.rng.permille(if self.quorum { 200 } else { 25 }) {
             // An impatient one, who takes a primary for dead that it cannot see.
             let node = self.rng.pick(&up);
-            self.event(node, Event::Promote { force: false });
+            self.ask_to_promote(node);
         }
         if self.hurts() && self.rng.permille(self.plan.rates.demote) {
             for node in primaries.clone() {

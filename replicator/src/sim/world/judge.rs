@@ -73,6 +73,7 @@ impl World {
                 self.oracle.granted(at, ballot, *grant, &disks);
             }
             Report::Promoted(ballot) => {
+                self.look_at_contest(at);
                 if let Some(host) = self.hosts.get_mut(&at) {
                     host.ballot = *ballot;
                 }
