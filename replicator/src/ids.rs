@@ -330,6 +330,15 @@ impl Span {
         (at < end).then(|| Span::new(at, end - at))
     }
 
+    /// What is left of it where another is taken out.
+    pub fn without(self, other: Span) -> impl Iterator<Item = Span> {
+        let before = Span::new(self.at, other.at.clamp(self.at, self.end()) - self.at);
+        let from = other.end().clamp(self.at, self.end());
+        let after = Span::new(from, self.end() - from);
+        let parts = if self.overlaps(other) { [before, after] } else { [self, Span::new(self.at, 0)] };
+        parts.into_iter().filter(|part| part.len > 0)
+    }
+
     /// The units of `size` sectors that it touches.
     pub fn units(self, size: u64) -> std::ops::Range<u64> {
         if self.len == 0 { 0..0 } else { self.at / size..(self.end() - 1) / size + 1 }
@@ -347,6 +356,10 @@ mod tests {
         assert_eq!(Span::new(8, 0).units(8), 0..0);
         assert_eq!(Span::new(u64::MAX, 9).end(), u64::MAX);
         assert!(Span::new(0, 8).overlaps(Span::new(7, 1)) && !Span::new(0, 8).overlaps(Span::new(8, 1)));
+        let left = |other: Span| -> Vec<(u64, u64)> { Span::new(8, 8).without(other).map(|s| (s.at, s.len)).collect() };
+        assert_eq!((left(Span::new(8, 8)), left(Span::new(0, 24))), (vec![], vec![]));
+        assert_eq!((left(Span::new(10, 2)), left(Span::new(0, 9))), (vec![(8, 2), (12, 4)], vec![(9, 7)]));
+        assert_eq!((left(Span::new(16, 8)), left(Span::new(0, 8))), (vec![(8, 8)], vec![(8, 8)]));
     }
 
     #[test]

@@ -315,6 +315,7 @@ impl Node {
         self.tell(Report::PassedOn(span));
         let all = self.peers();
         self.mark(all, span);
+        self.spoil(span);
         self.app_written(seq, span);
         if let Some(req) = self.requests.answer(seq) {
             self.complete(req, Err(AppError::NoData));

@@ -49,6 +49,8 @@ pub enum Rule {
     KeptIsProved,
     /// That a disk is at rest is written down when nothing is under way there.
     StableBeforeRest,
+    /// What a failed write may have left is not cleared by the acknowledgement of what was read before.
+    SpoiledStays,
     /// Without quorum a node reigns when every peer that is connected has promised.
     PeersAnswerFirst,
     /// Without quorum who has promised is not promoted itself before it has met the other again, or that one gave up.

@@ -5,6 +5,11 @@
 //! written. Writes wait also for a run that cannot be read yet. Prevents: an application always has a write under way
 //! somewhere in the run, it is never read, and the synchronisation never ends; this way what is under way ends, and is
 //! finite.
+//!
+//! A write that the disk fails, and that is passed on, leaves nobody knows what: it is *spoiled* for a target until a run that covers it is
+//! read again, and an acknowledgement does not clear it before (`SpoiledStays`). Prevents: a run is on its way to the target; a write there goes to
+//! the target, too, and fails here; it is marked, and the acknowledgement of the run, which says nothing of it, clears the mark. The two
+//! are equal then, and differ.
 
 use std::collections::VecDeque;
 
@@ -15,12 +20,18 @@ use super::ios::Purpose;
 use super::pieces::{Compared, Digest, Kind};
 use super::progress::Progress;
 use super::resync::RUNS;
+use super::rules::Rule;
 use crate::ids::{Generation, NodeId, NodeSet, Span};
+
+/// Beyond so many spoiled spans a connection begins anew, with the bits as they are.
+const SPOILED: usize = 256;
 
 /// The source's end.
 #[derive(Debug, Default)]
 pub(super) struct Source {
     serves: VecDeque<Serve>,
+    /// What a failed write may have left since it was read for the target.
+    spoiled: Vec<Span>,
     /// What the target was told that it is.
     pub(super) told: Option<Generation>,
     moved: Moved,
@@ -90,6 +101,7 @@ impl Node {
         let Some(source) = self.source(node) else { return };
         let Some(at) = source.serves.iter().position(|s| s.run == run && s.reading) else { return };
         source.serves.remove(at);
+        source.spoiled = source.spoiled.drain(..).flat_map(|s| s.without(run)).collect();
         for piece in &found.pieces {
             let sum = match piece.kind {
                 Kind::Same => &mut source.moved.equal,
@@ -123,13 +135,41 @@ impl Node {
         let others = self.streaming().without(node);
         for span in spans {
             self.clear_bits(NodeSet::of(node), *span);
-            if !others.is_empty() && self.is_primary() && !self.requests.is_open(*span) {
+            let spoiled = self.marks_spoiled(node, *span);
+            if !others.is_empty() && self.is_primary() && !self.requests.is_open(*span) && !spoiled {
                 for other in others.iter() {
                     self.send(other, Message::PeerInSync(node, *span));
                 }
             }
         }
         self.save_cleared();
+    }
+
+    /// A write that failed here may have left anything there, after that was read for a target.
+    pub(super) fn spoil(&mut self, span: Span) {
+        let mut anew = Vec::new();
+        for (node, link) in &mut self.links {
+            let State::Source(source) = &mut link.state else { continue };
+            if !source.spoiled.contains(&span) {
+                source.spoiled.push(span);
+            }
+            // One that was told that it has everything is not marked under that: it begins anew.
+            if source.spoiled.len() > SPOILED || source.told.is_some() {
+                anew.push(*node);
+            }
+        }
+        anew.into_iter().for_each(|node| self.link_close(node, true));
+    }
+
+    /// Marks again what is spoiled of a span; whether any of it is.
+    fn marks_spoiled(&mut self, node: NodeId, span: Span) -> bool {
+        if !self.has(Rule::SpoiledStays) {
+            return false;
+        }
+        let Some(source) = self.source(node) else { return false };
+        let spoiled: Vec<Span> = source.spoiled.iter().filter_map(|s| s.and(span)).collect();
+        spoiled.iter().for_each(|s| self.mark(NodeSet::of(node), *s));
+        !spoiled.is_empty()
     }
 
     pub(super) fn pull_end(&mut self, node: NodeId) {

@@ -217,6 +217,7 @@ fn plan_without(rule: Rule, seed: u64, rules: Rules, loud: bool) -> Plan {
         Rule::PeersAnswerFirst | Rule::WhoPromisedWaits => {
             (Rates { demote: 250, reset: 20, cut: 10, ..none }, Some(false), Some(Protocol::C))
         }
+        Rule::SpoiledStays => (Rates { disk: 80, reset: 80, ..none }, None, None),
         Rule::NewcomerVotesLast | Rule::NewcomerMarksOthers => {
             (Rates { replace: 40, isolate: 40, cut: 60, crash: 20, ..none }, Some(true), None)
         }
@@ -227,7 +228,7 @@ fn plan_without(rule: Rule, seed: u64, rules: Rules, loud: bool) -> Plan {
     Plan { seed, rules, rates, quorum, protocol, weak: false, grows, two, leaves, loud }
 }
 
-const RULES: [Rule; 33] = [
+const RULES: [Rule; 34] = [
     Rule::HotBeforeData,
     Rule::BitsBeforeCold,
     Rule::ClearOnProof,
@@ -261,6 +262,7 @@ const RULES: [Rule; 33] = [
     Rule::SwappedIsMarked,
     Rule::PeersAnswerFirst,
     Rule::WhoPromisedWaits,
+    Rule::SpoiledStays,
 ];
 
 /// Seeds in which a missing rule must be found.
@@ -272,6 +274,7 @@ fn first_seed(rule: Rule) -> u64 {
         Rule::CompareAtRest => 450,
         Rule::JoinAfterDrain | Rule::CacheKeeperReigns | Rule::NewcomerVotesLast => 200,
         Rule::VoteIsDurable => 300,
+        Rule::SpoiledStays => 1000,
         _ => 1,
     }
 }

@@ -185,3 +185,34 @@ fn at_a_a_primary_without_its_disk_goes_on_as_at_c() {
     assert!(!completes(&fx, 1), "it is nowhere yet");
     assert!(completes(&bench.says(Message::WriteAck(Seq(1))), 1));
 }
+
+/// A run was on its way to the target when a write in it failed; the acknowledgement of the run took the mark away, and the two were equal and
+/// differed (seed 2313).
+#[test]
+fn what_a_failed_write_left_stays_marked_until_it_is_read_for_the_target_again() {
+    let (run, rest) = (Span::new(0, 16), Span::new(0, 8));
+    let mut bench = passing(false);
+    bench.peer_reigns = false;
+    let (verdict, fx) = bench.meets(1, Generation::JUST_CREATED, Generation::NONE);
+    assert_eq!(verdict, Verdict::Source { full: true });
+    bench.metadata(fx);
+    bench.says(Message::Dirty(Vec::new(), true));
+    let marked =
+        |bench: &Bench, span| bench.node.replica().and_then(|r| r.bitmap(id(2))).is_some_and(|m| m.covers(span));
+    let pulled = |bench: &mut Bench| {
+        let fx = bench.says(Message::Pull(run, Vec::new()));
+        let io = fx.iter().find_map(|f| if let Effect::Compare(io, ..) = f { Some(*io) } else { None });
+        let found = pieces::compare(&Bytes::from(vec![3; 128]), 64, &[]);
+        let fx = bench.tell(Event::Compared(io.expect("it is read"), found));
+        assert!(fx.iter().any(|f| matches!(f, Effect::Send(_, _, Message::Pulled { .. }))), "{fx:?}");
+    };
+    pulled(&mut bench);
+    let fx = submit(&mut bench, 1, block());
+    let fx = bench.tell(Event::Done(write(&fx).expect("written"), Err(DiskError)));
+    assert!(told(&fx, &Report::PassedOn(BLOCK)), "{fx:?}");
+    bench.says(Message::PullAck(vec![run]));
+    assert_eq!((marked(&bench, BLOCK), marked(&bench, rest)), (true, false), "only what is spoiled stays");
+    pulled(&mut bench);
+    bench.says(Message::PullAck(vec![run]));
+    assert!(!marked(&bench, BLOCK));
+}
