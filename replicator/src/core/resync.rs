@@ -323,14 +323,20 @@ impl Node {
         Some(run)
     }
 
-    /// The first run of set bits from one on that are not claimed, and where nobody else writes.
+    /// The first run of set bits from one on that are not claimed, and where nobody else writes; of one extent.
+    ///
+    /// Prevents: the log is full of writes of the stream that are not settled, but for one slot, and the oldest write that waits is of a run and
+    /// wants two. A write of the stream behind it wants one, and the settlement that would make room waits for that: all wait for ever. What the
+    /// stream has open fits into every log, the primary sees to that; and a run that is written is made stable, and gives its slot back.
     fn run_from(&self, node: NodeId, target: &Target, map: &Map, from: u64, most: u64) -> Option<Span> {
         let moving = |span| self.has(Rule::CompareAtRest) && self.is_written_by_others(node, span);
+        let extent = |span| self.replica.as_ref().map(|r| r.extents(span).start);
         let mut from = from;
         let mut run: Option<Span> = None;
         while let Some(bit) = map.next_set(from) {
             let span = map.span_of(bit);
-            if run.is_some_and(|run| run.end() != span.at || run.len + span.len > most) {
+            let ends = |run: Span| run.end() != span.at || run.len + span.len > most || extent(run) != extent(span);
+            if run.is_some_and(ends) {
                 break;
             }
             let taken = target.claimed_until(span);

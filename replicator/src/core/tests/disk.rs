@@ -216,3 +216,44 @@ fn what_a_failed_write_left_stays_marked_until_it_is_read_for_the_target_again()
     bench.says(Message::PullAck(vec![run]));
     assert!(!marked(&bench, BLOCK));
 }
+
+/// Three of the four slots were taken by writes that were not settled, a run wanted two, and the write that the settlement waited for came after it:
+/// nobody went on (seed 2767).
+#[test]
+fn a_run_of_two_extents_needs_one_slot_at_a_time() {
+    let mut bench = Bench::new(&[id(2)]);
+    let (verdict, fx) = bench.meets(1, B, A);
+    assert_eq!(verdict, Verdict::Target { full: false });
+    bench.metadata(fx);
+    let runs = [Span::new(120, 8), Span::new(128, 8)];
+    let fx = bench.says(Message::Dirty(vec![Span::new(120, 16)], true));
+    let fx = bench.metadata(fx);
+    let found = looks(&fx);
+    assert_eq!(found.iter().map(|(_, run)| *run).collect::<Vec<_>>(), runs);
+    for (look, _) in found {
+        bench.tell(Event::Digested(look, vec![[1; 32]]));
+    }
+    let written = |fx: &[Effect]| {
+        fx.iter().find_map(|f| if let Effect::Write(io, span, ..) = f { Some((*io, *span)) } else { None })
+    };
+    for n in 0..3 {
+        let (span, data) = (Span::new(n * 32, 8), Bytes::from(vec![1; 64]));
+        let fx = bench.says(Message::Write { seq: Seq(n + 1), epoch: 1, span, data, fua: false, receipt: false });
+        let fx = bench.metadata(fx);
+        bench.tell(Event::Done(written(&fx).expect("it is written").0, Ok(Bytes::new())));
+    }
+    let mut fx = Vec::new();
+    for run in runs {
+        let pieces = vec![pieces::Piece { kind: pieces::Kind::Data, units: 1 }];
+        let data = Bytes::from(vec![2; 64]);
+        fx.extend(bench.says(Message::Pulled { run, pieces, data, holders: NodeSet::EMPTY, room: 1 << 20 }));
+    }
+    let fx = bench.metadata(fx);
+    let (io, span) = written(&fx).expect("the run that the fourth slot is for");
+    assert_eq!(span, runs[0]);
+    let fx = bench.tell(Event::Done(io, Ok(Bytes::new())));
+    let stable = flush(&fx).expect("it is made stable, since the log is full");
+    let fx = bench.tell(Event::Done(stable, Ok(Bytes::new())));
+    let fx = bench.metadata(fx);
+    assert_eq!(written(&fx).map(|(_, span)| span), Some(runs[1]));
+}
