@@ -287,11 +287,23 @@ impl Node {
         }
         let same = agreed == (decision.verdict, link.version, hello.version) && link.sent == said(&self.side(node));
         let reigns = hello.reigns.is_some();
-        if !same || decision.verdict == Verdict::Retry || self.is_led_since(node, decision.verdict, reigns) {
+        let stale = !same || self.has_other_volumes(node) || self.is_led_since(node, decision.verdict, reigns);
+        if stale || decision.verdict == Verdict::Retry {
             return self.link_close(node, true);
         }
         self.tell(Report::Decided(node, decision.verdict, decision.rules.clone()));
         self.link_up(node, decision.verdict);
+    }
+
+    /// Since the two said which volumes they have, one was taken away here, or goes. Prevents: a node meets a primary that has taken a volume
+    /// away, and does the same; meanwhile it becomes target of another one, which it met before, and asks for ever for what it has no place
+    /// for; or it follows that one, which writes there.
+    fn has_other_volumes(&self, node: NodeId) -> bool {
+        let Some(link) = self.links.get(&node) else { return false };
+        let (mine, theirs) = (self.lives(), link.lives());
+        let has_disk = |s: &Sizes| s.of(Volume::FIRST) > 0;
+        let judged = self.replica.is_some() && has_disk(&link.sizes);
+        judged && (self.leaving.is_under_way() || Volume::all().any(|v| !mine.agree(&theirs, v)))
     }
 
     /// It met a primary after it had said that it follows none: what it said is true no more. Prevents: three nodes meet at the same

@@ -15,6 +15,15 @@
 //! **Who uses it keeps it.** A primary takes nothing away because of a peer, nor does who follows one: the two are not connected, and that
 //! is told, until the primary is asked to take it away as well. Prevents: a node that was cut off takes a volume from under its programs.
 //!
+//! **With quorum** nothing is decided without one: until the moment in which it goes forward it is refused when the quorum is lost. But what a
+//! peer has done already is no decision any more, and a primary that is asked by force follows it without a quorum too (*behind*). Prevents:
+//! 1. node 1 is asked by force while node 2 is away, waits for what is under way there, loses node 3, and takes the volume away alone;
+//! 2. node 2 comes back, and is promoted by the vote of node 3, which meets node 1 at that moment and takes the volume away;
+//! 3. both others have the later life, so that neither is connected with the primary: it has no quorum for as long as it has the volume, and
+//!    may not take it away for as long as it has no quorum.
+//!
+//! Who is *behind* waits only for its own disk: what waits for peers or a quorum would wait for ever, and is told that there is no such volume.
+//!
 //! **Invariant.** A volume leaves a node's table only when nothing of it is under way on that node's disk, so that the disk can be let go.
 
 use super::Node;
@@ -30,6 +39,8 @@ struct Asked {
     volume: Volume,
     life: u32,
     force: bool,
+    /// A peer has done so already.
+    behind: bool,
     since: Now,
     /// The peers that were told, once they are.
     told: Option<NodeSet>,
@@ -91,6 +102,7 @@ impl Node {
 
     pub(super) fn take_away(&mut self, volume: Volume, force: bool) {
         let equal = self.equal_peers();
+        let ended = self.ended_at_a_peer(volume);
         let checks = self.links.values().any(|l| l.verify.is_some()) || self.repairs.left() > 0;
         let refusal = match self.peers().minus(equal).iter().next() {
             _ if volume == Volume::FIRST => Some(RemoveRefusal::First),
@@ -100,15 +112,22 @@ impl Node {
                 Some(RemoveRefusal::Busy)
             }
             _ if self.sizes().of(volume) == 0 => Some(RemoveRefusal::NotThere),
-            _ if self.without_quorum => Some(RemoveRefusal::NoQuorum),
+            _ if self.without_quorum && ended.is_none() => Some(RemoveRefusal::NoQuorum),
             Some(node) if !force => Some(RemoveRefusal::Away(node)),
             _ => None,
         };
         if let Some(why) = refusal {
             return self.tell(Report::NotRemoved(why));
         }
-        let (life, since) = (self.lives().of(volume) + 1, self.now);
-        self.leaving.asked = Some(Asked { volume, life, force, since, told: None, done: NodeSet::EMPTY });
+        let (life, behind, since) = (ended.unwrap_or(self.lives().of(volume) + 1), ended.is_some(), self.now);
+        self.leaving.asked = Some(Asked { volume, life, force, behind, since, told: None, done: NodeSet::EMPTY });
+    }
+
+    /// The life that a volume has at a peer where it was taken away since; the last of them.
+    fn ended_at_a_peer(&self, volume: Volume) -> Option<u32> {
+        let own = self.lives().of(volume);
+        let theirs = self.links.iter().filter(|(n, _)| self.config.disks.has(**n)).map(|(_, l)| l.lives().of(volume));
+        theirs.filter(|life| *life > own && life.is_multiple_of(2)).max()
     }
 
     /// Peers that have everything, now.
@@ -125,8 +144,9 @@ impl Node {
         self.sizes().of(volume) == 0 || (goes && self.has(Rule::NothingNewWhereItGoes))
     }
 
-    /// Whether anything of a volume is under way, at an application, a peer or the disk.
-    fn is_used(&self, volume: Volume) -> bool {
+    /// Whether anything of a volume is under way, at an application, a peer or the disk; `alone`: what was answered here and is not settled
+    /// does not count.
+    fn is_used(&self, volume: Volume, alone: bool) -> bool {
         let of_it = |at: u64| Volume::of(at) == Some(volume);
         let queued = self.queue.iter().any(|(_, ask)| match ask {
             Ask::Read(span) | Ask::Write(span, ..) | Ask::Zero(span, _) => of_it(span.at),
@@ -135,7 +155,7 @@ impl Node {
         let all = volume.span(self.sizes().of(volume));
         queued
             || self.reads.values().any(|span| of_it(span.at))
-            || self.requests.iter().any(|r| of_it(r.span.at))
+            || (!alone && self.requests.iter().any(|r| of_it(r.span.at)))
             || self.writes.hits(all)
             || self.ios.touches(all)
             || self.links.values().any(|l| l.verify.is_some())
@@ -148,12 +168,20 @@ impl Node {
             return self.leave_fails(RemoveRefusal::NotPrimary);
         }
         let (volume, life, equal) = (asked.volume, asked.life, self.equal_peers());
+        // It follows what a peer has done, and nobody answers until it has.
+        let alone = asked.behind && self.without_quorum;
         let Some(told) = asked.told else {
             let away = self.peers().minus(equal).iter().next().filter(|_| !asked.force);
             if let Some(node) = away {
                 return self.leave_fails(RemoveRefusal::Away(node));
             }
-            if self.has(Rule::NothingNewWhereItGoes) && self.is_used(volume) {
+            if self.without_quorum && !alone {
+                return self.leave_fails(RemoveRefusal::NoQuorum);
+            }
+            if alone {
+                self.refuse_waiting(volume);
+            }
+            if self.has(Rule::NothingNewWhereItGoes) && self.is_used(volume, alone) {
                 // What is written and not settled is in the logs of all.
                 if self.requests.has_open() {
                     self.again |= !std::mem::replace(&mut self.settle_wanted, true);
@@ -313,6 +341,13 @@ impl Node {
         };
         let gone: Vec<ReqId> = self.queue.iter().filter(|(_, ask)| of_it(ask)).map(|(req, _)| *req).collect();
         self.queue.retain(|(_, ask)| !of_it(ask));
+        gone.into_iter().for_each(|req| self.complete(req, Err(AppError::NoVolume)));
+    }
+
+    /// The same, and whoever waits for a write there to be at peers.
+    fn refuse_waiting(&mut self, volume: Volume) {
+        self.refuse_queued(volume);
+        let gone = self.requests.answer_within(volume.span(self.sizes().of(volume)));
         gone.into_iter().for_each(|req| self.complete(req, Err(AppError::NoVolume)));
     }
 }

@@ -217,6 +217,13 @@ impl Requests {
         app
     }
 
+    /// Those under a span are answered: who asked for them.
+    pub(super) fn answer_within(&mut self, span: Span) -> Vec<ReqId> {
+        let waits = |r: &Request| r.app.is_some() && r.span.overlaps(span);
+        let seqs: Vec<Seq> = self.all.iter().filter(|(_, r)| waits(r)).map(|(s, _)| *s).collect();
+        seqs.into_iter().filter_map(|seq| self.answer(seq)).collect()
+    }
+
     /// All are answered: who asked for them.
     pub(super) fn answer_all(&mut self) -> Vec<ReqId> {
         let apps = self.all.values_mut().filter_map(|r| r.app.take()).collect();

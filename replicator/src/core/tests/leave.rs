@@ -13,13 +13,34 @@ fn one() -> Volume {
 
 /// Node 1 with a second volume, in this life of it; and its peer node 2.
 fn bench(life: u32) -> Bench {
+    bench_of(life, &[id(2)], None)
+}
+
+/// The same, with these peers, and with a tie-breaker a quorum.
+fn bench_of(life: u32, peers: &[NodeId], tie_breaker: Option<NodeId>) -> Bench {
     let layout = Layout::external(SHAPE);
-    let mut sb = Superblock::new(RESOURCE, 1, id(1), layout, &[id(2)]);
+    let mut sb = Superblock::new(RESOURCE, 1, id(1), layout, peers);
     sb.current = A;
     (sb.flags.consistent, sb.flags.up_to_date) = (true, true);
     sb.peers.iter_mut().for_each(|p| p.connected = true);
     sb.set_further(Further::new(one(), 7, 64 << 10, 2, Some(SECTORS)).expect("room").of_life(life));
-    Bench::of(sb, &[id(2)], None)
+    Bench::of(sb, peers, tie_breaker)
+}
+
+/// Node 1 reigns by the vote of a tie-breaker, node 9; node 2 is away.
+fn alone_with_quorum() -> Bench {
+    let mut bench = bench_of(1, &[id(2)], Some(id(9)));
+    let ballot = Ballot { round: 1, node: 1 };
+    let fx = bench.tell(Event::Connected(id(9), ConnId(90)));
+    bench.metadata(fx);
+    let fx = bench.tell(Event::Promote { force: false });
+    bench.metadata(fx);
+    for vote in [Message::Promise(ballot, Grant::default(), false), Message::Accepted(ballot, 0)] {
+        let fx = bench.tell(Event::Received(id(9), ConnId(90), vote));
+        bench.metadata(fx);
+    }
+    assert!(bench.node.is_primary() && bench.node.has_quorum());
+    bench
 }
 
 /// Node 1 reigns, node 2 is equal.
@@ -189,4 +210,83 @@ fn a_later_life_of_a_volume_is_synchronised_in_full() {
     assert_eq!(marked, Some((SECTORS / 8, true)), "of that volume alone");
     let later = bench.hears(2, A, &two_sizes(), Some(&again));
     assert!(later.iter().any(|f| matches!(f, Effect::Send(_, _, Message::Agree(..)))), "now they are: {later:?}");
+}
+
+/// It was asked for by force with a quorum, and waits for what is under way there. Prevents: the quorum is lost meanwhile, the volume goes
+/// here all the same, and the others promote a node that has it.
+#[test]
+fn by_force_it_is_refused_when_the_quorum_is_lost_before_it_goes_forward() {
+    let mut bench = alone_with_quorum();
+    let fx = bench.tell(Event::Submit(ReqId(1), Ask::Read(Span::new(one().base(), 8))));
+    let read = reads(&fx)[0].0;
+    assert!(told(&bench.tell(take_away(true))).is_empty(), "it waits for the read");
+    let fx = bench.tell(Event::Lost(id(9), ConnId(90)));
+    assert!(told(&fx).contains(&Report::NotRemoved(RemoveRefusal::NoQuorum)), "{fx:?}");
+    bench.metadata(fx);
+    let fx = bench.tell(Event::Done(read, Ok(Bytes::from(vec![0; 64]))));
+    assert!(completes(&fx, 1), "{fx:?}");
+    bench.metadata(fx);
+    assert_eq!(there(&bench), (SECTORS, 1));
+}
+
+/// Both of its peers have taken the volume away while it was promoted by the vote of one of them: it has no quorum for as long as it has the
+/// volume. So it may take it away without one, in the life that it has there, and what waits there for a quorum is told that it is gone.
+#[test]
+fn a_primary_without_quorum_takes_away_by_force_what_a_peer_has_taken_away() {
+    for life in [2, 4] {
+        let gone = Lives::plain(&Sizes::one(8)).with(one(), life);
+        let mut bench = alone_with_quorum();
+        let submit = |at: u64| Ask::Write(Span::new(at, 8), Bytes::from(vec![1; 64]), false);
+        let fx = bench.tell(Event::Submit(ReqId(1), submit(one().base() + 8)));
+        let fx = bench.metadata(fx);
+        let write = fx.iter().find_map(|f| if let Effect::Write(io, ..) = f { Some(*io) } else { None });
+        let fx = bench.tell(Event::Lost(id(9), ConnId(90)));
+        bench.metadata(fx);
+        bench.tell(Event::Submit(ReqId(2), submit(one().base())));
+        bench.tell(Event::Submit(ReqId(3), submit(8)));
+        let refused = vec![Report::NotRemoved(RemoveRefusal::NoQuorum)];
+        assert_eq!(told(&bench.tell(take_away(true))), refused, "nobody has done so");
+        let fx = bench.hears(1, A, &Sizes::one(SHAPE.data), Some(&gone));
+        assert_eq!((told(&fx), there(&bench)), (vec![Report::OtherLife(id(2), one())], (SECTORS, 1)));
+        assert_eq!(told(&bench.tell(take_away(false))), [Report::NotRemoved(RemoveRefusal::Away(id(2)))]);
+        let fx = bench.tell(take_away(true));
+        let ended = |fx: &[Effect], req| fx.contains(&Effect::Complete(ReqId(req), Err(AppError::NoVolume)));
+        assert!(ended(&fx, 1) && ended(&fx, 2) && !ended(&fx, 3), "{fx:?}");
+        assert!(!fx.iter().any(|f| matches!(f, Effect::Meta(..))), "a write is on its way to the disk: {fx:?}");
+        let fx = bench.tell(Event::Done(write.expect("a write"), Ok(Bytes::new())));
+        assert!(!completes(&fx, 1), "it was answered: {fx:?}");
+        let fx = bench.metadata(fx);
+        assert_eq!(told(&fx), [Report::TakenAway(one()), Report::Removed(one())]);
+        assert_eq!(there(&bench), (0, life));
+        assert!(fx.iter().any(|f| matches!(f, Effect::Close(_, _, true))), "they meet anew: {fx:?}");
+        let fx = bench.hears(2, A, &Sizes::one(SHAPE.data), Some(&gone));
+        assert!(fx.iter().any(|f| matches!(f, Effect::Send(_, _, Message::Agree(..)))), "now they are: {fx:?}");
+    }
+}
+
+/// Node 1 was about to come to terms with node 3, which has the volume, when it met node 2, which has taken it away. Prevents: it becomes
+/// target of node 3 and asks it for ever for a volume that it has not.
+#[test]
+fn who_takes_it_away_is_nothing_to_whom_it_judged_before() {
+    let gone = Lives::plain(&Sizes::one(8)).with(one(), 2);
+    for durable in [false, true] {
+        let mut bench = bench_of(1, &[id(2), id(3)], None);
+        (bench.peer, bench.peer_reigns) = (id(3), false);
+        let fx = bench.hears(1, A, &two_sizes(), None);
+        let said = fx.iter().find_map(|f| match f {
+            Effect::Send(_, _, Message::Agree(verdict, _, mine)) => Some((verdict.mirrored(), *mine)),
+            _ => None,
+        });
+        let (verdict, mine) = said.expect("an Agree");
+        (bench.peer, bench.peer_reigns) = (id(2), true);
+        let mut fx = bench.hears(2, A, &Sizes::one(SHAPE.data), Some(&gone));
+        if durable {
+            fx = bench.metadata(fx);
+            assert!(told(&fx).contains(&Report::TakenAway(one())), "{fx:?}");
+        }
+        (bench.peer, bench.conn) = (id(3), ConnId(1));
+        fx = bench.says(Message::Agree(verdict, mine, 1));
+        assert!(!fx.iter().any(|f| matches!(f, Effect::Told(Report::Decided(..)))), "{durable}: {fx:?}");
+        assert!(fx.contains(&Effect::Close(id(3), ConnId(1), true)), "{durable}: {fx:?}");
+    }
 }
