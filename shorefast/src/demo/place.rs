@@ -139,11 +139,18 @@ pub(crate) fn clean(dir: &Path) -> Result<(), Failure> {
         ));
     }
     fs::remove_dir_all(dir).map_err(|e| {
+        let left = first_file(dir).map_or_else(String::new, |file| format!(" There is {}.", file.display()));
         Failure::failed(
-            format!("{} cannot be removed: {e}.", dir.display()),
+            format!("{} cannot be removed: {e}.{left}", dir.display()),
             "Remove it by hand; nothing runs there any more.",
         )
     })
+}
+
+/// The first that is found below a folder and is none itself.
+fn first_file(dir: &Path) -> Option<PathBuf> {
+    let mut entries = fs::read_dir(dir).ok()?.map_while(Result::ok);
+    entries.find_map(|e| if e.file_type().is_ok_and(|t| t.is_dir()) { first_file(&e.path()) } else { Some(e.path()) })
 }
 
 #[cfg(test)]

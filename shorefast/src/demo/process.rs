@@ -27,9 +27,16 @@ impl Identity {
         Some(Identity { pid, start: stat_field(pid, 22)?.parse().ok()? })
     }
 
-    /// Whether it lives. A process that ended and was not waited for does not.
+    /// Whether it lives. A process that ended and was not waited for does not; one of which a thread is still at work does.
+    ///
+    /// Prevents: the first thread of a daemon that ends is gone, another makes a file, and the folder that is being removed is not empty.
     pub(crate) fn lives(self) -> bool {
-        Identity::of(self.pid) == Some(self) && !matches!(stat_field(self.pid, 3).as_deref(), Some("Z" | "X") | None)
+        let ended = match stat_field(self.pid, 3).as_deref() {
+            Some("Z") => fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(0, Iterator::count) < 2,
+            Some("X") | None => true,
+            Some(_) => false,
+        };
+        Identity::of(self.pid) == Some(self) && !ended
     }
 
     /// Sends a signal to it and to nobody else; one that is gone already is as good.
@@ -83,6 +90,24 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn a_process_whose_first_thread_has_ended_lives_until_the_last_one_has() {
+        // Number 60 is exit(2), which ends the calling thread and no other.
+        let script = "use threads; threads->create(sub { sleep 600 })->detach; syscall(60, 0);";
+        let mut child = Command::new("perl").args(["-e", script]).stdin(Stdio::null()).spawn().expect("perl runs");
+        let identity = Identity::of(child.id()).expect("it lives");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while stat_field(child.id(), 3).as_deref() != Some("Z") {
+            assert!(Instant::now() < deadline, "its first thread does not end");
+            std::thread::sleep(LOOK);
+        }
+        assert!(identity.lives() && !identity.ended_within(Duration::ZERO));
+        identity.signal(Signal::KILL).expect("it is there");
+        assert!(identity.ended_within(Duration::from_secs(60)));
+        child.wait().expect("it was ours");
+    }
 
     #[test]
     fn a_signal_reaches_the_process_it_names_and_never_a_later_one() {
