@@ -119,6 +119,15 @@ impl<T> Background<T> {
     }
 }
 
+/// Whether no thread of a process runs any more; the ring's own ones are the kernel's, and take no signal.
+fn stands_still(pid: &str) -> bool {
+    let stands = |stat: &str| {
+        stat.rsplit_once(") ").is_none_or(|(name, rest)| name.contains("(iou-") || !rest.starts_with(['R', 'S', 'D']))
+    };
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().map_while(Result::ok);
+    tasks.map(|task| fs::read_to_string(task.path().join("stat")).unwrap_or_default()).all(|stat| stands(&stat))
+}
+
 /// Waits for a condition.
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -343,11 +352,16 @@ impl Cluster {
         code
     }
 
-    /// Sends a running node's daemon a signal by its name.
+    /// Sends a running node's daemon a signal by its name. One that is to stop has stopped when this returns.
+    ///
+    /// Prevents: what is asked of it next is answered by a thread that has not stopped yet.
     pub(crate) fn signal(&self, n: usize, signal: &str) {
         let pid = self.pid(n).to_string();
         let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("kill runs");
         assert!(sent.success(), "{signal} was not sent to node {n}");
+        if signal == "STOP" {
+            until("its standing still", || stands_still(&pid));
+        }
     }
 
     /// SIGKILL, and waits.
