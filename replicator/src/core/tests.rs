@@ -185,6 +185,20 @@ impl Bench {
         (verdict, self.says(Message::Agree(verdict, mine.version, 1)))
     }
 
+    /// The tie-breaker, node 9, gives the first reign to node 1.
+    fn reigns_by_a_vote(&mut self) {
+        let ballot = Ballot { round: 1, node: 1 };
+        let fx = self.tell(Event::Connected(id(9), ConnId(90)));
+        self.metadata(fx);
+        let fx = self.tell(Event::Promote { force: false });
+        self.metadata(fx);
+        for vote in [Message::Promise(ballot, Grant::default(), false), Message::Accepted(ballot, 0)] {
+            let fx = self.tell(Event::Received(id(9), ConnId(90), vote));
+            self.metadata(fx);
+        }
+        assert!(self.node.is_primary());
+    }
+
     /// The metadata that is on its way is durable, and what follows from it, until none is.
     fn metadata(&mut self, mut fx: Vec<Effect>) -> Vec<Effect> {
         while let Some(n) = fx.iter().position(|f| matches!(f, Effect::Meta(..))) {

@@ -7,16 +7,7 @@ use crate::core::event::AppError;
 fn primary() -> Bench {
     let mut bench = Bench::with(&[id(2)], Some(id(9)));
     bench.node.config.protocols.insert(id(2), Protocol::A);
-    let ballot = Ballot { round: 1, node: 1 };
-    let fx = bench.tell(Event::Connected(id(9), ConnId(90)));
-    bench.metadata(fx);
-    let fx = bench.tell(Event::Promote { force: false });
-    bench.metadata(fx);
-    for vote in [Message::Promise(ballot, Grant::default(), false), Message::Accepted(ballot, 0)] {
-        let fx = bench.tell(Event::Received(id(9), ConnId(90), vote));
-        bench.metadata(fx);
-    }
-    assert!(bench.node.is_primary());
+    bench.reigns_by_a_vote();
     // Who is granted counts: the other one is synchronised, with no bits to do.
     let (verdict, fx) = bench.meets(1, A, Generation::NONE);
     assert_eq!(verdict, Verdict::Source { full: false });

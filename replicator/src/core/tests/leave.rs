@@ -30,16 +30,8 @@ fn bench_of(life: u32, peers: &[NodeId], tie_breaker: Option<NodeId>) -> Bench {
 /// Node 1 reigns by the vote of a tie-breaker, node 9; node 2 is away.
 fn alone_with_quorum() -> Bench {
     let mut bench = bench_of(1, &[id(2)], Some(id(9)));
-    let ballot = Ballot { round: 1, node: 1 };
-    let fx = bench.tell(Event::Connected(id(9), ConnId(90)));
-    bench.metadata(fx);
-    let fx = bench.tell(Event::Promote { force: false });
-    bench.metadata(fx);
-    for vote in [Message::Promise(ballot, Grant::default(), false), Message::Accepted(ballot, 0)] {
-        let fx = bench.tell(Event::Received(id(9), ConnId(90), vote));
-        bench.metadata(fx);
-    }
-    assert!(bench.node.is_primary() && bench.node.has_quorum());
+    bench.reigns_by_a_vote();
+    assert!(bench.node.has_quorum());
     bench
 }
 
