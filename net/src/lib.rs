@@ -35,6 +35,7 @@ mod error;
 pub mod frame;
 pub mod framer;
 mod handshake;
+mod heap;
 pub mod hello;
 mod keepalive;
 pub mod limits;

@@ -13,6 +13,7 @@ use crate::meta::superblock::Superblock;
 use crate::meta::{MetaError, PAGE, Put, Reader};
 
 mod again;
+mod ahead;
 mod contest;
 mod disk;
 mod heirs;
