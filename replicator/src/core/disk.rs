@@ -2,8 +2,7 @@
 //!
 //! A write starts when its extents are hot, nothing older that overlaps it is unfinished, and its epoch's turn has come. Its
 //! extents are pinned from its start until it is settled. Hot extents are asked for in the order of the queue, no more
-//! at once than the log has room for: so the oldest write always gets all of its own. Those that a synchronisation comes to next are
-//! made hot along with them ([`Node::comes_to`]).
+//! at once than the log has room for: so the oldest write always gets all of its own.
 
 use std::collections::BTreeSet;
 
@@ -164,11 +163,10 @@ impl Node {
             return;
         }
         let wanted = self.wanted();
-        let ahead = self.comes_to(&wanted);
         let keep_order = self.has(Rule::BitsBeforeCold);
         let Some(replica) = &mut self.replica else { return };
         let pages = std::mem::take(&mut self.save_all);
-        let commit = replica.plan(&wanted.union(&ahead).copied().collect(), pages);
+        let commit = replica.plan(&wanted, pages);
         let cold = wanted.iter().any(|e| !replica.log().is_hot(*e));
         let starved = cold && commit.as_ref().is_none_or(|c| !c.makes_hot());
         if let Some(mut commit) = commit {

@@ -22,7 +22,7 @@
 //! What the target writes makes it differ from others as well: their bits are set first, except for those of which the
 //! source knows that they hold the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -37,7 +37,6 @@ use super::progress::Progress;
 use super::rules::Rule;
 use super::writes::{LocalWrite, Why};
 use crate::ids::{Generation, NodeId, NodeSet, SECTOR, Span};
-use crate::meta::log::UPDATES;
 use crate::meta::map::Map;
 use crate::meta::superblock::DiskState;
 
@@ -48,9 +47,6 @@ const FLUSH_RUNS: usize = 1024;
 /// Milliseconds after which it flushes what it has. Prevents: over a slow line the amount that is flushed at once takes a minute, and a
 /// connection that breaks more often than that never comes to an end: what was not flushed is sent again.
 const FLUSH_AFTER: u64 = 1_000;
-/// Extents that are hot ahead of it at most: 64 MiB, which take longer to come and to be written than a change of the log. What is hot
-/// without having been written is compared after a crash: so much of it.
-const AHEAD: usize = 16;
 /// Spans of one message of bits.
 const SPANS: usize = 1024;
 /// Milliseconds after which cleared bits are written down.
@@ -325,41 +321,6 @@ impl Node {
         let next = map.bits_of(run).end;
         self.target(node)?.next = next;
         Some(run)
-    }
-
-    /// Extents that are to be hot before a synchronisation comes to them; `wanted`: those that writes wait for, which come first. Many become hot
-    /// in one change, and while that is on its way the disk is written where they are hot already: half of them are hot, or a change is due.
-    ///
-    /// A change for each of them, for which the disk has to make stable what it holds, took longer than all the writes to them.
-    ///
-    /// Nothing leaves a log that is full for what nobody waits for, and no more than a quarter of what can be had is taken: else what
-    /// applications write is made cold for it, and hot again, in turns.
-    pub(super) fn comes_to(&self, wanted: &BTreeSet<u32>) -> BTreeSet<u32> {
-        let none = BTreeSet::new();
-        let Some(replica) = &self.replica else { return none };
-        let (shape, log) = (replica.layout().shape, replica.log());
-        let room = (shape.log_slots as usize).saturating_sub(wanted.len() + log.pinned());
-        let most = AHEAD.min(room / 4).min(UPDATES.saturating_sub(wanted.len()));
-        if most == 0 || (wanted.is_empty() && log.free() < most) {
-            return none;
-        }
-        let target = self.links.iter().find_map(|(node, l)| match &l.state {
-            State::Target(target) if target.ready && target.exchanged => Some((*node, target)),
-            _ => None,
-        });
-        let Some((map, mut from)) = target.and_then(|(node, t)| Some((replica.bitmap(node)?, t.next))) else {
-            return none;
-        };
-        let mut ahead = Vec::new();
-        while let Some(bit) = map.next_set(from).filter(|_| ahead.len() < most) {
-            let Some(extent) = replica.extents(map.span_of(bit)).next() else { break };
-            ahead.push(extent);
-            // A bit of more than one extent is gone past with its first: the others are found when they are written.
-            from = shape.span_of(extent).map_or(bit, |span| map.bits_of(span).end).max(bit + 1);
-        }
-        let (near, _) = ahead.split_at(ahead.len().div_ceil(2));
-        let due = !wanted.is_empty() || near.iter().any(|e| !log.is_hot(*e));
-        if due { ahead.into_iter().collect() } else { none }
     }
 
     /// The first run of set bits from one on that are not claimed, and where nobody else writes; of one extent.

@@ -13,10 +13,10 @@ use crate::meta::superblock::Superblock;
 use crate::meta::{MetaError, PAGE, Put, Reader};
 
 mod again;
-mod ahead;
 mod contest;
 mod disk;
 mod heirs;
+mod hot;
 mod leave;
 mod pairs;
 mod resize;

@@ -154,11 +154,6 @@ impl ActivityLog {
         }
     }
 
-    /// Slots that hold nothing.
-    pub fn free(&self) -> usize {
-        self.slots.len() - self.at.len()
-    }
-
     /// Extents that are pinned.
     pub fn pinned(&self) -> usize {
         self.pins.len()
