@@ -92,6 +92,8 @@ pub enum Rule {
     AnsweredPreempt,
     /// A program's request gets EIO after `io_timeout` only once it can no longer be executed.
     ExpiredIsWithdrawn,
+    /// A write in place that may have been executed is executed again only over blocks that nobody is known to have written since it began.
+    AskedBeforeRepeated,
 }
 
 /// The rules in force.
