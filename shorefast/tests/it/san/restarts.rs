@@ -1,0 +1,95 @@
+//! Planned restarts of a daemon under its holder on a unit: the next one has no LIVE lock that tells it that the one before has ended.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use block::buf::AlignedBuf;
+use rustix::process::Signal;
+
+use super::lab::Lab;
+use crate::fixture::{background, run, until, within};
+use crate::restarts::{daemon, evicted_while_no_daemon_runs, kill, restarted_under_programs};
+use crate::stuck_write::direct;
+
+/// A fence that is not kept from its end is over well within this.
+const FENCED_WITHIN: Duration = Duration::from_secs(4);
+
+/// Nodes whose daemons have holders, with a volume on a unit; node 1 coordinates it.
+fn held(nodes: usize) -> Option<Lab> {
+    let mut lab = Lab::plain(nodes)?.held();
+    lab.begin("fast");
+    lab.make_coordinator(1);
+    Some(lab)
+}
+
+fn stays_open(nodes: usize, n: usize) {
+    let Some(mut lab) = held(nodes) else { return };
+    let old = lab.array.keys_of(n);
+    restarted_under_programs(&mut lab.cluster, nodes, n);
+    assert!(lab.array.keys_of(n).is_disjoint(&old), "no key of a process that has ended is left");
+}
+
+#[test]
+fn what_is_open_survives_a_planned_restart_of_a_nodes_daemon_on_a_unit() {
+    stays_open(2, 2);
+}
+
+#[test]
+fn what_is_open_survives_a_planned_restart_of_the_coordinators_daemon_on_a_unit() {
+    stays_open(3, 1);
+}
+
+#[test]
+fn what_is_open_survives_a_planned_restart_of_the_only_daemon_on_a_unit() {
+    stays_open(1, 1);
+}
+
+#[test]
+fn a_node_on_a_unit_that_is_evicted_while_no_daemon_runs_begins_anew_and_its_locks_fail() {
+    let Some(mut lab) = held(2) else { return };
+    let Lab { cluster, array, .. } = &mut lab;
+    evicted_while_no_daemon_runs(cluster, |_| array.stands_still(true), || array.stands_still(false));
+}
+
+/// A write is stuck in the array's disk when its daemon is told to make room. It cannot prove its end, so its incarnation ends with it, and
+/// whoever fences that waits for the write, although the array tells early which keys are gone.
+#[test]
+fn a_daemon_that_leaves_with_a_write_stuck_in_the_array_is_followed_by_another_life() {
+    let Some(lab) = Lab::with_array(2, |array| array.that_sticks(true)) else { return };
+    let mut lab = lab.held();
+    lab.begin("fast");
+    lab.make_coordinator(1);
+    let path = lab.cluster.mount(2, "v").join("file");
+    let file = within("a file", move || {
+        let file = direct(&path);
+        file.write_all_at(&AlignedBuf::zeroed(4096), 0).and_then(|()| file.sync_all()).expect("writes");
+        file
+    });
+    lab.array.hold(true);
+    let writes =
+        background(move || file.write_all_at(&AlignedBuf::from_slice(&[7; 4096]), 0).map_err(|e| e.raw_os_error()));
+    until("the write is stuck", || lab.array.log().contains("is stuck in the disk"));
+    let before = u32::try_from(daemon(&lab.cluster, 2).expect("it answers")).expect("a pid");
+    let ended = || fs::read_to_string(format!("/proc/{before}/stat")).is_ok_and(|s| s.contains(") Z "));
+    kill(Signal::HUP, lab.cluster.pid(2));
+    until("the daemon leaves", || lab.cluster.log(2).contains("asked to make room"));
+    kill(Signal::STOP, lab.cluster.pid(2));
+    until("the daemon's end", ended);
+    let evicts = background({
+        let socket = lab.cluster.socket(1);
+        move || run(&["--socket", &socket, "debug", "evict", "v", "--node", "2"])
+    });
+    std::thread::sleep(FENCED_WITHIN);
+    assert_eq!(lab.count(1, "client-evicted"), 0, "its write is still in the disk: {}", lab.array.log());
+    lab.array.hold(false);
+    evicts.ended("the eviction").expect(0, &[]);
+    lab.cluster.until_event(1, "client-evicted", "node 2");
+    kill(Signal::CONT, lab.cluster.pid(2));
+    until("the next daemon", || {
+        daemon(&lab.cluster, 2).is_some_and(|pid| pid != u64::from(before)) && lab.cluster.is_mounted(2)
+    });
+    println!("the write that was stuck: {:?}", writes.ended("the write"));
+    assert_eq!(lab.count(2, "mount-resumed"), 0);
+    lab.ends_well();
+}
