@@ -122,11 +122,11 @@ pub(super) const RESTARTED_ON_A_UNIT: Scenario = Scenario {
     nexuses: 2,
     script: |s| {
         s.begin(1);
-        for n in [2, 1, 3] {
+        for (n, locked) in [(2, file(0)), (1, file(1)), (3, file(2))] {
             s.does(n, Op::Append(file(2)));
-            s.does(n, Op::HoldsAll(file(0)));
+            s.does(n, Op::HoldsAll(locked));
             let who = s.who(n);
-            let waits = s.op(if n == 3 { 2 } else { 3 }, Op::TriesAll(file(0)));
+            let waits = s.op(if n == 3 { 2 } else { 3 }, Op::TriesAll(locked));
             s.fault("planned restart", |w| {
                 w.restart(node(n));
             });

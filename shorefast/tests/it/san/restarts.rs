@@ -1,16 +1,14 @@
 //! Planned restarts of a daemon under its holder on a unit: the next one has no LIVE lock that tells it that the one before has ended.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use block::buf::AlignedBuf;
 use rustix::process::Signal;
 
 use super::lab::Lab;
 use crate::fixture::{background, run, until, within};
+use crate::lockers::Locker;
 use crate::restarts::{daemon, evicted_while_no_daemon_runs, kill, restarted_under_programs};
-use crate::stuck_write::direct;
 
 /// A fence that is not kept from its end is over well within this.
 const FENCED_WITHIN: Duration = Duration::from_secs(4);
@@ -60,15 +58,13 @@ fn a_daemon_that_leaves_with_a_write_stuck_in_the_array_is_followed_by_another_l
     let mut lab = lab.held();
     lab.begin("fast");
     lab.make_coordinator(1);
+    lab.write(2, 0, 1);
+    // A process of its own: every child of this one closes what this one has open, and would wait for a daemon that is not there.
     let path = lab.cluster.mount(2, "v").join("file");
-    let file = within("a file", move || {
-        let file = direct(&path);
-        file.write_all_at(&AlignedBuf::zeroed(4096), 0).and_then(|()| file.sync_all()).expect("writes");
-        file
-    });
+    let mut program = within("opening", move || Locker::with(&path, rustix::fs::OFlags::DIRECT.bits()));
+    program.does("block 0 2");
     lab.array.hold(true);
-    let writes =
-        background(move || file.write_all_at(&AlignedBuf::from_slice(&[7; 4096]), 0).map_err(|e| e.raw_os_error()));
+    program.begin("block 0 3");
     until("the write is stuck", || lab.array.log().contains("is stuck in the disk"));
     let before = u32::try_from(daemon(&lab.cluster, 2).expect("it answers")).expect("a pid");
     let ended = || fs::read_to_string(format!("/proc/{before}/stat")).is_ok_and(|s| s.contains(") Z "));
@@ -89,7 +85,8 @@ fn a_daemon_that_leaves_with_a_write_stuck_in_the_array_is_followed_by_another_l
     until("the next daemon", || {
         daemon(&lab.cluster, 2).is_some_and(|pid| pid != u64::from(before)) && lab.cluster.is_mounted(2)
     });
-    println!("the write that was stuck: {:?}", writes.ended("the write"));
+    println!("the write that was stuck: {}", program.answer("the write"));
+    drop(program);
     assert_eq!(lab.count(2, "mount-resumed"), 0);
     lab.ends_well();
 }
