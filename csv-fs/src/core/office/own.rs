@@ -17,9 +17,9 @@
 //!   2. The next one reaches the disk over nexus 1, goes on with the incarnation, and gives the office up that was left: nobody is fenced.
 //!   3. 2 takes the office and opens the store. Nexus 0 lets the page go: it lands over the tree of the new reign.
 //!
-//!   With the proof: keys that the process before could not give back are of the same incarnation, so that whoever fences that takes them, too, and there
-//!   is nothing on their nexuses that he would have to end. A fence that was begun meanwhile has raised the generation: the nexuses of the next
-//!   process read that after they have registered (`nexus`), and are not admitted.
+//!   With the proof: keys that the process before could not give back are of the same incarnation, so that whoever fences that takes them,
+//!   too, and there is nothing on their nexuses that he would have to end. A fence that was begun meanwhile has raised the generation: the
+//!   nexuses of the next process read that after they have registered (`nexus`), and are not admitted.
 //! - A higher `fence_gen` than was granted, seen in the slot by whatever means, stops direct I/O *before* anything
 //!   else happens, and trips the latch of an office held here. "Nothing in flight" is said only after both have ended.
 //! - The owner never lowers `fence_gen`: it carries on what it found. A fencer's raise makes the owner's next renewal
