@@ -112,7 +112,6 @@ pub(super) const LEFT_UNPROVED: Scenario = Scenario {
         s.world(|w| w.start(node(2)));
         s.heals(&[]);
     },
-    ..SCRIPT
 };
 
 /// Restarts in order of the daemons of a volume on a unit, one after the other, with a lock and something uncommitted in each.
