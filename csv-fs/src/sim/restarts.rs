@@ -43,8 +43,8 @@ pub(super) struct Leaving {
     ended: bool,
     /// Files whose next fsync fails.
     lost: Vec<InodeNo>,
-    /// Files with unflushed writes. A real daemon is followed by another only where the disk is a file, which loses nothing while
-    /// its host runs; the disk here may be reset.
+    /// Files with unflushed writes, after a kill. A real daemon that was killed is followed by one that goes on only where the disk is a
+    /// file, which loses nothing while its host runs; the disk here may be reset.
     pub(super) unflushed: Vec<InodeNo>,
 }
 
