@@ -5,17 +5,24 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use super::array::Array;
 use super::lab::Lab;
 use crate::fixture::{background, run, until, within};
+use crate::kills::verifies_on;
 use crate::lockers::Locker;
-use crate::restarts::{daemon, evicted_while_no_daemon_runs, kill, restarted_under_programs};
+use crate::restarts::{daemon, evicted_while_no_daemon_runs, kill, restart, restarted_under_programs};
 
 /// A fence that is not kept from its end is over well within this.
 const FENCED_WITHIN: Duration = Duration::from_secs(4);
 
 /// Nodes whose daemons have holders, with a volume on a unit; node 1 coordinates it.
 fn held(nodes: usize) -> Option<Lab> {
-    let mut lab = Lab::plain(nodes)?.held();
+    held_on(nodes, |array| array)
+}
+
+/// The same on such an array.
+fn held_on(nodes: usize, such: impl FnOnce(Array) -> Array) -> Option<Lab> {
+    let mut lab = Lab::with_array(nodes, such)?.held();
     lab.begin("fast");
     lab.make_coordinator(1);
     Some(lab)
@@ -43,6 +50,21 @@ fn what_is_open_survives_a_planned_restart_of_the_only_daemon_on_a_unit() {
     stays_open(1, 1);
 }
 
+/// What was written is flushed before the daemon ends, so that a cache which loses it cannot lose anything of it.
+#[test]
+fn what_is_open_survives_a_planned_restart_on_a_unit_with_a_volatile_cache() {
+    if let Some(mut lab) = held_on(2, Array::that_caches) {
+        restarted_under_programs(&mut lab.cluster, 2, 2);
+    }
+}
+
+#[test]
+fn fio_verifies_what_it_wrote_across_planned_restarts_of_its_coordinator_on_a_unit() {
+    if let Some(mut lab) = held(3) {
+        verifies_on(&mut lab.cluster, 3, true, restart);
+    }
+}
+
 #[test]
 fn a_node_on_a_unit_that_is_evicted_while_no_daemon_runs_begins_anew_and_its_locks_fail() {
     let Some(mut lab) = held(2) else { return };
@@ -54,10 +76,7 @@ fn a_node_on_a_unit_that_is_evicted_while_no_daemon_runs_begins_anew_and_its_loc
 /// whoever fences that waits for the write, although the array tells early which keys are gone.
 #[test]
 fn a_daemon_that_leaves_with_a_write_stuck_in_the_array_is_followed_by_another_life() {
-    let Some(lab) = Lab::with_array(2, |array| array.that_sticks(true)) else { return };
-    let mut lab = lab.held();
-    lab.begin("fast");
-    lab.make_coordinator(1);
+    let Some(mut lab) = held_on(2, |array| array.that_sticks(true)) else { return };
     lab.write(2, 0, 1);
     // A process of its own: every child of this one closes what this one has open, and would wait for a daemon that is not there.
     let path = lab.cluster.mount(2, "v").join("file");
