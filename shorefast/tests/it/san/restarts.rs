@@ -76,7 +76,7 @@ fn a_node_on_a_unit_that_is_evicted_while_no_daemon_runs_begins_anew_and_its_loc
 /// whoever fences that waits for the write, although the array tells early which keys are gone.
 #[test]
 fn a_daemon_that_leaves_with_a_write_stuck_in_the_array_is_followed_by_another_life() {
-    let Some(mut lab) = held_on(2, |array| array.that_sticks(true)) else { return };
+    let Some(lab) = held_on(2, |array| array.that_sticks(true)) else { return };
     lab.write(2, 0, 1);
     // A process of its own: every child of this one closes what this one has open, and would wait for a daemon that is not there.
     let path = lab.cluster.mount(2, "v").join("file");
