@@ -462,7 +462,8 @@ impl Volume {
         // The office is the last to hold the disk: with it the LIVE lock goes.
         self.host.office().stop().await;
         if let Some(nexuses) = self.disk.nexuses() {
-            nexuses.leave().await;
+            // Without the proof its registrations stay for whoever fences this node.
+            let _ended = nexuses.leave().await;
         }
         Ok(())
     }

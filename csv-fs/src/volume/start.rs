@@ -167,7 +167,7 @@ impl Volume {
             && let Some(nexuses) = disk.nexuses()
         {
             // Registrations that nobody stands behind keep others from formatting or checking it.
-            nexuses.leave().await;
+            let _ended = nexuses.leave().await;
         }
         started
     }
@@ -198,9 +198,9 @@ impl Volume {
         );
         host.bar(setup.barred);
         super::unit_news::follow(&host, disk);
-        // That everything of the life before has ended is proved by its LIVE lock, which a unit has not.
-        let resumable = inherited.is_some() && disk.file().is_some();
-        let known = keeper.as_ref().filter(|_| resumable).and_then(VolumeKeeper::take_known);
+        let known = keeper.as_ref().filter(|_| inherited.is_some()).and_then(VolumeKeeper::take_known);
+        // That everything of the life before has ended is proved by its LIVE lock, or was by that life itself.
+        let known = known.filter(|left| disk.file().is_some() || left.resumes().ended);
         let config = office_config(&setup, &superblock, timing);
         let resumes = known.as_ref().map(Left::resumes);
         host.attach_office(rebirth::start_office(&host, disk, OfficeConfig { resumes, ..config.clone() })?);
