@@ -26,4 +26,5 @@ pub mod session;
 mod space;
 mod spawn;
 mod sync;
+mod witness;
 mod writes;

@@ -41,11 +41,15 @@ pub const PROTO_VERSION: u16 = 2;
 /// The minor versions of these messages that this program speaks, oldest and newest: its own, and that of the release
 /// before. Two nodes speak the newest that both know; a message that is newer is not sent to a node that does not know it.
 /// Whoever appends a variant that is sent unasked raises the newest, and says here what it brought.
-/// 0: what version 2 began with. 1: nodes tell whether they are drained, and take a new list of nodes; [`CallbackAsk::LockHeld`].
+/// 0: what version 2 began with. 1: nodes tell whether they are drained, and take a new list of nodes; [`CallbackAsk::LockHeld`];
+/// [`PeerAsk::Mark`] and [`PeerAsk::WrittenSince`].
 pub const PROTO_MINORS: (u16, u16) = (0, 1);
 
 /// The minor version that brought [`CallbackAsk::LockHeld`]. Whoever speaks less is not asked.
 pub const MINOR_LOCK_HELD: u16 = 1;
+
+/// The minor version that brought [`PeerAsk::Mark`] and [`PeerAsk::WrittenSince`]. Whoever speaks less is asked neither.
+pub const MINOR_MARKS: u16 = 1;
 
 /// The opcode of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

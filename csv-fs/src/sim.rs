@@ -22,7 +22,7 @@
 //!   what waits for a nexus and goes out over the first that may carry it, unless it was taken back.
 //! - Network: cuts of every shape, one-way too; delay; any order; connections that break on one side first; ports that
 //!   refuse; dead peers noticed late.
-//! - Nodes: SIGKILL, a planned restart under programs (file kind: their requests wait meanwhile), SIGSTOP, a paused virtual machine
+//! - Nodes: SIGKILL, a planned restart under programs (their requests wait meanwhile), SIGSTOP, a paused virtual machine
 //!   (its clock stands too), a clock that stands.
 //! - Store: one value changed by whole transactions, each commit one request over the coordinator's own path, which may stall
 //!   between the latch and the disk; latch, suspension, stored answers, grants, orphans.

@@ -60,6 +60,7 @@ pub use unit_news::UnitNews;
 
 use crate::client::counters::CounterSnapshot;
 use crate::client::data::DataPath;
+use crate::client::link::WrittenSince;
 use crate::client::session::{Caller, Session};
 use crate::coordinator::Coordinator;
 use crate::core::client::{Binding, Overdue, RouteInfo};
@@ -369,8 +370,17 @@ impl Volume {
 
     /// Answers another node.
     pub(crate) async fn peer_asked(&self, from: NodeId, ask: PeerAsk) -> PeerAnswer {
-        if let PeerAsk::NewEpoch { hint, .. } = &ask {
-            self.session().hint(hint.clone());
+        match ask {
+            PeerAsk::Mark { client, number, .. } => {
+                self.path.heard_mark(client, number);
+                return PeerAnswer::Noted;
+            }
+            PeerAsk::WrittenSince { client, mark, unit, blocks, .. } => {
+                let blocks = self.path.written_since(&WrittenSince { client, mark, unit, blocks });
+                return PeerAnswer::Written { blocks };
+            }
+            PeerAsk::NewEpoch { ref hint, .. } => self.session().hint(hint.clone()),
+            _ => {}
         }
         self.host.office().peer_asked(from, ask).await
     }
@@ -452,7 +462,8 @@ impl Volume {
         // The office is the last to hold the disk: with it the LIVE lock goes.
         self.host.office().stop().await;
         if let Some(nexuses) = self.disk.nexuses() {
-            nexuses.leave().await;
+            // Without the proof its registrations stay for whoever fences this node.
+            let _ended = nexuses.leave().await;
         }
         Ok(())
     }

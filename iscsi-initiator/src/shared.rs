@@ -43,6 +43,8 @@ use way::Way;
 const ENTERS_WITHIN: Duration = Duration::from_secs(15);
 /// How long an answer about reservations may take before another nexus is asked.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long the end of what was sent is waited for when the unit is left.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// How long leaving in order may take: the rest is left to whoever mounts next.
 const LEAVES_WITHIN: Duration = Duration::from_secs(3);
 /// Ways over which one compare-and-write goes at most.
@@ -134,7 +136,7 @@ pub(crate) async fn share(
         ways,
         volume,
         node,
-        number: Mutex::new(NexusNumber(0)),
+        number: Mutex::new(first_number()),
         judge: Mutex::default(),
         best: AtomicUsize::new(0),
         left: AtomicBool::new(false),
@@ -155,6 +157,15 @@ pub(crate) async fn share(
         kind: DiskKind::Unit(core),
         fault: None,
     })
+}
+
+/// Where the numbers of this process's entrances begin. Prevents: a preemption that the process before has asked for, of a nexus of its own,
+/// comes late and meets the same number of this process, which may go on under the same incarnation. It would cost a login.
+fn first_number() -> NexusNumber {
+    let mut bytes = [0; 2];
+    // Without chance it begins as it always did.
+    let _ = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    NexusNumber(u16::from_be_bytes(bytes))
 }
 
 /// The unit, as it is shared.
@@ -354,9 +365,21 @@ impl Core {
         Ok(())
     }
 
-    /// Every registration of this node is taken away, and the sessions end.
-    async fn leaves(&self) {
+    /// Nothing is sent any more, what was sent has ended, every registration of this node is taken away, and the sessions end. In this
+    /// order. Prevents: a write is with the disk behind the target, and the key of its nexus is given back; whoever fences this node finds no
+    /// key and no mark, takes that for the end of everything, and the write lands later.
+    async fn leaves(&self) -> bool {
         self.left.store(true, Ordering::Release);
+        self.ways.iter().for_each(|way| way.door.lock().again());
+        let ended = tokio::time::timeout(ENDS_WITHIN, self.device.abort_outstanding()).await;
+        if !matches!(ended, Ok(Ok(_))) {
+            tracing::warn!(
+                "{}: not everything that was sent has ended; its registrations stay",
+                self.device.describe()
+            );
+            self.ways.iter().for_each(|way| way.session().end());
+            return false;
+        }
         let gone = async {
             let _nobody_enters = self.entering.write().await;
             for way in &self.ways {
@@ -373,7 +396,9 @@ impl Core {
         };
         if tokio::time::timeout(LEAVES_WITHIN, gone).await.is_err() {
             tracing::warn!("{} was not left in order: it did not answer", self.device.describe());
+            self.ways.iter().for_each(|way| way.session().end());
         }
+        true
     }
 }
 
@@ -543,7 +568,7 @@ impl Nexuses for Core {
         self.device.paths()
     }
 
-    fn leave(&self) -> BoxFuture<'_, ()> {
+    fn leave(&self) -> BoxFuture<'_, bool> {
         Box::pin(self.leaves())
     }
 }

@@ -21,7 +21,6 @@ use crate::dialer::{DialTarget, Dialer};
 use crate::driver::{self, Timing};
 use crate::error::{CloseReason, DownReason, NetError};
 use crate::handshake::{self, Accepted, Greeter, Proved, Stream};
-use crate::heap;
 use crate::hello::Features;
 use crate::limits::{CLOSE_GRACE, MAX_ACCEPTED, MAX_HANDSHAKES, MAX_SUBJECT, READ_BUFFER};
 use crate::service::Service;
@@ -132,7 +131,6 @@ impl Net {
     /// Safe to drop: nothing runs before it returns.
     pub async fn start(config: NetConfig, service: Arc<dyn Service>) -> Result<Self, NetError> {
         config.check()?;
-        heap::keep_freed();
         let addr = config.listen;
         let bind = |source| NetError::Bind { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(bind)?;

@@ -35,7 +35,6 @@ mod error;
 pub mod frame;
 pub mod framer;
 mod handshake;
-mod heap;
 pub mod hello;
 mod keepalive;
 pub mod limits;

@@ -12,7 +12,7 @@ use block::units::{BlockSize, ByteLen};
 use block::worker::Workers;
 use bytes::Bytes;
 use csv_fs::client::data::{DataPath, OpenFile};
-use csv_fs::client::link::{CallDone, CoordinatorLink, Coordinators, LinkLost, OwnSlot, RedirectDone};
+use csv_fs::client::link::{CallDone, CoordinatorLink, Coordinators, LinkLost, NoWitnesses, OwnSlot, RedirectDone};
 use csv_fs::client::session::{Caller, Session, SessionParts};
 use csv_fs::coordinator::{ClientLink, Coordinator, Fencer, Reign};
 use csv_fs::core::client::ClientConfig;
@@ -64,6 +64,7 @@ impl Rig {
                 coordinators: Arc::clone(&links) as Arc<dyn Coordinators>,
                 abort: fault as Arc<dyn AbortOwn>,
                 slot: Arc::new(Slot),
+                witnesses: Arc::new(NoWitnesses),
                 events: Arc::new(|_| {}),
                 path_timeout: Duration::from_secs(3),
                 io_timeout: Duration::from_secs(120),

@@ -99,6 +99,8 @@ pub trait Nexuses: Send + Sync {
     /// How the unit is reached: each path, its state, and why.
     fn paths(&self) -> Vec<crate::multipath::PathStatus>;
 
-    /// The volume is left in order: every registration of this node is taken away, and the sessions end. Bounded in time.
-    fn leave(&self) -> BoxFuture<'_, ()>;
+    /// The volume is left in order: nothing is sent any more, every registration of this node is taken away, and the sessions end. Bounded
+    /// in time. Whether it is proved that nothing which this process has sent can land any more; without that proof registrations stay,
+    /// for whoever fences this node.
+    fn leave(&self) -> BoxFuture<'_, bool>;
 }

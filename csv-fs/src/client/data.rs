@@ -5,6 +5,7 @@
 //! - `warm`: the same over the coordinator: no task either.
 //! - `slow`: everything else, as a task: layouts asked for, blocks allocated, partial blocks filled or read first.
 //! - `seek`: where data and holes are.
+//! - `doubt`: writes in place that may have been executed.
 //! - `disk`: one request to the disk by whichever route there is, moved to the other if the route changes under it.
 //! - `clear`: holes made, ranges zeroed.
 //! - `copy`: copies within the volume.
@@ -25,6 +26,7 @@ mod clear;
 mod commit;
 mod copy;
 mod disk;
+mod doubt;
 mod files;
 mod hot;
 mod leave;
@@ -42,7 +44,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use block::buf::AlignedBuf;
 use block::device::{BlockDevice, Done};
@@ -61,6 +63,7 @@ use super::layout::LayoutGuard;
 use super::outstanding::{Outstanding, SCAN, scans_in};
 use super::session::{Caller, EIO, Errno, Session};
 use super::space::Space;
+use super::witness::{Marks, Recent};
 use super::writes::Accepted;
 
 pub use files::OpenFile;
@@ -90,6 +93,9 @@ pub struct DataPath {
     /// As [`Inode::told`], of all inodes.
     told: AtomicU64,
     losses: loss::Seen,
+    /// What was written here lately, for whoever asks; and what others are told of the present moment.
+    recent: Recent,
+    marks: Marks,
     left: recover::Left,
     logical: u64,
     path_scans: u32,
@@ -110,6 +116,10 @@ pub struct WriteTo {
     accepted: Option<Accepted>,
     /// In which life of this node it was accepted, see [`Space::life`].
     life: u64,
+    /// When this node got it.
+    began: Instant,
+    /// It may have been executed.
+    doubtful: bool,
 }
 
 enum Writer {
@@ -145,6 +155,8 @@ enum Pending {
         to: WriteTo,
         inode: Arc<Inode>,
         offset: u64,
+        /// Byte of the disk.
+        at: u64,
         guard: LayoutGuard,
         sent: loss::Sent,
     },
@@ -191,6 +203,8 @@ impl DataPath {
             dirty: Mutex::default(),
             told: AtomicU64::new(0),
             losses,
+            recent: Recent::new(workers),
+            marks: Marks::default(),
             left: recover::Left::default(),
             logical,
             path_scans: scans_in(session.path_timeout),
@@ -345,12 +359,16 @@ impl ReadTo {
 impl WriteTo {
     /// The kernel.
     pub fn fuse(reply: fuse::Reply) -> WriteTo {
-        WriteTo { to: Writer::Fuse(reply), accepted: None, life: 0 }
+        WriteTo::new(Writer::Fuse(reply))
     }
 
     /// Somebody who waits.
     pub fn wait(to: oneshot::Sender<Result<u32, Errno>>) -> WriteTo {
-        WriteTo { to: Writer::Wait(to), accepted: None, life: 0 }
+        WriteTo::new(Writer::Wait(to))
+    }
+
+    fn new(to: Writer) -> WriteTo {
+        WriteTo { to, accepted: None, life: 0, began: Instant::now(), doubtful: false }
     }
 
     fn unique(&self) -> Option<u64> {
@@ -379,8 +397,12 @@ async fn scan(path: Weak<DataPath>, table: usize) {
     loop {
         tokio::time::sleep(SCAN).await;
         let Some(path) = path.upgrade() else { return };
-        if path.outstanding.scan(table, path.path_scans) {
+        let Some(oldest) = path.outstanding.scan(table) else { continue };
+        if oldest > path.path_scans {
             path.session.overdue();
+        }
+        if oldest > doubt::LATE {
+            path.mark_soon();
         }
     }
 }
@@ -405,6 +427,9 @@ async fn tick(path: Weak<DataPath>) {
         let Some(path) = path.upgrade() else { return };
         path.session.tick();
         path.look_for_losses();
+        if path.redirected_is_under_way() {
+            path.mark_soon();
+        }
     }
 }
 

@@ -86,11 +86,11 @@ impl<T> Outstanding<T> {
         }
     }
 
-    /// One scan of one table: whether an entry is older than so many scans.
-    pub(crate) fn scan(&self, table: usize, older_than: u32) -> bool {
+    /// One scan of one table: how many scans its oldest entry has seen, if there is one.
+    pub(crate) fn scan(&self, table: usize) -> Option<u32> {
         let table = &self.tables[table];
         let now = table.scans.fetch_add(1, Ordering::Relaxed) + 1;
-        table.entries.lock().0.iter().any(|(_, e)| now.wrapping_sub(e.began) > older_than)
+        table.entries.lock().0.iter().map(|(_, e)| now.wrapping_sub(e.began)).max()
     }
 
     /// Takes every entry for which `pick` holds, told its age too, from all tables.
@@ -137,12 +137,12 @@ mod tests {
         let key = all.insert("write");
         let scans = scans_in(Duration::from_millis(500));
         assert_eq!(scans, 10);
-        let first_old = (1..).find(|_| all.scan(2, scans)).unwrap();
+        let first_old = (1..).find(|_| all.scan(2).is_some_and(|age| age > scans)).unwrap();
         assert_eq!(first_old, 11);
         assert_eq!(all.count(|_, age| age >= SCAN * 10), 1);
         assert_eq!(all.count(|_, age| age > SCAN * 10), 0);
         assert_eq!(all.take(key), Some(("write", SCAN * 10)));
-        assert!(!all.scan(2, scans));
+        assert_eq!(all.scan(2), None);
     }
 
     /// A stuck read was issued again and its place has been reused: the late answer must not end the newcomer.

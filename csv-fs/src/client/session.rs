@@ -49,13 +49,34 @@ pub use caller::Caller;
 
 use super::counters::{Counters, add};
 use super::layout::LayoutGuard;
-use super::link::{CoordinatorLink, Coordinators, EventSink, Notebook, OwnSlot};
+use super::link::{CoordinatorLink, Coordinators, EventSink, Notebook, OwnSlot, Witnesses};
 use super::spawn::Spawner;
 
 /// An error number of Linux, positive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("errno {0}")]
 pub struct Errno(pub i32);
+
+/// A read, write or flush over the coordinator.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Redirection {
+    pub(crate) layout: LayoutId,
+    pub(crate) op: RedirectOp,
+    /// Byte of the disk.
+    pub(crate) at: u64,
+    pub(crate) len: u32,
+    /// It ends in doubt rather than being sent again once it may have been executed.
+    pub(crate) once: bool,
+    /// When a program began to wait.
+    pub(crate) since: Option<Sweep>,
+}
+
+impl Redirection {
+    /// Everything answered before becomes stable.
+    pub(crate) fn flush(since: Option<Sweep>) -> Redirection {
+        Redirection { layout: LayoutId(0), op: RedirectOp::Flush, at: 0, len: 0, once: false, since }
+    }
+}
 
 /// What became of a redirected request.
 pub(crate) type Redirected = (RedirectResult, Option<AlignedBuf>);
@@ -160,6 +181,8 @@ pub struct SessionParts {
     pub abort: Arc<dyn AbortOwn>,
     /// The node's own slot.
     pub slot: Arc<dyn OwnSlot>,
+    /// Other nodes, as witnesses of what was written when.
+    pub witnesses: Arc<dyn Witnesses>,
     /// Where events go.
     pub events: Arc<dyn EventSink>,
     /// A probe of the path that takes longer than this has failed.
@@ -180,6 +203,7 @@ pub struct Session {
     coordinators: Arc<dyn Coordinators>,
     abort: Arc<dyn AbortOwn>,
     slot: Arc<dyn OwnSlot>,
+    pub(crate) witnesses: Arc<dyn Witnesses>,
     events: Arc<dyn EventSink>,
     /// What the next process goes on from if this one is killed.
     notebook: Option<Arc<dyn Notebook>>,
@@ -341,6 +365,7 @@ impl Session {
             coordinators: parts.coordinators,
             abort: parts.abort,
             slot: parts.slot,
+            witnesses: parts.witnesses,
             events: parts.events,
             notebook,
             path_timeout: parts.path_timeout,
@@ -485,36 +510,27 @@ impl Session {
         ticket
     }
 
-    /// Executes a read, write or flush over the coordinator; `data` is a write's, `since` when a program began to wait.
+    /// Executes a read, write or flush over the coordinator; `data` is a write's.
     ///
     /// # Cancel safety
     /// A dropped future does not withdraw the request.
-    pub(crate) async fn redirect(
-        &self,
-        layout: LayoutId,
-        op: RedirectOp,
-        (at, len): (u64, u32),
-        data: Option<Bytes>,
-        since: Option<Sweep>,
-    ) -> Redirected {
+    pub(crate) async fn redirect(&self, what: Redirection, data: Option<Bytes>) -> Redirected {
         let (to, done) = oneshot::channel();
         // Whoever waited may have gone.
-        self.redirect_then(layout, op, (at, len), data, since, move |result| drop(to.send(result)));
+        self.redirect_then(what, data, move |result| drop(to.send(result)));
         done.await.unwrap_or((RedirectResult::Evicted, None))
     }
 
     /// The same without waiting: `then` is told, on any thread and without a lock held. It must not block.
     pub(crate) fn redirect_then(
         &self,
-        layout: LayoutId,
-        op: RedirectOp,
-        (at, len): (u64, u32),
+        what: Redirection,
         data: Option<Bytes>,
-        since: Option<Sweep>,
         then: impl FnOnce(Redirected) + Send + 'static,
     ) {
         let io = IoId(self.ios.fetch_add(1, Ordering::Relaxed));
-        let event = Event::Redirect { io, layout, op, at, len };
+        let Redirection { layout, op, at, len, once, since } = what;
+        let event = Event::Redirect { io, layout, op, at, len, once };
         self.put(Input::Redirect { io, event, data, waiter: Box::new(then), since });
     }
 

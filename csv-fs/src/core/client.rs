@@ -200,7 +200,9 @@ impl Client {
                     self.recall(layout, ino, out);
                 }
             }
-            Event::Redirect { io, layout, op, at, len } => self.redirect(Wire { io, layout, op, at, len }, out),
+            Event::Redirect { io, layout, op, at, len, once } => {
+                self.redirect(Wire { io, layout, op, at, len, once }, out);
+            }
             Event::RedirectAnswered { io, bind, answer } => self.redirect_answered(now, io, bind, answer, out),
             Event::Overdue => self.overdue(now, out),
             Event::PathSuspect { reason } => self.leave_direct(now, reason, out),
@@ -391,6 +393,7 @@ impl Client {
                 self.generation_told(now, fence_gen, out);
                 self.redirects.history(verifier, out);
                 self.redirects.end_expired(out);
+                self.redirects.end_doubtful(out);
                 if self.rules.has(Rule::ResendAfterBind) {
                     self.resend(bind, out);
                 }

@@ -130,6 +130,8 @@ pub struct Resumes {
     pub incarnation: Incarnation,
     /// The generation that was granted to it.
     pub fence_gen: FenceGen,
+    /// Its process has proved, at its end, that nothing which it had sent can land any more.
+    pub ended: bool,
 }
 
 /// A process that was proved dead.

@@ -81,6 +81,9 @@ pub enum Rule {
     LeftBehindFirst,
     /// A life hands its incarnation on to the next only when it holds no layout and nothing of it is unanswered.
     LeavesWithEmptyHands,
+    /// Where no LIVE lock says that a process has ended, its incarnation goes on in the next only if it has itself proved that nothing which
+    /// it had sent can land any more.
+    EndedBeforeHandedOn,
     /// What a call asks, and under which number, is kept outside the process before it is sent.
     NotedBeforeSent,
     /// A request of the kernel that comes again is given the answer to what it led to before.
@@ -92,6 +95,8 @@ pub enum Rule {
     AnsweredPreempt,
     /// A program's request gets EIO after `io_timeout` only once it can no longer be executed.
     ExpiredIsWithdrawn,
+    /// A write in place that may have been executed is executed again only over blocks that nobody is known to have written since it began.
+    AskedBeforeRepeated,
 }
 
 /// The rules in force.

@@ -57,6 +57,29 @@ pub enum PeerAsk {
         /// Opaque bytes.
         body: Vec<u8>,
     },
+    /// Remember when this came: what begins after it began after it was sent. Since [`MINOR_MARKS`](super::MINOR_MARKS).
+    Mark {
+        /// Which volume.
+        volume: VolumeId,
+        /// Which life of which client.
+        client: ClientId,
+        /// Counts up.
+        number: u64,
+    },
+    /// Which of these blocks have you written by writes that began after that mark, or a later one, had come? Since
+    /// [`MINOR_MARKS`](super::MINOR_MARKS).
+    WrittenSince {
+        /// Which volume.
+        volume: VolumeId,
+        /// Whose mark.
+        client: ClientId,
+        /// Its number.
+        mark: u64,
+        /// Bytes of a block.
+        unit: u32,
+        /// Their bytes of the disk.
+        blocks: Vec<u64>,
+    },
 }
 
 /// Answer to [`PeerAsk`].
@@ -90,4 +113,9 @@ pub enum PeerAnswer {
     },
     /// No such volume here.
     UnknownVolume,
+    /// These, whole.
+    Written {
+        /// Bytes of the disk.
+        blocks: Vec<u64>,
+    },
 }

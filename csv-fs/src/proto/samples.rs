@@ -189,6 +189,8 @@ fn peers() -> (Vec<PeerAsk>, Vec<PeerAnswer>) {
         PeerAsk::NoPath { volume, epoch },
         PeerAsk::TakeOffice { volume, epoch },
         PeerAsk::Node { body: vec![1, 2] },
+        PeerAsk::Mark { volume, client: client(), number: 9 },
+        PeerAsk::WrittenSince { volume, client: client(), mark: 9, unit: 4096, blocks: vec![8192, 1 << 40] },
     ];
     let answers = vec![
         PeerAnswer::Who { hint },
@@ -198,6 +200,7 @@ fn peers() -> (Vec<PeerAsk>, Vec<PeerAnswer>) {
         PeerAnswer::Noted,
         PeerAnswer::Node { body: vec![1, 2] },
         PeerAnswer::UnknownVolume,
+        PeerAnswer::Written { blocks: vec![8192] },
     ];
     (asks, answers)
 }

@@ -463,7 +463,7 @@ impl World {
         let io = IoId(shell.next(program));
         shell.ios.insert(io, Io { write, read: None, answered: false, waiter: Some(sender) });
         let len = if op == RedirectOp::Flush { 0 } else { FS_BLOCK as u32 };
-        self.client(n, Event::Redirect { io, layout, op, at: block * FS_BLOCK, len });
+        self.client(n, Event::Redirect { io, layout, op, at: block * FS_BLOCK, len, once: false });
     }
 
     /// The next sweep over what programs of this node wait for.

@@ -258,6 +258,12 @@ impl Disk {
         })
     }
 
+    /// The nexus over which a page write of this node is on its way.
+    pub(super) fn pages_fly_over(&self, n: NodeId) -> Option<u16> {
+        let flies = |f: &&Flight| f.node == n && matches!(f.req, Req::MetaCommit { .. }) && f.is_under_way();
+        self.flights.values().find(flies).and_then(|f| f.session).map(|(nexus, _)| nexus)
+    }
+
     /// Whether a data write of this node may still land.
     pub(super) fn writes_flying(&self, n: NodeId) -> bool {
         self.flights.values().any(|f| {

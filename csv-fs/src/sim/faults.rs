@@ -33,7 +33,7 @@ const KINDS: [(&str, u64, Only); 27] = [
     ("session breaks", 8, Only::Scsi),
     ("nexus hangs", 8, Only::Scsi),
     ("device reset", 2, Only::Any),
-    ("planned restart", 6, Only::File),
+    ("planned restart", 6, Only::Any),
     ("kill under a holder", 9, Only::File),
 ];
 

@@ -198,7 +198,7 @@ impl Ctx {
             match self.wait(redirected).await?.0 {
                 RedirectResult::Done => return Ok(true),
                 RedirectResult::NoLayout => return Ok(false),
-                RedirectResult::Direct => {}
+                RedirectResult::Direct | RedirectResult::InDoubt => {}
                 RedirectResult::Evicted => return Err(Fail::Evicted),
                 RedirectResult::Expired => return Err(Fail::Expired),
                 RedirectResult::Errno(e) => return Err(Fail::Errno(e)),
@@ -262,7 +262,7 @@ impl Ctx {
                 RedirectResult::Evicted => return Err(Fail::Evicted),
                 RedirectResult::Expired => return Err(Fail::Expired),
                 RedirectResult::Errno(e) => return Err(Fail::Errno(e)),
-                RedirectResult::NoLayout | RedirectResult::Direct => {}
+                RedirectResult::NoLayout | RedirectResult::Direct | RedirectResult::InDoubt => {}
             }
         }
     }

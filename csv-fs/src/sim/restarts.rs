@@ -5,7 +5,8 @@
 //! one goes on from what was noted.
 //!
 //! The shell is the one of `volume/leave`: the office goes, nothing is taken in, everything is given back and flushed, the core
-//! leaves; what does not come to rest in time is a kill. Where the core says that it may leave is its own decision.
+//! leaves; what does not come to rest in time is a kill. Where the core says that it may leave is its own decision. On a SCSI disk
+//! what was sent is then proved to have ended, and the keys are given back; a kill is followed by another life there.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -17,6 +18,7 @@ use super::files::{Ctx, Fail};
 use super::world::{MS, World};
 use crate::core::client::{Event, Known, Ledger, Note, Standing};
 use crate::core::office::{self, Resumes};
+use crate::core::rules::Rule;
 use crate::types::*;
 
 /// What has not come to rest after so many virtual milliseconds does not any more.
@@ -35,10 +37,14 @@ pub(super) struct Leaving {
     unbarred: bool,
     /// What it has left, once it has ended.
     pub(super) left: Option<Left>,
+    /// It has asked for the proof that nothing which it has sent can land any more.
+    proving: bool,
+    /// It has that proof.
+    ended: bool,
     /// Files whose next fsync fails.
     lost: Vec<InodeNo>,
-    /// Files with unflushed writes. A real daemon is followed by another only where the disk is a file, which loses nothing while
-    /// its host runs; the disk here may be reset.
+    /// Files with unflushed writes, after a kill. A real daemon that was killed is followed by one that goes on only where the disk is a
+    /// file, which loses nothing while its host runs; the disk here may be reset.
     pub(super) unflushed: Vec<InodeNo>,
 }
 
@@ -70,7 +76,16 @@ pub(super) type GoesOn = (Left, Vec<InodeNo>, Vec<InodeNo>);
 
 impl Leaving {
     fn new(began: u64) -> Leaving {
-        Leaving { began, flushing: false, unbarred: false, left: None, lost: Vec::new(), unflushed: Vec::new() }
+        Leaving {
+            began,
+            flushing: false,
+            unbarred: false,
+            left: None,
+            proving: false,
+            ended: false,
+            lost: Vec::new(),
+            unflushed: Vec::new(),
+        }
     }
 
     /// The disk has lost something.
@@ -162,13 +177,14 @@ impl World {
 
     /// What the next process of a node goes on with.
     pub(super) fn resumes(&self, n: NodeId) -> Option<Resumes> {
-        let left = self.leaving.get(&n)?.left.as_ref()?;
-        Some(Resumes { incarnation: left.client().incarnation, fence_gen: left.fence_gen() })
+        let Leaving { left, ended, .. } = self.leaving.get(&n)?;
+        let left = left.as_ref()?;
+        Some(Resumes { incarnation: left.client().incarnation, fence_gen: left.fence_gen(), ended: *ended })
     }
 
     /// SIGHUP.
     pub(super) fn restart(&mut self, n: NodeId) -> bool {
-        if self.setup.scsi || !self.is_running(n) || self.client_is(n).is_none() || self.leaving.contains_key(&n) {
+        if !self.is_running(n) || self.client_is(n).is_none() || self.leaving.contains_key(&n) {
             return false;
         }
         self.leaving.insert(n, Leaving::new(self.now));
@@ -255,9 +271,36 @@ impl World {
         if reigns && since < RESTS {
             return self.at_node(n, LOOK * MS, move |w| w.leaves(n));
         }
+        let proved = !self.setup.scsi || self.leaving.get(&n).is_some_and(|l| l.ended);
+        if !proved && self.setup.rules.has(Rule::EndedBeforeHandedOn) && since < 2 * RESTS {
+            self.proves_its_end(n);
+            return self.at_node(n, LOOK * MS, move |w| w.leaves(n));
+        }
+        if !proved {
+            self.coverage.count("restart", "without a proof of its end");
+        }
         self.coverage.count("restart", if reigns { "with an office" } else { "in order" });
         self.ends(n);
         self.next_daemon(n);
+    }
+
+    /// Of a unit: an office that did not end is ended, what was sent is proved to have ended, and keys are given back.
+    fn proves_its_end(&mut self, n: NodeId) {
+        let Some(leaving) = self.leaving.get_mut(&n) else { return };
+        if std::mem::replace(&mut leaving.proving, true) {
+            return;
+        }
+        let reigning = self.proc(n).and_then(|p| p.reign.as_ref()).filter(|r| !r.is_over()).map(|r| r.epoch);
+        if let Some(epoch) = reigning {
+            self.trip(n, epoch);
+        }
+        self.prove_nothing_flies(n, move |w| {
+            if let Some(leaving) = w.leaving.get_mut(&n) {
+                leaving.ended = true;
+                w.coverage.count("restart", "its end is proved");
+                w.keys_given_back(n);
+            }
+        });
     }
 
     fn next_daemon(&mut self, n: NodeId) {

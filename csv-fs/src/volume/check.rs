@@ -140,7 +140,7 @@ impl Unattended {
         if opened.is_err()
             && let Some(nexuses) = disk.nexuses()
         {
-            nexuses.leave().await;
+            let _ended = nexuses.leave().await;
         }
         opened
     }
@@ -163,7 +163,7 @@ impl Unattended {
     /// Lets nodes in again. A unit keeps this process's registration otherwise, until the next one takes it over.
     pub async fn close(self) {
         if let Some(nexuses) = self.disk.nexuses() {
-            nexuses.leave().await;
+            let _ended = nexuses.leave().await;
         }
     }
 

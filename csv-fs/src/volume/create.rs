@@ -158,7 +158,7 @@ pub async fn create(new: NewVolume, workers: Handle) -> Result<VolumeId, CreateE
     let made = format(&disk, options, new.disk.to_string()).await;
     if let Some(nexuses) = disk.nexuses() {
         // Only now may somebody open it.
-        nexuses.leave().await;
+        let _ended = nexuses.leave().await;
     }
     made
 }

@@ -129,12 +129,13 @@ impl Left {
 
     /// The life that goes on.
     pub(super) fn resumes(&self) -> Resumes {
-        let (client, fence_gen) = match self {
-            Left::InOrder(record) => (record.client.client, record.client.fence_gen),
+        let (client, fence_gen, ended) = match self {
+            // On a unit it is kept only with that proof; of a file the LIVE lock says so.
+            Left::InOrder(record) => (record.client.client, record.client.fence_gen, true),
             // Nobody goes on from one that has none.
-            Left::Killed(ledger) => (ledger.client, ledger.direct.unwrap_or_default()),
+            Left::Killed(ledger) => (ledger.client, ledger.direct.unwrap_or_default(), false),
         };
-        Resumes { incarnation: client.incarnation, fence_gen }
+        Resumes { incarnation: client.incarnation, fence_gen, ended }
     }
 }
 

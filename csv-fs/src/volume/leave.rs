@@ -6,6 +6,10 @@
 //! 4. What it knew is kept for the next process. An office that nobody could take is resigned, in favour of this very node.
 //! 5. The mount is left to the next process.
 //!
+//! On a unit the next process has no LIVE lock that would tell it that this one has ended; this one tells it, by the record. So 4 is the
+//! other way round there: the office is resigned and its reign ended; nothing is sent any more, and what was sent is proved to have ended; the
+//! unit is left; and only with that proof what the client knew is kept (rule `EndedBeforeHandedOn`).
+//!
 //! - 1 before 3. Prevents: the client has nothing more to say, and the reign that ends with its office is followed by one that
 //!   waits for it in grace.
 //! - 2 is over when every worker says so. What is unanswered then still has somebody who answers it ([`super::start::Intake`]).
@@ -54,15 +58,32 @@ impl Volume {
         self.intake.open.send_replace(false);
         self.host.no_more_lives().await;
         let known = tokio::time::timeout(RESTS, self.rests()).await.ok().flatten();
+        let leaves = match self.disk.nexuses() {
+            None => {
+                let leaves = self.keeps(known);
+                self.office_ends().await;
+                leaves
+            }
+            Some(nexuses) => {
+                self.office_ends().await;
+                // What a reign still does is not waited for longer than this; the unit is left all the same.
+                let reign_is_over = tokio::time::timeout(STAGE, self.host.end_reign()).await.is_ok();
+                let ended = nexuses.leave().await && reign_is_over;
+                self.keeps(known.filter(|_| ended))
+            }
+        };
+        let mount = self.mount.lock().take();
+        match mount {
+            Some((mount, _)) => mount.leave().map(|_| leaves),
+            None => Ok(leaves),
+        }
+    }
+
+    /// What the next process finds of this one's client; the last word of it.
+    fn keeps(&self, known: Option<Record>) -> Leaves {
         let leaves = match (known, &self.keeper) {
-            // The next process could not prove that this one's requests have ended: on a unit it begins another life.
-            _ if self.disk.nexuses().is_some() => Leaves::MountOnly,
             (Some(record), Some(keeper)) => match keeper.keep_known(&record) {
-                Ok(()) => {
-                    // That is the last word now.
-                    self.book.iter().for_each(|book| book.ends());
-                    Leaves::Resumable
-                }
+                Ok(()) => Leaves::Resumable,
                 Err(e) => {
                     tracing::error!(volume = %self.name, "what is open is not kept for the next daemon: {e}");
                     Leaves::MountOnly
@@ -70,9 +91,12 @@ impl Volume {
             },
             _ => Leaves::MountOnly,
         };
-        if leaves == Leaves::MountOnly {
-            self.book.iter().for_each(|book| book.ends());
-        }
+        self.book.iter().for_each(|book| book.ends());
+        leaves
+    }
+
+    /// An office that nobody else could take is resigned; none is taken any more.
+    async fn office_ends(&self) {
         if self.host.office_state().in_office.is_some() {
             // Nobody else could take it: the next life of this node does not wait for them. This one does not take it again.
             self.host.bar(true);
@@ -80,14 +104,6 @@ impl Volume {
             let _ = tokio::time::timeout(STAGE, office.resign_to(Some(self.node))).await;
         }
         self.host.office().stop().await;
-        if let Some(nexuses) = self.disk.nexuses() {
-            nexuses.leave().await;
-        }
-        let mount = self.mount.lock().take();
-        match mount {
-            Some((mount, _)) => mount.leave().map(|_| leaves),
-            None => Ok(leaves),
-        }
     }
 
     /// Another node takes this node's office, and this node's client binds there; or it stays here.

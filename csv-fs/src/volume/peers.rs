@@ -11,13 +11,15 @@ use super::host::VolumeHost;
 use super::local::LocalLink;
 use super::remote::RemoteLink;
 use super::wire;
-use crate::client::link::{CoordinatorLink, Coordinators, OwnSlot};
+use crate::client::link::{CoordinatorLink, Coordinators, OwnSlot, Witnesses, WrittenSince};
 use crate::format::{CELL, Slot, slot_at};
-use crate::proto::{CoordinatorHint, Opcode, PeerAnswer, PeerAsk};
-use crate::types::VolumeId;
+use crate::proto::{CoordinatorHint, MINOR_MARKS, Opcode, PeerAnswer, PeerAsk};
+use crate::types::{ClientId, VolumeId};
 
 /// A peer that does not say who coordinates within this is passed over for now.
 const WHO_WITHIN: Duration = Duration::from_millis(300);
+/// A peer that does not say what it has written within this has seen nothing.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// Connections to other nodes; the node's network implements it.
 pub trait PeerTransport: Send + Sync + 'static {
@@ -26,6 +28,9 @@ pub trait PeerTransport: Send + Sync + 'static {
 
     /// Whether that node's daemon, if it is killed, is followed by one that goes on with what it had; as it said last.
     fn comes_back(&self, node: NodeId) -> bool;
+
+    /// The minor version of the messages that is spoken with that node.
+    fn minor(&self, node: NodeId) -> u16;
 }
 
 /// A peer's link as the network sees it.
@@ -62,6 +67,8 @@ pub(super) struct Finder {
     pub(super) host: Weak<VolumeHost>,
     pub(super) volume: VolumeId,
     pub(super) peers: Vec<NodeId>,
+    /// Where others are asked: workers have better to do.
+    pub(super) control: tokio::runtime::Handle,
 }
 
 impl Coordinators for Finder {
@@ -90,6 +97,47 @@ impl Coordinators for Finder {
             }
             hints
         })
+    }
+}
+
+/// Other nodes as they are asked what they have written.
+impl Witnesses for Finder {
+    fn mark(&self, client: ClientId, number: u64) {
+        let Some(host) = self.host.upgrade() else { return };
+        for node in self.witnesses(&host) {
+            let (transport, epoch, volume) = (host.transport(), host.epoch(), self.volume);
+            let mark = PeerAsk::Mark { volume, client, number };
+            // Whoever does not hear it has seen nothing.
+            self.control.spawn(async move { drop(ask(&*transport, epoch, node, &mark, WRITTEN_WITHIN).await) });
+        }
+    }
+
+    fn written_since(&self, question: WrittenSince) -> BoxFuture<'_, Vec<u64>> {
+        Box::pin(async move {
+            let Some(host) = self.host.upgrade() else { return Vec::new() };
+            let WrittenSince { client, mark, unit, blocks } = question;
+            let question = Arc::new(PeerAsk::WrittenSince { volume: self.volume, client, mark, unit, blocks });
+            let mut asked = tokio::task::JoinSet::new();
+            for node in self.witnesses(&host) {
+                let (transport, epoch, question) = (host.transport(), host.epoch(), Arc::clone(&question));
+                let answer = async move { ask(&*transport, epoch, node, &question, WRITTEN_WITHIN).await };
+                asked.spawn_on(answer, &self.control);
+            }
+            let mut written = Vec::new();
+            while let Some(answer) = asked.join_next().await {
+                if let Ok(Some(PeerAnswer::Written { blocks })) = answer {
+                    written.extend(blocks);
+                }
+            }
+            written
+        })
+    }
+}
+
+impl Finder {
+    fn witnesses(&self, host: &VolumeHost) -> Vec<NodeId> {
+        let transport = host.transport();
+        self.peers.iter().copied().filter(|node| transport.minor(*node) >= MINOR_MARKS).collect()
     }
 }
 

@@ -139,7 +139,9 @@ impl Directory {
             | PeerAsk::Fence { volume, .. }
             | PeerAsk::NewEpoch { volume, .. }
             | PeerAsk::NoPath { volume, .. }
-            | PeerAsk::TakeOffice { volume, .. } => self.get(*volume),
+            | PeerAsk::TakeOffice { volume, .. }
+            | PeerAsk::Mark { volume, .. }
+            | PeerAsk::WrittenSince { volume, .. } => self.get(*volume),
         };
         let Some(volume) = volume else {
             return send(reply, Opcode::Peer, Epoch(0), &PeerAnswer::UnknownVolume, Payload::None);

@@ -22,7 +22,7 @@ use super::source::DiskError;
 use super::{Allow, Volume, VolumeSetup, one_host, rebirth, source};
 use crate::client::data::{DataPath, first_handle};
 use crate::client::fs::FileSystem;
-use crate::client::link::{ClientEvent, Notebook};
+use crate::client::link::{ClientEvent, Coordinators, Notebook};
 use crate::client::session::{Session, SessionParts};
 use crate::core::client::{Client, ClientConfig, Event, Ledger};
 use crate::core::office::{NodeSet, Timing, TimingError};
@@ -167,7 +167,7 @@ impl Volume {
             && let Some(nexuses) = disk.nexuses()
         {
             // Registrations that nobody stands behind keep others from formatting or checking it.
-            nexuses.leave().await;
+            let _ended = nexuses.leave().await;
         }
         started
     }
@@ -198,9 +198,9 @@ impl Volume {
         );
         host.bar(setup.barred);
         super::unit_news::follow(&host, disk);
-        // That everything of the life before has ended is proved by its LIVE lock, which a unit has not.
-        let resumable = inherited.is_some() && disk.file().is_some();
-        let known = keeper.as_ref().filter(|_| resumable).and_then(VolumeKeeper::take_known);
+        let known = keeper.as_ref().filter(|_| inherited.is_some()).and_then(VolumeKeeper::take_known);
+        // That everything of the life before has ended is proved by its LIVE lock, or was by that life itself.
+        let known = known.filter(|left| disk.file().is_some() || left.resumes().ended);
         let config = office_config(&setup, &superblock, timing);
         let resumes = known.as_ref().map(Left::resumes);
         host.attach_office(rebirth::start_office(&host, disk, OfficeConfig { resumes, ..config.clone() })?);
@@ -329,6 +329,9 @@ fn start_client(
     (known, keeper): (Option<Left>, Option<&VolumeKeeper>),
 ) -> (Arc<DataPath>, Option<Arc<Book>>) {
     let events = Arc::downgrade(host);
+    let (volume, peers) = (superblock.volume, setup.peers.clone());
+    let control = tokio::runtime::Handle::current();
+    let finder = Arc::new(Finder { host: Arc::downgrade(host), volume, peers, control: control.clone() });
     let parts = SessionParts {
         config: ClientConfig {
             volume: superblock.volume,
@@ -338,11 +341,8 @@ fn start_client(
             kept_limit: KEPT_LIMIT,
             rides_out: timing.suspend_after.saturating_sub(timing.path_timeout),
         },
-        coordinators: Arc::new(Finder {
-            host: Arc::downgrade(host),
-            volume: superblock.volume,
-            peers: setup.peers.clone(),
-        }),
+        coordinators: Arc::clone(&finder) as Arc<dyn Coordinators>,
+        witnesses: finder,
         abort: Arc::clone(&disk.abort),
         slot: Arc::new(SlotProbe { disk: disk.clone(), volume: superblock.volume, node: setup.node }),
         events: Arc::new(move |event: ClientEvent| {
@@ -352,7 +352,7 @@ fn start_client(
         }),
         path_timeout: timing.path_timeout,
         io_timeout: setup.io_timeout,
-        control: tokio::runtime::Handle::current(),
+        control,
     };
     let (rules, now) = (setup.rules, Session::now());
     let (core, ledger, lives) = match &known {

@@ -19,4 +19,8 @@ impl PeerTransport for Transport {
     fn comes_back(&self, node: NodeId) -> bool {
         self.0.comes_back(node)
     }
+
+    fn minor(&self, node: NodeId) -> u16 {
+        self.0.minor(node).unwrap_or_default()
+    }
 }

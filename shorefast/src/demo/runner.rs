@@ -52,7 +52,7 @@ impl Run {
         let spawner = Spawner::new(&cluster.dir);
         let daemons = cluster.members.iter().map(|m| (m.node, m.client())).collect();
         let watch = Watch::start(daemons, &timeline)?;
-        create_volume(&cluster, vec![cluster.disk().to_string_lossy().into_owned()], &timeline)?;
+        create_volume(&cluster, vec![cluster.disk().to_string_lossy().into_owned()], Timing::Fast, &timeline)?;
         until_mounted(&cluster, &interrupt)?;
         settle_office(&cluster, &timeline, &interrupt)?;
         let mounts = mounts(&cluster);
@@ -275,10 +275,15 @@ fn in_words(fault: DiskFault) -> String {
     }
 }
 
-pub(super) fn create_volume(cluster: &Cluster, disks: Vec<String>, timeline: &Timeline) -> Result<(), Failure> {
+pub(super) fn create_volume(
+    cluster: &Cluster,
+    disks: Vec<String>,
+    timing: Timing,
+    timeline: &Timeline,
+) -> Result<(), Failure> {
     let Some(first) = cluster.members.first() else { return Ok(()) };
     timeline.done(Some(first.node), "a volume is created on the shared disk");
-    let ask = CreateVolume { name: VOLUME.to_owned(), disks, wipe: None, timing: Timing::Fast };
+    let ask = CreateVolume { name: VOLUME.to_owned(), disks, wipe: None, timing };
     first.client().call(Request::VolumeCreate(ask), |line| timeline.say(line)).map(|_| ())
 }
 

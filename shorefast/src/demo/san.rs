@@ -7,12 +7,14 @@
 //!
 //! - `networks`: the namespaces, and how they are cut. `array`: the disk array. `outsider`: who is no node. `want`: a program that wants another
 //!   node's files.
+//! - `pulse`: how long the array, or the whole machine, was silent.
 //! - `run`: load and verification. `faults`: what is done, and what must come of it.
 
 mod array;
 mod faults;
 pub(crate) mod networks;
 pub(crate) mod outsider;
+mod pulse;
 mod run;
 pub(crate) mod want;
 

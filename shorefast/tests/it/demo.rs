@@ -205,7 +205,7 @@ fn a_san_demo_whose_own_process_was_killed_is_ended_by_stop() {
 }
 
 #[test]
-#[ignore = "long: a minute and a half of networks that are cut"]
+#[ignore = "long: two to three minutes of networks that are cut"]
 fn a_san_demo_goes_through_every_fault_and_all_of_it_holds() {
     if !can_cut() {
         return;

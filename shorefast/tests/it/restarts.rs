@@ -194,12 +194,14 @@ impl Open {
     }
 }
 
-/// Restarts of a node's daemon under programs; others ask for the locks through another node, if there is one.
 fn stays_open(nodes: usize, n: usize) {
-    if !can_mount() {
-        return;
+    if can_mount() {
+        restarted_under_programs(&mut held(nodes), nodes, n);
     }
-    let mut cluster = held(nodes);
+}
+
+/// Restarts of a node's daemon under programs; others ask for the locks through another node, if there is one.
+pub(crate) fn restarted_under_programs(cluster: &mut Cluster, nodes: usize, n: usize) {
     let (here, there) = (cluster.mount(n, "v"), cluster.mount(if n == nodes { 1 } else { nodes }, "v"));
     let mut open = Open::new(&here);
     let appends = Appends::begin(&here, "appends");
@@ -216,7 +218,7 @@ fn stays_open(nodes: usize, n: usize) {
     appends.goes_on();
     for round in 0..3 {
         let began = Instant::now();
-        restart(&cluster, n);
+        restart(cluster, n);
         println!("restart {round} of node {n} took {} ms", began.elapsed().as_millis());
         open.is_locked(&there);
         open.is_usable(round);
@@ -297,13 +299,19 @@ fn r11_who_waits_for_a_lock_waits_on_across_a_planned_restart_and_gets_it_in_the
     cluster.checks_clean(1);
 }
 
-/// The holder is stopped while its daemon leaves, so no next one is started; meanwhile the node is evicted.
 #[test]
 fn r12_node_that_is_evicted_while_no_daemon_runs_begins_anew_and_its_locks_fail() {
     if !can_mount() {
         return;
     }
-    let mut cluster = held(2);
+    // It takes a while to leave: its last flush does.
+    let slowly = |cluster: &Cluster| cluster.ask(2, &["debug", "disk", "delay", "300"]).expect(0, &[]);
+    evicted_while_no_daemon_runs(&mut held(2), slowly, || ());
+}
+
+/// The holder of node 2 is stopped while its daemon leaves, so no next one is started; meanwhile the node is evicted. The disk is made slow
+/// `slowly`, so that there is time for that, until `again`.
+pub(crate) fn evicted_while_no_daemon_runs(cluster: &mut Cluster, slowly: impl FnOnce(&Cluster), again: impl FnOnce()) {
     let dir = cluster.mount(2, "v");
     // Open in other processes: this one starts programs, each of which closes its duplicates of what is open here first, and would
     // wait for the daemon that is not there.
@@ -316,13 +324,13 @@ fn r12_node_that_is_evicted_while_no_daemon_runs_begins_anew_and_its_locks_fail(
         }
     });
     locked.does("set w 0 1");
-    let before = u32::try_from(daemon(&cluster, 2).expect("it answers")).expect("a pid");
+    let before = u32::try_from(daemon(cluster, 2).expect("it answers")).expect("a pid");
     let ended = || fs::read_to_string(format!("/proc/{before}/stat")).is_ok_and(|s| s.contains(") Z "));
-    // It takes a while to leave: its last flush does.
-    cluster.ask(2, &["debug", "disk", "delay", "300"]).expect(0, &[]);
+    slowly(cluster);
     kill(Signal::HUP, cluster.pid(2));
     until("the daemon leaves", || cluster.log(2).contains("asked to make room"));
     kill(Signal::STOP, cluster.pid(2));
+    again();
     until("the daemon's end", ended);
     cluster.ask(1, &["debug", "evict", "v", "--node", "2"]).expect(0, &[]);
     cluster.until_event(1, "client-evicted", "node 2");
@@ -334,7 +342,7 @@ fn r12_node_that_is_evicted_while_no_daemon_runs_begins_anew_and_its_locks_fail(
     .does("set w 0 1");
     kill(Signal::CONT, cluster.pid(2));
     until("the next daemon", || {
-        daemon(&cluster, 2).is_some_and(|pid| pid != u64::from(before)) && cluster.is_mounted(2)
+        daemon(cluster, 2).is_some_and(|pid| pid != u64::from(before)) && cluster.is_mounted(2)
     });
     assert_eq!(locked.ask("set w 0 1"), IO, "its lock was given away");
     plain.does("write");

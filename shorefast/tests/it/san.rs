@@ -12,6 +12,8 @@ mod lab;
 mod networks;
 #[path = "san/outsiders.rs"]
 mod outsiders;
+#[path = "san/restarts.rs"]
+mod restarts;
 #[path = "san/rules.rs"]
 mod rules;
 #[path = "san/volumes.rs"]

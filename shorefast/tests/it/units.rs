@@ -292,8 +292,8 @@ async fn a_unit_is_had_alone_only_while_nobody_else_is_registered_and_nobody_com
     within(one.disk.data.flush()).await.expect("flushes");
     one.leave().await;
     let mut two = san.node(2).await;
-    assert_eq!(within(two.nexuses().keys()).await.expect("told").len(), 2, "nothing of the other is left");
     two.both_admitted().await;
+    assert_eq!(within(two.nexuses().keys()).await.expect("told").len(), 2, "nothing of the other is left");
     assert_eq!(within(two.disk.data.read(AT, 512)).await.expect("reads")[..], [1; 512]);
     two.leave().await;
     san.stop().await;
@@ -426,6 +426,32 @@ async fn a_write_goes_over_another_nexus_only_once_the_disk_has_nothing_of_it() 
 #[tokio::test]
 async fn a_write_goes_over_another_nexus_only_once_the_disk_has_nothing_of_it_although_the_target_tells_early() {
     a_node_kills_its_own_nexus(true).await;
+}
+
+/// A write of node 1 is in the disk when it leaves. Given back, its keys would be missing to whoever fences it, who would take that for the
+/// end of everything.
+#[tokio::test]
+async fn who_leaves_a_unit_gives_its_keys_back_only_once_nothing_of_it_can_land_any_more() {
+    let san = San::with(|lun| lun.tells_early(true)).await;
+    let (mut one, two) = (san.node(1).await, san.node(2).await);
+    let keys = one.both_admitted().await.map(|nexus| one.key(nexus));
+    san.sticks_next_write_of(1);
+    let stuck = one.disk.data.write(AT, block(9));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!within(one.nexuses().leave()).await, "the write may land");
+    let left = within(two.nexuses().keys()).await.expect("told");
+    assert!(keys.iter().any(|key| left.contains(key)), "{left:?}");
+    san.server().let_go();
+    drop(stuck);
+    // The next process of that node, which sends nothing.
+    let mut one = san.node(1).await;
+    one.both_admitted().await;
+    assert!(within(one.nexuses().leave()).await, "nothing of it can land");
+    let left = within(two.nexuses().keys()).await.expect("told");
+    let of_node = |k: &ReservationKey| NexusKey::parse(*k).is_some_and(|k| k.node == node(1));
+    assert!(!left.iter().any(of_node), "{left:?}");
+    two.leave().await;
+    san.stop().await;
 }
 
 /// Whoever has commands under way sends them again, and goes on.

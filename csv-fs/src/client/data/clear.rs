@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::DataPath;
-use super::disk::Fault;
+use super::disk::{Again, Fault};
 use crate::client::inode::{Inode, wall_nanos};
 use crate::client::session::{Caller, EIO, Errno};
 use crate::core::client::map::Kind;
@@ -124,7 +124,7 @@ impl DataPath {
             let zeroed = match self.disk_read(&guard, disk, FS_BLOCK as usize, caller).await {
                 Ok(mut block) => {
                     block[(from - base) as usize..(to - base) as usize].fill(0);
-                    self.disk_write(&guard, disk, block, caller).await.map_err(|(fault, _)| fault)
+                    self.disk_write(&guard, disk, block, Again::Freely, caller).await.map_err(|(fault, _)| fault)
                 }
                 Err(fault) => Err(fault),
             };
@@ -135,7 +135,7 @@ impl DataPath {
                     self.list_dirty(inode);
                     return Ok(());
                 }
-                Err(Fault::Restart) => {}
+                Err(Fault::Restart | Fault::InDoubt) => {}
                 Err(Fault::Errno(errno)) => return Err(errno),
             }
         }

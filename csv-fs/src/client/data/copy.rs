@@ -4,9 +4,11 @@
 //! would, under the same rights.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use block::buf::AlignedBuf;
 
+use super::write::How;
 use super::{DataPath, OpenFile};
 use crate::client::inode::Inode;
 use crate::client::session::{Caller, EIO, Errno};
@@ -52,13 +54,14 @@ impl DataPath {
         (from, from_at): (&Arc<OpenFile>, u64),
         (to, to_at): (&Arc<OpenFile>, u64),
         len: u32,
-        how: (bool, u64),
+        (kill, life): (bool, u64),
         caller: &Caller,
     ) -> Result<u32, Errno> {
         let data = self.read(from, from_at, len).await?;
         if data.is_empty() {
             return Ok(0);
         }
+        let how = How { kill, life, began: Instant::now(), doubtful: false };
         self.write_anywhere(&to.inode, Some(to_at), AlignedBuf::from_slice(&data), how, caller).await
     }
 

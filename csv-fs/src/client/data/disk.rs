@@ -20,7 +20,7 @@ use super::hot::path_reason;
 use super::{DataPath, Pending};
 use crate::client::counters::add;
 use crate::client::layout::LayoutGuard;
-use crate::client::session::{Caller, EIO, Errno};
+use crate::client::session::{Caller, EIO, Errno, Redirection};
 use crate::core::client::RedirectResult;
 use crate::proto::RedirectOp;
 use crate::types::LayoutId;
@@ -46,6 +46,17 @@ pub(super) enum Fault {
     Errno(Errno),
     /// The layout is gone: the whole operation starts over.
     Restart,
+    /// It may have been executed, and was to be once at most.
+    InDoubt,
+}
+
+/// Whether a write that may have been executed is executed once more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Again {
+    /// Nobody else writes there meanwhile.
+    Freely,
+    /// It ends in doubt.
+    Asked,
 }
 
 impl DataPath {
@@ -93,8 +104,9 @@ impl DataPath {
         let mut got = 0;
         while got < len {
             let n = (len - got).min(REDIRECT_MAX);
-            let span = (at + got as u64, n as u32);
-            let (result, buf) = self.session.redirect(layout, RedirectOp::Read, span, None, caller.since()).await;
+            let (at, since) = (at + got as u64, caller.since());
+            let what = Redirection { layout, op: RedirectOp::Read, at, len: n as u32, once: false, since };
+            let (result, buf) = self.session.redirect(what, None).await;
             match (result, buf) {
                 (RedirectResult::Done, Some(buf)) if buf.len() == len => whole = Some(buf),
                 (RedirectResult::Done, Some(buf)) if buf.len() == n => {
@@ -116,14 +128,20 @@ impl DataPath {
         under: &LayoutGuard,
         at: u64,
         mut buf: AlignedBuf,
+        again: Again,
         caller: &Caller,
     ) -> Result<(), (Fault, AlignedBuf)> {
         let began = Instant::now();
         let len = buf.len();
+        let once = again == Again::Asked && self.asks_before_repeating();
         while !under.is_gone() {
             let data = match self.direct(Some(under), Op::Write { fua: false }, at, len, Some(buf)) {
                 Ok(done) => match self.direct_written(done.await.ok(), len) {
-                    Ok(()) => return Ok(()),
+                    Ok(()) => {
+                        self.recent.wrote(self.outstanding.here(), at, len, began);
+                        return Ok(());
+                    }
+                    Err((None, back)) if once => return Err((Fault::InDoubt, back)),
                     Err((None, back)) => {
                         buf = back;
                         continue;
@@ -132,8 +150,9 @@ impl DataPath {
                 },
                 Err(back) => back.map(keepable).unwrap_or_default(),
             };
-            match self.redirected_write(under.id, at, &data, caller).await {
+            match self.redirected_write(under.id, at, &data, once, caller).await {
                 Ok(true) => {
+                    self.recent.wrote(self.outstanding.here(), at, len, began);
                     self.counters().waited(began.elapsed());
                     return Ok(());
                 }
@@ -159,15 +178,26 @@ impl DataPath {
     }
 
     /// `false`: the route is direct again, and nothing, or a part that will be written once more, was written.
-    async fn redirected_write(&self, layout: LayoutId, at: u64, data: &Bytes, caller: &Caller) -> Result<bool, Fault> {
+    async fn redirected_write(
+        &self,
+        layout: LayoutId,
+        at: u64,
+        data: &Bytes,
+        once: bool,
+        caller: &Caller,
+    ) -> Result<bool, Fault> {
         let mut put = 0;
         while put < data.len() {
             let n = (data.len() - put).min(REDIRECT_MAX);
             let part = data.slice(put..put + n);
-            let span = (at + put as u64, n as u32);
-            let (result, _) = self.session.redirect(layout, RedirectOp::Write, span, Some(part), caller.since()).await;
+            let (at, since) = (at + put as u64, caller.since());
+            let what = Redirection { layout, op: RedirectOp::Write, at, len: n as u32, once, since };
+            let (result, _) = self.session.redirect(what, Some(part)).await;
             if result != RedirectResult::Done {
-                return redirect_fault(result).map(|()| false);
+                return match redirect_fault(result) {
+                    Ok(()) | Err(Fault::Restart) if once && put > 0 => Err(Fault::InDoubt),
+                    other => other.map(|()| false),
+                };
             }
             put += n;
         }
@@ -183,14 +213,14 @@ impl DataPath {
                     Ok(Ok(())) => return Ok(()),
                     Ok(Err(error)) => match self.failed(error) {
                         Err(Fault::Errno(errno)) => return Err(errno),
-                        Ok(()) | Err(Fault::Restart) => continue,
+                        Ok(()) | Err(Fault::Restart | Fault::InDoubt) => continue,
                     },
                     Err(_) => return Err(Errno(EIO)),
                 }
             }
-            match self.session.redirect(LayoutId(0), RedirectOp::Flush, (0, 0), None, caller.since()).await.0 {
+            match self.session.redirect(Redirection::flush(caller.since()), None).await.0 {
                 RedirectResult::Done => return Ok(()),
-                RedirectResult::Direct | RedirectResult::NoLayout => {}
+                RedirectResult::Direct | RedirectResult::NoLayout | RedirectResult::InDoubt => {}
                 RedirectResult::Errno(errno) => return Err(Errno(errno)),
                 RedirectResult::Evicted | RedirectResult::Expired => return Err(Errno(EIO)),
             }
@@ -239,6 +269,7 @@ pub(super) fn redirect_fault(result: RedirectResult) -> Result<(), Fault> {
     match result {
         RedirectResult::Direct => Ok(()),
         RedirectResult::NoLayout => Err(Fault::Restart),
+        RedirectResult::InDoubt => Err(Fault::InDoubt),
         RedirectResult::Errno(errno) => Err(Fault::Errno(Errno(errno))),
         RedirectResult::Evicted | RedirectResult::Expired | RedirectResult::Done => Err(Fault::Errno(Errno(EIO))),
     }

@@ -131,7 +131,8 @@ impl DataPath {
             return Ok(());
         }
         let sent = self.sending();
-        let key = self.outstanding.insert(Pending::Write { to, inode, offset, guard: place.guard, sent });
+        let key =
+            self.outstanding.insert(Pending::Write { to, inode, offset, at: place.disk, guard: place.guard, sent });
         add(&self.counters().in_flight, 1);
         add(&self.counters().hot, 1);
         let done = Completion::new(move |done| me.direct_done(key, done));
@@ -158,8 +159,8 @@ impl DataPath {
                 self.read_done((to, age), inode, offset, size, part, done);
                 drop(guard);
             }
-            Some((Pending::Write { to, inode, offset, guard, sent }, age)) => {
-                self.write_done((to, age), &inode, offset, self.unless_lost(sent, done));
+            Some((Pending::Write { to, inode, offset, at, guard, sent }, age)) => {
+                self.write_done((to, age), &inode, (offset, at), self.unless_lost(sent, done));
                 leave_hot(&inode);
                 drop(guard);
             }
@@ -188,17 +189,19 @@ impl DataPath {
         }
     }
 
-    fn write_done(&self, (to, age): (WriteTo, Duration), inode: &Arc<Inode>, offset: u64, done: Done) {
+    fn write_done(&self, (mut to, age): (WriteTo, Duration), inode: &Arc<Inode>, (offset, at): (u64, u64), done: Done) {
         match (done.result, done.buf) {
             (Ok(()), buf) => {
                 let n = buf.map_or(0, |b| b.len());
                 add(&self.counters().direct_written, n as u64);
                 self.written_in_place(inode);
+                self.recent.wrote(self.outstanding.here(), at, n, to.began);
                 to.answer(Ok(n as u32));
             }
             (Err(error), Some(buf)) if path_reason(error.kind).is_some() => {
                 self.path_failed(path_reason(error.kind).unwrap_or(Reason::IoFailed));
                 let since = self.session.sweep_before(age);
+                to.doubtful = self.asks_before_repeating();
                 self.slow_write(Arc::clone(inode), Some(offset), buf, false, (to, since));
             }
             (result, _) => to.answer(Err(Errno(result.map_or_else(|e| e.errno(), |()| EIO)))),

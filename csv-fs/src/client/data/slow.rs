@@ -47,7 +47,7 @@ impl DataPath {
             match self.read_under(inode, &guard, offset, size, caller).await {
                 Ok(data) => return Ok(data),
                 Err(Fault::Errno(errno)) => return Err(errno),
-                Err(Fault::Restart) => {}
+                Err(Fault::Restart | Fault::InDoubt) => {}
             }
         }
     }

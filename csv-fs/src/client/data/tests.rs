@@ -1,6 +1,7 @@
 //! The data path over a real coordinator and a real store, on a device in memory; under each client a fault device.
 
 mod clear;
+mod doubt;
 mod expiry;
 mod failover;
 mod loss;

@@ -20,7 +20,7 @@ use super::hot::leave_hot;
 use super::{DataPath, ReadData, ReadTo, WriteTo};
 use crate::client::counters::add;
 use crate::client::inode::{Inode, Place};
-use crate::client::session::{EIO, Errno, Redirected};
+use crate::client::session::{EIO, Errno, Redirected, Redirection};
 use crate::core::client::RedirectResult;
 use crate::proto::RedirectOp;
 
@@ -56,8 +56,8 @@ impl DataPath {
         let (me, began) = (Weak::clone(&self.me), Instant::now());
         let (layout, at) = (read.place.guard.id, read.place.disk);
         let since = Some(self.session.sweep_now());
-        let span = (at, len as u32);
-        self.session.redirect_then(layout, RedirectOp::Read, span, None, since, move |result| match me.upgrade() {
+        let what = Redirection { layout, op: RedirectOp::Read, at, len: len as u32, once: false, since };
+        self.session.redirect_then(what, None, move |result| match me.upgrade() {
             Some(me) => me.warm_read_done(read, len, began, result),
             None => read.to.answer(Err(Errno(EIO))),
         });
@@ -73,7 +73,7 @@ impl DataPath {
             }
             (RedirectResult::Done, _) => to.answer(Err(Errno(EIO))),
             (result, _) => match redirect_fault(result) {
-                Ok(()) | Err(Fault::Restart) => {
+                Ok(()) | Err(Fault::Restart | Fault::InDoubt) => {
                     self.slow_read(inode, offset, size, to, self.session.sweep_before(began.elapsed()));
                 }
                 Err(Fault::Errno(errno)) => to.answer(Err(errno)),
@@ -90,30 +90,26 @@ impl DataPath {
         let data = keepable(data);
         let kept = data.clone();
         let since = Some(self.session.sweep_now());
-        self.session.redirect_then(
-            layout,
-            RedirectOp::Write,
-            (at, len),
-            Some(kept),
-            since,
-            move |(result, _)| match me.upgrade() {
-                Some(me) => me.warm_write_done(write, &data, began, result),
-                None => write.to.answer(Err(Errno(EIO))),
-            },
-        );
+        let what = Redirection { layout, op: RedirectOp::Write, at, len, once: true, since };
+        self.session.redirect_then(what, Some(kept), move |(result, _)| match me.upgrade() {
+            Some(me) => me.warm_write_done(write, &data, began, result),
+            None => write.to.answer(Err(Errno(EIO))),
+        });
     }
 
     fn warm_write_done(&self, write: WarmWrite, data: &Bytes, began: Instant, result: RedirectResult) {
-        let WarmWrite { to, inode, offset, kill, place } = write;
+        let WarmWrite { mut to, inode, offset, kill, place } = write;
         if result == RedirectResult::Done {
             add(&self.counters().redirected_written, data.len() as u64);
             self.counters().waited(began.elapsed());
             self.written_in_place(&inode);
+            self.recent.wrote(self.outstanding.here(), place.disk, data.len(), to.began);
             to.answer(Ok(data.len() as u32));
         } else {
             match redirect_fault(result) {
-                Ok(()) | Err(Fault::Restart) => {
+                Ok(()) | Err(Fault::Restart | Fault::InDoubt) => {
                     let since = self.session.sweep_before(began.elapsed());
+                    to.doubtful |= result == RedirectResult::InDoubt;
                     let data = AlignedBuf::from_slice(data);
                     self.slow_write(Arc::clone(&inode), Some(offset), data, kill, (to, since));
                 }

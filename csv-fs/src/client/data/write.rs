@@ -18,10 +18,11 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use block::buf::AlignedBuf;
 
-use super::disk::Fault;
+use super::disk::{Again, Fault};
 use super::{DataPath, WriteTo};
 use crate::client::counters::add;
 use crate::client::inode::{Inode, State, wall_nanos};
@@ -43,17 +44,32 @@ const OFFSET_MAX: u64 = i64::MAX as u64;
 /// `EFBIG`.
 const EFBIG: i32 = rustix::io::Errno::FBIG.raw_os_error();
 /// `EOPNOTSUPP`.
-const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
+pub(super) const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
 
 /// How one attempt ended.
-enum Attempt {
+pub(super) enum Attempt {
     Done(u32),
     Space(Missing),
     Restart,
+    /// In place, and it may have been executed.
+    InDoubt,
+}
+
+/// What a write is, besides its data.
+#[derive(Clone, Copy)]
+pub(super) struct How {
+    /// suid, sgid and capabilities are to go.
+    pub(super) kill: bool,
+    /// In which life of this node it was accepted.
+    pub(super) life: u64,
+    /// When it was.
+    pub(super) began: Instant,
+    /// It may have been executed.
+    pub(super) doubtful: bool,
 }
 
 /// Blocks that a write lacks.
-struct Missing {
+pub(super) struct Missing {
     blocks: u64,
     /// Where the write begins, and what it would fill.
     at: u64,
@@ -116,6 +132,9 @@ impl DataPath {
     ) {
         add(&self.counters().slow, 1);
         let Some(me) = self.me() else { return to.answer(Err(Errno(EIO))) };
+        if to.doubtful {
+            self.mark_since(to.began);
+        }
         if offset.is_none()
             && let Some((unique, done)) = self.has_appended(to.unique())
         {
@@ -123,8 +142,8 @@ impl DataPath {
             return self.session.note(|| Note::Replied(unique));
         }
         self.run(to.unique(), since, |caller| async move {
-            let life = to.life;
-            to.answer(me.write_anywhere(&inode, offset, data, (kill, life), &caller).await)
+            let how = How { kill, life: to.life, began: to.began, doubtful: to.doubtful };
+            to.answer(me.write_anywhere(&inode, offset, data, how, &caller).await)
         });
     }
 
@@ -133,7 +152,7 @@ impl DataPath {
         inode: &Arc<Inode>,
         offset: Option<u64>,
         mut data: AlignedBuf,
-        (kill, life): (bool, u64),
+        How { kill, life, began, mut doubtful }: How,
         caller: &Caller,
     ) -> Result<u32, Errno> {
         if data.is_empty() {
@@ -153,7 +172,11 @@ impl DataPath {
                 }
                 reserved = Some(got);
             }
-            let guard = self.guard_for_write(inode, offset, data.len() as u64, caller).await?;
+            let settles = offset.filter(|_| doubtful);
+            let guard = match settles {
+                Some(at) => self.guard_alone(inode, BlockRange::of_bytes(at, data.len() as u64), caller).await?,
+                None => self.guard_for_write(inode, offset, data.len() as u64, caller).await?,
+            };
             // Looked at under the guard: it is of this life or is gone.
             if self.space.life() != life {
                 return Err(Errno(EIO));
@@ -166,6 +189,7 @@ impl DataPath {
                 continue;
             }
             let attempt = match offset {
+                Some(offset) if doubtful => self.settle(inode, &guard, (offset, &data), began, caller).await?,
                 Some(offset) => self.attempt(inode, &guard, (offset, false), &mut data, reserved, caller).await?,
                 None => {
                     let _one = self.session.unless_given_up(caller, inode.appending.lock()).await?;
@@ -177,6 +201,10 @@ impl DataPath {
                 Attempt::Done(n) => return Ok(n),
                 Attempt::Space(blocks) => missing = Some(blocks),
                 Attempt::Restart => {}
+                Attempt::InDoubt => {
+                    doubtful = true;
+                    self.mark_since(began);
+                }
             }
         }
     }
@@ -303,7 +331,7 @@ impl DataPath {
         if offset > size && size > 0 {
             match self.zero_behind_end(&job, size).await {
                 Ok(()) => {}
-                Err(Fault::Restart) => return Ok(Attempt::Restart),
+                Err(Fault::Restart | Fault::InDoubt) => return Ok(Attempt::Restart),
                 Err(Fault::Errno(errno)) => return Err(errno),
             }
         }
@@ -315,6 +343,7 @@ impl DataPath {
         match result {
             Ok(()) => self.mapped(&job, &plan).map(|()| Attempt::Done((end - offset) as u32)),
             Err(Fault::Restart) => Ok(Attempt::Restart),
+            Err(Fault::InDoubt) => Ok(Attempt::InDoubt),
             Err(Fault::Errno(errno)) => Err(errno),
         }
     }
@@ -353,7 +382,7 @@ impl DataPath {
         let base = disk.0 * FS_BLOCK;
         let mut buf = self.disk_read(job.guard, base, FS_BLOCK as usize, job.caller).await?;
         buf[(size - block * FS_BLOCK) as usize..(upto - block * FS_BLOCK) as usize].fill(0);
-        self.disk_write(job.guard, base, buf, job.caller).await.map_err(|(fault, _)| fault)
+        self.disk_write(job.guard, base, buf, Again::Freely, job.caller).await.map_err(|(fault, _)| fault)
     }
 
     /// Step 6. `Err`: more space has to be reserved first, or the layout is gone.
@@ -446,10 +475,13 @@ impl DataPath {
 
     /// Step 7. `data` is whole again whatever happens.
     async fn put_image(&self, job: &Job<'_>, plan: &Plan, data: &mut AlignedBuf) -> Result<(), Fault> {
+        // Anything else is written by one at a time: others wait for the range, or do not know the blocks yet.
+        let in_place = plan.fresh.is_empty() && plan.keep_head.is_none() && plan.keep_tail.is_none();
+        let again = if in_place { Again::Asked } else { Again::Freely };
         let whole = plan.start == job.offset && plan.stop == job.end && data.is_aligned_to(self.logical as usize);
         if whole && let [segment] = &plan.segments[..] {
             let buf = std::mem::replace(data, AlignedBuf::with_capacity(0));
-            return self.disk_write(job.guard, segment.disk, buf, job.caller).await.map_err(|(fault, back)| {
+            return self.disk_write(job.guard, segment.disk, buf, again, job.caller).await.map_err(|(fault, back)| {
                 *data = back;
                 fault
             });
@@ -468,7 +500,7 @@ impl DataPath {
         image[head..head + data.len()].copy_from_slice(data);
         for segment in &plan.segments {
             let part = image.split_to(segment.len);
-            self.disk_write(job.guard, segment.disk, part, job.caller).await.map_err(|(fault, _)| fault)?;
+            self.disk_write(job.guard, segment.disk, part, again, job.caller).await.map_err(|(fault, _)| fault)?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::client::data::DataPath;
-use crate::client::link::{CallDone, ClientEvent, LinkLost, RedirectDone};
+use crate::client::link::{CallDone, ClientEvent, LinkLost, NoWitnesses, RedirectDone};
 use crate::proto::{Answer, BindAnswer, BindRequest, Call, LayoutGrant, Redirect, Want};
 
 /// One link after the other; each call is handed to the test, which answers it or lets it break.
@@ -124,6 +124,7 @@ fn start_watched() -> (Arc<DataPath>, Calls, Events, Arc<Scripted>) {
         coordinators: Arc::new(Links(Arc::clone(&scripted))),
         abort: Arc::clone(&disk) as Arc<dyn AbortOwn>,
         slot: Arc::new(NoSlot),
+        witnesses: Arc::new(NoWitnesses),
         events: Arc::new(move |e| sink.lock().push(e)),
         path_timeout: Duration::from_secs(1),
         io_timeout: Duration::ZERO,

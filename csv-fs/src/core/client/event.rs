@@ -78,8 +78,9 @@ pub enum Event {
     /// The shell wants to give a layout back of its own accord.
     GiveBack { layout: LayoutId },
 
-    /// A new redirected read, write or flush. `layout` and `at` are ignored for a flush.
-    Redirect { io: IoId, layout: LayoutId, op: RedirectOp, at: u64, len: u32 },
+    /// A new redirected read, write or flush. `layout` and `at` are ignored for a flush. A write that is to be executed `once` at most
+    /// ends in doubt instead of being sent to a second coordinator.
+    Redirect { io: IoId, layout: LayoutId, op: RedirectOp, at: u64, len: u32, once: bool },
     /// The answer to [`Effect::SendRedirect`].
     RedirectAnswered { io: IoId, bind: Bind, answer: RedirectAnswer },
 
@@ -208,6 +209,8 @@ pub enum RedirectResult {
     Direct,
     /// It waited for `io_timeout`, and will not be executed.
     Expired,
+    /// It may have been executed or not, and will not be any more. Said only of what is to be executed once at most.
+    InDoubt,
     /// The incarnation was evicted.
     Evicted,
 }

@@ -13,6 +13,11 @@
 //!   took the write is the disk's own, and the next flush covers it. A device that was *reset* under the same
 //!   coordinator may have lost it: then the next fsync fails (`WritesLost`).
 //!
+//! A write that is to be executed **once** at most (in place, beside other writers: `client::data::doubt`) is not sent again when it
+//! is unanswered and the binding ends: it ends [`RedirectResult::InDoubt`] when a coordinator is bound anew, after which nothing that
+//! was sent before is executed any more (rule `AskedBeforeRepeated`). Prevents: it was executed and its answer is lost; another node
+//! writes the same block, and reads that; then it is executed once more.
+//!
 //! Kept data is bounded ([`Redirects::limit`]): above three quarters of it the core flushes by itself, at the bound new
 //! writes wait for that.
 
@@ -35,6 +40,8 @@ pub(super) struct Wire {
     pub(super) op: RedirectOp,
     pub(super) at: u64,
     pub(super) len: u32,
+    /// A write that is not to be sent again once it may have been executed.
+    pub(super) once: bool,
 }
 
 impl Wire {
@@ -82,6 +89,8 @@ struct Pending {
     began: bool,
     /// Its caller has waited long enough: it ends as soon as it cannot be executed any more, see `expiry`.
     expired: bool,
+    /// It may have been executed, and is not sent again.
+    doubtful: bool,
 }
 
 #[derive(Debug)]
@@ -167,7 +176,8 @@ impl Redirects {
 
     pub(super) fn submit(&mut self, wire: Wire, exclusive: bool) {
         let progress = Progress::Queued;
-        self.pending.insert(wire.io, Pending { wire, exclusive, progress, began: false, expired: false });
+        let pending = Pending { wire, exclusive, progress, began: false, expired: false, doubtful: false };
+        self.pending.insert(wire.io, pending);
         self.queued.insert(wire.io);
     }
 
@@ -177,7 +187,7 @@ impl Redirects {
             let io = IoId(self.own);
             self.own += 1;
             self.own_flush = Some(io);
-            self.submit(Wire { io, layout: LayoutId(0), op: RedirectOp::Flush, at: 0, len: 0 }, false);
+            self.submit(Wire { io, layout: LayoutId(0), op: RedirectOp::Flush, at: 0, len: 0, once: false }, false);
         }
     }
 
@@ -209,7 +219,7 @@ impl Redirects {
     fn may_go(&self, io: IoId, permit: Permit, full: bool) -> bool {
         let Some(p) = self.pending.get(&io) else { return false };
         if p.began {
-            return permit.again;
+            return permit.again && !p.doubtful;
         }
         match p.wire.op {
             RedirectOp::Read => permit.reads,
@@ -292,6 +302,14 @@ impl Redirects {
         }
     }
 
+    /// Bound anew: what may have been executed, and was to be once at most, is not sent again.
+    pub(super) fn end_doubtful(&mut self, out: &mut Vec<Effect>) {
+        let over: Vec<IoId> = self.pending.values().filter(|p| p.doubtful).map(|p| p.wire.io).collect();
+        for io in over {
+            self.end(io, RedirectResult::InDoubt, out);
+        }
+    }
+
     /// Writes that have waited long enough and may still be executed.
     pub(super) fn expired(&self) -> u64 {
         self.pending.values().filter(|p| p.expired).count() as u64
@@ -302,6 +320,7 @@ impl Redirects {
         for (io, p) in &mut self.pending {
             if p.progress != Progress::Queued {
                 p.progress = Progress::Queued;
+                p.doubtful = p.wire.once && self.rules.has(Rule::AskedBeforeRepeated);
                 self.queued.insert(*io);
             }
         }
@@ -417,9 +436,11 @@ impl Redirects {
         for number in lost {
             self.lose(number, out);
         }
-        let over: Vec<IoId> = self.pending.values().filter(|p| of(&p.wire)).map(|p| p.wire.io).collect();
-        for io in over {
-            self.end(io, RedirectResult::NoLayout, out);
+        let over: Vec<(IoId, bool)> =
+            self.pending.values().filter(|p| of(&p.wire)).map(|p| (p.wire.io, p.doubtful)).collect();
+        for (io, doubtful) in over {
+            let result = if doubtful { RedirectResult::InDoubt } else { RedirectResult::NoLayout };
+            self.end(io, result, out);
         }
     }
 

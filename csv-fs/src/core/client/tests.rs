@@ -151,7 +151,7 @@ impl Rig {
     }
 
     pub(super) fn io(&mut self, io: u64, op: RedirectOp) -> Vec<Effect> {
-        self.event(Event::Redirect { io: IoId(io), layout: LayoutId(70), op, at: 4096 * io, len: 4096 })
+        self.event(Event::Redirect { io: IoId(io), layout: LayoutId(70), op, at: 4096 * io, len: 4096, once: false })
     }
 
     pub(super) fn io_done(&mut self, io: u64, epoch: u64) -> Vec<Effect> {

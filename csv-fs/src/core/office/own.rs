@@ -9,8 +9,17 @@
 //!   generation that was granted to it. Every fence raises the generation, so a fence that was begun or ended meanwhile is seen: the
 //!   life that goes on is one that is being fenced, as if its process had never ended, and whether it was evicted its coordinator
 //!   knows. One that is about to begin meets the changed slot and starts over. An office that the process before left behind is
-//!   given up first: its last write has landed, or the LIVE lock were not free. A disk that cannot say that every earlier process
-//!   has ended (SCSI: keys are of an incarnation) knows no such life.
+//!   given up first: its last write has landed, or the LIVE lock were not free.
+//! - A SCSI disk has no LIVE lock, and a fence by keys reaches what is registered: the next process takes over the nexuses of the one before,
+//!   each when it logs in, and of one that it does not reach, or that has given its key back, nobody would end what is under way. So there the
+//!   process before must have proved that itself (rule `EndedBeforeHandedOn`), which one that was killed has not.
+//!   1. Coordinator 1 makes room for its next process. A metadata page of it is stuck on nexus 0. It ends all the same.
+//!   2. The next one reaches the disk over nexus 1, goes on with the incarnation, and gives the office up that was left: nobody is fenced.
+//!   3. 2 takes the office and opens the store. Nexus 0 lets the page go: it lands over the tree of the new reign.
+//!
+//!   With the proof: keys that the process before could not give back are of the same incarnation, so that whoever fences that takes them,
+//!   too, and there is nothing on their nexuses that he would have to end. A fence that was begun meanwhile has raised the generation: the
+//!   nexuses of the next process read that after they have registered (`nexus`), and are not admitted.
 //! - A higher `fence_gen` than was granted, seen in the slot by whatever means, stops direct I/O *before* anything
 //!   else happens, and trips the latch of an office held here. "Nothing in flight" is said only after both have ended.
 //! - The owner never lowers `fence_gen`: it carries on what it found. A fencer's raise makes the owner's next renewal
@@ -177,9 +186,11 @@ impl Office {
     ///
     /// Prevents: it was fenced, the fencer's proof says that nothing of that generation comes any more, and it writes on.
     fn may_resume(&self, found: &SlotView) -> bool {
-        let Some(Resumes { incarnation, fence_gen }) = self.config.resumes else { return false };
+        let Some(Resumes { incarnation, fence_gen, ended }) = self.config.resumes else { return false };
         let same = (found.incarnation, found.boot) == (incarnation, self.config.boot) && found.fence_gen >= fence_gen;
-        same && self.look.sight.is_some() && matches!(self.config.kind, DiskKind::File)
+        let by_lock = matches!(self.config.kind, DiskKind::File);
+        let ended = by_lock || ended || !self.rules.has(Rule::EndedBeforeHandedOn);
+        same && self.look.sight.is_some() && ended
     }
 
     fn register(&mut self, now: Now, found: SlotView, out: &mut Vec<Effect>) {

@@ -252,6 +252,15 @@ impl World {
         }
     }
 
+    /// A daemon that leaves gives its keys back, over the nexuses that answer.
+    pub(in crate::sim) fn keys_given_back(&mut self, n: NodeId) {
+        for nexus in self.nexus_numbers(n) {
+            if self.disk.heard(n, nexus) {
+                self.disk.lun.keys.remove(&(n, nexus));
+            }
+        }
+    }
+
     /// The way of one nexus to the disk hangs, or no longer does.
     pub(in crate::sim) fn nexus_hangs(&mut self, n: NodeId, nexus: u16, hangs: bool) {
         self.trace(|| format!("nexus {nexus} of {n} hangs: {hangs}"));

@@ -5,6 +5,7 @@ use super::script::{Script, is_bound, node};
 use crate::core::coord;
 use crate::core::rules::Rule;
 use crate::sim::app::{Op, file};
+use crate::sim::world::MS;
 
 const SCRIPT: Scenario = Scenario { name: "", rule: None, nodes: 3, scsi: false, nexuses: 1, script: |_| {} };
 
@@ -78,6 +79,73 @@ pub(super) const COORDINATOR_LEAVES: Scenario = Scenario {
         s.heals(&[Op::Read(file(2), 1)]);
     },
     ..SCRIPT
+};
+
+/// The coordinator's daemon makes room for the next on a unit, with a page write on a nexus that does not answer any more. The next one
+/// reaches the unit over its other nexus. Nobody else is there who would fence it meanwhile.
+pub(super) const LEFT_UNPROVED: Scenario = Scenario {
+    name: "the daemon that makes room with a page write on a nexus that hangs",
+    rule: Some(Rule::EndedBeforeHandedOn),
+    nodes: 2,
+    scsi: true,
+    nexuses: 2,
+    script: |s| {
+        s.begin(1);
+        s.fault("pages stick", |w| {
+            w.disk.stick_for = Some(14_000 * MS);
+            w.disk.stick_pages.insert(node(1), 1);
+        });
+        drop(s.op(2, Op::Private { unlink: false }));
+        s.until(2000, "the page is on its way", |w| w.disk.pages_flying(node(1)));
+        s.fault("kill", |w| w.kill(node(2)));
+        s.fault("nexus hangs", |w| {
+            if let Some(nexus) = w.disk.pages_fly_over(node(1)) {
+                w.nexus_hangs(node(1), nexus, true);
+                w.session_breaks(node(1), nexus, 60_000);
+            }
+        });
+        s.fault("planned restart", |w| {
+            w.restart(node(1));
+        });
+        goes_on(s, 1);
+        s.run(8000);
+        s.world(|w| w.start(node(2)));
+        s.heals(&[]);
+    },
+};
+
+/// Restarts in order of the daemons of a volume on a unit, one after the other, with a lock and something uncommitted in each.
+pub(super) const RESTARTED_ON_A_UNIT: Scenario = Scenario {
+    name: "daemons on a unit that make room one after the other under programs that hold locks",
+    scsi: true,
+    nexuses: 2,
+    script: |s| {
+        s.begin(1);
+        for (n, locked) in [(2, file(0)), (1, file(1)), (3, file(2))] {
+            s.does(n, Op::Append(file(2)));
+            s.does(n, Op::HoldsAll(locked));
+            let who = s.who(n);
+            let waits = s.op(if n == 3 { 2 } else { 3 }, Op::TriesAll(locked));
+            s.fault("planned restart", |w| {
+                w.restart(node(n));
+            });
+            goes_on(s, n);
+            s.ends(&waits, 30_000, "a program is refused the lock");
+            s.not_evicted(n, who);
+            s.same_life(n, who);
+            s.does(n, Op::Append(file(2)));
+        }
+        s.heals(&[Op::Read(file(2), 1)]);
+    },
+    ..SCRIPT
+};
+
+/// The same as on a file: its node is evicted while no daemon runs, or just when the next one comes.
+pub(super) const EVICTED_BETWEEN_ON_A_UNIT: Scenario = Scenario {
+    name: "the node that is evicted between two of its daemons on a unit",
+    scsi: true,
+    nexuses: 2,
+    ..EVICTED_BETWEEN
 };
 
 /// A program makes a file that nobody else makes, and its daemon is killed while it does; `after` the kill it goes on.

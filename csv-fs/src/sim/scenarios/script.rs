@@ -125,6 +125,14 @@ impl<'a> Script<'a> {
         self.world(|w| w.oracle.evictions_were_real());
     }
 
+    /// A life that went on in the next process.
+    pub(super) fn same_life(&mut self, n: u8, who: Option<ClientId>) {
+        let now = self.who(n);
+        if now != who {
+            self.world(|w| w.oracle.fail(Invariant::AsIfNothingHappened, format!("{who:?} went on as {now:?}")));
+        }
+    }
+
     /// An eviction that nothing called for.
     pub(super) fn not_evicted(&mut self, n: u8, who: Option<ClientId>) {
         self.world(|w| {

@@ -113,6 +113,7 @@ pub(super) const ALL: &[(&str, &[&str])] = &[
             "goes on after a kill",
             "a request comes again",
             "a coordinator that was killed is waited for",
+            "its end is proved",
         ],
     ),
     ("killed with", &["a call", "something uncommitted", "a lock", "an office"]),

@@ -147,7 +147,7 @@ impl Actor {
             PeerAsk::NoPath { epoch, .. } => Ask::NoPath { epoch },
             PeerAsk::TakeOffice { epoch, .. } => Ask::TakeOffice { epoch },
             // Not an office's business; the dropped sender answers so.
-            PeerAsk::Node { .. } => return,
+            PeerAsk::Node { .. } | PeerAsk::Mark { .. } | PeerAsk::WrittenSince { .. } => return,
         };
         self.next += 1;
         let id = AskId(self.next);

@@ -126,7 +126,7 @@ impl Array {
         fs::read_to_string(self.dir.join("array.log")).unwrap_or_default().matches(what).count()
     }
 
-    fn control(&self) -> PathBuf {
+    pub(super) fn control(&self) -> PathBuf {
         self.dir.join("array.sock")
     }
 

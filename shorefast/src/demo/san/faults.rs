@@ -5,19 +5,20 @@ use std::fs::File;
 use std::io;
 use std::time::Duration;
 
-use super::super::cluster::Member;
+use super::super::cluster::{Member, VOLUME};
 use super::super::outcome::Moment;
 use super::super::runner::own_route;
 use super::array::Array;
 use super::networks::{ARRAY, Net, Networks};
 use super::outsider::Act;
-use super::run::{Run, Seen};
-use crate::api::{Metadata, Node, Route};
+use super::run::{LIMIT, Run, Seen};
+use crate::api::{Metadata, Node, Request, Route};
 use crate::events::Code;
 use crate::exit::Failure;
 
-/// So long a node must stay as it is: longer than it takes to notice a dead path, and than the array takes to be asked again.
-const UNMOVED: Duration = Duration::from_secs(3);
+/// So long a node must stay as it is: longer than it takes to notice a dead path and to go redirected for that (3 s), and than the array
+/// takes to be asked again.
+const UNMOVED: Duration = Duration::from_secs(5);
 /// So long the array is off.
 const OFF: Duration = Duration::from_millis(700);
 
@@ -63,7 +64,8 @@ impl Run {
             run.coordinator_cut(holder, seen)
         })?;
         self.fault(ALL_CUT, "the array cut off from all nodes", Run::all_ways)?;
-        if let Some(node) = self.array.slowed().filter(|node| *node != self.holder()) {
+        if let Some(node) = self.array.slowed() {
+            self.coordinates_no_more(node)?;
             self.fault(STUCK, &on(node, "the array holds up one write, and lets it go later, of"), |run, seen| {
                 run.stuck_write(node, seen)
             })?;
@@ -89,6 +91,23 @@ impl Run {
         let mut said: Vec<Node> = said.collect();
         said.sort_unstable();
         said.get(said.len() / 2).copied().unwrap_or(self.cluster.members[0].node)
+    }
+
+    /// The office goes to another node, if it is this one's: whoever coordinates is not redirected.
+    fn coordinates_no_more(&mut self, node: Node) -> Result<(), Failure> {
+        if self.holder() != node {
+            return Ok(());
+        }
+        let to = self.another(0);
+        self.timeline
+            .done(None, format!("the coordinator is moved to {to}, away from the node whose write will be held up"));
+        let ask = Request::VolumeMove { name: VOLUME.to_owned(), to };
+        if let Some(member) = self.cluster.member(node)
+            && let Err(failure) = member.client().call_within(ask, LIMIT, |_| ())
+        {
+            self.timeline.say(&format!("{failure}"));
+        }
+        self.until(|run| run.holder() != node).map(drop)
     }
 
     /// One of those that do not coordinate.

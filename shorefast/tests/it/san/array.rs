@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::fixture::{Ended, PROGRAM, path, run, until};
@@ -176,15 +177,23 @@ impl Array {
     pub(super) fn stop(&mut self) -> Option<i32> {
         let mut child = self.child.take().expect("it runs");
         let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is our child");
+        rustix::process::kill_process(pid, Signal::TERM).expect("it is our child");
         until("the array has stopped", || child.try_wait().is_ok_and(|ended| ended.is_some()));
         child.wait().expect("it has ended").code()
     }
 
     /// Holds up what it is to hold up of node 2, or lets it go.
     pub(super) fn hold(&self, hold: bool) {
+        self.signal(if hold { Signal::USR1 } else { Signal::USR2 });
+    }
+
+    /// It answers nobody for a while.
+    pub(super) fn stands_still(&self, still: bool) {
+        self.signal(if still { Signal::STOP } else { Signal::CONT });
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = rustix::process::Pid::from_child(self.child.as_ref().expect("it runs"));
-        let signal = if hold { rustix::process::Signal::USR1 } else { rustix::process::Signal::USR2 };
         rustix::process::kill_process(pid, signal).expect("it is our child");
     }
 

@@ -84,6 +84,12 @@ impl Lab {
         Lab { loads: Vec::new(), cluster, array, networks, nodes }
     }
 
+    /// Every daemon has a holder.
+    pub(super) fn held(self) -> Lab {
+        self.all().for_each(|n| configure(&self.cluster, n, "holder = true\n"));
+        self
+    }
+
     /// Every node runs without a rule, from its next start on.
     pub(super) fn without_rule(self, rule: &str) -> Lab {
         self.all().for_each(|n| configure(&self.cluster, n, &format!("without_rule = \"{rule}\"\n")));

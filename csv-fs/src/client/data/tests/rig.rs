@@ -33,7 +33,7 @@ use crate::meta::{FormatOptions, Latch, Root, Store, Unmounted, View, read_super
 use crate::proto::*;
 use crate::types::*;
 
-use links::{Links, SlotReader};
+use links::{Below, Links, Others, Paths, SlotReader};
 
 /// How long a test waits for what must happen.
 pub(crate) const SOON: Duration = Duration::from_secs(25);
@@ -153,6 +153,8 @@ pub(crate) enum Fate {
     Lost,
     /// The coordinator dies with it.
     LostWithCoordinator,
+    /// The same with the answer to its next redirected write.
+    WriteLostWithCoordinator,
 }
 
 /// One reign.
@@ -189,10 +191,13 @@ pub(crate) struct Cluster {
     /// Coordinators that are followed by another live on for a while.
     dozes: bool,
     asleep: Option<Arc<Serving>>,
+    /// Of the nodes that were made.
+    paths: Paths,
 }
 
 /// One node's client.
 pub(crate) struct Node {
+    pub(crate) below: Arc<Below>,
     pub(crate) fault: Arc<FaultDevice>,
     pub(crate) session: Arc<Session>,
     pub(crate) path: Arc<DataPath>,
@@ -296,7 +301,21 @@ impl Cluster {
         let (lease, serving) = (LeaseView::new_volume(), Arc::default());
         let (lacking, dozes, asleep) = (Lacking::Nothing, false, None);
         let io_timeout = Duration::ZERO;
-        Cluster { device, shared, superblock, office, lease, serving, workers, lacking, io_timeout, dozes, asleep }
+        let paths = Paths::default();
+        Cluster {
+            device,
+            shared,
+            superblock,
+            office,
+            lease,
+            serving,
+            workers,
+            lacking,
+            io_timeout,
+            dozes,
+            asleep,
+            paths,
+        }
     }
 
     /// Node `node` takes office after the one before was ended as a kill would, and found dead.
@@ -469,7 +488,8 @@ impl Cluster {
     }
 
     fn node_of(&self, client: ClientId, fence_gen: FenceGen, workers: &Workers) -> Node {
-        let fault = FaultDevice::new(Arc::clone(&self.shared));
+        let below = Below::new(Arc::clone(&self.shared));
+        let fault = FaultDevice::new(Arc::clone(&below) as Arc<dyn BlockDevice>);
         let events: Arc<Mutex<Vec<ClientEvent>>> = Arc::default();
         let sink = Arc::clone(&events);
         let (fate, late) = (Arc::new(Mutex::new(Fate::Arrives)), Late::default());
@@ -491,6 +511,7 @@ impl Cluster {
             },
             coordinators: Arc::clone(&links) as Arc<dyn Coordinators>,
             abort: Arc::clone(&fault) as Arc<dyn AbortOwn>,
+            witnesses: Arc::new(Others { node: client.node, paths: Arc::clone(&self.paths) }),
             slot: Arc::new(SlotReader {
                 device: Arc::clone(&fault),
                 office: Arc::clone(&self.office),
@@ -505,8 +526,9 @@ impl Cluster {
         *links.session.lock() = Some(Arc::clone(&session));
         let disk = Arc::clone(&fault) as Arc<dyn BlockDevice>;
         let path = DataPath::new(Arc::clone(&session), disk, workers.count());
+        self.paths.lock().insert(client.node, Arc::downgrade(&path));
         path.start(&workers.handle());
-        Node { fault, session, path, events, fate, late }
+        Node { below, fault, session, path, events, fate, late }
     }
 }
 

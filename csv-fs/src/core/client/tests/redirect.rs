@@ -42,13 +42,60 @@ fn under_an_exclusive_layout_kept_writes_are_sent_again_first_and_in_order() {
     let mut rig = rig(LayoutMode::Exclusive);
     rig.io(1, RedirectOp::Write);
     rig.io_done(1, 5);
-    rig.event(Event::Redirect { io: IoId(2), layout: LayoutId(70), op: RedirectOp::Write, at: 4096, len: 512 });
+    rig.event(Event::Redirect {
+        io: IoId(2),
+        layout: LayoutId(70),
+        op: RedirectOp::Write,
+        at: 4096,
+        len: 512,
+        once: false,
+    });
     rig.io_done(2, 5);
     let out = rebind(&mut rig, 6);
     assert_eq!(sent_io(&out), vec![1], "2 overlaps 1 and waits for it");
     assert_eq!(sent_io(&rig.io(5, RedirectOp::Read)), Vec::<u64>::new(), "everything else waits for both");
     assert_eq!(sent_io(&rig.io_done(1, 6)), vec![2]);
     assert_eq!(sent_io(&rig.io_done(2, 6)), vec![5]);
+}
+
+fn once(rig: &mut Rig, io: u64) -> Vec<Effect> {
+    let (io, layout, op) = (IoId(io), LayoutId(70), RedirectOp::Write);
+    rig.event(Event::Redirect { io, layout, op, at: 4096, len: 4096, once: true })
+}
+
+/// It may have been executed, and another node may have written the block since.
+#[test]
+fn what_is_to_be_executed_once_ends_in_doubt_when_its_coordinator_is_gone() {
+    let mut rig = rig(LayoutMode::Shared);
+    assert_eq!(sent_io(&once(&mut rig, 1)), vec![1]);
+    rig.io(2, RedirectOp::Write);
+    let before = rig.event(Event::LinkLost { bind: Bind(1) });
+    assert!(!before.iter().any(|e| matches!(e, Effect::RedirectDone { .. })), "it may still be executed: {before:?}");
+    assert_eq!(sent_io(&once(&mut rig, 3)), Vec::<u64>::new());
+    let out = rebind(&mut rig, 6);
+    assert!(out.contains(&Effect::RedirectDone { io: IoId(1), result: RedirectResult::InDoubt }), "{out:?}");
+    assert_eq!(sent_io(&out), vec![2, 3], "what may be executed again, and what was never sent");
+}
+
+/// Not executed by its coordinator's own word.
+#[test]
+fn what_was_refused_is_sent_again_also_if_it_is_to_be_executed_once() {
+    let mut rig = rig(LayoutMode::Shared);
+    once(&mut rig, 1);
+    let refused = RedirectAnswer::PathNotFenced;
+    let call = sent_call(&rig.event(Event::RedirectAnswered { io: IoId(1), bind: Bind(1), answer: refused }));
+    let out = rig.answer(&call, Answer::Ok(Reply::PathFenced { fence_gen: FenceGen(5) }));
+    assert_eq!(sent_io(&out), vec![1]);
+}
+
+#[test]
+fn in_doubt_with_its_layout_it_is_still_in_doubt() {
+    let mut rig = rig(LayoutMode::Shared);
+    once(&mut rig, 1);
+    rig.event(Event::Hint(hint(6, 3)));
+    let bind = rig.core.binder.last;
+    let out = rig.event(Event::BindAnswered { bind, answer: bound_answer(6, vec![LayoutId(70)]) });
+    assert!(out.contains(&Effect::RedirectDone { io: IoId(1), result: RedirectResult::InDoubt }), "{out:?}");
 }
 
 /// Another node may have written the block since: repeating the write would undo that.
@@ -138,7 +185,7 @@ fn done_after_reset(rig: &mut Rig, io: u64, generation: u64) -> Vec<Effect> {
 }
 
 fn write_at(rig: &mut Rig, io: u64, at: u64) -> Vec<Effect> {
-    rig.event(Event::Redirect { io: IoId(io), layout: LayoutId(70), op: RedirectOp::Write, at, len: 512 })
+    rig.event(Event::Redirect { io: IoId(io), layout: LayoutId(70), op: RedirectOp::Write, at, len: 512, once: false })
 }
 
 /// Write 1 is kept, the disk is reset, write 2 of the same block is executed, and its answer tells of the reset: when

@@ -1,12 +1,14 @@
 //! Lives that go on in another process.
 
 use super::lab::{Lab, client, node};
+use super::scsi;
 use crate::core::office::*;
+use crate::core::rules::{Rule, Rules};
 use crate::core::time::Now;
 use block::shared::{FenceGen, Incarnation};
 
 fn life(incarnation: u64) -> Resumes {
-    Resumes { incarnation: Incarnation(incarnation), fence_gen: FenceGen(0) }
+    Resumes { incarnation: Incarnation(incarnation), fence_gen: FenceGen(0), ended: false }
 }
 
 /// Node 1, which is not in office, makes room; its last write lands a little later.
@@ -143,4 +145,60 @@ fn an_earlier_life_of_another_process_is_not_taken_up_again() {
     lab.run_until("its second life registers", |l| l.office(1).client() == Some(client(1, 2)));
     lab.kill(1, 10);
     assert_eq!(restarted(&mut lab, 1, life(1)).0, client(1, 3));
+}
+
+/// On a unit, whose process has proved its end.
+fn ended(incarnation: u64) -> Resumes {
+    Resumes { ended: true, ..life(incarnation) }
+}
+
+/// There is no LIVE lock that would say so.
+#[test]
+fn on_a_unit_a_life_goes_on_only_if_its_process_has_proved_its_end() {
+    let mut lab = scsi::lab(Rules::all());
+    lab.kill(1, 0);
+    assert_eq!(restarted(&mut lab, 1, ended(1)), (client(1, 1), FenceGen(0)));
+    lab.run_for(20_000);
+    assert_eq!((lab.coordinators(), lab.fence_gen(1)), (vec![2], FenceGen(0)), "and nobody took it for dead");
+    lab.kill(1, 0);
+    assert_eq!(restarted(&mut lab, 1, life(1)), (client(1, 2), FenceGen(0)), "it was killed");
+}
+
+#[test]
+fn without_its_rule_a_life_goes_on_whose_process_has_proved_nothing() {
+    let mut lab = scsi::lab(Rules::without(Rule::EndedBeforeHandedOn));
+    lab.kill(1, 0);
+    assert_eq!(restarted(&mut lab, 1, life(1)), (client(1, 1), FenceGen(0)));
+}
+
+/// The fencer has found no key of it, since they were given back.
+#[test]
+fn on_a_unit_a_life_that_was_fenced_meanwhile_goes_on_and_none_of_its_nexuses_is_admitted() {
+    let mut lab = scsi::lab(Rules::all());
+    lab.kill(1, 0);
+    let raised = lab.slots[&node(1)];
+    lab.slots.insert(node(1), SlotView { fence_gen: FenceGen(1), ..raised.next(1) });
+    let since = lab.now;
+    assert_eq!(restarted(&mut lab, 1, ended(1)), (client(1, 1), FenceGen(1)));
+    assert!(stops_direct(&lab, 1, since), "it does nothing under the generation that it had");
+    let (tag, register) = scsi::step(&lab.give(1, Event::NexusUp { nexus: 3 }));
+    assert_eq!(register, FenceStep::Register { nexus: 3, key: Key::new(9, client(1, 1), 3) });
+    assert_eq!(lab.give(1, Event::Scsi { tag, result: ScsiResult::Done }), [Effect::ReadOwnSlotVia { nexus: 3 }]);
+    let slot = lab.slots[&node(1)];
+    let out = lab.give(1, Event::OwnSlotVia { nexus: 3, slot: Some(slot) });
+    assert_eq!(out[0], Effect::NexusRefused { nexus: 3 });
+}
+
+#[test]
+fn on_a_unit_a_life_that_left_an_office_behind_gives_it_up_and_takes_it_again() {
+    let mut lab = Lab::new(&[1]);
+    lab.kind = DiskKind::Scsi { volume_tag: 9 };
+    lab.start(1);
+    lab.run_until("it takes office", |l| l.office(1).in_office().is_some());
+    let before = lab.lease.epoch;
+    lab.kill(1, 0);
+    assert_eq!(restarted(&mut lab, 1, ended(1)).0, client(1, 1));
+    lab.run_until("it is given up", |l| l.lease.is_vacant());
+    lab.run_until("it takes office again", |l| l.office(1).in_office().is_some());
+    assert!(lab.lease.epoch > before);
 }

@@ -1,9 +1,11 @@
 //! What lies between a client and whoever is in office: calls whose answers are lost or come late, the way back, the own slot.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use block::AlignedBuf;
-use block::device::DeviceExt;
+use block::device::{BlockDevice, Completion, DeviceExt, Done, Geometry, Io};
 use block::fault::FaultDevice;
 use block::shared::{BoxFuture, Epoch, FenceGen, NodeId};
 use bytes::Bytes;
@@ -11,11 +13,13 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::{Fate, Late, Office, Serving};
+use crate::client::data::DataPath;
 use crate::client::link::*;
 use crate::client::session::Session;
 use crate::coordinator::ClientLink;
 use crate::format::{CELL, slot_at};
 use crate::proto::*;
+use crate::types::ClientId;
 
 /// The way to whoever is in office.
 pub(super) struct Links {
@@ -56,7 +60,7 @@ impl TestLink {
             drop(self.unless_ended(late.acquire()).await?);
         }
         let answer = self.unless_ended(self.serving.coordinator.call(call)).await?;
-        let fate = match durable {
+        let fate = match durable && *self.fate.lock() != Fate::WriteLostWithCoordinator {
             true => std::mem::replace(&mut *self.fate.lock(), Fate::Arrives),
             false => Fate::Arrives,
         };
@@ -97,9 +101,15 @@ impl CoordinatorLink for TestLink {
         done: RedirectDone,
     ) -> Option<BoxFuture<'static, ()>> {
         let data = data.map(|d| AlignedBuf::from_slice(&d));
-        let me = self.clone();
+        let (me, is_write) = (self.clone(), redirect.op == RedirectOp::Write);
         Some(Box::pin(async move {
-            done.tell(me.unless_ended(me.serving.coordinator.redirect(redirect, data)).await);
+            let answer = me.unless_ended(me.serving.coordinator.redirect(redirect, data)).await;
+            if is_write && *me.fate.lock() == Fate::WriteLostWithCoordinator {
+                *me.fate.lock() = Fate::Arrives;
+                me.serving.end(true);
+                return done.tell(Err(LinkLost));
+            }
+            done.tell(answer);
         }))
     }
 
@@ -123,6 +133,83 @@ impl ClientLink for ToClient {
 
     fn callback(&self, callback: Callback) -> BoxFuture<'_, Option<CallbackAnswer>> {
         Box::pin(async move { Some(self.session.callback(callback.client, callback.ask).await) })
+    }
+}
+
+/// A disk that executes what it is given, and keeps the answers back while it is told to.
+pub(crate) struct Below {
+    device: Arc<dyn BlockDevice>,
+    keeps: AtomicBool,
+    kept: Arc<Mutex<Vec<(Completion, Done)>>>,
+}
+
+impl Below {
+    pub(super) fn new(device: Arc<dyn BlockDevice>) -> Arc<Below> {
+        Arc::new(Below { device, keeps: AtomicBool::new(false), kept: Arc::default() })
+    }
+
+    pub(crate) fn keep(&self) {
+        self.keeps.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn kept(&self) -> usize {
+        self.kept.lock().len()
+    }
+
+    /// Answers at once again; what is kept stays.
+    pub(crate) fn pass(&self) {
+        self.keeps.store(false, Ordering::SeqCst);
+    }
+
+    /// Gives all answers.
+    pub(crate) fn answer(&self) {
+        self.pass();
+        let kept = std::mem::take(&mut *self.kept.lock());
+        kept.into_iter().for_each(|(completion, done)| completion.complete(done));
+    }
+}
+
+impl BlockDevice for Below {
+    fn geometry(&self) -> Geometry {
+        self.device.geometry()
+    }
+
+    fn submit(&self, mut io: Io) {
+        if self.keeps.load(Ordering::SeqCst) {
+            let kept = Arc::clone(&self.kept);
+            let to = std::mem::replace(&mut io.done, Completion::new(|_| ()));
+            io.done = Completion::new(move |done| kept.lock().push((to, done)));
+        }
+        self.device.submit(io);
+    }
+
+    fn describe(&self) -> String {
+        self.device.describe()
+    }
+}
+
+/// The data paths of all nodes.
+pub(super) type Paths = Arc<Mutex<BTreeMap<NodeId, Weak<DataPath>>>>;
+
+/// Every other node.
+pub(super) struct Others {
+    pub(super) node: NodeId,
+    pub(super) paths: Paths,
+}
+
+impl Others {
+    fn all(&self) -> Vec<Arc<DataPath>> {
+        self.paths.lock().iter().filter(|(n, _)| **n != self.node).filter_map(|(_, p)| p.upgrade()).collect()
+    }
+}
+
+impl Witnesses for Others {
+    fn mark(&self, client: ClientId, number: u64) {
+        self.all().iter().for_each(|path| path.heard_mark(client, number));
+    }
+
+    fn written_since(&self, question: WrittenSince) -> BoxFuture<'_, Vec<u64>> {
+        Box::pin(async move { self.all().iter().flat_map(|path| path.written_since(&question)).collect() })
     }
 }
 
