@@ -5,10 +5,12 @@
 //!   data ──► Multipath ──► Way (admitted?) ──► session ──► target
 //!   cells, compare-and-write, reservations ──► a Way that is registered, hedged over another after 300 ms
 //! ```
-//! What is what: `door` decides, `way` is a path of the multipath device, `enter` lets nexuses in.
+//! What is what: `door` decides, `way` is a path of the multipath device, `enter` lets nexuses in, `besides` counts what goes past the
+//! multipath device.
 //!
 //! Reads of cells begin with the way that answered last, so that a way that hangs costs one hedge and not one each time.
 
+mod besides;
 mod door;
 mod enter;
 mod way;
@@ -36,6 +38,7 @@ use crate::driver::Ownership;
 use crate::lun::{self, Plan, Sessions};
 use crate::path::LunPath;
 use crate::unit::{Identity, LunDevice, UnitError};
+use besides::{Besides, CountedCaw};
 use door::Right;
 use way::Way;
 
@@ -140,6 +143,7 @@ pub(crate) async fn share(
         judge: Mutex::default(),
         best: AtomicUsize::new(0),
         left: AtomicBool::new(false),
+        besides: Arc::default(),
         entering: RwLock::new(()),
         workers: workers.clone(),
     });
@@ -159,8 +163,8 @@ pub(crate) async fn share(
     })
 }
 
-/// Where the numbers of this process's entrances begin. Prevents: a preemption that the process before has asked for, of a nexus of its own,
-/// comes late and meets the same number of this process, which may go on under the same incarnation. It would cost a login.
+/// Where the numbers of this process's entrances begin. Makes improbable: a preemption that the process before has asked for, of a nexus of
+/// its own, comes late and meets the same number of this process, which may go on under the same incarnation. It would cost a login.
 fn first_number() -> NexusNumber {
     let mut bytes = [0; 2];
     // Without chance it begins as it always did.
@@ -181,6 +185,8 @@ pub(crate) struct Core {
     best: AtomicUsize,
     /// It is being left: nobody enters any more.
     left: AtomicBool,
+    /// What goes past the multipath device.
+    besides: Arc<Besides>,
     /// Read by each nexus for as long as it enters; written by who must know which nexuses are registered, once no other is let in.
     /// Prevents: a registration is on its way while all others are given back, and stays behind for good, or is taken for another's.
     entering: RwLock<()>,
@@ -268,7 +274,8 @@ impl Core {
                 && let Some(own) = way.path.key()
             {
                 let unit = Arc::clone(way.path.device());
-                asked.spawn(async move { (n, unit.preempt(own, victim, HELD_TYPE, true).await) });
+                let preempts = self.besides.asks(async move { unit.preempt(own, victim, HELD_TYPE, true).await });
+                asked.spawn(async move { (n, preempts.await) });
             }
             let more = !ways.as_slice().is_empty();
             let answer = match tokio::time::timeout(ANSWER_WITHIN, asked.join_next()).await {
@@ -368,11 +375,18 @@ impl Core {
     /// Nothing is sent any more, what was sent has ended, every registration of this node is taken away, and the sessions end. In this
     /// order. Prevents: a write is with the disk behind the target, and the key of its nexus is given back; whoever fences this node finds no
     /// key and no mark, takes that for the end of everything, and the write lands later.
+    ///
+    /// Meanwhile no nexus of this node has another one killed, for the same reason: the key would be gone without a mark. A preemption
+    /// that one had sent before is not taken back.
     async fn leaves(&self) -> bool {
         self.left.store(true, Ordering::Release);
-        self.ways.iter().for_each(|way| way.door.lock().again());
-        let ended = tokio::time::timeout(ENDS_WITHIN, self.device.abort_outstanding()).await;
-        if !matches!(ended, Ok(Ok(_))) {
+        self.besides.shut();
+        for way in &self.ways {
+            way.leaves();
+            way.door.lock().again();
+        }
+        let ends = async { self.besides.are_over().await && self.device.abort_outstanding().await.is_ok() };
+        if !tokio::time::timeout(ENDS_WITHIN, ends).await.is_ok_and(|ended| ended) {
             tracing::warn!(
                 "{}: not everything that was sent has ended; its registrations stay",
                 self.device.describe()
@@ -452,7 +466,11 @@ impl CompareAndWrite for Core {
         new: Vec<u8>,
     ) -> BoxFuture<'_, Result<CawOutcome, IoError>> {
         let ways = self.registered_ways().into_iter().take(HEDGES);
-        let ways: Vec<_> = ways.map(|(_, way)| Arc::clone(way.path.device()) as Arc<dyn CompareAndWrite>).collect();
+        let counted = |(_, way): (usize, Arc<Way>)| {
+            let (unit, besides) = (Arc::clone(way.path.device()), Arc::clone(&self.besides));
+            Arc::new(CountedCaw { unit, besides }) as Arc<dyn CompareAndWrite>
+        };
+        let ways: Vec<_> = ways.map(counted).collect();
         let len = block::units::ByteLen::of(&new);
         Box::pin(async move {
             if ways.is_empty() {
@@ -476,6 +494,11 @@ impl Nexuses for Core {
 
     fn register(&self, nexus: NexusNumber, key: ReservationKey) -> BoxFuture<'_, Result<(), ReserveError>> {
         Box::pin(async move {
+            // Prevents: the unit is left while the key is changed, and the new one stays behind.
+            let _enters = self.entering.read().await;
+            if self.is_left() {
+                return Err(ReserveError::NotRegistered);
+            }
             let Some((way, stands)) = self.entrance(nexus) else { return Err(ReserveError::NotRegistered) };
             if let Err(e) = way.path.change_key(key, HELD_TYPE).await {
                 way.session().unregistered(stands);
@@ -531,7 +554,8 @@ impl Nexuses for Core {
             let mut last = ReserveError::Unknown("no nexus is registered".to_owned());
             for (_, way) in self.registered_ways() {
                 // For as long as it takes: it waits for whatever is with the disk, and its session has times of its own.
-                match way.device().reset_unit().await {
+                let unit = Arc::clone(way.path.device());
+                match self.besides.asks(async move { unit.reset_unit().await }).await {
                     Ok(()) => return Ok(()),
                     Err(e) => last = e,
                 }
@@ -541,7 +565,7 @@ impl Nexuses for Core {
     }
 
     fn reserve(&self) -> BoxFuture<'_, Result<(), ReserveError>> {
-        Box::pin(self.over_any(|unit, own| async move { unit.reserve(own, HELD_TYPE).await }))
+        Box::pin(self.over_any(|unit, own| self.besides.asks(async move { unit.reserve(own, HELD_TYPE).await })))
     }
 
     fn is_reserved(&self) -> BoxFuture<'_, Result<bool, ReserveError>> {

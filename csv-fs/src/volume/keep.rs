@@ -121,10 +121,13 @@ pub(super) enum Left {
 }
 
 impl Left {
-    /// Whether this life begins with it. After a death nothing of an incarnation that is over goes on: nobody knows what became of
-    /// what was in flight. Whoever waited for a lock at a planned end asks the next incarnation, too: nothing else was unanswered.
+    /// Whether this life begins with it: only if it goes on with that incarnation, which the slot has shown. Of one that is over nothing
+    /// goes on, and nobody knows what became of what was in flight.
+    ///
+    /// Prevents: a record was not taken, because the mount was gone by then; the life after that is killed, and the next one finds, beside
+    /// what that had noted, the record of a life that is long over, and opens its files.
     pub(super) fn counts_for(&self, life: ClientId) -> bool {
-        matches!(self, Left::InOrder(_)) || self.resumes().incarnation == life.incarnation
+        self.resumes().incarnation == life.incarnation
     }
 
     /// The life that goes on.

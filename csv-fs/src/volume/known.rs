@@ -150,6 +150,7 @@ mod tests {
     use crate::core::client::KnownOpen;
     use crate::proto::{ByteRange, LockMode, LockSpace, OwnLock, PlacedLock};
     use crate::types::*;
+    use crate::volume::keep::Left;
 
     fn record() -> Record {
         let (ino, handle) = (InodeNo(7), HandleId(3 << 32));
@@ -197,6 +198,14 @@ mod tests {
         let mut later = bytes.clone();
         later[12] = 2;
         assert_eq!(Record::from_bytes(&later), Err(RecordError::Version(2, 0)));
+    }
+
+    /// A record that was left behind by a life long over says nothing of the present one.
+    #[test]
+    fn a_record_counts_for_the_life_that_it_is_of() {
+        let (record, left) = (record(), Left::InOrder(Box::new(record())));
+        let other = ClientId { incarnation: Incarnation(4), ..record.client.client };
+        assert!(left.counts_for(record.client.client) && !left.counts_for(other));
     }
 
     /// Another daemon, of another version perhaps, reads them.

@@ -198,7 +198,8 @@ impl Volume {
         );
         host.bar(setup.barred);
         super::unit_news::follow(&host, disk);
-        let known = keeper.as_ref().filter(|_| inherited.is_some()).and_then(VolumeKeeper::take_known);
+        // Void from here on, whether or not this life begins with it.
+        let known = keeper.as_ref().and_then(VolumeKeeper::take_known).filter(|_| inherited.is_some());
         // That everything of the life before has ended is proved by its LIVE lock, or was by that life itself.
         let known = known.filter(|left| disk.file().is_some() || left.resumes().ended);
         let config = office_config(&setup, &superblock, timing);

@@ -1,5 +1,7 @@
 //! One session with a shared unit: a path that carries data only while its nexus is admitted.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use block::device::{BlockDevice, Geometry, Io};
 use block::error::{IoError, IoErrorKind};
 use block::multipath::{Access, Nexus, Path, Reason, Standing};
@@ -21,12 +23,20 @@ pub(super) struct Way {
     /// It was admitted; it is not any more.
     pub(super) opened: Notify,
     pub(super) closed: Notify,
+    /// The unit is being left: no nexus of this node has another one killed any more.
+    leaving: AtomicBool,
 }
 
 impl Way {
     pub(super) fn new(path: LunPath) -> Way {
         let (knock, opened, closed) = (Notify::new(), Notify::new(), Notify::new());
-        Way { path, door: Mutex::default(), knock, opened, closed }
+        Way { path, door: Mutex::default(), knock, opened, closed, leaving: AtomicBool::new(false) }
+    }
+
+    /// The unit is being left. Prevents: this nexus has a write in the disk, and its sibling takes its key away, without a mark, and no proof
+    /// comes before the process ends; whoever fences this node finds neither, and takes that for the end of everything.
+    pub(super) fn leaves(&self) {
+        self.leaving.store(true, Ordering::Release);
     }
 
     pub(super) fn device(&self) -> &LunDevice {
@@ -114,7 +124,7 @@ impl Path for Way {
     }
 
     fn nexus(&self) -> Option<Nexus<'_>> {
-        self.path.nexus()
+        if self.leaving.load(Ordering::Acquire) { None } else { self.path.nexus() }
     }
 
     fn killed(&self) {

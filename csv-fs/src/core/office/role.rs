@@ -6,6 +6,7 @@
 //!    └───────────────────────────────────────────┘                        └── latch tripped ─────────────┘
 //! ```
 //! `Taking` with its reply lost is neither holder nor loser: it neither opens the store nor gives up the claim.
+//! A `Follower` that reads its own client in a lease that nobody has given up leaves that office as well: it was taken by the process before.
 //! `Leaving` writes `resigned` only after the shell said `Drained`; until then nobody, this node included, may take
 //! over without a fence.
 
@@ -196,7 +197,8 @@ impl Office {
         let known = match &self.role {
             Role::Reigning(r) => r.lease.counter,
             Role::Leaving(l) => l.lease.counter,
-            _ => return,
+            Role::Follower(_) => return self.give_up_what_landed_late(),
+            Role::Taking(_) => return,
         };
         if lease.counter > known {
             self.lease_settled(now, Settled::Lost(lease.clone()), out);
@@ -375,6 +377,17 @@ impl Office {
         if lease.holder == Some(me) && !lease.is_vacant() {
             let to = Some(me.node);
             self.role = Role::Leaving(Leaving { lease, to, caw: None, told: true, no_path_told: false });
+        }
+    }
+
+    /// A lease of this very client that nothing here asks for: the process before had sent it and heard no answer, and it has landed since. No
+    /// store was opened under it, or everything of that reign has ended, or its process would have left no life to go on with.
+    ///
+    /// Prevents: the process before has a COMPARE AND WRITE of the lease in the disk behind the target, and leaves. It lands behind the look at
+    /// which the next one registered; nobody reigns, the holder does not know it, and all wait until the others have challenged it, or for ever.
+    fn give_up_what_landed_late(&mut self) {
+        if let Some(me) = self.client() {
+            self.give_up_what_was_left(me);
         }
     }
 

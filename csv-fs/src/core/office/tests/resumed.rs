@@ -202,3 +202,27 @@ fn on_a_unit_a_life_that_left_an_office_behind_gives_it_up_and_takes_it_again() 
     lab.run_until("it takes office again", |l| l.office(1).in_office().is_some());
     assert!(lab.lease.epoch > before);
 }
+
+/// The process before had the lease in the disk behind the target when it left; it lands when the next one has registered.
+#[test]
+fn a_lease_of_the_process_before_that_lands_late_is_given_up_by_the_next() {
+    let mut lab = scsi::lab(Rules::all());
+    lab.kill(1, 0);
+    assert_eq!(restarted(&mut lab, 1, ended(1)), (client(1, 1), FenceGen(0)));
+    lab.run_for(1_000);
+    let late = lab.lease.given_up(None, 4711).taken_by(client(1, 1), "", 4712);
+    lab.lease = late.clone();
+    let since = lab.now;
+    let took = lab.run_until("it is given up", |l| l.lease.is_vacant());
+    assert!(took < Timing::FAST.challenge_after.as_millis() as u64, "nobody has to challenge it: {took} ms");
+    let acts = lab.acts(1, since);
+    let of_lease: Vec<_> = acts
+        .iter()
+        .filter_map(|e| if let Effect::CawLease { expect, new, .. } = e { Some((expect, new)) } else { None })
+        .collect();
+    let (expect, new) = of_lease[0];
+    assert_eq!((of_lease.len(), expect, new), (1, &late, &late.given_up(Some(node(1)), new.nonce)));
+    assert!(!acts.iter().any(|e| matches!(e, Effect::TookOffice { .. } | Effect::LostOffice { .. })), "{acts:#?}");
+    lab.run_until("somebody takes it as any other", |l| l.coordinators().len() == 1 && l.lease.epoch > late.epoch);
+    assert_eq!((lab.fence_gen(1), lab.fence_gen(2)), (FenceGen(0), FenceGen(0)), "nobody was fenced for it");
+}
