@@ -100,7 +100,7 @@ pub trait Nexuses: Send + Sync {
     fn paths(&self) -> Vec<crate::multipath::PathStatus>;
 
     /// The volume is left in order: nothing is sent any more, every registration of this node is taken away, and the sessions end. Bounded
-    /// in time. Whether it is proved that nothing which this process has sent can land any more; without that proof registrations stay,
-    /// for whoever fences this node.
+    /// in time (8 s). Whether nothing that this process has sent can land any more: of data that is proved, of compare-and-writes, preemptions and
+    /// resets under way it is their answer. Otherwise registrations stay, for whoever fences this node.
     fn leave(&self) -> BoxFuture<'_, bool>;
 }

@@ -19,7 +19,10 @@
 //!
 //!   With the proof: keys that the process before could not give back are of the same incarnation, so that whoever fences that takes them,
 //!   too, and there is nothing on their nexuses that he would have to end. A fence that was begun meanwhile has raised the generation: the
-//!   nexuses of the next process read that after they have registered (`nexus`), and are not admitted.
+//!   nexuses of the next process read that after they have registered (`nexus`), and are not admitted before nothing older is in flight.
+//!
+//!   A compare-and-write of the process before that has no answer may land behind that: of the lease, it is given up (`role`); of a slot,
+//!   it is compared with what is there.
 //! - A higher `fence_gen` than was granted, seen in the slot by whatever means, stops direct I/O *before* anything
 //!   else happens, and trips the latch of an office held here. "Nothing in flight" is said only after both have ended.
 //! - The owner never lowers `fence_gen`: it carries on what it found. A fencer's raise makes the owner's next renewal

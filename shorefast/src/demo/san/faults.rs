@@ -11,16 +11,17 @@ use super::super::runner::own_route;
 use super::array::Array;
 use super::networks::{ARRAY, Net, Networks};
 use super::outsider::Act;
-use super::run::{LIMIT, Run, Seen};
+use super::run::{LONG, Run, Seen};
 use crate::api::{Metadata, Node, Request, Route};
 use crate::events::Code;
 use crate::exit::Failure;
 
-/// So long a node must stay as it is: longer than it takes to notice a dead path and to go redirected for that (3 s), and than the array
-/// takes to be asked again.
-const UNMOVED: Duration = Duration::from_secs(5);
-/// So long the array is off.
-const OFF: Duration = Duration::from_millis(700);
+/// So long a route must stay direct: clearly longer than it takes to notice a dead path and to go redirected for that (3 s).
+const UNMOVED: Duration = Duration::from_secs(8);
+/// So long nothing of a node that is shut out may be let in: longer than the array takes to be asked again.
+const SHUT_OUT: Duration = Duration::from_secs(5);
+/// What was let go would have landed by then.
+const LANDS: Duration = Duration::from_millis(700);
 
 const ONE_CUT: &str = "one way cut";
 const BOTH_CUT: &str = "both ways cut";
@@ -103,11 +104,11 @@ impl Run {
             .done(None, format!("the coordinator is moved to {to}, away from the node whose write will be held up"));
         let ask = Request::VolumeMove { name: VOLUME.to_owned(), to };
         if let Some(member) = self.cluster.member(node)
-            && let Err(failure) = member.client().call_within(ask, LIMIT, |_| ())
+            && let Err(failure) = member.client().call_within(ask, LONG, |_| ())
         {
             self.timeline.say(&format!("{failure}"));
         }
-        self.until(|run| run.holder() != node).map(drop)
+        self.until_long(|run| run.holder() != node).map(drop)
     }
 
     /// One of those that do not coordinate.
@@ -158,7 +159,7 @@ impl Run {
             let served = |node| run.volume(node).is_some_and(|v| v.metadata == Metadata::Ok && v.coordinator.is_some());
             run.all_direct() && run.nodes().all(|node| served(node) && run.paths(node) == (2, 2))
         };
-        let took = self.until(well)?;
+        let took = self.until_long(well)?;
         seen.came("then every node direct again, over both paths,", took);
         Ok(())
     }
@@ -186,7 +187,7 @@ impl Run {
 
     fn coordinator_cut(&mut self, holder: Node, seen: &mut Seen) -> Result<(), Failure> {
         self.cut(holder, &Net::STORAGE)?;
-        let took = self.until(|run| run.is_succeeded(holder))?;
+        let took = self.until_long(|run| run.is_succeeded(holder))?;
         seen.came("another node coordinates", took);
         let took = self.until(|run| run.route(holder) == Some(Route::BlockRedirected))?;
         seen.came("the old one block-redirected", took);
@@ -207,11 +208,16 @@ impl Run {
     fn all_ways(&mut self, seen: &mut Seen) -> Result<(), Failure> {
         self.timeline.done(None, "the array's packets are dropped on both storage networks");
         self.networks(|networks| networks.cut(ARRAY, &Net::STORAGE))?;
+        self.all_wait(seen)?;
+        self.mend()?;
+        self.well_again(seen)
+    }
+
+    fn all_wait(&mut self, seen: &mut Seen) -> Result<(), Failure> {
         let waits = |run: &Run, node| matches!(run.route(node), Some(Route::Paused | Route::Draining));
         let took = self.until(|run| run.nodes().all(|node| waits(run, node)))?;
         seen.came("every node waits (paused)", took);
-        self.mend()?;
-        self.well_again(seen)
+        Ok(())
     }
 
     /// A node that is not heard, and has its storage: evicted, fenced by the unit, and back by itself.
@@ -221,14 +227,14 @@ impl Run {
         self.found.evicted.push(Moment { node, from_phase: phase });
         self.cut(node, &[Net::Heartbeat])?;
         if held {
-            let took = self.until(|run| run.is_succeeded(node))?;
+            let took = self.until_long(|run| run.is_succeeded(node))?;
             seen.came("another node coordinates", took);
         }
         // Without a reason nobody is evicted: what it has nobody else wants.
         let other = self.nodes().find(|n| *n != node && Some(*n) != self.array.slowed()).unwrap_or(node);
         let want = self.want(other, node)?;
         let begun = seen.since;
-        let took = self.until(|run| run.nodes().any(|n| !run.told(n, Code::ClientEvicted, begun).is_empty()))?;
+        let took = self.until_long(|run| run.nodes().any(|n| !run.told(n, Code::ClientEvicted, begun).is_empty()))?;
         seen.came("evicted when another node wanted its files, its keys taken", took);
         let door = self.cluster.member(node).and_then(Member::door);
         let refuses = self.array.refuses(door, node);
@@ -241,14 +247,14 @@ impl Run {
         let shown = since.clone();
         let took = self.until(move |_| shown().0 > 0 && shown().1 > 0)?;
         let (reads, writes) = since();
-        seen.was(&format!("the unit refused {reads} reads and {writes} writes of it"), refuses && took.is_some());
+        seen.was(&format!("the unit refused {reads} reads and {writes} writes of it"), refuses && took.took.is_some());
         self.stays_out(node, life, seen)?;
         let others: Vec<Node> = self.nodes().filter(|n| *n != node).collect();
         self.get_on(&others, seen, phase)?;
         let got = self.got(want)?;
         seen.was("the other node got the files", got);
         self.mend()?;
-        let took = self.until(|run| run.volume(node).is_some_and(|v| v.incarnation > life))?;
+        let took = self.until_long(|run| run.volume(node).is_some_and(|v| v.incarnation > life))?;
         seen.came("it takes part again, in a new session,", took);
         let told = self.told(node, Code::SelfEvicted, begun);
         seen.was("it told itself that it was shut out", !told.is_empty());
@@ -262,7 +268,7 @@ impl Run {
         let took = self.until(again)?;
         seen.came("it registered again by itself, as who it had been", took);
         let before = self.array.writes(node);
-        self.throughout(UNMOVED, |_| true)?;
+        self.throughout(SHUT_OUT, |_| true)?;
         self.until(again)?;
         seen.was("no write of it was let in for that", before.is_some() && self.array.writes(node) == before);
         Ok(())
@@ -284,7 +290,8 @@ impl Run {
         let before = self.array.reservations();
         self.timeline.done(None, "SIGKILL to the disk array");
         Array::kill(&mut self.cluster)?;
-        self.throughout(OFF, |_| true)?;
+        // Long enough that they lose their routes with it.
+        self.all_wait(seen)?;
         self.start_array()?;
         self.timeline.done(None, "the disk array runs again");
         let after = self.array.reservations();
@@ -361,7 +368,7 @@ impl Run {
         self.get_on(&[node], seen, STUCK)?;
         self.timeline.done(None, "the array lets go what it holds up");
         Array::hold(&self.cluster, false)?;
-        self.throughout(OFF, |_| true)?;
+        self.throughout(LANDS, |_| true)?;
         seen.was("nothing of it is left to land", self.array.said(BEGAN) == before.2);
         self.well_again(seen)
     }

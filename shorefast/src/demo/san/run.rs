@@ -28,8 +28,10 @@ use crate::clock::WallTime;
 use crate::events::{Code, Event};
 use crate::exit::Failure;
 
-/// What must come about comes within this, also on a machine that is busy: at the default times a lost coordinator is succeeded after 12 s.
-pub(super) const LIMIT: Duration = Duration::from_secs(40);
+/// What must come about comes within this, also on a machine that is busy.
+const LIMIT: Duration = Duration::from_secs(20);
+/// The same where the volume's times decide: at the default times a lost coordinator is succeeded after 12 s, and then there is grace.
+pub(super) const LONG: Duration = Duration::from_secs(40);
 /// The times of the demo's volume.
 const TIMING: Timing = Timing::Default;
 /// An array that is silent for so long loses its paths: a third of the default path timeout.
@@ -57,16 +59,24 @@ pub(super) struct Seen {
     pub(super) since: WallTime,
 }
 
+/// How something was waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waited {
+    /// None if it did not come.
+    pub(super) took: Option<Duration>,
+    limit: Duration,
+}
+
 impl Seen {
     fn nothing() -> Seen {
         Seen { lines: Vec::new(), ok: true, since: WallTime::now() }
     }
 
     /// Something came about after a while, or not.
-    pub(super) fn came(&mut self, what: &str, took: Option<Duration>) {
-        match took {
+    pub(super) fn came(&mut self, what: &str, waited: Waited) {
+        match waited.took {
             Some(took) => self.lines.push(format!("{what} within {} ms", took.as_millis())),
-            None => self.fails(&format!("NOT within {} s: {what}", LIMIT.as_secs())),
+            None => self.fails(&format!("NOT within {} s: {what}", waited.limit.as_secs())),
         }
     }
 
@@ -150,9 +160,10 @@ impl Run {
     pub(super) fn get_on(&mut self, nodes: &[Node], seen: &mut Seen, phase: &str) -> Result<(), Failure> {
         let before: Vec<u64> = nodes.iter().map(|node| self.load.ops(*node, phase)).collect();
         let done = |run: &Run| nodes.iter().zip(&before).all(|(n, before)| run.load.ops(*n, phase) >= before + FLOOR);
-        if self.until(done)?.is_none() {
+        let waited = self.until_long(done)?;
+        if waited.took.is_none() {
             let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-            seen.fails(&format!("NOT within {} s: the writers of {} get on", LIMIT.as_secs(), names.join(", ")));
+            seen.fails(&format!("NOT within {} s: the writers of {} get on", waited.limit.as_secs(), names.join(", ")));
         }
         Ok(())
     }
@@ -181,17 +192,26 @@ impl Run {
         found
     }
 
-    /// Waits for something; the time it took, none if it did not come.
-    pub(super) fn until(&mut self, holds: impl Fn(&Run) -> bool) -> Result<Option<Duration>, Failure> {
+    /// Waits for something.
+    pub(super) fn until(&mut self, holds: impl Fn(&Run) -> bool) -> Result<Waited, Failure> {
+        self.until_within(LIMIT, holds)
+    }
+
+    /// The same where the volume's times decide.
+    pub(super) fn until_long(&mut self, holds: impl Fn(&Run) -> bool) -> Result<Waited, Failure> {
+        self.until_within(LONG, holds)
+    }
+
+    fn until_within(&mut self, limit: Duration, holds: impl Fn(&Run) -> bool) -> Result<Waited, Failure> {
         let begun = Instant::now();
-        while begun.elapsed() < LIMIT {
+        while begun.elapsed() < limit {
             self.look()?;
             if holds(self) {
-                return Ok(Some(begun.elapsed()));
+                return Ok(Waited { took: Some(begun.elapsed()), limit });
             }
             std::thread::sleep(LOOK);
         }
-        Ok(None)
+        Ok(Waited { took: None, limit })
     }
 
     /// Lets a while pass; whether something held at every look.
@@ -228,7 +248,7 @@ impl Run {
 
     /// Until it has got them; whether it has.
     pub(super) fn got(&self, mut want: Task) -> Result<bool, Failure> {
-        let ended = want.finish(LIMIT, &self.interrupt, |_| ());
+        let ended = want.finish(LONG, &self.interrupt, |_| ());
         self.interrupt.check()?;
         Ok(ended.is_ok())
     }
@@ -243,7 +263,7 @@ impl Run {
     fn end(&mut self) -> Result<(), Failure> {
         self.timeline.done(None, "the writers end; everything is verified through every node");
         let from_ms = self.timeline.now_ms();
-        self.load.stop(LIMIT, &self.interrupt, &self.timeline)?;
+        self.load.stop(LONG, &self.interrupt, &self.timeline)?;
         self.found.take_load(&self.load);
         let mounts: Vec<(Node, PathBuf)> = mounts(&self.cluster);
         let mut evicted: Vec<Node> = self.found.evicted.iter().map(|m| m.node).collect();
