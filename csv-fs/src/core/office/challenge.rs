@@ -106,7 +106,7 @@ impl Office {
     }
 
     /// A challenge is of one holder in one reign, and of a node with permission.
-    fn drop_stale_challenge(&mut self, lease: &LeaseView, out: &mut Vec<Effect>) {
+    pub(super) fn drop_stale_challenge(&mut self, lease: &LeaseView, out: &mut Vec<Effect>) {
         let eligible = self.eligible();
         let Role::Follower(f) = &mut self.role else { return };
         let Some(c) = &f.challenge else { return };

@@ -197,7 +197,7 @@ impl Office {
         let known = match &self.role {
             Role::Reigning(r) => r.lease.counter,
             Role::Leaving(l) => l.lease.counter,
-            Role::Follower(_) => return self.give_up_what_landed_late(),
+            Role::Follower(_) => return self.give_up_what_landed_late(out),
             Role::Taking(_) => return,
         };
         if lease.counter > known {
@@ -385,8 +385,11 @@ impl Office {
     ///
     /// Prevents: the process before has a COMPARE AND WRITE of the lease in the disk behind the target, and leaves. It lands behind the look at
     /// which the next one registered; nobody reigns, the holder does not know it, and all wait until the others have challenged it, or for ever.
-    fn give_up_what_landed_late(&mut self) {
-        if let Some(me) = self.client() {
+    fn give_up_what_landed_late(&mut self, out: &mut Vec<Effect>) {
+        let Some(lease) = self.look.sight.as_ref().map(|sight| sight.lease.clone()) else { return };
+        if let Some(me) = self.client().filter(|me| lease.holder == Some(*me)) {
+            // Nobody is challenged any more.
+            self.drop_stale_challenge(&lease, out);
             self.give_up_what_was_left(me);
         }
     }
