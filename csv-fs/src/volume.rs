@@ -375,9 +375,9 @@ impl Volume {
                 self.path.heard_mark(client, number);
                 return PeerAnswer::Noted;
             }
-            PeerAsk::WrittenSince { client, mark, unit, blocks, .. } => {
-                let blocks = self.path.written_since(&WrittenSince { client, mark, unit, blocks });
-                return PeerAnswer::Written { blocks };
+            PeerAsk::WrittenSince { client, mark, spans, .. } => {
+                let spans = self.path.written_since(&WrittenSince { client, mark, spans });
+                return PeerAnswer::Written { spans };
             }
             PeerAsk::NewEpoch { ref hint, .. } => self.session().hint(hint.clone()),
             _ => {}

@@ -16,7 +16,8 @@
 //! - `loss`: what the disk had acknowledged and has lost.
 //!
 //! Lock order: route gate, layout guard, block-range lock, device. No lock is held across a coordinator call, except
-//! the range lock of a sub-block write under an exclusive layout (its read-modify-write may be redirected).
+//! the range lock of a sub-block write under an exclusive layout (its read-modify-write may be redirected), and of a write in
+//! doubt while other nodes are asked (`doubt`).
 //!
 //! What keeps invariant 6 (executed exactly as if nothing had happened): a direct write that fails in a way that says
 //! "path" closes the gate *before* it is issued again, so its second life is redirected, after the proof that the
@@ -120,6 +121,8 @@ pub struct WriteTo {
     began: Instant,
     /// It may have been executed.
     doubtful: bool,
+    /// The right under which it was sent, until it can land no more.
+    held: Option<LayoutGuard>,
 }
 
 enum Writer {
@@ -368,7 +371,7 @@ impl WriteTo {
     }
 
     fn new(to: Writer) -> WriteTo {
-        WriteTo { to, accepted: None, life: 0, began: Instant::now(), doubtful: false }
+        WriteTo { to, accepted: None, life: 0, began: Instant::now(), doubtful: false, held: None }
     }
 
     fn unique(&self) -> Option<u64> {

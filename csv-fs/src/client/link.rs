@@ -91,17 +91,15 @@ pub trait Coordinators: Send + Sync + 'static {
     fn ask_who(&self) -> BoxFuture<'_, Vec<CoordinatorHint>>;
 }
 
-/// Which blocks were written since a moment that everybody has heard of: see [`crate::client::data`], `doubt`.
+/// Which bytes were written since a moment that everybody has heard of: see [`crate::client::data`], `doubt`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WrittenSince {
     /// Whose moment.
     pub client: ClientId,
     /// Its number.
     pub mark: u64,
-    /// Bytes of a block.
-    pub unit: u32,
-    /// Their bytes of the disk.
-    pub blocks: Vec<u64>,
+    /// Which bytes of the disk: where they begin, and how many.
+    pub spans: Vec<(u64, u64)>,
 }
 
 /// Other nodes, as witnesses of what was written when.
@@ -109,12 +107,12 @@ pub trait Witnesses: Send + Sync + 'static {
     /// Has every other node note when it hears of this moment. Does not wait, and may be heard late or not at all.
     fn mark(&self, client: ClientId, number: u64);
 
-    /// Of these blocks those that some node has written, whole, by a write that began after it had heard of that moment or of a later one.
-    /// Who does not answer in time has seen nothing. Bounded in time.
+    /// Of these bytes those that programs of some node have written by writes that began after it had heard of that moment or of a later
+    /// one. Who does not answer in time has seen nothing. Bounded in time.
     ///
     /// # Cancel safety
     /// Safe: nothing is changed by asking.
-    fn written_since(&self, question: WrittenSince) -> BoxFuture<'_, Vec<u64>>;
+    fn written_since(&self, question: WrittenSince) -> BoxFuture<'_, Vec<(u64, u64)>>;
 }
 
 /// There is no other node.
@@ -124,7 +122,7 @@ pub struct NoWitnesses;
 impl Witnesses for NoWitnesses {
     fn mark(&self, _: ClientId, _: u64) {}
 
-    fn written_since(&self, _: WrittenSince) -> BoxFuture<'_, Vec<u64>> {
+    fn written_since(&self, _: WrittenSince) -> BoxFuture<'_, Vec<(u64, u64)>> {
         Box::pin(async { Vec::new() })
     }
 }

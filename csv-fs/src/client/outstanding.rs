@@ -2,7 +2,7 @@
 //!
 //! One table per worker, so that no two workers meet at it, and one for everybody else. Each entry carries the count of
 //! scans at which it began; a scan every [`SCAN`] counts up and looks for entries that are older than the path timeout.
-//! So an I/O costs no clock reading and no timer.
+//! So an I/O costs no timer, and no clock reading here.
 //!
 //! A stuck **read** is taken out of its table and issued again elsewhere; when the first comes back after all, it finds
 //! no entry, and its buffer, which is its own, is dropped. A stuck **write** stays until it comes back: only the proof

@@ -36,10 +36,20 @@ struct Wrote {
     began: Instant,
 }
 
-impl Wrote {
-    fn covers(&self, at: u64, len: u64) -> bool {
-        self.at <= at && at + len <= self.at + self.len
+/// Where bytes of the disk begin, and how many they are.
+pub(super) type Span = (u64, u64);
+
+/// The same bytes in order, those that touch together.
+pub(super) fn joined(mut spans: Vec<Span>) -> Vec<Span> {
+    spans.sort_unstable();
+    let mut joined: Vec<Span> = Vec::with_capacity(spans.len());
+    for (at, len) in spans {
+        match joined.last_mut() {
+            Some((first, l)) if *first + *l >= at => *l = (*l).max(at + len - *first),
+            _ => joined.push((at, len)),
+        }
     }
+    joined
 }
 
 /// What was written here lately.
@@ -56,7 +66,9 @@ impl Recent {
         Recent { tables: (0..=workers).map(|_| table()).collect(), heard: Mutex::default() }
     }
 
-    /// A write was executed; before its program, or anybody who gets its layout, hears of it.
+    /// A program's bytes were written, and those alone: not what was written back around them. Said before the program, or anybody who gets
+    /// its layout, hears of it. Prevents: a write of 100 bytes writes its block back as it found it, that counts as a write of all of the
+    /// block, and another one in doubt is left out of which nothing was overwritten.
     pub(super) fn wrote(&self, table: usize, at: u64, len: usize, began: Instant) {
         let mut table = self.tables[table].lock();
         if table.len() >= KEPT {
@@ -84,23 +96,29 @@ impl Recent {
         self.heard.lock().get(&of).and_then(|m| m.back()).map_or(0, |(n, _)| *n)
     }
 
-    /// Which of these blocks were overwritten, whole, by a write that began after this mark or a later one had come.
-    pub(super) fn since_mark(&self, of: ClientId, mark: u64, unit: u64, blocks: &[u64]) -> Vec<u64> {
+    /// Which of these bytes were overwritten by writes that began after this mark or a later one had come.
+    pub(super) fn since_mark(&self, of: ClientId, mark: u64, spans: &[Span]) -> Vec<Span> {
         let heard = self.heard.lock();
         let came = heard.get(&of).and_then(|m| m.iter().filter(|(n, _)| *n >= mark).map(|(_, at)| *at).min());
         drop(heard);
-        came.map(|came| self.since(came, unit, blocks)).unwrap_or_default()
+        came.map(|came| self.since(came, spans)).unwrap_or_default()
     }
 
-    /// Which of these blocks were overwritten, whole, by a write of this node that began after that.
-    pub(super) fn since(&self, when: Instant, unit: u64, blocks: &[u64]) -> Vec<u64> {
+    /// Which of these bytes were overwritten by writes of this node that began after that.
+    pub(super) fn since(&self, when: Instant, spans: &[Span]) -> Vec<Span> {
         let mut found = Vec::new();
         for table in &self.tables {
-            let table = table.lock();
-            let after: Vec<&Wrote> = table.iter().filter(|w| w.began > when).collect();
-            found.extend(blocks.iter().copied().filter(|at| after.iter().any(|w| w.covers(*at, unit))));
+            // Copied, so that who writes meanwhile does not wait for the search.
+            let after: Vec<Wrote> = table.lock().iter().filter(|w| w.began > when).copied().collect();
+            for w in after {
+                let shared = |(at, len): &Span| {
+                    let (from, to) = (w.at.max(*at), (w.at + w.len).min(at.saturating_add(*len)));
+                    (from < to).then(|| (from, to - from))
+                };
+                found.extend(spans.iter().filter_map(shared));
+            }
         }
-        found
+        joined(found)
     }
 }
 
@@ -154,22 +172,25 @@ mod tests {
         let (recent, t) = (Recent::new(1), Instant::now());
         recent.wrote(0, 0, 4096, t);
         recent.wrote(1, 8192, 4096, t + 3 * MS);
-        let blocks = [0, 4096, 8192, 12288];
-        assert_eq!(recent.since_mark(client(1), 1, 4096, &blocks), [], "nothing was heard");
+        let all = [(0, 16_384)];
+        assert_eq!(recent.since_mark(client(1), 1, &all), [], "nothing was heard");
         recent.heard(client(1), 1, t + MS);
         recent.heard(client(1), 2, t + 4 * MS);
-        assert_eq!(recent.since_mark(client(1), 1, 4096, &blocks), [8192]);
-        assert_eq!(recent.since_mark(client(1), 2, 4096, &blocks), []);
-        assert_eq!(recent.since(t - MS, 4096, &blocks), [0, 8192], "by the own clock");
+        assert_eq!(recent.since_mark(client(1), 1, &all), [(8192, 4096)]);
+        assert_eq!(recent.since_mark(client(1), 2, &all), []);
+        assert_eq!(recent.since(t - MS, &all), [(0, 4096), (8192, 4096)], "by the own clock");
     }
 
     #[test]
-    fn a_block_that_was_written_in_part_counts_as_not_written() {
+    fn only_the_bytes_that_were_asked_for_and_written_are_told() {
         let (recent, t) = (Recent::new(0), Instant::now());
         recent.heard(client(1), 1, t);
-        recent.wrote(0, 512, 4096, t + MS);
-        assert_eq!(recent.since_mark(client(1), 1, 4096, &[0, 4096]), []);
-        assert_eq!(recent.since_mark(client(1), 1, 512, &[0, 512, 4096, 4608]), [512, 4096]);
+        recent.wrote(0, 500, 100, t + MS);
+        recent.wrote(0, 600, 1000, t + MS);
+        recent.wrote(0, 3000, 10, t + MS);
+        let told = recent.since_mark(client(1), 1, &[(0, 512), (1024, 1024), (2990, 15)]);
+        assert_eq!(told, [(500, 12), (1024, 576), (3000, 5)]);
+        assert_eq!(recent.since_mark(client(1), 1, &[(u64::MAX - 1, 4)]), []);
     }
 
     #[test]
@@ -179,16 +200,16 @@ mod tests {
         recent.heard(client(2), 1, t + 2 * MS);
         recent.heard(client(1), 8, t + 2 * MS);
         recent.wrote(0, 0, 512, t + MS);
-        assert_eq!(recent.since_mark(client(1), 7, 512, &[0]), []);
-        assert_eq!(recent.since_mark(client(2), 1, 512, &[0]), []);
+        assert_eq!(recent.since_mark(client(1), 7, &[(0, 512)]), []);
+        assert_eq!(recent.since_mark(client(2), 1, &[(0, 512)]), []);
     }
 
     #[test]
     fn what_is_forgotten_was_not_seen() {
         let (recent, t) = (Recent::new(0), Instant::now());
         recent.heard(client(1), 1, t);
-        (0..=KEPT as u64).for_each(|i| recent.wrote(0, i * 512, 512, t + MS));
-        assert_eq!(recent.since_mark(client(1), 1, 512, &[0, 512]), [512]);
+        (0..=KEPT as u64).for_each(|i| recent.wrote(0, i * 1024, 512, t + MS));
+        assert_eq!(recent.since_mark(client(1), 1, &[(0, 2048)]), [(1024, 512)]);
     }
 
     #[test]
@@ -209,6 +230,6 @@ mod tests {
         recent.wrote(0, 0, 512, t + MS);
         let number = after.due(t + 2 * MS, 12 * MS).unwrap();
         recent.heard(client(1), number, t + 2 * MS);
-        assert_eq!(recent.since_mark(client(1), number, 512, &[0]), []);
+        assert_eq!(recent.since_mark(client(1), number, &[(0, 512)]), []);
     }
 }

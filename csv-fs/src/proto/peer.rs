@@ -66,7 +66,7 @@ pub enum PeerAsk {
         /// Counts up.
         number: u64,
     },
-    /// Which of these blocks have you written by writes that began after that mark, or a later one, had come? Since
+    /// Which of these bytes have your programs written by writes that began after that mark, or a later one, had come? Since
     /// [`MINOR_MARKS`](super::MINOR_MARKS).
     WrittenSince {
         /// Which volume.
@@ -75,10 +75,8 @@ pub enum PeerAsk {
         client: ClientId,
         /// Its number.
         mark: u64,
-        /// Bytes of a block.
-        unit: u32,
-        /// Their bytes of the disk.
-        blocks: Vec<u64>,
+        /// Bytes of the disk: where they begin, and how many.
+        spans: Vec<(u64, u64)>,
     },
 }
 
@@ -113,9 +111,9 @@ pub enum PeerAnswer {
     },
     /// No such volume here.
     UnknownVolume,
-    /// These, whole.
+    /// These.
     Written {
-        /// Bytes of the disk.
-        blocks: Vec<u64>,
+        /// Bytes of the disk: where they begin, and how many.
+        spans: Vec<(u64, u64)>,
     },
 }

@@ -190,7 +190,7 @@ fn peers() -> (Vec<PeerAsk>, Vec<PeerAnswer>) {
         PeerAsk::TakeOffice { volume, epoch },
         PeerAsk::Node { body: vec![1, 2] },
         PeerAsk::Mark { volume, client: client(), number: 9 },
-        PeerAsk::WrittenSince { volume, client: client(), mark: 9, unit: 4096, blocks: vec![8192, 1 << 40] },
+        PeerAsk::WrittenSince { volume, client: client(), mark: 9, spans: vec![(8192, 4096), (1 << 40, 512)] },
     ];
     let answers = vec![
         PeerAnswer::Who { hint },
@@ -200,7 +200,7 @@ fn peers() -> (Vec<PeerAsk>, Vec<PeerAnswer>) {
         PeerAnswer::Noted,
         PeerAnswer::Node { body: vec![1, 2] },
         PeerAnswer::UnknownVolume,
-        PeerAnswer::Written { blocks: vec![8192] },
+        PeerAnswer::Written { spans: vec![(8192, 100)] },
     ];
     (asks, answers)
 }

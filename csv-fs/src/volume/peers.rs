@@ -1,11 +1,13 @@
 //! Other nodes as client and office ask for them.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use block::device::DeviceExt;
 use block::shared::{BoxFuture, FenceGen, NodeId, SharedDisk};
 use net::{Conn, Payload};
+use parking_lot::Mutex;
 
 use super::host::VolumeHost;
 use super::local::LocalLink;
@@ -19,7 +21,10 @@ use crate::types::{ClientId, VolumeId};
 /// A peer that does not say who coordinates within this is passed over for now.
 const WHO_WITHIN: Duration = Duration::from_millis(300);
 /// A peer that does not say what it has written within this has seen nothing.
-const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
+const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
+/// And is not asked again for so long. Prevents: a node is frozen and still connected; writes in doubt of one block, which are settled one
+/// after the other, wait for it each, while another node asks for the right that they hold, until this node is evicted for that.
+const SILENT_FOR: Duration = Duration::from_secs(5);
 
 /// Connections to other nodes; the node's network implements it.
 pub trait PeerTransport: Send + Sync + 'static {
@@ -62,13 +67,38 @@ pub(super) async fn ask(
     wire::unpack(&answer).ok()
 }
 
-/// How this node's client finds and reaches coordinators.
+/// How this node's client finds and reaches coordinators, and asks other nodes.
 pub(super) struct Finder {
-    pub(super) host: Weak<VolumeHost>,
-    pub(super) volume: VolumeId,
-    pub(super) peers: Vec<NodeId>,
+    host: Weak<VolumeHost>,
+    volume: VolumeId,
+    peers: Vec<NodeId>,
     /// Where others are asked: workers have better to do.
-    pub(super) control: tokio::runtime::Handle,
+    control: tokio::runtime::Handle,
+    /// Who did not say what it had written, and when.
+    silent: Mutex<BTreeMap<NodeId, Instant>>,
+}
+
+impl Finder {
+    pub(super) fn new(
+        host: &Arc<VolumeHost>,
+        volume: VolumeId,
+        peers: Vec<NodeId>,
+        control: tokio::runtime::Handle,
+    ) -> Finder {
+        Finder { host: Arc::downgrade(host), volume, peers, control, silent: Mutex::default() }
+    }
+
+    /// Who knows what a mark is.
+    fn witnesses(&self, host: &VolumeHost) -> Vec<NodeId> {
+        let transport = host.transport();
+        self.peers.iter().copied().filter(|node| transport.minor(*node) >= MINOR_MARKS).collect()
+    }
+
+    fn was_silent(&self, node: NodeId) -> bool {
+        let mut silent = self.silent.lock();
+        silent.retain(|_, since| since.elapsed() < SILENT_FOR);
+        silent.contains_key(&node)
+    }
 }
 
 impl Coordinators for Finder {
@@ -112,32 +142,27 @@ impl Witnesses for Finder {
         }
     }
 
-    fn written_since(&self, question: WrittenSince) -> BoxFuture<'_, Vec<u64>> {
+    fn written_since(&self, question: WrittenSince) -> BoxFuture<'_, Vec<(u64, u64)>> {
         Box::pin(async move {
             let Some(host) = self.host.upgrade() else { return Vec::new() };
-            let WrittenSince { client, mark, unit, blocks } = question;
-            let question = Arc::new(PeerAsk::WrittenSince { volume: self.volume, client, mark, unit, blocks });
+            let WrittenSince { client, mark, spans } = question;
+            let question = Arc::new(PeerAsk::WrittenSince { volume: self.volume, client, mark, spans });
             let mut asked = tokio::task::JoinSet::new();
-            for node in self.witnesses(&host) {
+            for node in self.witnesses(&host).into_iter().filter(|node| !self.was_silent(*node)) {
                 let (transport, epoch, question) = (host.transport(), host.epoch(), Arc::clone(&question));
-                let answer = async move { ask(&*transport, epoch, node, &question, WRITTEN_WITHIN).await };
+                let answer = async move { (node, ask(&*transport, epoch, node, &question, WRITTEN_WITHIN).await) };
                 asked.spawn_on(answer, &self.control);
             }
             let mut written = Vec::new();
             while let Some(answer) = asked.join_next().await {
-                if let Ok(Some(PeerAnswer::Written { blocks })) = answer {
-                    written.extend(blocks);
+                match answer {
+                    Ok((_, Some(PeerAnswer::Written { spans }))) => written.extend(spans),
+                    Ok((node, _)) => drop(self.silent.lock().insert(node, Instant::now())),
+                    Err(_) => {}
                 }
             }
             written
         })
-    }
-}
-
-impl Finder {
-    fn witnesses(&self, host: &VolumeHost) -> Vec<NodeId> {
-        let transport = host.transport();
-        self.peers.iter().copied().filter(|node| transport.minor(*node) >= MINOR_MARKS).collect()
     }
 }
 

@@ -330,9 +330,8 @@ fn start_client(
     (known, keeper): (Option<Left>, Option<&VolumeKeeper>),
 ) -> (Arc<DataPath>, Option<Arc<Book>>) {
     let events = Arc::downgrade(host);
-    let (volume, peers) = (superblock.volume, setup.peers.clone());
     let control = tokio::runtime::Handle::current();
-    let finder = Arc::new(Finder { host: Arc::downgrade(host), volume, peers, control: control.clone() });
+    let finder = Arc::new(Finder::new(host, superblock.volume, setup.peers.clone(), control.clone()));
     let parts = SessionParts {
         config: ClientConfig {
             volume: superblock.volume,

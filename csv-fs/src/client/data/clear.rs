@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::DataPath;
 use super::disk::{Again, Fault};
@@ -124,7 +125,12 @@ impl DataPath {
             let zeroed = match self.disk_read(&guard, disk, FS_BLOCK as usize, caller).await {
                 Ok(mut block) => {
                     block[(from - base) as usize..(to - base) as usize].fill(0);
-                    self.disk_write(&guard, disk, block, Again::Freely, caller).await.map_err(|(fault, _)| fault)
+                    let began = Instant::now();
+                    let written = self.disk_write(&guard, disk, block, Again::Freely, caller).await;
+                    if written.is_ok() {
+                        self.recent.wrote(self.outstanding.here(), disk + (from - base), (to - from) as usize, began);
+                    }
+                    written.map_err(|(fault, _)| fault)
                 }
                 Err(fault) => Err(fault),
             };

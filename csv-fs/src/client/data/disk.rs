@@ -137,10 +137,7 @@ impl DataPath {
         while !under.is_gone() {
             let data = match self.direct(Some(under), Op::Write { fua: false }, at, len, Some(buf)) {
                 Ok(done) => match self.direct_written(done.await.ok(), len) {
-                    Ok(()) => {
-                        self.recent.wrote(self.outstanding.here(), at, len, began);
-                        return Ok(());
-                    }
+                    Ok(()) => return Ok(()),
                     Err((None, back)) if once => return Err((Fault::InDoubt, back)),
                     Err((None, back)) => {
                         buf = back;
@@ -152,7 +149,6 @@ impl DataPath {
             };
             match self.redirected_write(under.id, at, &data, once, caller).await {
                 Ok(true) => {
-                    self.recent.wrote(self.outstanding.here(), at, len, began);
                     self.counters().waited(began.elapsed());
                     return Ok(());
                 }

@@ -8,24 +8,33 @@
 //! for all who looked.
 //!
 //! So it is *settled* (rule `AskedBeforeRepeated`):
-//! 1. An exclusive right over the blocks is taken: nobody writes there until this is over, and what others had under way has been
+//! 1. Its right is kept until nothing of it can land any more. Prevents: the right goes back, its blocks are freed and given to another
+//!    file, and the write lands there.
+//! 2. An exclusive right over the blocks is taken: nobody writes there until this is over, and what others had under way has been
 //!    answered. Two that settle the same block do so one after the other: none holds a right while it asks for one.
-//! 2. Everybody is asked which of the blocks they have written by writes that *began after this one had begun* ([`WrittenSince`]). Such a
-//!    block is left as it is: this write counts as executed just before that one, which it was if it was executed at all. It is answered
-//!    only once nothing of it can land any more.
-//! 3. The other blocks are written, under the exclusive right.
+//! 3. Everybody is asked which of the bytes their programs have written by writes that *began after this one had begun*
+//!    ([`WrittenSince`]). Those are left as they are: this write counts as executed before, which makes no difference to anybody if it was
+//!    not.
+//! 4. The other bytes are written, under the exclusive right.
 //!
-//! What was cut off or punched out since is left, too: it could be cut only after this write had let go of its right.
+//! What was cut off or punched out since is left, too: it could be cut only after this write had let go of its right. For the same reason a
+//! write that makes its file longer is never in doubt: nobody has the right that it has, and it is repeated.
 //!
 //! "Began after" is known by marks, not by clocks ([`crate::client::witness`]). One goes out as soon as a request is [`LATE`], ten times a
 //! second while redirected requests are under way, and when a write comes to be in doubt, so mostly well before the path counts as lost.
 //!
 //! # What is not covered
-//! A block is written again, although another node's write came later, if every such write began before that node had heard a mark (in the
-//! first tenth of a second of this one, mostly), or was forgotten since ([`crate::client::witness`]), or its node has died or cannot be
-//! reached; or if it is in doubt itself. The same holds for a write whose daemon was killed, and for one that the multipath of a unit
-//! sends over its next path. Whoever looked in between sees the first, the second, and the first again. Who locks what he writes, or
-//! writes blocks that nobody else does, is not concerned.
+//! A block is written again, although another write came later, if
+//! - every such write began before its node had heard a mark (in the first tenth of a second of this one, mostly), or the mark was
+//!   forgotten since (a path that hangs for more than a minute), or the write was (each thread remembers 8192, which is not the path's
+//!   timeout where it writes more than some thousands a second; all that goes over a coordinator counts as of one thread);
+//! - its node has died, was restarted, also in order, does not answer or speaks an older minor version;
+//! - it is in doubt itself;
+//! - what came later was the coordinator's: the rest of a last block that it zeroes when the file was cut and grows again;
+//! - this one's daemon was killed, or the multipath of a unit sends it over its next path: those two are repeated as they always were.
+//!
+//! Whoever looked in between sees the first, the second, and the first again. Who locks what he writes, or writes blocks that nobody else
+//! does, is not concerned.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,6 +48,7 @@ use crate::client::inode::Inode;
 use crate::client::layout::LayoutGuard;
 use crate::client::link::WrittenSince;
 use crate::client::session::{Caller, Errno};
+use crate::client::witness::{Span, joined};
 use crate::core::client::map::Kind;
 use crate::core::rules::Rule;
 use crate::proto::Want;
@@ -97,12 +107,29 @@ impl DataPath {
         self.recent.last_heard(of)
     }
 
-    /// Which of these blocks were written here since.
-    pub(crate) fn written_since(&self, asked: &WrittenSince) -> Vec<u64> {
-        self.recent.since_mark(asked.client, asked.mark, u64::from(asked.unit), &asked.blocks)
+    /// Which of these bytes were written here since.
+    pub(crate) fn written_since(&self, asked: &WrittenSince) -> Vec<Span> {
+        self.recent.since_mark(asked.client, asked.mark, &asked.spans)
     }
 
-    /// Step 1. The caller holds nothing.
+    /// Step 1: others are told of the moment, and the right under which a write was sent is kept until nothing of it can land any more.
+    pub(super) async fn lands_no_more(
+        &self,
+        began: Instant,
+        held: Option<LayoutGuard>,
+        caller: &Caller,
+    ) -> Result<(), Errno> {
+        self.mark_since(began);
+        if held.is_some() {
+            // Redirected, it is answered only after the proof that nothing is in flight; directly, after the path has come back, which
+            // is later still.
+            self.flush(&caller.uninterrupted()).await?;
+        }
+        drop(held);
+        Ok(())
+    }
+
+    /// Step 2. The caller holds nothing.
     pub(super) async fn guard_alone(
         &self,
         inode: &Arc<Inode>,
@@ -118,7 +145,7 @@ impl DataPath {
         self.get_layout(inode, wide, Want::Exclusive, caller).await
     }
 
-    /// Steps 2 and 3. `data` stays whole.
+    /// Steps 3 and 4. `data` stays whole.
     pub(super) async fn settle(
         &self,
         inode: &Arc<Inode>,
@@ -134,19 +161,11 @@ impl DataPath {
             return Ok(Attempt::Restart);
         };
         let later = self.written_later(&runs, began).await;
-        if !later.is_empty() {
-            // A direct write that failed may still land until the coordinator has had this one's path fenced.
-            self.flush(caller).await?;
-        }
-        for run in runs {
-            for (from, to) in left(&run, self.logical, &later) {
-                let buf = AlignedBuf::from_slice(&data[run.from + from..run.from + to]);
-                let written = self.disk_write(guard, run.disk + from as u64, buf, Again::Freely, caller).await;
-                match written.map_err(|(fault, _)| fault) {
-                    Ok(()) => {}
-                    Err(Fault::Restart | Fault::InDoubt) => return Ok(Attempt::Restart),
-                    Err(Fault::Errno(errno)) => return Err(errno),
-                }
+        for part in runs.iter().flat_map(|run| parts(run, self.logical, &later)) {
+            match self.write_part(guard, data, &part, &later, caller).await {
+                Ok(()) => {}
+                Err(Fault::Restart | Fault::InDoubt) => return Ok(Attempt::Restart),
+                Err(Fault::Errno(errno)) => return Err(errno),
             }
         }
         self.written_in_place(inode);
@@ -185,18 +204,44 @@ impl DataPath {
         Ok(Some(runs))
     }
 
-    /// Which logical blocks were written since, here or elsewhere; in order.
-    async fn written_later(&self, runs: &[Run], began: Instant) -> Vec<u64> {
-        let unit = self.logical;
-        let blocks: Vec<u64> =
-            runs.iter().flat_map(|r| (r.disk..r.disk + r.len as u64).step_by(unit as usize)).collect();
-        let mut later = self.recent.since(began, unit, &blocks);
+    /// What was written since, here or elsewhere; in order.
+    async fn written_later(&self, runs: &[Run], began: Instant) -> Vec<Span> {
+        let spans: Vec<Span> = runs.iter().map(|r| (r.disk, r.len as u64)).collect();
+        if spans.is_empty() {
+            return Vec::new();
+        }
+        let mut later = self.recent.since(began, &spans);
         let (client, mark) = (self.session.client(), self.mark_since(began));
-        let asked = WrittenSince { client, mark, unit: unit as u32, blocks };
-        later.extend(self.session.witnesses.written_since(asked).await);
-        later.sort_unstable();
-        later.dedup();
-        later
+        later.extend(self.session.witnesses.written_since(WrittenSince { client, mark, spans }).await);
+        joined(later)
+    }
+
+    /// Writes what of these logical blocks nobody has written since, around what somebody has.
+    async fn write_part(
+        &self,
+        guard: &LayoutGuard,
+        data: &[u8],
+        part: &Part,
+        later: &[Span],
+        caller: &Caller,
+    ) -> Result<(), Fault> {
+        let Part { from, disk, len, whole } = *part;
+        let own = match whole {
+            true => vec![(disk, len as u64)],
+            false => without(later, (disk, len as u64)),
+        };
+        let mut buf = AlignedBuf::from_slice(&data[from..from + len]);
+        if !whole {
+            buf = self.disk_read(guard, disk, len, caller).await?;
+            for (at, n) in &own {
+                let (first, n) = ((at - disk) as usize, *n as usize);
+                buf[first..first + n].copy_from_slice(&data[from + first..from + first + n]);
+            }
+        }
+        let now = Instant::now();
+        self.disk_write(guard, disk, buf, Again::Freely, caller).await.map_err(|(fault, _)| fault)?;
+        own.iter().for_each(|(at, n)| self.recent.wrote(self.outstanding.here(), *at, *n as usize, now));
+        Ok(())
     }
 }
 
@@ -206,17 +251,46 @@ fn clock() -> Duration {
     Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), u32::try_from(t.tv_nsec).unwrap_or(0))
 }
 
-/// The parts of a run, as offsets in it, that are none of these blocks.
-fn left(run: &Run, unit: u64, later: &[u64]) -> Vec<(usize, usize)> {
-    let mut parts: Vec<(usize, usize)> = Vec::new();
-    for from in (0..run.len).step_by(unit as usize) {
-        let to = (from + unit as usize).min(run.len);
-        if later.binary_search(&(run.disk + from as u64)).is_ok() {
+/// Logical blocks of a run that are written once more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Part {
+    /// In the write's data.
+    from: usize,
+    disk: u64,
+    len: usize,
+    /// Nobody has written there since; else somebody has written some of it.
+    whole: bool,
+}
+
+/// The bytes of `span` that lie in none of these, which are in order.
+fn without(spans: &[Span], (at, len): Span) -> Vec<Span> {
+    let (mut from, end) = (at, at + len);
+    let mut rest = Vec::new();
+    for (first, n) in spans.iter().filter(|(first, n)| *first < end && first + n > at) {
+        if *first > from {
+            rest.push((from, first - from));
+        }
+        from = from.max(first + n);
+    }
+    if from < end {
+        rest.push((from, end - from));
+    }
+    rest
+}
+
+/// What of a run is written once more: the logical blocks that were not overwritten as a whole.
+fn parts(run: &Run, unit: u64, later: &[Span]) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    for offset in (0..run.len).step_by(unit as usize) {
+        let (disk, len) = (run.disk + offset as u64, (unit as usize).min(run.len - offset));
+        let left: u64 = without(later, (disk, len as u64)).iter().map(|(_, n)| n).sum();
+        if left == 0 {
             continue;
         }
+        let whole = left == len as u64;
         match parts.last_mut() {
-            Some(last) if last.1 == from => last.1 = to,
-            _ => parts.push((from, to)),
+            Some(last) if last.whole == whole && last.disk + last.len as u64 == disk => last.len += len,
+            _ => parts.push(Part { from: run.from + offset, disk, len, whole }),
         }
     }
     parts
@@ -226,12 +300,28 @@ fn left(run: &Run, unit: u64, later: &[u64]) -> Vec<(usize, usize)> {
 mod tests {
     use super::*;
 
+    fn part(from: usize, len: usize, whole: bool) -> Part {
+        Part { from, disk: 8192 + from as u64, len, whole }
+    }
+
     #[test]
-    fn what_nobody_wrote_later_is_left_to_be_written() {
+    fn what_nobody_wrote_later_is_written_and_what_somebody_wrote_in_part_is_merged() {
         let run = Run { from: 0, disk: 8192, len: 2048 };
-        assert_eq!(left(&run, 512, &[]), [(0, 2048)]);
-        assert_eq!(left(&run, 512, &[8192]), [(512, 2048)]);
-        assert_eq!(left(&run, 512, &[0, 8704, 10240]), [(0, 512), (1024, 2048)]);
-        assert_eq!(left(&run, 512, &[8192, 8704, 9216, 9728]), []);
+        assert_eq!(parts(&run, 512, &[]), [part(0, 2048, true)]);
+        assert_eq!(parts(&run, 512, &[(8000, 704)]), [part(512, 1536, true)]);
+        assert_eq!(parts(&run, 512, &[(8192, 100)]), [part(0, 512, false), part(512, 1536, true)]);
+        assert_eq!(
+            parts(&run, 512, &[(0, 8192), (8704, 1024), (9800, 9)]),
+            [part(0, 512, true), part(1536, 512, false)]
+        );
+        assert_eq!(parts(&run, 512, &[(0, 1 << 40)]), []);
+    }
+
+    #[test]
+    fn what_is_left_of_a_span() {
+        assert_eq!(without(&[], (10, 5)), [(10, 5)]);
+        assert_eq!(without(&[(0, 10), (15, 1)], (10, 5)), [(10, 5)]);
+        assert_eq!(without(&[(8, 4), (13, 1)], (10, 5)), [(12, 1), (14, 1)]);
+        assert_eq!(without(&[(10, 5)], (10, 5)), []);
     }
 }

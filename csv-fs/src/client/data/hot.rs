@@ -20,6 +20,7 @@ use super::{DataPath, Pending, ReadData, ReadTo, WriteTo};
 use crate::client::counters::add;
 use crate::client::gate::Entered;
 use crate::client::inode::{Inode, wall_nanos};
+use crate::client::layout::LayoutGuard;
 use crate::client::session::{EIO, Errno};
 use crate::client::writes::Accepted;
 use crate::core::client::Reason;
@@ -160,9 +161,8 @@ impl DataPath {
                 drop(guard);
             }
             Some((Pending::Write { to, inode, offset, at, guard, sent }, age)) => {
-                self.write_done((to, age), &inode, (offset, at), self.unless_lost(sent, done));
+                self.write_done((to, age), &inode, (offset, at), guard, self.unless_lost(sent, done));
                 leave_hot(&inode);
-                drop(guard);
             }
         }
     }
@@ -189,7 +189,14 @@ impl DataPath {
         }
     }
 
-    fn write_done(&self, (mut to, age): (WriteTo, Duration), inode: &Arc<Inode>, (offset, at): (u64, u64), done: Done) {
+    fn write_done(
+        &self,
+        (mut to, age): (WriteTo, Duration),
+        inode: &Arc<Inode>,
+        (offset, at): (u64, u64),
+        guard: LayoutGuard,
+        done: Done,
+    ) {
         match (done.result, done.buf) {
             (Ok(()), buf) => {
                 let n = buf.map_or(0, |b| b.len());
@@ -202,6 +209,7 @@ impl DataPath {
                 self.path_failed(path_reason(error.kind).unwrap_or(Reason::IoFailed));
                 let since = self.session.sweep_before(age);
                 to.doubtful = self.asks_before_repeating();
+                to.held = to.doubtful.then_some(guard);
                 self.slow_write(Arc::clone(inode), Some(offset), buf, false, (to, since));
             }
             (result, _) => to.answer(Err(Errno(result.map_or_else(|e| e.errno(), |()| EIO)))),

@@ -98,6 +98,8 @@ struct Job<'a> {
     guard: &'a LayoutGuard,
     offset: u64,
     end: u64,
+    /// It makes the file longer.
+    grows: bool,
     caller: &'a Caller,
 }
 
@@ -121,6 +123,19 @@ struct Plan {
     keep_tail: Option<u64>,
 }
 
+impl Plan {
+    /// Where the bytes `[from, to)` of the file lie on the disk.
+    fn spans(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, usize)> {
+        let mut start = self.start;
+        self.segments.iter().filter_map(move |segment| {
+            let (first, stop) = (start, start + segment.len as u64);
+            start = stop;
+            let (from, to) = (from.max(first), to.min(stop));
+            (from < to).then(|| (segment.disk + (from - first), (to - from) as usize))
+        })
+    }
+}
+
 impl DataPath {
     pub(super) fn slow_write(
         &self,
@@ -128,13 +143,10 @@ impl DataPath {
         offset: Option<u64>,
         data: AlignedBuf,
         kill: bool,
-        (to, since): (WriteTo, Sweep),
+        (mut to, since): (WriteTo, Sweep),
     ) {
         add(&self.counters().slow, 1);
         let Some(me) = self.me() else { return to.answer(Err(Errno(EIO))) };
-        if to.doubtful {
-            self.mark_since(to.began);
-        }
         if offset.is_none()
             && let Some((unique, done)) = self.has_appended(to.unique())
         {
@@ -143,6 +155,12 @@ impl DataPath {
         }
         self.run(to.unique(), since, |caller| async move {
             let how = How { kill, life: to.life, began: to.began, doubtful: to.doubtful };
+            // Here, since whoever tells of a failure may have the session's lock.
+            if to.doubtful
+                && let Err(errno) = me.lands_no_more(to.began, to.held.take(), &caller).await
+            {
+                return to.answer(Err(errno));
+            }
             to.answer(me.write_anywhere(&inode, offset, data, how, &caller).await)
         });
     }
@@ -174,7 +192,10 @@ impl DataPath {
             }
             let settles = offset.filter(|_| doubtful);
             let guard = match settles {
-                Some(at) => self.guard_alone(inode, BlockRange::of_bytes(at, data.len() as u64), caller).await?,
+                Some(at) => {
+                    let range = BlockRange::of_bytes(at, data.len() as u64);
+                    self.guard_alone(inode, range, &caller.uninterrupted()).await?
+                }
                 None => self.guard_for_write(inode, offset, data.len() as u64, caller).await?,
             };
             // Looked at under the guard: it is of this life or is gone.
@@ -203,7 +224,7 @@ impl DataPath {
                 Attempt::Restart => {}
                 Attempt::InDoubt => {
                     doubtful = true;
-                    self.mark_since(began);
+                    self.lands_no_more(began, Some(guard), caller).await?;
                 }
             }
         }
@@ -322,7 +343,7 @@ impl DataPath {
         if append && size != offset {
             return Ok(Attempt::Restart);
         }
-        let job = Job { inode, append, guard, offset, end, caller };
+        let job = Job { inode, append, guard, offset, end, grows: end > size, caller };
         let sub_block = !self.is_whole(offset, end) || offset > size;
         let _alone = match sub_block {
             true => Some(self.session.unless_expired(caller, self.keep_hot_writes_out(inode)).await?),
@@ -339,7 +360,11 @@ impl DataPath {
             Ok(plan) => plan,
             Err(other) => return Ok(other),
         };
+        let began = Instant::now();
         let result = self.put_image(&job, &plan, data).await;
+        if result.is_ok() {
+            plan.spans(offset, end).for_each(|(at, len)| self.recent.wrote(self.outstanding.here(), at, len, began));
+        }
         match result {
             Ok(()) => self.mapped(&job, &plan).map(|()| Attempt::Done((end - offset) as u32)),
             Err(Fault::Restart) => Ok(Attempt::Restart),
@@ -382,7 +407,11 @@ impl DataPath {
         let base = disk.0 * FS_BLOCK;
         let mut buf = self.disk_read(job.guard, base, FS_BLOCK as usize, job.caller).await?;
         buf[(size - block * FS_BLOCK) as usize..(upto - block * FS_BLOCK) as usize].fill(0);
-        self.disk_write(job.guard, base, buf, Again::Freely, job.caller).await.map_err(|(fault, _)| fault)
+        let began = Instant::now();
+        self.disk_write(job.guard, base, buf, Again::Freely, job.caller).await.map_err(|(fault, _)| fault)?;
+        let (at, len) = (base + (size - block * FS_BLOCK), (upto - size) as usize);
+        self.recent.wrote(self.outstanding.here(), at, len, began);
+        Ok(())
     }
 
     /// Step 6. `Err`: more space has to be reserved first, or the layout is gone.
@@ -475,8 +504,9 @@ impl DataPath {
 
     /// Step 7. `data` is whole again whatever happens.
     async fn put_image(&self, job: &Job<'_>, plan: &Plan, data: &mut AlignedBuf) -> Result<(), Fault> {
-        // Anything else is written by one at a time: others wait for the range, or do not know the blocks yet.
-        let in_place = plan.fresh.is_empty() && plan.keep_head.is_none() && plan.keep_tail.is_none();
+        // Anything else is written by one at a time, under a right that nobody else has: others wait for the range, or do not know the blocks
+        // or the length yet. What settles a write takes what is not there any more for cut off since.
+        let in_place = plan.fresh.is_empty() && plan.keep_head.is_none() && plan.keep_tail.is_none() && !job.grows;
         let again = if in_place { Again::Asked } else { Again::Freely };
         let whole = plan.start == job.offset && plan.stop == job.end && data.is_aligned_to(self.logical as usize);
         if whole && let [segment] = &plan.segments[..] {
@@ -498,9 +528,14 @@ impl DataPath {
         }
         let head = (job.offset - plan.start) as usize;
         image[head..head + data.len()].copy_from_slice(data);
-        for segment in &plan.segments {
+        for (n, segment) in plan.segments.iter().enumerate() {
             let part = image.split_to(segment.len);
-            self.disk_write(job.guard, segment.disk, part, again, job.caller).await.map_err(|(fault, _)| fault)?;
+            let written = self.disk_write(job.guard, segment.disk, part, again, job.caller).await;
+            written.map_err(|(fault, _)| match fault {
+                // Those before it are written: over what others write meanwhile they are not to be written again.
+                Fault::Restart if n > 0 && again == Again::Asked && self.asks_before_repeating() => Fault::InDoubt,
+                fault => fault,
+            })?;
         }
         Ok(())
     }

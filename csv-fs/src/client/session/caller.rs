@@ -65,6 +65,11 @@ impl Caller {
         Caller(Some(Arc::new(Shared { since: Some(since), unique: Some(unique), ..Shared::default() })))
     }
 
+    /// The same, and an interruption does not reach it.
+    pub(crate) fn uninterrupted(&self) -> Caller {
+        self.since().map_or_else(Caller::patient, Caller::of_program)
+    }
+
     /// Which call of which request of the kernel is made now, if it changes or opens something.
     pub(crate) fn origin(&self, request: &Request) -> Option<Origin> {
         let shared = self.0.as_ref()?;

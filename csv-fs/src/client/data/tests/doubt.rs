@@ -138,3 +138,50 @@ async fn d29_of_two_programs_of_a_node_the_later_write_stays() {
     tokio::time::timeout(SOON, first).await.expect("in time").unwrap();
     assert_eq!(b.read(&at_b, 0, 4096).await, [3; 4096]);
 }
+
+/// A file of 1024 bytes in one block, which two nodes have open.
+async fn short(cluster: &Cluster) -> (Arc<Node>, Arc<OpenFile>, Node, Arc<OpenFile>) {
+    let (a, b) = (Arc::new(cluster.node(1)), cluster.node(2));
+    let at_a = a.create("f").await;
+    a.write(&at_a, 0, &[1; 1024]).await;
+    a.fsync(&at_a).await;
+    let at_b = b.open(at_a.ino()).await;
+    b.write(&at_b, 0, &[1; 512]).await;
+    (a, at_a, b, at_b)
+}
+
+/// The other node writes a block back as it found it, but for its own bytes: of what was not executed nothing was overwritten by that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d28_what_is_written_back_around_anothers_bytes_does_not_count_as_written() {
+    let cluster = Cluster::new().await;
+    let (a, at_a, b, at_b) = short(&cluster).await;
+    a.write(&at_a, 0, &[1; 512]).await;
+    a.fault.hang();
+    let stuck = write(&a, &at_a, vec![2; 512]);
+    until(|| a.fault.held() > 0).await;
+    marked(&b, &a).await;
+    // Behind the end, so that what lies between is zeroed; and in the middle.
+    b.write(&at_b, 2000, &[3; 100]).await;
+    b.write(&at_b, 100, &[4; 100]).await;
+    tokio::time::timeout(SOON, stuck).await.expect("in time").unwrap();
+    let mut expected = [vec![2; 512], vec![1; 512], vec![0; 976], vec![3; 100]].concat();
+    expected[100..200].fill(4);
+    assert_eq!(b.read(&at_b, 0, 4096).await, expected);
+    cluster.must_be_clean().await;
+}
+
+/// It is not taken for one whose bytes were cut off since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d28_a_write_that_makes_its_file_longer_within_its_block_is_there_after_its_path_was_lost() {
+    for (at, len) in [(1024, 512), (512, 2048), (0, 4096)] {
+        let cluster = Cluster::new().await;
+        let (a, at_a, _, _) = short(&cluster).await;
+        a.fault.hang();
+        a.write(&at_a, at, &vec![2; len]).await;
+        let mut expected = vec![1; 1024];
+        expected.resize((at as usize + len).max(1024), 0);
+        expected[at as usize..at as usize + len].fill(2);
+        assert_eq!(a.read(&at_a, 0, 8192).await, expected, "{len} bytes at {at}");
+        assert_eq!(a.attr(at_a.ino()).await.size, expected.len() as u64);
+    }
+}

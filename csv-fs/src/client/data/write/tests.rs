@@ -19,7 +19,8 @@ async fn blocks_of_a_write_whose_layout_is_gone_are_not_mapped() {
     let (inode, caller) = (Arc::clone(&file.inode), Caller::patient());
     let guard = node.path.guard_for_write(&inode, Some(0), FS_BLOCK, &caller).await.unwrap();
     let mut reserved = Some(node.path.space.reserve(&caller, 1, None).await.unwrap());
-    let job = Job { inode: &inode, append: false, guard: &guard, offset: 0, end: FS_BLOCK, caller: &caller };
+    let job =
+        Job { inode: &inode, append: false, guard: &guard, offset: 0, end: FS_BLOCK, grows: true, caller: &caller };
     let Ok(Ok(plan)) = node.path.plan(&job, &mut reserved) else { panic!("no plan") };
     let mut data = AlignedBuf::from_slice(&[1; FS_BLOCK as usize]);
     node.path.put_image(&job, &plan, &mut data).await.unwrap();

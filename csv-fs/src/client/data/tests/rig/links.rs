@@ -208,7 +208,7 @@ impl Witnesses for Others {
         self.all().iter().for_each(|path| path.heard_mark(client, number));
     }
 
-    fn written_since(&self, question: WrittenSince) -> BoxFuture<'_, Vec<u64>> {
+    fn written_since(&self, question: WrittenSince) -> BoxFuture<'_, Vec<(u64, u64)>> {
         Box::pin(async move { self.all().iter().flat_map(|path| path.written_since(&question)).collect() })
     }
 }
