@@ -345,6 +345,8 @@ pub(crate) fn evicted_while_no_daemon_runs(cluster: &mut Cluster, slowly: impl F
         daemon(cluster, 2).is_some_and(|pid| pid != u64::from(before)) && cluster.is_mounted(2)
     });
     assert_eq!(locked.ask("set w 0 1"), IO, "its lock was given away");
+    // What is asked between the end of an incarnation and the beginning of the next fails with it.
+    cluster.until_event(2, "self-reborn", "node 2");
     plain.does("write");
     cluster.checks_clean(1);
     drop((plain, locked));
