@@ -114,16 +114,13 @@ pub struct Put {
     pub bytes: Vec<u8>,
 }
 
-/// A change of metadata in two steps. Each is preceded and followed by a flush: `flush; first; flush; then; flush`. One that makes extents
-/// hot and nothing else relies on no data: the flush before it is left out.
+/// A change of metadata in two steps. Each is preceded and followed by a flush: `flush; first; flush; then; flush`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MetaWrite {
     /// What must be durable first.
     pub first: Vec<Put>,
     /// What relies on it.
     pub then: Vec<Put>,
-    /// Extents become hot, and nothing else changes: no extent becomes cold, no bit is cleared, nothing is said of what is stable.
-    pub only_hot: bool,
 }
 
 /// Reads bytes of the metadata.

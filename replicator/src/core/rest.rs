@@ -91,6 +91,6 @@ impl Node {
         let Some(replica) = &mut self.replica else { return };
         let then = vec![replica.disowned()];
         let io = self.io(Purpose::Meta);
-        self.fx.push(Effect::Meta(io, MetaWrite { first: Vec::new(), then, only_hot: false }));
+        self.fx.push(Effect::Meta(io, MetaWrite { first: Vec::new(), then }));
     }
 }

@@ -16,7 +16,6 @@ mod again;
 mod contest;
 mod disk;
 mod heirs;
-mod hot;
 mod leave;
 mod pairs;
 mod resize;

@@ -90,7 +90,7 @@ impl Replica {
         for _ in 0..2 {
             then.push(replica.put_superblock());
         }
-        (replica, MetaWrite { first, then, only_hot: false })
+        (replica, MetaWrite { first, then })
     }
 
     /// Reads what is on a device of `len` bytes, in this life of the machine and the disk.
@@ -163,7 +163,7 @@ impl Replica {
         let reset = self.log.plan_reset();
         let page = self.put_log(&reset);
         self.log.committed(&reset);
-        MetaWrite { first, then: vec![page, self.put_superblock()], only_hot: false }
+        MetaWrite { first, then: vec![page, self.put_superblock()] }
     }
 
     /// What it is.
@@ -283,13 +283,12 @@ impl Replica {
             then.push(self.put_log(transaction));
             self.log.begin(transaction);
         }
-        let only_hot = first.is_empty() && !self.changed && leaves.is_empty();
         if self.changed {
             self.changed = false;
             then.push(self.put_superblock());
         }
         self.under_way = true;
-        Some(Commit { write: MetaWrite { first, then, only_hot }, transaction })
+        Some(Commit { write: MetaWrite { first, then }, transaction })
     }
 
     /// The log is to be empty, and that is written down; with `kept` also that everything acknowledged is stable. Only for who has
@@ -307,7 +306,7 @@ impl Replica {
         self.superblock.flags.at_rest = kept;
         (self.changed, self.under_way) = (false, true);
         Some(Commit {
-            write: MetaWrite { first, then: vec![page, self.put_superblock()], only_hot: false },
+            write: MetaWrite { first, then: vec![page, self.put_superblock()] },
             transaction: Some(transaction),
         })
     }

@@ -89,10 +89,8 @@ impl Store {
 
     /// Both steps of a change, each flushed before the next, on all disks.
     pub fn write(&self, write: &MetaWrite) -> Result<(), MetaError> {
-        if !write.only_hot {
-            // What it relies on are data as well, on whichever disk.
-            flush(&self.disks.all())?;
-        }
+        // What it relies on are data as well, on whichever disk.
+        flush(&self.disks.all())?;
         for step in [&write.first, &write.then].into_iter().filter(|s| !s.is_empty()) {
             let written = self.put(step)?;
             flush(&written)?;
@@ -120,10 +118,9 @@ impl Store {
         Ok((self.disk(volume)?, ByteOffset(at - volume.base() * SECTOR)))
     }
 
-    /// Writes them; the disks that are to be flushed for it. One alone is made durable by itself: a disk that can do that for a page
-    /// need not do it for everything that it holds.
+    /// Writes them; the disks on which they are.
     fn put(&self, puts: &[Put]) -> Result<Vec<Arc<dyn BlockDevice>>, MetaError> {
-        let (mut written, fua) = (BTreeMap::new(), puts.len() == 1);
+        let mut written = BTreeMap::new();
         // Runs of puts on one disk go to it together.
         for run in puts.chunk_by(|a, b| Volume::of(a.at / SECTOR) == Volume::of(b.at / SECTOR)) {
             let Some(first) = run.first() else { continue };
@@ -131,15 +128,13 @@ impl Store {
             let request = |put: &Put| {
                 let mut buf = AlignedBuf::zeroed(put.bytes.len());
                 buf.copy_from_slice(&put.bytes);
-                Ok((Op::Write { fua }, self.place(put.at)?.1, Memory::Buf(buf)))
+                Ok((Op::Write { fua: false }, self.place(put.at)?.1, Memory::Buf(buf)))
             };
             let requests: Result<Vec<_>, MetaError> = run.iter().map(request).collect();
             for done in run_batch(&*device, requests?) {
                 done.result?;
             }
-            if !fua {
-                written.insert(Volume::of(first.at / SECTOR), device);
-            }
+            written.insert(Volume::of(first.at / SECTOR), device);
         }
         Ok(written.into_values().collect())
     }

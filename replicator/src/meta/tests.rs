@@ -106,11 +106,7 @@ fn what_is_no_replica_or_too_new_or_too_large_is_refused_and_left_alone() {
     sb.incompat = 4;
     sb.sequence = 9;
     store
-        .write(&super::MetaWrite {
-            first: Vec::new(),
-            then: vec![super::Put { at: 0, bytes: sb.encode() }],
-            only_hot: false,
-        })
+        .write(&super::MetaWrite { first: Vec::new(), then: vec![super::Put { at: 0, bytes: sb.encode() }] })
         .expect("written");
     assert_eq!(store.open(Life::UNKNOWN).err(), Some(MetaError::Newer { version: 1, incompat: 4 }));
     let shorter = MemDevice::new(ByteLen(layout.end() - PAGE), BlockSize::B512);
@@ -157,7 +153,7 @@ fn one_damaged_superblock_costs_nothing_and_two_are_told() {
     store.format(superblock(layout)).expect("made");
     let hurt = |at: u64| {
         let put = super::Put { at: at + 512, bytes: vec![0xaa; 512] };
-        store.write(&super::MetaWrite { first: Vec::new(), then: vec![put], only_hot: false }).expect("written");
+        store.write(&super::MetaWrite { first: Vec::new(), then: vec![put] }).expect("written");
     };
     hurt(0);
     let found = audit(&store, store.len(), &[]).expect("audited");

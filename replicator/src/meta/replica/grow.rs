@@ -87,7 +87,7 @@ impl Replica {
         first.extend(self.save_pages(None));
         first.push(new.put_label(&self.superblock, false));
         (self.changed, self.under_way) = (false, true);
-        Ok(Commit { write: MetaWrite { first, then: vec![self.put_superblock()], only_hot: false }, transaction: None })
+        Ok(Commit { write: MetaWrite { first, then: vec![self.put_superblock()] }, transaction: None })
     }
 
     fn plan_growth_of_first(
@@ -122,7 +122,7 @@ impl Replica {
         }
         then.push(self.put_superblock());
         (self.changed, self.under_way) = (false, true);
-        Ok(Commit { write: MetaWrite { first, then, only_hot: false }, transaction: None })
+        Ok(Commit { write: MetaWrite { first, then }, transaction: None })
     }
 
     /// Whether superblocks of a place that was left, or labels of volumes that were taken away, are there yet.

@@ -66,6 +66,6 @@ impl Replica {
         first.extend(self.save_pages(None));
         (self.changed, self.under_way) = (false, true);
         let then: Vec<Put> = vec![self.put_superblock()];
-        Commit { write: MetaWrite { first, then, only_hot: false }, transaction: None }
+        Commit { write: MetaWrite { first, then }, transaction: None }
     }
 }

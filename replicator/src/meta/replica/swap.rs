@@ -71,6 +71,6 @@ impl Replica {
             first.extend((0..pages).map(put));
         }
         first.extend(self.superblock.further(volume).map(|f| f.put_label(&self.superblock, false)));
-        MetaWrite { first, then: vec![self.put_superblock()], only_hot: false }
+        MetaWrite { first, then: vec![self.put_superblock()] }
     }
 }

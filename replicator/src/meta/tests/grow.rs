@@ -128,10 +128,7 @@ fn the_superblocks_of_the_old_place_are_never_found_again() {
     for at in Layout::places(grown.len)[0] {
         let damaged = [b"SHFREPL\0", &zeroes[8..]].concat();
         let put = super::super::Put { at, bytes: damaged };
-        grown
-            .store
-            .write(&super::super::MetaWrite { first: vec![put], then: Vec::new(), only_hot: false })
-            .expect("written");
+        grown.store.write(&super::super::MetaWrite { first: vec![put], then: Vec::new() }).expect("written");
     }
     let found = grown.store.open_grown(Life::UNKNOWN, &[grown.was]).err();
     assert_eq!(found, Some(MetaError::Damaged));

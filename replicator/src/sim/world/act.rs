@@ -218,7 +218,7 @@ impl World {
         self.event(node, Event::Done(io, Ok(result)));
     }
 
-    /// A change of metadata: flush, if it relies on data, the first part, flush, the second, flush.
+    /// A change of metadata: flush, the first part, flush, the second, flush.
     fn meta_step(&mut self, node: NodeId, life: u64, io: IoId, step: u8) {
         let wait = 1 + self.rng.below(3);
         let Some(host) = self.hosts.get_mut(&node).filter(|h| h.life == life) else { return };
@@ -236,9 +236,7 @@ impl World {
         }
         host.disk.land(key, false);
         let now = if step == 0 { snapshot.clone() } else { host.disk.snapshot() };
-        if step > 0 || !write.only_hot {
-            host.disk.flush(&now);
-        }
+        host.disk.flush(&now);
         match step {
             0 => host.disk.fly_meta(key, &write.first),
             1 => host.disk.fly_meta(key, &write.then),
