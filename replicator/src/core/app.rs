@@ -168,12 +168,15 @@ impl Node {
         }
     }
 
-    /// Reads that a lost peer was to answer.
+    /// Reads that a lost peer was to answer: whatever is not with the own disk, be that there or not.
+    ///
+    /// Prevents: a read fails on the own disk, which is kept (`PassOn`), or the own disk does not have everything yet; the peer that is
+    /// asked for it is lost, and its application waits for ever.
     pub(super) fn reads_again(&mut self) {
-        if self.replica.is_none() {
-            for (req, span) in self.reads.clone() {
-                self.read_elsewhere(req, span);
-            }
+        let elsewhere: Vec<(ReqId, Span)> =
+            self.reads.iter().filter(|(req, _)| !self.ios.has_read(**req)).map(|(req, span)| (*req, *span)).collect();
+        for (req, span) in elsewhere {
+            self.read_elsewhere(req, span);
         }
     }
 

@@ -65,6 +65,11 @@ impl Ios {
         self.all.values().any(|(purpose, _)| under(purpose))
     }
 
+    /// Whether an application's read is with the disk.
+    pub(super) fn has_read(&self, req: ReqId) -> bool {
+        self.all.values().any(|(purpose, _)| matches!(purpose, Purpose::AppRead(r, _) if *r == req))
+    }
+
     /// It was answered. None: nobody asked, or nobody waits for it any more.
     pub(super) fn end(&mut self, io: IoId) -> Option<Purpose> {
         self.all.remove(&io).map(|(purpose, _)| purpose)

@@ -153,6 +153,20 @@ fn a_read_that_fails_is_asked_of_the_peer_and_a_write_that_it_has_leaves_the_dis
     assert!(told(&fx, &Report::Detached) && error(&fx, 2).is_none() && bench.node.is_primary(), "{fx:?}");
 }
 
+/// Seed 1458 of the simulation, with other times of the log: the peer was killed before it had answered, and the read waited for ever.
+#[test]
+fn a_read_that_was_passed_on_ends_when_the_peer_that_was_asked_is_lost() {
+    let mut bench = passing(true);
+    let fx = submit(&mut bench, 1, Ask::Read(BLOCK));
+    bench.tell(Event::Done(reads(&fx)[0].0, Err(DiskError)));
+    let fx = submit(&mut bench, 2, Ask::Read(BLOCK));
+    let with_the_disk = reads(&fx)[0].0;
+    let fx = bench.tell(Event::Lost(id(2), ConnId(1)));
+    assert_eq!(error(&fx, 1), Some(AppError::NoData), "nobody else has it: {fx:?}");
+    assert_eq!(error(&fx, 2), None, "the own disk may still answer");
+    assert!(completes(&bench.tell(Event::Done(with_the_disk, Ok(Bytes::new()))), 2));
+}
+
 /// After a flush that failed nothing is known of anything that was acknowledged.
 #[test]
 fn a_flush_that_fails_is_never_passed_on() {
