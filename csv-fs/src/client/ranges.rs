@@ -1,7 +1,7 @@
 //! Block-range locks of one inode on one node.
 //!
-//! Taken by every write that is not a whole-block write in place, and by one of which nobody knows whether it was executed: allocating writes (two of them must not both fill
-//! the same hole) and read-modify-write. Prevents: two sub-block writes read the same old block, each changes its own
+//! Taken by every write that is not a whole-block write in place, and by one of which nobody knows whether it was executed:
+//! allocating writes (two of them must not both fill the same hole) and read-modify-write. Prevents: two sub-block writes read the same old block, each changes its own
 //! bytes, and the second to be written undoes the first (invariant 7 within a node; between nodes the exclusive
 //! layout does it).
 //!

@@ -355,29 +355,29 @@ fn start_client(
         control,
     };
     let (rules, now) = (setup.rules, Session::now());
-    let (core, ledger, lives) = match &known {
+    let (core, ledger) = match &known {
         Some(Left::InOrder(record)) => {
             let core = Client::resume(parts.config, &record.client, rules, now);
-            (core, record.ledger(), record.client.client == client)
+            (core, record.ledger())
         }
         Some(Left::Killed(ledger)) => {
             let mut ledger = ledger.clone();
-            (Client::recover(parts.config, &mut ledger, rules, now), *ledger, true)
+            (Client::recover(parts.config, &mut ledger, rules, now), *ledger)
         }
         None => {
             let first = first_handle(client.incarnation);
-            (Client::new(parts.config, rules, now), Ledger::new(client, first, first), true)
+            (Client::new(parts.config, rules, now), Ledger::new(client, first, first))
         }
     };
     // Before anything that it does not know is done. Where nobody could prove that this process has ended, nobody goes on for it.
-    let fenced = known.as_ref().filter(|left| lives && left.resumes().fence_gen < fence_gen).map(|_| fence_gen);
-    let keeper = keeper.filter(|_| lives && disk.file().is_some());
+    let fenced = known.as_ref().filter(|left| left.resumes().fence_gen < fence_gen).map(|_| fence_gen);
+    let keeper = keeper.filter(|_| disk.file().is_some());
     let book = keeper.map(|keeper| Arc::new(Book::begin(keeper.clone(), ledger)));
     let notebook = book.clone().map(|book| book as Arc<dyn Notebook>);
     let session = Session::noting(parts, if book.is_some() { core.noting() } else { core }, rules, notebook);
     let path = DataPath::new(session, Arc::clone(&disk.data), setup.workers.count());
     if let Some(left) = known {
-        goes_on(&left, (lives, fenced), &path);
+        goes_on(&left, fenced, &path);
     }
     // Only now does it hear of a coordinator. Prevents: it binds and is told that it was evicted before the files are there that its
     // programs have open; none of them is poisoned, and one whose lock was given away goes on.
@@ -386,9 +386,8 @@ fn start_client(
     (path, book)
 }
 
-/// What the process before had open is open here. If its incarnation is over, it ends here as by an eviction: what held a lock fails,
-/// the rest goes on with the next. If it was `fenced`, it drains first.
-fn goes_on(left: &Left, (lives, fenced): (bool, Option<FenceGen>), path: &Arc<DataPath>) {
+/// What the process before had open is open here, in its incarnation. If that was `fenced`, it drains first.
+fn goes_on(left: &Left, fenced: Option<FenceGen>, path: &Arc<DataPath>) {
     let session = path.session();
     match left {
         Left::InOrder(record) => path.resume(&record.files),
@@ -400,9 +399,6 @@ fn goes_on(left: &Left, (lives, fenced): (bool, Option<FenceGen>), path: &Arc<Da
     }
     if let Left::Killed(ledger) = left {
         path.gives_back(ledger);
-    }
-    if !lives {
-        return session.over("it was fenced, or in office, when its daemon made room for this one");
     }
     match left {
         Left::InOrder(record) if record.client.forced => session.force_redirect(true),

@@ -59,6 +59,9 @@ pub(super) const LATE: u32 = 1;
 /// An exclusive right is asked for over so many blocks, so that writes in doubt beside one another need one between them: 64 MiB.
 const WINDOW: u64 = 16_384;
 
+/// Of more spans than that nobody asks: each block of the largest write may lie somewhere else. Bounds what an answer costs.
+const SPANS: usize = 4096;
+
 const _: () = assert!(SCAN.as_millis() <= 50, "a request is late after a tenth of a second");
 
 /// A run of a write's bytes on consecutive bytes of the disk.
@@ -109,7 +112,7 @@ impl DataPath {
 
     /// Which of these bytes were written here since.
     pub(crate) fn written_since(&self, asked: &WrittenSince) -> Vec<Span> {
-        self.recent.since_mark(asked.client, asked.mark, &asked.spans)
+        self.recent.since_mark(asked.client, asked.mark, &asked.spans[..asked.spans.len().min(SPANS)])
     }
 
     /// Step 1: others are told of the moment, and the right under which a write was sent is kept until nothing of it can land any more.
