@@ -173,8 +173,7 @@ pub(crate) fn wall_nanos() -> u64 {
 impl State {
     /// A layout came: its mapping, and the length unless ours is authoritative.
     pub(crate) fn granted(&mut self, grant: &LayoutGrant, cell: Arc<LayoutCell>) {
-        let own: Vec<BlockRange> =
-            self.cells.iter().filter(|c| c.mode == LayoutMode::Exclusive).map(|c| c.range).collect();
+        let own: Vec<BlockRange> = self.cells.iter().filter(|c| c.rules()).map(|c| c.range).collect();
         let size = (!self.cells.iter().any(|c| c.rules_size())).then_some(grant.size);
         self.map.merge(grant.range, &grant.extents, size, &own);
         self.size_hint = self.map.size();

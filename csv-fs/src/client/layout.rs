@@ -24,6 +24,8 @@ pub(crate) struct LayoutCell {
     /// Capabilities may be there, and every write removes them.
     kill_capability: AtomicBool,
     gate: Gate,
+    /// Nothing that was made under it is unknown to the coordinator, and nothing more will be: it is on its way back.
+    settled: AtomicBool,
     /// It is not held any more.
     gone: AtomicBool,
     session: Weak<Session>,
@@ -39,8 +41,8 @@ impl LayoutCell {
     pub(crate) fn new(grant: &LayoutGrant, session: Weak<Session>) -> Arc<LayoutCell> {
         let LayoutGrant { id, range, mode, kill_privilege, .. } = *grant;
         let (kill_capability, kill_privilege) = (AtomicBool::new(kill_privilege), AtomicBool::new(kill_privilege));
-        let (gate, gone) = (Gate::default(), AtomicBool::new(false));
-        Arc::new(LayoutCell { id, range, mode, kill_privilege, kill_capability, gate, gone, session })
+        let (gate, settled, gone) = (Gate::default(), AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(LayoutCell { id, range, mode, kill_privilege, kill_capability, gate, settled, gone, session })
     }
 
     /// A guard, unless it was withdrawn.
@@ -85,9 +87,23 @@ impl LayoutCell {
         self.gone.load(Ordering::SeqCst)
     }
 
+    /// It goes back. To be called before the coordinator is told so, with the inode's lock held.
+    ///
+    /// Prevents: it has gone back, and a new coordinator is in office before this node has heard so; another node makes the file longer;
+    /// this one asks for its length, and is answered before it is answered about the layout. It takes what it knew under that for better
+    /// than the answer: the length goes back.
+    pub(crate) fn settle(&self) {
+        self.settled.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether what is known here of its blocks is better than what the coordinator says.
+    pub(crate) fn rules(&self) -> bool {
+        self.mode == LayoutMode::Exclusive && !self.settled.load(Ordering::SeqCst)
+    }
+
     /// Whether it gives authority over the file's length.
     pub(crate) fn rules_size(&self) -> bool {
-        self.mode == LayoutMode::Exclusive && self.range.end == BlockRange::ALL.end
+        self.rules() && self.range.end == BlockRange::ALL.end
     }
 
     /// Whether suid, sgid (if the writer is `unprivileged`) or capabilities are to be cleared before a write.

@@ -145,8 +145,12 @@ impl DataPath {
             loop {
                 let kept = me.session.load().3 > 0;
                 let done = me.commit(&inode, kept, &Caller::patient()).await;
-                if !inode.state.lock().cells.iter().any(|c| c.id == layout) {
-                    return;
+                {
+                    let state = inode.state.lock();
+                    let Some(cell) = state.cells.iter().find(|c| c.id == layout) else { return };
+                    if done.is_ok() {
+                        cell.settle();
+                    }
                 }
                 match done {
                     Ok(()) => return me.session.post(Event::Settled { layout }),

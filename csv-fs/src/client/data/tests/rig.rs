@@ -204,6 +204,7 @@ pub(crate) struct Node {
     pub(crate) events: Arc<Mutex<Vec<ClientEvent>>>,
     pub(crate) fate: Arc<Mutex<Fate>>,
     late: Late,
+    slow: Late,
 }
 
 /// What the next commit waits for before it reaches the coordinator.
@@ -492,11 +493,12 @@ impl Cluster {
         let fault = FaultDevice::new(Arc::clone(&below) as Arc<dyn BlockDevice>);
         let events: Arc<Mutex<Vec<ClientEvent>>> = Arc::default();
         let sink = Arc::clone(&events);
-        let (fate, late) = (Arc::new(Mutex::new(Fate::Arrives)), Late::default());
+        let (fate, late, slow) = (Arc::new(Mutex::new(Fate::Arrives)), Late::default(), Late::default());
         let links = Arc::new(Links {
             serving: Arc::clone(&self.serving),
             fate: Arc::clone(&fate),
             late: Arc::clone(&late),
+            slow: Arc::clone(&slow),
             session: Mutex::default(),
             id: u64::from(client.node.get()),
         });
@@ -528,7 +530,7 @@ impl Cluster {
         let path = DataPath::new(Arc::clone(&session), disk, workers.count());
         self.paths.lock().insert(client.node, Arc::downgrade(&path));
         path.start(&workers.handle());
-        Node { below, fault, session, path, events, fate, late }
+        Node { below, fault, session, path, events, fate, late, slow }
     }
 }
 
@@ -554,6 +556,13 @@ impl Node {
     pub(crate) fn next_commit_is_late(&self) -> Arc<Semaphore> {
         let late = Arc::new(Semaphore::new(0));
         *self.late.lock() = Some(Arc::clone(&late));
+        late
+    }
+
+    /// The next layout that goes back does so, and the answer to that comes when this is told.
+    pub(crate) fn next_return_is_answered_late(&self) -> Arc<Semaphore> {
+        let late = Arc::new(Semaphore::new(0));
+        *self.slow.lock() = Some(Arc::clone(&late));
         late
     }
 

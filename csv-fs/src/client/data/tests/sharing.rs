@@ -204,3 +204,30 @@ async fn d61_space_that_is_granted_while_it_is_called_back_comes_back_too() {
         b.fsync(&other).await;
     }
 }
+
+/// A stat showed the length that a file had had before another node made it longer: a layout had gone back, and what was known under it
+/// counted until that was answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d44_what_was_known_under_a_layout_that_has_gone_back_counts_no_more() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.node(1), cluster.node(2));
+    let at_a = a.create("f").await;
+    a.write(&at_a, 0, &[1; 20_000]).await;
+    a.fsync(&at_a).await;
+    let at_b = b.open(at_a.ino()).await;
+    let answer = a.next_return_is_answered_late();
+    b.truncate(at_a.ino(), 40_000).await;
+    assert_eq!(a.attr(at_a.ino()).await.size, 40_000, "made longer");
+    b.truncate(at_a.ino(), 0).await;
+    assert_eq!(a.attr(at_a.ino()).await.size, 0, "cut");
+    let other = b.create("g").await;
+    b.write(&other, 0, &[2; 200_000]).await;
+    b.write(&at_b, 0, &[3; 10_000]).await;
+    b.fsync(&at_b).await;
+    assert_eq!(a.read(&at_a, 0, 50_000).await, [3; 10_000]);
+    answer.add_permits(1);
+    a.write(&at_a, 10_000, &[4; 10_000]).await;
+    assert_eq!(b.read(&at_b, 0, 50_000).await, [[3; 10_000], [4; 10_000]].concat());
+    assert_eq!(b.read(&other, 0, 200_001).await, vec![2; 200_000]);
+    cluster.must_be_clean().await;
+}

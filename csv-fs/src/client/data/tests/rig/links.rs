@@ -26,6 +26,7 @@ pub(super) struct Links {
     pub(super) serving: Arc<Mutex<Option<Arc<Serving>>>>,
     pub(super) fate: Arc<Mutex<Fate>>,
     pub(super) late: Late,
+    pub(super) slow: Late,
     pub(super) session: Mutex<Option<Arc<Session>>>,
     pub(super) id: u64,
 }
@@ -34,8 +35,8 @@ impl Coordinators for Links {
     fn link(&self, to: &CoordinatorHint) -> Option<Arc<dyn CoordinatorLink>> {
         let serving = self.serving.lock().clone().filter(|s| s.hint == *to)?;
         let session = self.session.lock().clone()?;
-        let (fate, late) = (Arc::clone(&self.fate), Arc::clone(&self.late));
-        Some(Arc::new(TestLink { serving, session, id: self.id, fate, late }))
+        let (fate, late, slow) = (Arc::clone(&self.fate), Arc::clone(&self.late), Arc::clone(&self.slow));
+        Some(Arc::new(TestLink { serving, session, id: self.id, fate, late, slow }))
     }
 
     fn ask_who(&self) -> BoxFuture<'_, Vec<CoordinatorHint>> {
@@ -51,6 +52,7 @@ struct TestLink {
     id: u64,
     fate: Arc<Mutex<Fate>>,
     late: Late,
+    slow: Late,
 }
 
 impl TestLink {
@@ -88,9 +90,17 @@ impl CoordinatorLink for TestLink {
 
     fn call(&self, _epoch: Epoch, call: Call, done: CallDone) -> Option<BoxFuture<'static, ()>> {
         let says = matches!(&call.request, Request::Commit { commit, .. } if *commit != CommitBody::default());
+        let returns = matches!(&call.request, Request::Commit { give_back, .. } if !give_back.is_empty());
         let late = if says { self.late.lock().take() } else { None };
+        let slow = if returns { self.slow.lock().take() } else { None };
         let me = self.clone();
-        Some(Box::pin(async move { done.tell(me.answer(call, late).await) }))
+        Some(Box::pin(async move {
+            let answer = me.answer(call, late).await;
+            if let Some(slow) = slow {
+                drop(me.unless_ended(slow.acquire()).await);
+            }
+            done.tell(answer);
+        }))
     }
 
     fn redirect(
