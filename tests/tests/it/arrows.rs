@@ -53,9 +53,12 @@ fn crates_depend_only_along_the_arrows() {
         let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).expect("every crate has a manifest");
         let manifest: toml::Table = manifest.parse().expect("a manifest is TOML");
         let sections = ["dependencies", "dev-dependencies", "build-dependencies"];
-        let names = sections.iter().filter_map(|s| manifest.get(*s)?.as_table()).flat_map(|t| t.keys());
-        for name in names.map(|n| n.trim_start_matches("shorefast-")).filter(|n| CRATES.contains(n)) {
-            if !allowed(folder).contains(&name) {
+        let tables = sections.iter().filter_map(|s| Some((*s, manifest.get(*s)?.as_table()?)));
+        let names = tables.flat_map(|(s, table)| table.keys().map(move |n| (s, n.trim_start_matches("shorefast-"))));
+        for (section, name) in names.filter(|(_, n)| CRATES.contains(n)) {
+            // A leaf that judges what tests have seen.
+            let in_tests = section == "dev-dependencies" && name == "history";
+            if !in_tests && !allowed(folder).contains(&name) {
                 offences.push(format!("{folder} depends on {name}"));
             }
         }

@@ -1,5 +1,7 @@
 //! Writes in place whose answers are lost, while others write the same block.
 
+mod random;
+
 use std::sync::Arc;
 
 use super::rig::*;
