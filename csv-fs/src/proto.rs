@@ -470,6 +470,20 @@ impl Request {
                 | Request::Clear(_)
         )
     }
+
+    /// Whether it asks and does nothing else, so that whoever comes after the asker may ask it again.
+    pub fn only_asks(&self) -> bool {
+        match self {
+            Request::Xattr(_) | Request::Hints(_) => !self.is_durable(),
+            Request::Locks(LockRequest::Test { .. })
+            | Request::Lookup { .. }
+            | Request::Getattr { .. }
+            | Request::Readlink { .. }
+            | Request::Readdir { .. }
+            | Request::Statfs => true,
+            _ => false,
+        }
+    }
 }
 
 /// How a file is opened.

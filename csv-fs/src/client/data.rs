@@ -148,7 +148,7 @@ impl std::ops::Deref for ReadData {
 enum Pending {
     Read {
         to: ReadTo,
-        inode: Arc<Inode>,
+        file: Arc<OpenFile>,
         offset: u64,
         size: u32,
         part: Range<usize>,

@@ -144,6 +144,9 @@ impl ChannelHandler {
 impl FileSystem {
     /// Everything that waits for the coordinator.
     async fn waiting(&self, ino: InodeNo, who: Who, op: Operation, reply: Reply, caller: &Caller) {
+        if let Err(Errno(errno)) = self.begins(&op, caller).await {
+            return sent(reply.error(errno));
+        }
         match op {
             Operation::Setattr(set) => self.setattr(ino, set, reply, caller).await,
             Operation::Readlink => self.readlink(ino, reply, caller).await,
@@ -176,6 +179,31 @@ impl FileSystem {
             Operation::Syncfs => done(reply, self.path.sync_all(caller).await),
             _ => sent(reply.unsupported()),
         }
+    }
+
+    /// What comes between two lives of this node waits for the next, but for what is told at once: that its handle fails, and that it is
+    /// closed.
+    ///
+    /// Prevents: the disk is gone, and with it the next life; a program is killed, the kernel closes its files, for which no signal
+    /// interrupts it any more, and it is there for ever.
+    async fn begins(&self, op: &Operation, caller: &Caller) -> Result<(), Errno> {
+        if !self.path.session.is_between_lives() {
+            return Ok(());
+        }
+        let poisoned = |fh: FileHandle| self.path.file(HandleId(fh.0)).is_some_and(|file| file.is_poisoned());
+        let fails = match op {
+            Operation::Release(_) | Operation::Flush { .. } => return Ok(()),
+            Operation::Fsync { fh, .. } => poisoned(*fh),
+            Operation::Fallocate(fallocate) => poisoned(fallocate.fh),
+            Operation::Setlk(ask) | Operation::Setlkw(ask) => poisoned(ask.fh),
+            Operation::Setattr(set) => set.fh.is_some_and(poisoned),
+            Operation::CopyFileRange(copy) => poisoned(copy.fh_in) || poisoned(copy.fh_out),
+            _ => false,
+        };
+        if fails {
+            return Err(Errno(EIO));
+        }
+        self.path.session.next_life(caller).await
     }
 
     fn open_file(&self, fh: FileHandle) -> Result<Arc<OpenFile>, Errno> {

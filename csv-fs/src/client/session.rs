@@ -19,6 +19,7 @@
 mod apply;
 mod caller;
 mod expiry;
+mod lives;
 #[cfg(test)]
 mod tests;
 
@@ -215,6 +216,7 @@ pub struct Session {
     ios: AtomicU64,
     route: watch::Sender<RouteInfo>,
     binding: watch::Sender<Binding>,
+    lives: lives::Lives,
     /// When the core wants a tick; `u64::MAX` for never.
     deadline: AtomicU64,
     /// How long a program's request waits, if not for ever.
@@ -376,6 +378,7 @@ impl Session {
             ios: AtomicU64::new(1),
             route,
             binding,
+            lives: lives::Lives::default(),
             deadline: AtomicU64::new(0),
             patience: Patience::of(parts.io_timeout),
             sweeps: AtomicU64::new(0),
@@ -404,6 +407,13 @@ impl Session {
     /// # Cancel safety
     /// A dropped future does not withdraw the call; what it leaves behind is cleaned up when it is answered.
     pub async fn call(&self, caller: &Caller, request: Request) -> Result<Reply, Errno> {
+        if request.only_asks() && caller.since().is_some() {
+            return self.asked_in_any_life(caller, request).await;
+        }
+        self.call_once(caller, request).await
+    }
+
+    async fn call_once(&self, caller: &Caller, request: Request) -> Result<Reply, Errno> {
         add(&self.counters.calls, 1);
         let origin = self.origin(caller, &request);
         let input = |ticket, asker| Input::Call { ticket, request, life: None, origin, asker };
@@ -679,6 +689,11 @@ impl Session {
     fn put(&self, input: Input) {
         self.inbox.lock().push_back(input);
         self.run();
+    }
+
+    /// Reads something that the effects of events change, once those of the event that is being applied have been.
+    pub(crate) fn settled<R>(&self, read: impl FnOnce() -> R) -> R {
+        self.look(|_| read())
     }
 
     /// Reads something of the core. What was put in meanwhile found the lock taken, so it is taken now.

@@ -11,7 +11,7 @@
 //!
 //! A volume that stops ends this first ([`VolumeHost::no_more_lives`]), so no office starts behind its back.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use block::shared::{FenceGen, SharedDisk};
@@ -26,6 +26,17 @@ use crate::types::ClientId;
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(5);
 /// What fails is tried again after this.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// When it is dropped, whoever waits for the next life is told that none follows.
+struct Last(Weak<Session>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        if let Some(session) = self.0.upgrade() {
+            session.no_life_follows();
+        }
+    }
+}
 
 /// Starts the office of one life.
 pub(super) fn start_office(
@@ -46,9 +57,12 @@ pub(super) fn follow_lives(
 ) -> tokio::task::JoinHandle<()> {
     let (mut ended, mut stopping) = (session.ended(), host.stopping());
     let (host, session) = (Arc::downgrade(host), Arc::downgrade(session));
+    let last = Last(Weak::clone(&session));
     // One that has ended already is not missed.
     ended.mark_changed();
     tokio::spawn(async move {
+        // However this ends.
+        let _last = last;
         let all = async move {
             while ended.changed().await.is_ok() {
                 let last = ended.borrow_and_update().as_ref().map(|e| e.reason.clone());

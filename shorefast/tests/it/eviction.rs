@@ -44,6 +44,8 @@ fn an_evicted_node_begins_a_new_incarnation_and_only_files_that_lost_something_f
     cluster.ask(1, &["debug", "evict", "v", "--node", "2"]).expect(0, &["node-2"]);
     cluster.until_event(1, "client-evicted", "node 2");
     cluster.until_event(2, "self-evicted", "");
+    // Whether the next incarnation has begun or not.
+    exchange(&cluster, 2, 1, "between");
     cluster.until_event(2, "self-reborn", "node 2");
     until("the next incarnation", || incarnation(&cluster, 2) > first);
     exchange(&cluster, 2, 1, "after");

@@ -31,7 +31,7 @@ impl DataPath {
     /// # Cancel safety
     /// A dropped future may have cleared a part.
     pub async fn punch(&self, ino: InodeNo, offset: u64, len: u64, caller: &Caller) -> Result<(), Errno> {
-        let (inode, life) = (self.inode(ino), self.session.client());
+        let (inode, life) = (self.inode(ino), self.session.life_of(caller));
         self.zero_edges(&inode, offset, len, (life, caller)).await?;
         self.clear(&inode, offset, len, ClearInto::Hole, (life, caller)).await
     }
@@ -48,7 +48,7 @@ impl DataPath {
         keep_size: bool,
         caller: &Caller,
     ) -> Result<(), Errno> {
-        let (inode, life) = (self.inode(ino), self.session.client());
+        let (inode, life) = (self.inode(ino), self.session.life_of(caller));
         self.fallocate(ino, offset, len, keep_size, caller).await?;
         self.zero_edges(&inode, offset, len, (life, caller)).await?;
         self.clear(&inode, offset, len, ClearInto::Unwritten, (life, caller)).await

@@ -32,11 +32,12 @@ impl DataPath {
         unprivileged: bool,
         caller: &Caller,
     ) -> Result<u64, Errno> {
+        // In this order: who is of the next life finds its handles poisoned.
+        let how = (unprivileged, self.life());
         if from.is_poisoned() || to.is_poisoned() {
             return Err(Errno(EIO));
         }
         let mut copied = 0;
-        let how = (unprivileged, self.space.life());
         while copied < len.min(CALL_MAX) {
             let step = (len.min(CALL_MAX) - copied).min(STEP) as u32;
             match self.copy_step((from, from_at + copied), (to, to_at + copied), step, how, caller).await {
@@ -57,9 +58,12 @@ impl DataPath {
         (kill, life): (bool, u64),
         caller: &Caller,
     ) -> Result<u32, Errno> {
-        let data = self.read(from, from_at, len).await?;
+        let data = self.read_anywhere(&from.inode, from_at, len, caller).await?;
         if data.is_empty() {
             return Ok(0);
+        }
+        if to.is_poisoned() {
+            return Err(Errno(EIO));
         }
         let how = How { kill, life, began: Instant::now(), doubtful: false };
         self.write_anywhere(&to.inode, Some(to_at), AlignedBuf::from_slice(&data), how, caller).await

@@ -247,6 +247,21 @@ impl DataPath {
         }
     }
 
+    /// Handles that held something which an eviction took away fail until they are closed: these, and those of files with a loss.
+    fn poison_lost(&self, locked: &[HandleId]) -> Vec<HandleId> {
+        let is_lost = |file: &OpenFile| {
+            let inode = &file.inode;
+            [&inode.forfeited, &inode.unflushed, &inode.lost].iter().any(|flag| flag.load(Ordering::SeqCst))
+        };
+        let open = self.files.open.read();
+        let lost = open.values().filter(|file| locked.contains(&file.handle) || is_lost(file));
+        lost.map(|file| {
+            file.poison();
+            file.handle
+        })
+        .collect()
+    }
+
     /// Gives back every layout of every file: before unmounting.
     pub async fn let_everything_go(&self) {
         let all: Vec<Arc<Inode>> = self.inodes.lock().values().cloned().collect();
@@ -258,7 +273,7 @@ impl DataPath {
     /// Sets attributes, length included: then the own layouts go back first. (What lies behind the present end in the
     /// last block of a file that grows is zeroed by the coordinator, under its hold of the whole file.)
     pub async fn set_attr(&self, ino: InodeNo, set: SetAttr, caller: &Caller) -> Result<Attr, Errno> {
-        let life = self.session.client();
+        let life = self.session.life_of(caller);
         // Prevents: one that nobody has open is kept in the table for ever.
         if let Some(inode) = self.known(ino).filter(|_| set.size.is_some()) {
             self.session.unless_given_up(caller, self.let_go(&inode)).await?;
@@ -283,7 +298,7 @@ impl DataPath {
         keep_size: bool,
         caller: &Caller,
     ) -> Result<(), Errno> {
-        let (inode, life) = (self.inode(ino), self.session.client());
+        let (inode, life) = (self.inode(ino), self.session.life_of(caller));
         self.session.unless_given_up(caller, self.let_go(&inode)).await?;
         self.session.call_of(life, caller, Request::Fallocate { ino, offset, len, keep_size }).await?;
         let mut state = inode.state.lock();
@@ -497,8 +512,8 @@ impl Files for DataPath {
         let is_read = |p: &Pending, _| matches!(p, Pending::Read { .. } | Pending::Wait { read: true, .. });
         for (pending, age) in self.outstanding.take_all(is_read) {
             match pending {
-                Pending::Read { to, inode, offset, size, .. } => {
-                    self.slow_read(inode, offset, size, to, self.session.sweep_before(age));
+                Pending::Read { to, file, offset, size, .. } => {
+                    self.slow_read(file, offset, size, to, self.session.sweep_before(age));
                 }
                 // Its sender is gone: whoever waits goes another way.
                 Pending::Wait { .. } | Pending::Write { .. } => {}
@@ -517,21 +532,16 @@ impl Files for DataPath {
 
     fn evicted(&self, locked: &[HandleId]) -> Vec<HandleId> {
         self.close_gates();
+        // Also before: whoever looks for his life first, and is of the next one, then finds his handle poisoned. Prevents: one that has
+        // looked finds it well, stands still until the next life has begun, and writes under a lock that others have by then.
+        let mut poisoned = self.poison_lost(locked);
         self.space.life_ends();
         self.left.is_lost();
-        let open: Vec<Arc<OpenFile>> = self.files.open.read().values().cloned().collect();
-        let mut poisoned = Vec::new();
-        for file in open {
-            let inode = &file.inode;
-            inode.state.lock().reserve = None;
-            let lost = locked.contains(&file.handle)
-                || inode.forfeited.load(Ordering::SeqCst)
-                || inode.unflushed.load(Ordering::SeqCst)
-                || inode.lost.load(Ordering::SeqCst);
-            if lost {
-                file.poisoned.store(true, Ordering::SeqCst);
-                poisoned.push(file.handle);
-            }
+        poisoned.extend(self.poison_lost(locked));
+        poisoned.sort_unstable();
+        poisoned.dedup();
+        for file in self.files.open.read().values() {
+            file.inode.state.lock().reserve = None;
         }
         poisoned
     }

@@ -32,32 +32,35 @@ impl DataPath {
         if file.is_poisoned() {
             return to.answer(Err(Errno(EIO)));
         }
-        match self.hot_read(&file.inode, offset, size, to) {
+        match self.hot_read(file, offset, size, to) {
             Ok(()) => {}
-            Err(to) => self.slow_read(Arc::clone(&file.inode), offset, size, to, self.session.sweep_now()),
+            Err(to) => self.slow_read(Arc::clone(file), offset, size, to, self.session.sweep_now()),
         }
     }
 
     /// Writes; with O_APPEND at the end, wherever that is.
     pub fn submit_write(&self, file: &Arc<OpenFile>, offset: u64, data: AlignedBuf, kill: bool, mut to: WriteTo) {
+        // In this order: who is of the next life finds its handle poisoned.
+        to.life = self.life();
         if file.is_poisoned() {
             return to.answer(Err(Errno(EIO)));
         }
         to.accepted = Some(Accepted::new(&file.inode));
-        to.life = self.space.life();
         let since = self.session.sweep_now();
-        if file.appends() {
-            return self.slow_write(Arc::clone(&file.inode), None, data, kill, (to, since));
-        }
-        match self.hot_write(&file.inode, offset, data, kill, to) {
-            Ok(()) => {}
-            Err((data, to)) => self.slow_write(Arc::clone(&file.inode), Some(offset), data, kill, (to, since)),
-        }
+        let (at, data, to) = if file.appends() {
+            (None, data, to)
+        } else {
+            match self.hot_write(&file.inode, offset, data, kill, to) {
+                Ok(()) => return,
+                Err((data, to)) => (Some(offset), data, to),
+            }
+        };
+        self.slow_write(Arc::clone(&file.inode), at, data, kill, (to, since, Some(Arc::clone(file))));
     }
 
-    fn hot_read(&self, inode: &Arc<Inode>, offset: u64, size: u32, to: ReadTo) -> Result<(), ReadTo> {
+    fn hot_read(&self, file: &Arc<OpenFile>, offset: u64, size: u32, to: ReadTo) -> Result<(), ReadTo> {
         let asked = BlockRange::of_bytes(offset, u64::from(size));
-        let snapshot = inode.snapshot.load();
+        let snapshot = file.inode.snapshot.load();
         let end = snapshot.size().min(offset.saturating_add(u64::from(size)));
         if end <= offset {
             // Past the end; the layout over these blocks makes the length known here the truth.
@@ -75,16 +78,16 @@ impl DataPath {
             return Err(to);
         };
         let Some(place) = snapshot.place(asked, start, len) else { return Err(to) };
-        let (inode, part) = (Arc::clone(inode), head..head + n);
+        let (file, part) = (Arc::clone(file), head..head + n);
         let Some(_in_gate) = self.enter_direct() else {
             if !warm::fits(len) {
                 return Err(to);
             }
-            self.warm_read(WarmRead { to, inode, offset, size, part, place }, len);
+            self.warm_read(WarmRead { to, file, offset, size, part, place }, len);
             return Ok(());
         };
         let Some(me) = self.me().filter(|_| !place.guard.is_gone()) else { return Err(to) };
-        let key = self.outstanding.insert(Pending::Read { to, inode, offset, size, part, guard: place.guard });
+        let key = self.outstanding.insert(Pending::Read { to, file, offset, size, part, guard: place.guard });
         add(&self.counters().in_flight, 1);
         add(&self.counters().hot, 1);
         let done = Completion::new(move |done| me.direct_done(key, done));
@@ -92,7 +95,7 @@ impl DataPath {
         Ok(())
     }
 
-    fn hot_write(
+    pub(super) fn hot_write(
         &self,
         inode: &Arc<Inode>,
         offset: u64,
@@ -114,7 +117,8 @@ impl DataPath {
             return Err((data, to));
         };
         let in_gate = self.enter_direct();
-        let goes = !place.guard.is_gone() && (in_gate.is_some() || warm::fits(data.len()));
+        // Looked at under the guard: it is of this life or is gone.
+        let goes = !place.guard.is_gone() && to.life == self.life() && (in_gate.is_some() || warm::fits(data.len()));
         let Some(me) = self.me().filter(|_| goes) else {
             return Err((data, to));
         };
@@ -156,8 +160,8 @@ impl DataPath {
                 };
                 drop(to.send(done));
             }
-            Some((Pending::Read { to, inode, offset, size, part, guard }, age)) => {
-                self.read_done((to, age), inode, offset, size, part, done);
+            Some((Pending::Read { to, file, offset, size, part, guard }, age)) => {
+                self.read_done((to, age), file, offset, size, part, done);
                 drop(guard);
             }
             Some((Pending::Write { to, inode, offset, at, guard, sent }, age)) => {
@@ -170,7 +174,7 @@ impl DataPath {
     fn read_done(
         &self,
         (to, age): (ReadTo, Duration),
-        inode: Arc<Inode>,
+        file: Arc<OpenFile>,
         offset: u64,
         size: u32,
         part: std::ops::Range<usize>,
@@ -183,7 +187,7 @@ impl DataPath {
             }
             (Err(error), _) if path_reason(error.kind).is_some() => {
                 self.path_failed(path_reason(error.kind).unwrap_or(Reason::IoFailed));
-                self.slow_read(inode, offset, size, to, self.session.sweep_before(age));
+                self.slow_read(file, offset, size, to, self.session.sweep_before(age));
             }
             (result, _) => to.answer(Err(Errno(result.map_or_else(|e| e.errno(), |()| EIO)))),
         }
@@ -210,7 +214,7 @@ impl DataPath {
                 let since = self.session.sweep_before(age);
                 to.doubtful = self.asks_before_repeating();
                 to.held = to.doubtful.then_some(guard);
-                self.slow_write(Arc::clone(inode), Some(offset), buf, false, (to, since));
+                self.slow_write(Arc::clone(inode), Some(offset), buf, false, (to, since, None));
             }
             (result, _) => to.answer(Err(Errno(result.map_or_else(|e| e.errno(), |()| EIO)))),
         }

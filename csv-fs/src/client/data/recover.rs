@@ -76,7 +76,12 @@ impl DataPath {
 
     /// Whether the incarnation that this process began with, or went on with, is over.
     pub(crate) fn is_another_life(&self) -> bool {
-        self.space.life() > 0
+        self.life() > 0
+    }
+
+    /// In which life of this node is done what comes now: the how manieth of this process.
+    pub(crate) fn life(&self) -> u64 {
+        self.space.life()
     }
 
     /// The handle for a request of the kernel that opens a file: the one that the process before gave it, or a new one.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use block::buf::AlignedBuf;
 
 use super::disk::Fault;
-use super::{DataPath, ReadData, ReadTo};
+use super::{DataPath, OpenFile, ReadData, ReadTo};
 use crate::client::counters::add;
 use crate::client::inode::Inode;
 use crate::client::layout::LayoutGuard;
@@ -23,15 +23,36 @@ use crate::types::*;
 const READ_MAX: u64 = (1 << 20) + 8192;
 
 impl DataPath {
-    pub(super) fn slow_read(&self, inode: Arc<Inode>, offset: u64, size: u32, to: ReadTo, since: Sweep) {
+    pub(super) fn slow_read(&self, file: Arc<OpenFile>, offset: u64, size: u32, to: ReadTo, since: Sweep) {
         add(&self.counters().slow, 1);
         let Some(me) = self.me() else { return to.answer(Err(Errno(EIO))) };
         self.run(to.unique(), since, |caller| async move {
-            to.answer(me.read_anywhere(&inode, offset, size, &caller).await);
+            to.answer(me.read_in_any_life(&file, offset, size, &caller).await);
         });
     }
 
-    async fn read_anywhere(
+    /// A read changes nothing: one that ended with a life of this node is done in the next, if its handle goes on.
+    async fn read_in_any_life(
+        &self,
+        file: &OpenFile,
+        offset: u64,
+        size: u32,
+        caller: &Caller,
+    ) -> Result<ReadData, Errno> {
+        loop {
+            let life = self.life();
+            self.session.next_life(caller).await?;
+            if file.is_poisoned() {
+                return Err(Errno(EIO));
+            }
+            match self.read_anywhere(&file.inode, offset, size, caller).await {
+                Err(Errno(EIO)) if self.session.settled(|| self.life()) != life => {}
+                done => return done,
+            }
+        }
+    }
+
+    pub(super) async fn read_anywhere(
         &self,
         inode: &Arc<Inode>,
         offset: u64,

@@ -4,6 +4,7 @@ mod clear;
 mod doubt;
 mod expiry;
 mod failover;
+mod lives;
 mod loss;
 mod model;
 mod prefixes;

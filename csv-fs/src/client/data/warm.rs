@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use super::disk::{Fault, REDIRECT_MAX, keepable, redirect_fault};
 use super::hot::leave_hot;
-use super::{DataPath, ReadData, ReadTo, WriteTo};
+use super::{DataPath, OpenFile, ReadData, ReadTo, WriteTo};
 use crate::client::counters::add;
 use crate::client::inode::{Inode, Place};
 use crate::client::session::{EIO, Errno, Redirected, Redirection};
@@ -27,7 +27,7 @@ use crate::proto::RedirectOp;
 /// A read on its way over the coordinator.
 pub(super) struct WarmRead {
     pub(super) to: ReadTo,
-    pub(super) inode: Arc<Inode>,
+    pub(super) file: Arc<OpenFile>,
     pub(super) offset: u64,
     pub(super) size: u32,
     /// What the kernel gets of the logical blocks that are read.
@@ -64,7 +64,7 @@ impl DataPath {
     }
 
     fn warm_read_done(&self, read: WarmRead, len: usize, began: Instant, (result, buf): Redirected) {
-        let WarmRead { to, inode, offset, size, part, place } = read;
+        let WarmRead { to, file, offset, size, part, place } = read;
         match (result, buf) {
             (RedirectResult::Done, Some(buf)) if buf.len() == len => {
                 add(&self.counters().redirected_read, len as u64);
@@ -74,7 +74,7 @@ impl DataPath {
             (RedirectResult::Done, _) => to.answer(Err(Errno(EIO))),
             (result, _) => match redirect_fault(result) {
                 Ok(()) | Err(Fault::Restart | Fault::InDoubt) => {
-                    self.slow_read(inode, offset, size, to, self.session.sweep_before(began.elapsed()));
+                    self.slow_read(file, offset, size, to, self.session.sweep_before(began.elapsed()));
                 }
                 Err(Fault::Errno(errno)) => to.answer(Err(errno)),
             },
@@ -111,7 +111,7 @@ impl DataPath {
                     let since = self.session.sweep_before(began.elapsed());
                     to.doubtful |= result == RedirectResult::InDoubt;
                     let data = AlignedBuf::from_slice(data);
-                    self.slow_write(Arc::clone(&inode), Some(offset), data, kill, (to, since));
+                    self.slow_write(Arc::clone(&inode), Some(offset), data, kill, (to, since, None));
                 }
                 Err(Fault::Errno(errno)) => to.answer(Err(errno)),
             }

@@ -23,7 +23,7 @@ use std::time::Instant;
 use block::buf::AlignedBuf;
 
 use super::disk::{Again, Fault};
-use super::{DataPath, WriteTo};
+use super::{DataPath, OpenFile, WriteTo};
 use crate::client::counters::add;
 use crate::client::inode::{Inode, State, wall_nanos};
 use crate::client::layout::{LayoutCell, LayoutGuard};
@@ -137,13 +137,14 @@ impl Plan {
 }
 
 impl DataPath {
+    /// `fresh`: through this handle, and nothing of it was done yet.
     pub(super) fn slow_write(
         &self,
         inode: Arc<Inode>,
         offset: Option<u64>,
         data: AlignedBuf,
         kill: bool,
-        (mut to, since): (WriteTo, Sweep),
+        (mut to, since, fresh): (WriteTo, Sweep, Option<Arc<OpenFile>>),
     ) {
         add(&self.counters().slow, 1);
         let Some(me) = self.me() else { return to.answer(Err(Errno(EIO))) };
@@ -154,6 +155,9 @@ impl DataPath {
             return self.session.note(|| Note::Replied(unique));
         }
         self.run(to.unique(), since, |caller| async move {
+            if let Err(errno) = me.begins_in_its_life(fresh, to.life, &caller).await {
+                return to.answer(Err(errno));
+            }
             let how = How { kill, life: to.life, began: to.began, doubtful: to.doubtful };
             // Here, since whoever tells of a failure may have the session's lock.
             if to.doubtful
@@ -163,6 +167,13 @@ impl DataPath {
             }
             to.answer(me.write_anywhere(&inode, offset, data, how, &caller).await)
         });
+    }
+
+    /// A write that came between two lives waits for the next one, see [`crate::client::session`], `lives`.
+    async fn begins_in_its_life(&self, fresh: Option<Arc<OpenFile>>, life: u64, caller: &Caller) -> Result<(), Errno> {
+        let Some(file) = fresh.filter(|_| life == self.life()) else { return Ok(()) };
+        self.session.next_life(caller).await?;
+        if file.is_poisoned() { Err(Errno(EIO)) } else { Ok(()) }
     }
 
     pub(super) async fn write_anywhere(

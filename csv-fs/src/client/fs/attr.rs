@@ -8,7 +8,7 @@ use fuse::{Entry, FileKind, Reply, Statfs, Time};
 
 use super::{FileSystem, sent};
 use crate::client::inode::{timestamp, wall_nanos};
-use crate::client::session::{Caller, Errno};
+use crate::client::session::{Caller, EIO, Errno};
 use crate::proto::SetAttr;
 use crate::types::{Attr, FS_BLOCK, InodeNo, NAME_MAX, Timestamp};
 
@@ -46,6 +46,11 @@ impl Form {
 
 impl FileSystem {
     pub(super) async fn setattr(&self, ino: InodeNo, set: SetattrIn, reply: Reply, caller: &Caller) {
+        // ftruncate(2).
+        caller.begins_in(self.path.session.client());
+        if set.fh.and_then(|fh| self.open_file(fh).ok()).is_some_and(|file| file.is_poisoned()) {
+            return sent(reply.error(EIO));
+        }
         let now = timestamp(wall_nanos());
         let when = |t: Option<SetTime>| {
             t.map(|t| match t {

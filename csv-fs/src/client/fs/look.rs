@@ -13,7 +13,7 @@ use fuse::op::Name;
 use super::attr::Form;
 use super::names::bytes;
 use super::{FileSystem, odd, sent, xattr};
-use crate::client::session::{Caller, EIO, Errno};
+use crate::client::session::{Caller, EINTR, EIO, Errno};
 use crate::core::client::Sweep;
 use crate::proto::{Reply as Answer, Request, XattrCall};
 use crate::types::{Attr, InodeNo};
@@ -82,7 +82,12 @@ impl FileSystem {
         then: impl FnOnce(Arc<FileSystem>, Result<Answer, Errno>, Reply) + Send + 'static,
     ) {
         let session = self.path.session();
-        let caller = Caller::of_program(session.sweep_now());
+        let (since, life) = (session.sweep_now(), self.path.life());
+        if session.is_between_lives() {
+            return self.ask_in_the_next_life(request, reply, since, then);
+        }
+        let (caller, again) = (Caller::of_program(since), request.clone());
+        let asker = caller.clone();
         let (his, whose) = (caller.clone(), Arc::downgrade(session));
         let watched = self.path.interrupts.watch_then(reply.unique(), move || {
             if let Some(session) = whose.upgrade() {
@@ -95,9 +100,29 @@ impl FileSystem {
             // Before anybody watches the same request again.
             drop(watched);
             match me.upgrade() {
+                // It ended with the life in which it was asked, and has changed nothing.
+                Some(fs) if answer == Err(Errno(EIO)) && fs.path.life() != life => match asker.is_interrupted() {
+                    true => then(fs, Err(Errno(EINTR)), reply),
+                    false => fs.ask_in_the_next_life(again, reply, since, then),
+                },
                 Some(fs) => then(fs, answer, reply),
                 None => sent(reply.error(EIO)),
             }
+        });
+    }
+
+    /// The same as a task, which waits for the next life of this node.
+    fn ask_in_the_next_life(
+        self: &Arc<Self>,
+        request: Request,
+        reply: Reply,
+        since: Sweep,
+        then: impl FnOnce(Arc<FileSystem>, Result<Answer, Errno>, Reply) + Send + 'static,
+    ) {
+        let fs = Arc::clone(self);
+        self.path.run(Some(reply.unique()), since, |caller| async move {
+            let answer = fs.path.session().call(&caller, request).await;
+            then(Arc::clone(&fs), answer, reply);
         });
     }
 }

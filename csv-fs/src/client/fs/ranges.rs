@@ -25,6 +25,7 @@ const ZERO_RANGE: i32 = 16;
 impl FileSystem {
     pub(super) async fn fallocate(&self, who: Who, f: Fallocate, reply: Reply, caller: &Caller) {
         let (at, len, keep_size) = (f.offset.0, f.length.0, f.mode & KEEP_SIZE != 0);
+        caller.begins_in(self.path.session.client());
         let result = match (self.open_file(f.fh), f.mode & !KEEP_SIZE) {
             (Err(errno), _) => Err(errno),
             (Ok(file), _) if file.is_poisoned() => Err(Errno(EIO)),

@@ -18,6 +18,7 @@ mod many_locks;
 
 use super::FileSystem;
 use crate::client::data::tests::rig::{Cluster, Node, SOON, pattern};
+use crate::client::session::EIO;
 
 /// Two mounts and what is under them.
 struct Mounted {
@@ -399,6 +400,101 @@ async fn d33_a_process_that_looks_while_there_is_no_coordinator_can_be_killed() 
     assert!(!ended.success());
     m.cluster.take_office(4).await;
     assert_eq!(read(m.path(1, "f")).await, b"x");
+}
+
+/// Between two lives of its node a program sees time pass. What it looked at when the life before ended is looked at again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d37_calls_between_two_lives_wait_for_the_next() {
+    let Some(mut m) = Mounted::new().await else { return };
+    write(m.path(0, "f"), b"x".to_vec()).await;
+    let (open, here) = (m.path(0, "f"), m.dirs[0].path().to_owned());
+    let (open, list) = on_mount(move || (fs::File::open(open).unwrap(), fs::read_dir(here).unwrap())).await;
+    m.nodes[0].path.let_everything_go().await;
+    m.cluster.kill_coordinator().await;
+    // A look-up that fails is asked again by the kernel; this is not.
+    let look = tokio::spawn(on_mount(move || open.metadata().unwrap().len()));
+    let list = tokio::spawn(on_mount(move || list.map(Result::unwrap).count()));
+    wait_until("asked", || m.nodes[0].session.load().0 > 1).await;
+    m.nodes[0].session.over("a test");
+    wait_until("evicted", || m.nodes[0].session.is_between_lives()).await;
+    let here = m.dirs[0].path().to_owned();
+    let calls = tokio::spawn(on_mount(move || {
+        fs::write(here.join("g"), b"new").unwrap();
+        fs::rename(here.join("g"), here.join("h")).unwrap();
+        let names = fs::read_dir(&here).unwrap().map(Result::unwrap).count();
+        (fs::read(here.join("f")).unwrap(), names)
+    }));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!look.is_finished() && !list.is_finished() && !calls.is_finished());
+    m.cluster.take_office(4).await;
+    m.cluster.next_life(&m.nodes[0]).await;
+    assert_eq!(look.await.unwrap(), 1);
+    assert!(matches!(list.await.unwrap(), 1 | 2), "one is made at the same time");
+    assert_eq!(calls.await.unwrap(), (b"x".to_vec(), 2));
+    assert_eq!(read(m.path(1, "h")).await, b"new");
+}
+
+/// It was killed while a coordinator had its question, which did not answer; then its node was evicted, and the question asked again for
+/// one who is gone: nothing could end that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d38_a_process_that_was_killed_before_the_eviction_does_not_wait_for_the_next_life() {
+    let Some(m) = Mounted::new().await else { return };
+    write(m.path(0, "f"), b"x".to_vec()).await;
+    // The other node is asked how long the file is, and has to flush first.
+    let dirty = m.path(1, "f");
+    let _dirty = on_mount(move || {
+        let file = fs::OpenOptions::new().append(true).open(dirty).unwrap();
+        (&file).write_all(b"more").unwrap();
+        file
+    });
+    let _dirty = _dirty.await;
+    m.nodes[1].fault.hold_aborts(true);
+    m.nodes[1].fault.hang();
+    let mut stat = std::process::Command::new("stat").arg(m.path(0, "f")).spawn().unwrap();
+    wait_until("asked", || m.nodes[0].session.load().0 > 0).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    stat.kill().unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(stat.try_wait().unwrap().is_none(), "the coordinator has its question");
+    m.nodes[0].session.over("a test");
+    assert!(!on_mount(move || stat.wait().unwrap()).await.success());
+    m.nodes[1].fault.hold_aborts(false);
+    m.nodes[1].fault.heal();
+}
+
+/// Its node may never begin another life: the disk is gone, and with it the proof that the one before has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d38_a_process_that_waits_for_the_next_life_can_be_killed() {
+    let Some(mut m) = Mounted::new().await else { return };
+    write(m.path(0, "f"), b"x".to_vec()).await;
+    let dirty = m.path(0, "dirty");
+    let dirty = on_mount(move || {
+        let mut file = fs::File::create(dirty).unwrap();
+        file.write_all(b"not fsynced").unwrap();
+        file
+    });
+    let dirty = dirty.await;
+    // The kernel closes its files when it is killed, and no signal ends that.
+    let open = m.path(0, "f");
+    let mut holds = std::process::Command::new("sleep");
+    let holds = on_mount(move || holds.arg("1000").stdin(fs::File::open(open).unwrap()).spawn().unwrap());
+    let mut holds = holds.await;
+    m.cluster.end_life(&m.nodes[0]).await;
+    holds.kill().unwrap();
+    assert!(!on_mount(move || holds.wait().unwrap()).await.success());
+    let mut stat = std::process::Command::new("stat").arg(m.path(0, "f")).spawn().unwrap();
+    let mut list = std::process::Command::new("ls").arg(m.dirs[0].path()).spawn().unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(stat.try_wait().unwrap().is_none() && list.try_wait().unwrap().is_none(), "they wait");
+    stat.kill().unwrap();
+    list.kill().unwrap();
+    let ended = on_mount(move || (stat.wait().unwrap(), list.wait().unwrap())).await;
+    assert!(!ended.0.success() && !ended.1.success());
+    m.cluster.next_life(&m.nodes[0]).await;
+    assert_eq!(read(m.path(0, "f")).await, b"x");
+    // In whatever life: what it was open for is lost.
+    let cut = on_mount(move || dirty.set_len(1)).await;
+    assert_eq!(cut.unwrap_err().raw_os_error(), Some(EIO));
 }
 
 async fn wait_until(what: &str, mut so: impl FnMut() -> bool) {

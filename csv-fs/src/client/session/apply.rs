@@ -7,7 +7,7 @@ use block::shared::Epoch;
 use tokio::sync::oneshot;
 
 use crate::client::link::{CallDone, ClientEvent, LinkLost, RedirectDone};
-use crate::core::client::{CallFailure, Effect, Event, IoId, RedirectResult, Ticket};
+use crate::core::client::{Binding, CallFailure, Effect, Event, IoId, RedirectResult, Ticket};
 use crate::core::rules::Rule;
 use crate::core::time::Now;
 use crate::proto::{BindRequest, Call, CallbackAsk, CoordinatorHint, Reassert, Redirect, RedirectAnswer};
@@ -66,13 +66,16 @@ impl Session {
         }
         inner.effects = effects;
         let binding = inner.core.binding();
-        self.binding.send_if_modified(|b| {
+        let changed = self.binding.send_if_modified(|b| {
             let changed = b != binding;
             if changed {
                 *b = binding.clone();
             }
             changed
         });
+        if changed && !matches!(binding, Binding::Evicted { .. }) {
+            self.lives.begins();
+        }
     }
 
     pub(super) fn files(&self) -> Option<Arc<dyn Files>> {
@@ -171,6 +174,7 @@ impl Session {
                 self.emit(ClientEvent::LocksLost { handles });
             }
             Effect::Evicted { reason, locked } => {
+                self.lives.ends(&reason);
                 let poisoned = files.evicted(&locked);
                 if !poisoned.is_empty() {
                     self.emit(ClientEvent::Poisoned { handles: poisoned.clone() });

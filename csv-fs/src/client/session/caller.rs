@@ -6,8 +6,8 @@
 //! get from it ([`Session::unless_given_up`]). Prevents: two processes read a file while there is no coordinator, one asks
 //! for the layout and the other waits for that; it cannot be killed as long as the first one lives.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::core::client::{Binding, Event, Origin, Sweep, Ticket, changes};
 use crate::proto::Request;
+use crate::types::ClientId;
 
 use super::{EINTR, EIO, Errno, Session};
 
@@ -33,6 +34,8 @@ struct Shared {
     asked: AtomicU32,
     /// Something of it was noted for the next process.
     noted: AtomicBool,
+    /// In which life of its node it began, if that was looked at.
+    life: OnceLock<ClientId>,
 }
 
 #[derive(Debug, Default)]
@@ -101,6 +104,22 @@ impl Caller {
         self.0.as_ref().and_then(|shared| shared.since)
     }
 
+    /// It belongs to that life of its node, whatever it comes to. To be called before its handle is looked at: who is of the next life
+    /// finds it poisoned if it is to be.
+    ///
+    /// Prevents: a handle is looked at and is well; its node is evicted, which poisons it, and begins its next life; only then it is
+    /// looked at which life that is, and a file is cut through a handle whose lock is another's.
+    pub(crate) fn begins_in(&self, life: ClientId) {
+        if let Some(shared) = &self.0 {
+            shared.life.get_or_init(|| life);
+        }
+    }
+
+    /// Whether it was interrupted: it gets what it asked for all the same from a coordinator that has it, and waits for nothing new.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.0.as_ref().is_some_and(|shared| shared.state.lock().interrupted)
+    }
+
     /// Interrupts what it waits for now, and whatever it waits for later.
     pub fn interrupt(&self, session: &Session) {
         let Some(shared) = &self.0 else { return };
@@ -156,6 +175,11 @@ impl Waiting<'_> {
 }
 
 impl Session {
+    /// The life to which what a caller asks for belongs: the one in which it began, or the present one.
+    pub(crate) fn life_of(&self, caller: &Caller) -> ClientId {
+        caller.0.as_ref().and_then(|shared| shared.life.get().copied()).unwrap_or_else(|| self.client())
+    }
+
     /// Waits for what another caller of this node is to get from the coordinator; EINTR and EIO as for a call of its own.
     ///
     /// # Cancel safety

@@ -11,6 +11,7 @@
 //! | a call that has no slot yet, is held back, or was never sent | no | EIO at once; its number was not used |
 //! | a call that was sent and changes something | yes: by its coordinator, or by the next, which it is sent to again | *withdrawn*: see below |
 //! | a read, a flush, a call that changes nothing, or nothing that its program asked for | it makes no difference | EIO at once; what its answer brings (a layout, an open file, space) goes back |
+//! | comes between two lives of its node, a file lock too | no: it has not begun | EIO at once (the shell) |
 //! | waits here, for what another request of this node has or does | no | EIO at once (the shell) |
 //! | waits for a file lock, or gives one up | | never: a lock is waited for as long as it takes, and an unlock is due whatever became of its program. One that is *not* waited for: EIO, and what is given after all is undone |
 //!
